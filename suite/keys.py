@@ -1,0 +1,57 @@
+"""Keyed, stateless randomness: every draw is a function of (seed, purpose, step) and of nothing else.
+
+There is no generator to save, restore or share: whoever knows the key can repeat the draw, in any order and in any
+process. All draws are made on the CPU, so that a GPU run uses the same numbers.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Key:
+    """A name for one source of randomness: a seed and a path of purposes and steps, as in `Key(0)("inner", 3)`."""
+
+    seed: int
+    path: tuple[str | int, ...] = ()
+
+    def __call__(self, *parts: str | int) -> "Key":
+        """The key of a narrower purpose below this one."""
+        return Key(self.seed, self.path + parts)
+
+    def integer(self) -> int:
+        """64 bits that depend on the whole key: the head of the SHA-256 of its JSON text."""
+        text = json.dumps([self.seed, *self.path], separators=(",", ":"))
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
+
+    def generator(self) -> torch.Generator:
+        """A fresh CPU generator; two calls give two generators with equal streams."""
+        return torch.Generator().manual_seed(self.integer())
+
+    def permutation(self, n: int) -> Int64[Tensor, " n"]:
+        """A random order of 0, …, n-1."""
+        return torch.randperm(n, generator=self.generator())
+
+    def subsets(self, rows: int, n: int, k: int) -> Int64[Tensor, "rows k"]:
+        """For each row, k of the numbers 0, …, n-1 without replacement; in order, without a draw, when k = n."""
+        if k >= n:
+            return torch.arange(n).expand(rows, n)
+        return torch.rand(rows, n, generator=self.generator()).topk(k, dim=1).indices
+
+
+@contextmanager
+def global_generators(key: Key) -> Iterator[None]:
+    """Lend code that insists on torch's global CPU generator (a module's own initialisation) a keyed state of it.
+
+    The state that was there before comes back afterwards, so nothing outside sees the loan.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key.integer())
+        yield

@@ -1,0 +1,147 @@
+"""Every extension point on one page: six registries, and the decorator that fills them.
+
+    @inner_optimizers.register("lion")
+    @dataclass(frozen=True)
+    class Lion: ...
+
+makes `@inner_optimizers.lion()` usable in gin, listed by `python -m suite.run --list` and found by the contract checks.
+What each kind of component must offer is written in `suite/types.py`.
+"""
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gin
+
+from suite.errors import UsageError
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+ENTRY_POINTS = "addressable_memory_suite"
+"""Group under which an installed package names its modules: importing them registers its methods."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered thing: its name, what gin calls to build it, its first docstring line and where it comes from."""
+
+    name: str
+    build: Callable[..., Any]
+    summary: str
+    origin: str
+
+
+class Registry:
+    """Names of one kind of component. A name is taken once; unknown names are answered with the nearest."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator: make a class (or function) available as `@<kind>.<name>()`. The class itself is returned."""
+
+        def decorate(build: T) -> T:
+            if not name.isidentifier():
+                raise UsageError(f"{self.kind}: '{name}' can't be a name in gin; use letters, digits and underscores")
+            if name in self._entries:
+                raise UsageError(
+                    f"{self.kind}.{name} is already registered by {self._entries[name].origin}; choose another name"
+                )
+            summary = (inspect.getdoc(build) or "").strip().split("\n")[0]
+            self._entries[name] = Entry(name, build, summary, _origin(build))
+            gin.register(name, module=self.kind)(build)
+            return build
+
+        return decorate
+
+    def __getitem__(self, name: str) -> Entry:
+        if name not in self._entries:
+            raise UsageError(f"no {self.kind} is called '{name}'; {suggestion(name, self.names())}")
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self._entries[name] for name in self.names())
+
+    def names(self) -> list[str]:
+        return sorted(self._entries)
+
+    def name_of(self, thing: object) -> str:
+        """The registered name of an instance's class, or the class's own name for one that was never registered."""
+        for entry in self._entries.values():
+            if type(thing) is entry.build:
+                return entry.name
+        return type(thing).__name__
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """'did you mean …?' where something is near, and everything there is."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return (f"did you mean '{near[0]}'? " if near else "") + "there are: " + ", ".join(known)
+
+
+def _origin(build: Callable[..., Any]) -> str:
+    """Where a thing is defined, short enough for a list: the module if it is part of the suite, else its file."""
+    module = getattr(build, "__module__", "") or "?"
+    if module.split(".")[0] == "suite":
+        return module
+    file = inspect.getsourcefile(build)
+    return file if file and not module.count(".") else module
+
+
+datasets = Registry("datasets")
+architectures = Registry("architectures")
+parameterizations = Registry("parameterizations")
+inner_optimizers = Registry("inner_optimizers")
+objectives = Registry("objectives")
+experiments = Registry("experiments")
+
+REGISTRIES = {
+    registry.kind: registry
+    for registry in (datasets, architectures, parameterizations, inner_optimizers, objectives, experiments)
+}
+
+
+def load_components() -> None:
+    """Import every component of the suite, and the methods of installed packages that name an entry point."""
+    for kind in REGISTRIES:
+        importlib.import_module(f"suite.{kind}")
+    for point in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        try:
+            point.load()
+        except Exception as error:  # somebody else's code: say whose it is, whatever it raised
+            raise UsageError(
+                f"the installed package's entry point '{point.name} = {point.value}' failed to load "
+                f"({type(error).__name__}: {error}); mend or uninstall it"
+            ) from error
+
+
+def load_plugin(file: str | Path) -> None:
+    """Run one outside Python file, which registers its methods. A file that was already loaded is left alone."""
+    path = Path(file).resolve()
+    name = f"suite_plugin_{path.stem}"
+    if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
+        return
+    if not path.is_file():
+        raise UsageError(f"--plugin: there is no file {file}")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"--plugin: {file} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UsageError:
+        del sys.modules[name]
+        raise
+    except Exception as error:  # somebody else's code: say whose it is, whatever it raised
+        del sys.modules[name]
+        raise UsageError(f"--plugin: {file} failed to load ({type(error).__name__}: {error})") from error

@@ -1,0 +1,359 @@
+"""The words of the suite as types: what components are given, and what each kind of component must offer.
+
+Everything here is a frozen dataclass or a protocol. A memory, the parameters of a network and the state of an optimizer
+are plain dictionaries of tensors, so that one pure function serves them all.
+"""
+
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, Union, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, device, nn
+
+from suite.errors import UsageError
+from suite.keys import Key
+
+Params = dict[str, Tensor]
+"""Named tensors: a network's parameters, or a memory."""
+
+State = dict[str, Params]
+"""An optimizer's state: named slots, each a dictionary of tensors."""
+
+# ---------------------------------------------------------------- data
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """Channels, height and width of one image."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def numel(self) -> int:
+        """Stored numbers of one image."""
+        return self.channels * self.height * self.width
+
+    def __str__(self) -> str:
+        return f"{self.channels}x{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set before it is loaded."""
+
+    name: str
+    shape: ImageShape
+    class_names: tuple[str, ...]
+    train_size: int
+    test_size: int
+    superclasses: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Pairs of a superclass and the names of its classes, where the data set has them."""
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images, preprocessed, and their labels."""
+
+    images: Float[Tensor, "n channels height width"]
+    labels: Int64[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, where: device) -> "Split":
+        return Split(self.images.to(where), self.labels.to(where))
+
+
+class Transform(Protocol):
+    """A preprocessing that was fitted on training images; works on pixels in [0, 1]."""
+
+    @property
+    def name(self) -> str: ...
+
+    def apply(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]: ...
+
+    def display(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Back to pixels in [0, 1], as near as the preprocessing allows."""
+        ...
+
+    def tensors(self) -> Params:
+        """What was fitted, to be stored beside a memory."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Name, settings and the hash of what was fitted."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A loaded data set: preprocessed splits. Only the end of an experiment opens `test`."""
+
+    info: DatasetInfo
+    train: Split
+    validation: Split
+    test: Split
+    transform: Transform
+    digest: str
+    """SHA-256 of the pixels and labels it was made of."""
+
+
+# ---------------------------------------------------------------- components
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Names its shapes and classes at once; reads its files when asked to."""
+
+    @property
+    def info(self) -> DatasetInfo: ...
+
+    @property
+    def augmentation(self) -> str:
+        """Name of the augmentation the benchmark uses on this data set, or 'none'."""
+        ...
+
+    def load(self, data_dir: Path, key: Key, validation: float) -> Data:
+        """Splits, with `validation` (a fraction) of every training class set aside by the key."""
+        ...
+
+
+@runtime_checkable
+class Architecture(Protocol):
+    """A recipe for a network with `forward(x)` (scores of the classes) and `features(x)` (what the last layer sees)."""
+
+    def build(self, shape: ImageShape, classes: int) -> nn.Module: ...
+
+
+@runtime_checkable
+class Parameterization(Protocol):
+    """What a memory stores, and how images are recalled from it. Pure functions of the memory's tensors."""
+
+    def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
+        """Images recalled for each class from a budget of `images_per_class` real images' worth of stored numbers."""
+        ...
+
+    def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
+        """A fresh memory; every tensor in it counts towards the budget."""
+        ...
+
+    def recall(
+        self, memory: Params, queries: Int64[Tensor, " n"] | Float[Tensor, "n query"]
+    ) -> Float[Tensor, "n per_class channels height width"]:
+        """The images of each query: a class number, or a row of the queries the memory is addressed with."""
+        ...
+
+    def penalty(self, memory: Params) -> Float[Tensor, ""]:
+        """What is added to the outer loss for the memory itself; zero where there is nothing to regularise."""
+        ...
+
+
+@runtime_checkable
+class InnerOptimizer(Protocol):
+    """Training of a network as two pure functions, out of place, differentiable through `params`, `grads`, `state`."""
+
+    def init(self, params: Params) -> State: ...
+
+    def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a memory is made for: the choices an objective works under."""
+
+    shape: ImageShape
+    classes: int
+    architecture: Architecture
+    parameterization: Parameterization
+    augmentation: str
+    device: device
+
+
+@dataclass(frozen=True, eq=False)
+class ClassRows:
+    """Real training images with the rows of each class, for drawing class by class."""
+
+    split: Split
+    rows: tuple[Int64[Tensor, " n"], ...]
+
+    @staticmethod
+    def of(split: Split, classes: int) -> "ClassRows":
+        labels = split.labels.cpu()
+        return ClassRows(split, tuple((labels == c).nonzero()[:, 0] for c in range(classes)))
+
+    def draw(self, classes: list[int], each: int, key: Key) -> Split:
+        """`each` images (or all there are) of every class named, without replacement within a class."""
+        picks = []
+        for c in classes:
+            rows = self.rows[c]
+            picks.append(rows[key(c).permutation(len(rows))[:each]])
+        index = torch.cat(picks).to(self.split.labels.device)
+        return Split(self.split.images[index], self.split.labels[index])
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """How a memory gets its gradient."""
+
+    def gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
+        """Gradient of the memory for one outer step, and scalars worth logging (`loss` among them)."""
+        ...
+
+    def plan(self, task: Task, per_class: int) -> dict[str, Any]:
+        """What one outer step will do and need, by name, found without any data."""
+        ...
+
+
+@runtime_checkable
+class Experiment(Protocol):
+    """A protocol that ends in one record. Frozen, so that its fields are the whole configuration."""
+
+    def plan(self) -> dict[str, Any]:
+        """What the run will do, by name, found without any data."""
+        ...
+
+    def run(self, session: "Session") -> "Outcome": ...
+
+
+# ---------------------------------------------------------------- runs
+
+
+class Session(Protocol):
+    """What a running experiment is given: where it works and whom it tells. Knows nothing of any experiment."""
+
+    key: Key
+    device: device
+    directory: Path
+    data_dir: Path
+    cache_dir: Path
+
+    def restore(self) -> "tuple[Params, dict[str, Any]] | None":
+        """Tensors and state of the newest whole checkpoint, or None for a run that starts."""
+        ...
+
+    def checkpoint(self, iteration: int, tensors: Params, state: dict[str, Any]) -> None:
+        """Save what the run needs to go on; raises Interrupted afterwards if a signal asked it to stop."""
+        ...
+
+    def log(self, iteration: int, metrics: Mapping[str, float]) -> None: ...
+
+    def history(self, metric: str) -> list[tuple[int, float]]: ...
+
+    def progress(self, iteration: int, total: int, words: str) -> None:
+        """Say how far the run is; `words` says the rest."""
+        ...
+
+    def say(self, sentence: str) -> None: ...
+
+    @property
+    def stopping(self) -> bool:
+        """A signal asked the run to stop at its next checkpoint."""
+        ...
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured quantity: a value for each network (or memory), never only their mean."""
+
+    name: str
+    split: Literal["test", "validation"]
+    values: tuple[float, ...]
+    over: str
+    """What the values are spread over, such as 'evaluation networks'."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a memory stores, as numbers and as images per class, and what it recalls."""
+
+    stored_numbers: int
+    images_per_class: float
+    recalled_per_class: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment found; the record is made of it."""
+
+    figures: tuple[Figure, ...]
+    budget: Budget
+    scale: dict[str, Any]
+    facts: dict[str, Any]
+    memory_file: Path | None = None
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def check_types(thing: Any) -> None:
+    """Refuse a dataclass whose fields do not have the types they are declared with; names the field and the fix."""
+    hints = typing.get_type_hints(type(thing))
+    for field in fields(thing):
+        value, hint = getattr(thing, field.name), hints[field.name]
+        if not _fits(value, hint):
+            raise UsageError(
+                f"{type(thing).__name__}.{field.name} must be {_words(hint)}, not {value!r} ({type(value).__name__})"
+            )
+
+
+def require(thing: Any, field: str, holds: bool, what: str) -> None:
+    """Refuse a value that is out of range: `require(self, 'lr', self.lr > 0, 'above 0')`."""
+    if not holds:
+        raise UsageError(f"{type(thing).__name__}.{field} must be {what}, not {getattr(thing, field)!r}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, choice) for choice in typing.get_args(hint))
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if origin in (tuple, list):
+        return isinstance(value, (list, tuple)) and all(_fits(v, typing.get_args(hint)[0]) for v in value)
+    if origin is not None:
+        return isinstance(value, origin)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _words(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "True or False", type(None): "None"}
+    if hint in names:
+        return names[hint]
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(arg) for arg in args)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(arg) for arg in args)
+    if origin in (tuple, list):
+        return f"a list, each {_words(args[0])}"
+    return f"a reference to one such as @{hint.__name__.lower()}s.NAME()" if hasattr(hint, "__name__") else str(hint)
+
+
+def described(thing: Any, name_of: Callable[[object], str]) -> Any:
+    """A configuration as plain data: a dataclass becomes {'is': its name, its fields}, ready for JSON and hashing."""
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return {"is": name_of(thing)} | {f.name: described(getattr(thing, f.name), name_of) for f in fields(thing)}
+    if isinstance(thing, (list, tuple)):
+        return [described(value, name_of) for value in thing]
+    if isinstance(thing, Mapping):
+        return {str(key): described(value, name_of) for key, value in thing.items()}
+    return thing
+
