@@ -1,0 +1,5 @@
+"""Parameterizations: what a memory stores, and how images are recalled from it."""
+
+from suite.parameterizations import addressing, downsampled, standard
+
+__all__ = ["addressing", "downsampled", "standard"]

@@ -1,0 +1,55 @@
+"""ConvNet: the field's standard small convolutional network."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from suite.architectures.layers import (
+    Activation,
+    Network,
+    Norm,
+    Pooling,
+    activation_layer,
+    norm_layer,
+    padding_to_32,
+    pooled,
+    pooling_layer,
+)
+from suite.registry import architectures
+from suite.types import ImageShape, check_types, require
+
+
+@architectures.register("convnet")
+@dataclass(frozen=True)
+class ConvNet:
+    """Blocks of 3x3 convolution, instance norm, ReLU, average pooling, and a linear head (paper, A.1).
+
+    `depth` None means 3 blocks, and 4 from 64 pixels on. The paper's text puts the activation before the norm, its
+    released code after it; `activation_first` chooses.
+    """
+
+    width: int = 128
+    depth: int | None = None
+    norm: Norm = "instance"
+    activation: Activation = "relu"
+    pooling: Pooling = "average"
+    activation_first: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "width", self.width > 0, "above 0")
+        require(self, "depth", self.depth is None or self.depth > 0, "above 0, or None")
+
+    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        depth = self.depth or (4 if shape.height >= 64 else 3)
+        first_padding = padding_to_32(shape, 1)
+        grown = 2 * (first_padding - 1)
+        inner = ImageShape(self.width, shape.height + grown, shape.width + grown)
+        layers: list[nn.Module] = []
+        for block in range(depth):
+            channels, padding = (shape.channels, first_padding) if block == 0 else (self.width, 1)
+            layers.append(nn.Conv2d(channels, self.width, 3, padding=padding))
+            between = [norm_layer(self.norm, self.width), activation_layer(self.activation)]
+            layers += reversed(between) if self.activation_first else between
+            layers.append(pooling_layer(self.pooling))
+        return Network(nn.Sequential(*layers), self.width * pooled(inner, depth, "convnet"), classes)

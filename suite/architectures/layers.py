@@ -1,0 +1,74 @@
+"""The parts that the architectures share."""
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from suite.errors import UsageError
+from suite.types import ImageShape
+
+Norm = Literal["instance", "group", "layer", "batch", "none"]
+Activation = Literal["relu", "leaky_relu", "elu", "silu", "sigmoid"]
+Pooling = Literal["average", "max"]
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+class Network(nn.Module):
+    """A body and a linear head: `features(x)` is the flattened body, `forward(x)` the scores of the classes."""
+
+    def __init__(self, body: nn.Module, features: int, classes: int) -> None:
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(features, classes)
+
+    def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
+        return self.body(x).flatten(1)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        return self.head(self.features(x))
+
+
+def norm_layer(norm: Norm, channels: int) -> nn.Module:
+    """A normalisation with learned scale and shift; all but 'batch' are functions of one image alone.
+
+    Instance normalisation is group normalisation with a group per channel, which has a faster double backward.
+    """
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if norm == "none":
+        return nn.Identity()
+    groups = {"instance": channels, "group": 4 if channels % 4 == 0 else 1, "layer": 1}[norm]
+    return nn.GroupNorm(groups, channels)
+
+
+def activation_layer(activation: Activation) -> nn.Module:
+    return _ACTIVATIONS[activation]()
+
+
+def pooling_layer(pooling: Pooling) -> nn.Module:
+    """2x2 pooling: halves height and width, rounding down."""
+    return nn.AvgPool2d(2) if pooling == "average" else nn.MaxPool2d(2)
+
+
+def pooled(shape: ImageShape, times: int, name: str) -> int:
+    """Pixels left after `times` halvings of both sides; refuses an image that is too small for them."""
+    height, width = shape.height >> times, shape.width >> times
+    if height == 0 or width == 0:
+        raise UsageError(
+            f"{name} halves the image {times} times, too often for images of {shape.height}x{shape.width}; "
+            "choose a smaller depth, another architecture or larger images"
+        )
+    return height * width
+
+
+def padding_to_32(shape: ImageShape, same: int) -> int:
+    """Padding of the first convolution: `same` keeps the size, and two pixels more make 28-pixel images 32 pixels."""
+    return same + 2 if shape.height == shape.width == 28 else same

@@ -1,0 +1,24 @@
+"""Plain gradient descent."""
+
+from dataclasses import dataclass
+
+from suite.registry import inner_optimizers
+from suite.types import Params, State, check_types, require
+
+
+@inner_optimizers.register("no_momentum")
+@dataclass(frozen=True)
+class NoMomentum:
+    """Gradient descent without momentum: w <- w - lr g (paper, Table 4)."""
+
+    lr: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "lr", self.lr > 0, "above 0")
+
+    def init(self, params: Params) -> State:
+        return {}
+
+    def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]:
+        return {k: w - self.lr * grads[k] for k, w in params.items()}, {}

@@ -1,0 +1,29 @@
+"""Gradient descent with momentum, differentiated through its momentum too."""
+
+from dataclasses import dataclass
+
+import torch
+
+from suite.registry import inner_optimizers
+from suite.types import Params, State, check_types, require
+
+
+@inner_optimizers.register("sgd_momentum")
+@dataclass(frozen=True)
+class SGDMomentum:
+    """Gradient descent with momentum: b <- momentum b + g; w <- w - lr b (paper, A.1 and 'full momentum' of Table 4)."""
+
+    lr: float = 0.01
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "lr", self.lr > 0, "above 0")
+        require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
+
+    def init(self, params: Params) -> State:
+        return {"momentum": {k: torch.zeros_like(w) for k, w in params.items()}}
+
+    def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]:
+        b = {k: self.momentum * state["momentum"][k] + g for k, g in grads.items()}
+        return {k: w - self.lr * b[k] for k, w in params.items()}, {"momentum": b}

@@ -1,0 +1,74 @@
+"""The addressable memory: bases shared by all classes, and matrices that address them."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from suite.errors import UsageError
+from suite.keys import Key
+from suite.parameterizations.initial import Init, uniform
+from suite.registry import parameterizations
+from suite.types import ImageShape, Params, check_types, require
+
+
+@parameterizations.register("addressing")
+@dataclass(frozen=True)
+class Addressing:
+    """Bases and addressing matrices: image i of a query y is y' A_i B (paper, formulation).
+
+    With K bases of p numbers, C classes and r matrices the memory stores K p + r C K numbers, so a budget of b numbers
+    affords r = floor((b - K p) / (C K)) images for each class. A class number queries with its one-hot vector.
+    `coefficient_penalty` times the mean square of the matrices is added to the outer loss.
+    """
+
+    bases: int = 16
+    init_kind: Init = "kaiming"
+    coefficient_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "bases", self.bases > 0, "above 0")
+        require(self, "coefficient_penalty", self.coefficient_penalty >= 0, "at least 0")
+
+    def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
+        budget = int(images_per_class * classes * shape.numel)
+        matrices = (budget - self.bases * shape.numel) // (classes * self.bases)
+        if matrices < 1:
+            largest = budget // (shape.numel + classes)
+            raise UsageError(
+                f"{self.bases} bases of {shape} leave no room for an addressing matrix in a budget of {budget} numbers "
+                f"({images_per_class:g} images for each of {classes} classes); "
+                + (f"at most {largest} bases fit" if largest else "not even one basis fits, so raise the budget")
+            )
+        return matrices
+
+    def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
+        r = self.per_class(shape, classes, images_per_class)
+        table = uniform(r * classes, self.bases, self.init_kind, key("matrices"))
+        bases = uniform(self.bases, shape.numel, self.init_kind, key("bases"))
+        return {
+            "bases": bases.view(self.bases, shape.channels, shape.height, shape.width),
+            "matrices": table.view(r, classes, self.bases),
+        }
+
+    def coefficients(
+        self, memory: Params, queries: Int64[Tensor, " n"] | Float[Tensor, "n query"]
+    ) -> Float[Tensor, "n per_class bases"]:
+        """y' A_i for every query y and matrix A_i."""
+        if queries.is_floating_point():
+            if queries.shape[1] != memory["matrices"].shape[1]:
+                raise UsageError(
+                    f"this memory is addressed by vectors of {memory['matrices'].shape[1]}, not {queries.shape[1]}"
+                )
+            return torch.einsum("nq,rqk->nrk", queries, memory["matrices"])
+        return memory["matrices"][:, queries].transpose(0, 1)
+
+    def recall(
+        self, memory: Params, queries: Int64[Tensor, " n"] | Float[Tensor, "n query"]
+    ) -> Float[Tensor, "n per_class c h w"]:
+        return torch.einsum("nrk,kchw->nrchw", self.coefficients(memory, queries), memory["bases"])
+
+    def penalty(self, memory: Params) -> Float[Tensor, ""]:
+        return self.coefficient_penalty * memory["matrices"].square().mean()

@@ -1,0 +1,53 @@
+"""Stored small, recalled large: another parameterization at a fraction of the resolution."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from suite.errors import UsageError
+from suite.keys import Key
+from suite.parameterizations.standard import Standard
+from suite.registry import parameterizations
+from suite.types import ImageShape, Parameterization, Params, check_types, require
+
+
+@parameterizations.register("downsampled")
+@dataclass(frozen=True)
+class Downsampled:
+    """Another parameterization (`of`) stored at 1/factor of height and width, recalled with bilinear upsampling.
+
+    The same budget holds factor² times the images or bases (paper, Table 3, 'BPTT+ds' and 'full').
+    """
+
+    of: Parameterization = field(default_factory=Standard)
+    factor: int = 2
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "factor", self.factor >= 1, "at least 1")
+
+    def _small(self, shape: ImageShape) -> ImageShape:
+        if shape.height % self.factor or shape.width % self.factor:
+            raise UsageError(f"images of {shape} can't be stored at 1/{self.factor}; the factor must divide both sides")
+        return ImageShape(shape.channels, shape.height // self.factor, shape.width // self.factor)
+
+    def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
+        return self.of.per_class(self._small(shape), classes, images_per_class * self.factor**2)
+
+    def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
+        return self.of.init(self._small(shape), classes, images_per_class * self.factor**2, key)
+
+    def recall(
+        self, memory: Params, queries: Int64[Tensor, " n"] | Float[Tensor, "n query"]
+    ) -> Float[Tensor, "n per_class c h w"]:
+        small = self.of.recall(memory, queries)
+        large = interpolate(
+            torch.flatten(small, 0, 1), scale_factor=float(self.factor), mode="bilinear", align_corners=False
+        )
+        return large.unflatten(0, small.shape[:2])
+
+    def penalty(self, memory: Params) -> Float[Tensor, ""]:
+        return self.of.penalty(memory)

@@ -1,0 +1,236 @@
+"""The inner loop and its hypergradient: training as a function of what it is trained on, differentiated exactly.
+
+The inner loop is, for t = 0, …, T-1,
+
+    g_t = ∇_w L_t(w_t, x),    (w_{t+1}, s_{t+1}) = step(w_t, g_t, s_t),
+
+with any registered optimizer's `step`, its state s, and the inputs x (the recalled images). The hypergradient is
+d l(w_T) / d x. One inner step is a map F_t: (w_t, s_t, x) -> (w_{t+1}, s_{t+1}), so the chain rule sweeps backwards over
+vector-Jacobian products of F_t, with cotangents a of w and u of s:
+
+    (a, u) <- ∇l(w_T), 0;    for t = T-1, …, 0:    (a, u, h) <- VJP of F_t at (w_t, s_t, x) applied to (a, u);  x̄ <- x̄ + h
+
+Nothing here knows what an optimizer does: autograd differentiates its `step`. The time is linear in T. The memory is
+whatever `Retention` keeps: states, from which a step is replayed with its graph, or the graphs themselves.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from suite.errors import UsageError
+from suite.types import InnerOptimizer, Params, State, check_types, require
+
+InnerLoss = Callable[[Params, Params, int], Tensor]
+"""(network parameters, inputs, t) -> loss of inner step t. Must be a pure function: it is replayed."""
+
+OuterLoss = Callable[[Params], Tensor]
+"""Network parameters after the last step -> what the memory is judged by."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What the forward sweep keeps for the way back: more memory for less work, and the same hypergradient.
+
+    `graphs`: the last so many steps keep their graphs and are not replayed (the most memory, the least work).
+    `stride`: of the other steps, every stride-th state is kept; those between are run again (the least memory).
+    """
+
+    graphs: int = 0
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "graphs", self.graphs >= 0, "at least 0")
+        require(self, "stride", self.stride >= 1, "at least 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Hypergradient:
+    """What an unroll gives: the outer loss, its gradient in each input, and the inner losses in order."""
+
+    loss: Float[Tensor, ""]
+    gradients: Params
+    inner_losses: Float[Tensor, " steps"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One inner step with its graph: the leaves it started from, what it made of them, and the loss on the way."""
+
+    params: Params
+    state: State
+    inputs: Params
+    next_params: Params
+    next_state: State
+    loss: Tensor
+
+
+def hypergradient(
+    inner_loss: InnerLoss,
+    outer_loss: OuterLoss,
+    params: Params,
+    inputs: Params,
+    optimizer: InnerOptimizer,
+    steps: int,
+    retention: Retention = Retention(),  # noqa: B008  (frozen)
+) -> Hypergradient:
+    """d outer_loss(w_T) / d inputs after `steps` inner steps from `params`, by the reverse sweep of this module.
+
+    Raises UsageError where a parameter or an input takes no part, since its zero gradient would hide a mistake.
+    """
+    params, state = _detached(params), _detached_state(optimizer.init(params))
+    keep_from = max(0, steps - retention.graphs)
+    kept: dict[int, tuple[Params, State]] = {}
+    graphs: dict[int, _Step] = {}
+    losses: list[Tensor] = []
+    for t in range(steps):
+        if t >= keep_from:
+            graphs[t] = step = _step_with_graph(inner_loss, params, state, inputs, optimizer, t)
+            params, state = _detached(step.next_params), _detached_state(step.next_state)
+            losses.append(step.loss.detach())
+        else:
+            if t % retention.stride == 0:
+                kept[t] = (params, state)
+            params, state, loss = _step(inner_loss, params, state, inputs, optimizer, t)
+            losses.append(loss)
+
+    leaves = _leaves(params)
+    final = outer_loss(leaves)
+    params_bar = dict(zip(leaves, _gradients(final, leaves, "the outer loss"), strict=True))
+    state_bar: State = {slot: {k: torch.zeros_like(v) for k, v in part.items()} for slot, part in state.items()}
+    inputs_bar = {k: torch.zeros_like(v) for k, v in inputs.items()}
+
+    for t in reversed(range(steps)):
+        if t not in graphs and t not in kept:
+            start = t - t % retention.stride
+            params, state = kept[start]
+            for between in range(start, t):
+                params, state, _ = _step(inner_loss, params, state, inputs, optimizer, between)
+                kept[between + 1] = (params, state)
+        step = graphs.pop(t) if t in graphs else _step_with_graph(inner_loss, *kept.pop(t), inputs, optimizer, t)
+        params_bar, state_bar, inputs_bar = _pull_back(step, params_bar, state_bar, inputs_bar)
+    return Hypergradient(final.detach(), inputs_bar, torch.stack(losses) if losses else final.new_zeros(0))
+
+
+def hypergradient_by_full_graph(
+    inner_loss: InnerLoss,
+    outer_loss: OuterLoss,
+    params: Params,
+    inputs: Params,
+    optimizer: InnerOptimizer,
+    steps: int,
+) -> Hypergradient:
+    """The same hypergradient by plain autograd through one graph of all steps: the oracle, and hungry for memory."""
+    inputs = _leaves(inputs)
+    params, state = _leaves(params), optimizer.init(params)
+    losses: list[Tensor] = []
+    for t in range(steps):
+        loss = inner_loss(params, inputs, t)
+        grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
+        params, state = optimizer.step(params, dict(zip(params, grads, strict=True)), state)
+        losses.append(loss.detach())
+    final = outer_loss(params)
+    gradients = torch.autograd.grad(final, list(inputs.values()))
+    return Hypergradient(final.detach(), dict(zip(inputs, gradients, strict=True)), torch.stack(losses))
+
+
+def require_unrollable(module: nn.Module, name: str) -> None:
+    """Refuse a network whose forward pass is not a pure function of its parameters and input.
+
+    Running statistics change with every pass, and dropout draws anew; a replayed step would then be another step.
+    """
+    for part_name, part in module.named_modules():
+        if getattr(part, "running_mean", None) is not None:
+            raise UsageError(
+                f"{name} keeps running statistics in '{part_name}', which no hypergradient can pass through; "
+                "set its norm to 'instance', 'group' or 'layer' (it may still evaluate a memory as it is)"
+            )
+        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
+            raise UsageError(
+                f"{name} uses dropout in '{part_name}', which would draw anew when a step is replayed; set it to 0"
+            )
+
+
+def _step(
+    inner_loss: InnerLoss, params: Params, state: State, inputs: Params, optimizer: InnerOptimizer, t: int
+) -> tuple[Params, State, Tensor]:
+    """One inner step that leaves no graph behind."""
+    leaves = _leaves(params)
+    loss = inner_loss(leaves, _detached(inputs), t)
+    grads = _gradients(loss, leaves, f"the loss of inner step {t}")
+    with torch.no_grad():
+        params, state = optimizer.step(_detached(leaves), dict(zip(leaves, grads, strict=True)), state)
+    return params, state, loss.detach()
+
+
+def _step_with_graph(
+    inner_loss: InnerLoss, params: Params, state: State, inputs: Params, optimizer: InnerOptimizer, t: int
+) -> _Step:
+    """The same inner step, from fresh leaves, with the graph from them to its outcome."""
+    params, inputs = _leaves(params), _leaves(inputs)
+    state = {slot: _leaves(part) for slot, part in state.items()}
+    loss = inner_loss(params, inputs, t)
+    grads = _gradients(loss, params, f"the loss of inner step {t}", create_graph=True)
+    next_params, next_state = optimizer.step(params, dict(zip(params, grads, strict=True)), state)
+    return _Step(params, state, inputs, next_params, next_state, loss)
+
+
+def _pull_back(
+    step: _Step, params_bar: Params, state_bar: State, inputs_bar: Params
+) -> tuple[Params, State, Params]:
+    """Cotangents of a step's outcome -> cotangents of what it started from; the inputs' are added up."""
+    outcomes = list(step.next_params.values())
+    cotangents = list(params_bar.values())
+    for slot, part in step.next_state.items():
+        for k, v in part.items():
+            if v.requires_grad:
+                outcomes.append(v)
+                cotangents.append(state_bar[slot][k])
+    state_leaves = [v for part in step.state.values() for v in part.values()]
+    found = torch.autograd.grad(
+        outcomes,
+        [*step.params.values(), *step.inputs.values(), *state_leaves],
+        cotangents,
+        allow_unused=True,  # an optimizer may ignore its state; parameters and inputs are checked below
+    )
+    n, m = len(step.params), len(step.inputs)
+    for name, gradient in zip([*step.params, *step.inputs], found[: n + m], strict=True):
+        if gradient is None:
+            raise UsageError(
+                f"'{name}' takes no part in the inner step, so it has no hypergradient; check the inner loss, and that "
+                "the optimizer's step uses the gradients it is given"
+            )
+    state_found = iter(found[n + m :])
+    return (
+        dict(zip(step.params, found[:n], strict=True)),
+        {
+            slot: {k: torch.zeros_like(v) if (g := next(state_found)) is None else g for k, v in part.items()}
+            for slot, part in step.state.items()
+        },
+        {k: inputs_bar[k] + g for k, g in zip(step.inputs, found[n : n + m], strict=True)},
+    )
+
+
+def _gradients(loss: Tensor, params: Params, what: str, create_graph: bool = False) -> tuple[Tensor, ...]:
+    """Gradient of a loss in every parameter; a parameter without one is refused by name."""
+    grads = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph, allow_unused=True)
+    for name, gradient in zip(params, grads, strict=True):
+        if gradient is None:
+            raise UsageError(f"the parameter '{name}' takes no part in {what}; remove it from the network")
+    return grads
+
+
+def _leaves(params: Params) -> Params:
+    return {k: v.detach().requires_grad_() for k, v in params.items()}
+
+
+def _detached(params: Params) -> Params:
+    return {k: v.detach() for k, v in params.items()}
+
+
+def _detached_state(state: State) -> State:
+    return {slot: _detached(part) for slot, part in state.items()}
