@@ -9,8 +9,6 @@ from suite.architectures.layers import Activation, Network, Norm, activation_lay
 from suite.registry import architectures
 from suite.types import ImageShape, check_types, require
 
-WIDTHS = (64, 128, 256, 512)
-
 
 class Residual(nn.Module):
     """A chain of 3x3 convolutions beside a shortcut; both are halved where `halve` says so."""
@@ -40,28 +38,32 @@ class Residual(nn.Module):
 @architectures.register("resnet12")
 @dataclass(frozen=True)
 class ResNet12:
-    """A stem and residual stages of 64, 128, 256, 512 channels, instance norm, no final pooling (paper, A.1).
+    """A stem and four residual stages of 64, 128, 256, 512 channels, instance norm, no final pooling (paper, A.1).
 
-    `convolutions` 2 is the released code's block; 3 is the few-shot literature's.
+    Stages two to four halve the image, as long as it is at least 4 pixels: a normalised channel pooled down to one pixel
+    would be a constant. `width` is the first stage's. `convolutions` 2 is the released code's block; 3 is the few-shot literature's.
     """
 
+    width: int = 64
     convolutions: int = 2
     norm: Norm = "instance"
     activation: Activation = "relu"
 
     def __post_init__(self) -> None:
         check_types(self)
+        require(self, "width", self.width > 0, "above 0")
         require(self, "convolutions", self.convolutions > 0, "above 0")
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         layers: list[nn.Module] = [
-            nn.Conv2d(shape.channels, WIDTHS[0], 3, padding=1, bias=False),
-            norm_layer(self.norm, WIDTHS[0]),
+            nn.Conv2d(shape.channels, self.width, 3, padding=1, bias=False),
+            norm_layer(self.norm, self.width),
             activation_layer(self.activation),
         ]
-        before = WIDTHS[0]
-        for stage, after in enumerate(WIDTHS):
-            layers.append(Residual(before, after, self.convolutions, stage > 0, self.norm, self.activation))
-            before = after
-        pixels = pooled(shape, len(WIDTHS) - 1, "resnet12")
-        return Network(nn.Sequential(*layers), before * pixels, classes)
+        before, halvings = self.width, 0
+        for stage in range(4):
+            after = self.width * 2**stage
+            halve = stage > 0 and min(shape.height, shape.width) >> halvings >= 4
+            layers.append(Residual(before, after, self.convolutions, halve, self.norm, self.activation))
+            before, halvings = after, halvings + halve
+        return Network(nn.Sequential(*layers), before * pooled(shape, halvings, "resnet12"), classes)

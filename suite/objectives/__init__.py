@@ -1,0 +1,5 @@
+"""Objectives: how a memory gets its gradient."""
+
+from suite.objectives import bptt
+
+__all__ = ["bptt"]

@@ -24,7 +24,7 @@ class Addressing:
     """
 
     bases: int = 16
-    init_kind: Init = "kaiming"
+    initialization: Init = "kaiming"
     coefficient_penalty: float = 0.0
 
     def __post_init__(self) -> None:
@@ -33,7 +33,7 @@ class Addressing:
         require(self, "coefficient_penalty", self.coefficient_penalty >= 0, "at least 0")
 
     def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
-        budget = int(images_per_class * classes * shape.numel)
+        budget = round(images_per_class * classes * shape.numel)
         matrices = (budget - self.bases * shape.numel) // (classes * self.bases)
         if matrices < 1:
             largest = budget // (shape.numel + classes)
@@ -46,8 +46,8 @@ class Addressing:
 
     def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
         r = self.per_class(shape, classes, images_per_class)
-        table = uniform(r * classes, self.bases, self.init_kind, key("matrices"))
-        bases = uniform(self.bases, shape.numel, self.init_kind, key("bases"))
+        table = uniform(r * classes, self.bases, self.initialization, key("matrices"))
+        bases = uniform(self.bases, shape.numel, self.initialization, key("bases"))
         return {
             "bases": bases.view(self.bases, shape.channels, shape.height, shape.width),
             "matrices": table.view(r, classes, self.bases),

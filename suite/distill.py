@@ -1,0 +1,83 @@
+"""The outer loop: a memory, improved step by step. Knows no file, no configuration and no tracker."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from suite.errors import RunError
+from suite.keys import Key
+from suite.types import ClassRows, InnerOptimizer, Objective, Params, State, Task
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """Where the outer loop is after `iteration` steps: all that it needs to go on, and what the last step measured."""
+
+    iteration: int
+    memory: Params
+    state: State
+    metrics: dict[str, Tensor]
+
+
+class NotFinite(RunError):
+    """NaN or infinity in the training of a memory."""
+
+
+def distill(
+    task: Task,
+    objective: Objective,
+    optimizer: InnerOptimizer,
+    real: ClassRows,
+    start: Progress,
+    key: Key,
+    iterations: int,
+    clip: float | None,
+) -> Iterator[Progress]:
+    """Yield the memory after every outer step from `start` to `iterations`.
+
+    Step i draws from `key(i)` alone, so starting from any Progress gives the same bits. The gradient's norm, over all
+    tensors of the memory together, is clipped to `clip`. Raises NotFinite, naming the step and the quantity, before a
+    bad memory is handed out.
+    """
+    memory, state = start.memory, start.state
+    for iteration in range(start.iteration, iterations):
+        gradients, metrics = objective.gradients(task, memory, real, key(iteration))
+        gradients = _with_penalty(task, memory, gradients)
+        norm = torch.stack([g.norm() for g in gradients.values()]).norm()
+        if clip is not None:
+            scale = (clip / (norm + 1e-6)).clamp(max=1)
+            gradients = {k: g * scale for k, g in gradients.items()}
+        with torch.no_grad():
+            memory, state = optimizer.step(memory, gradients, state)
+        metrics |= {"hypergradient_norm": norm}
+        _check(iteration + 1, metrics, memory)
+        yield Progress(iteration + 1, memory, state, metrics)
+
+
+def begin(task: Task, optimizer: InnerOptimizer, images_per_class: float, key: Key) -> Progress:
+    """A fresh memory and outer state at iteration 0."""
+    memory = task.parameterization.init(task.shape, task.classes, images_per_class, key("memory"))
+    memory = {k: v.to(task.device) for k, v in memory.items()}
+    return Progress(0, memory, optimizer.init(memory), {})
+
+
+def _with_penalty(task: Task, memory: Params, gradients: Params) -> Params:
+    leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
+    penalty = task.parameterization.penalty(leaves)
+    if not penalty.requires_grad:
+        return gradients
+    found = torch.autograd.grad(penalty, list(leaves.values()), allow_unused=True)  # a penalty may spare some tensors
+    return {k: g if p is None else g + p for (k, g), p in zip(gradients.items(), found, strict=True)}
+
+
+def _check(iteration: int, metrics: dict[str, Tensor], memory: Params) -> None:
+    quantities = metrics | {f"memory '{k}'": v for k, v in memory.items()}
+    finite = torch.stack([v.isfinite().all() for v in quantities.values()])
+    if not finite.all():  # the only wait for the device in an outer step
+        bad = [name for name, ok in zip(quantities, finite.tolist(), strict=True) if not ok]
+        raise NotFinite(
+            f"outer step {iteration}: {', '.join(bad)} became NaN or infinite; "
+            "lower the outer or inner learning rate, or clip the gradient harder"
+        )

@@ -1,0 +1,150 @@
+"""Back-propagation through time: the memory is judged by what a network learns from it."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from suite.datasets import augment
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.keys import Key, global_generators
+from suite.registry import architectures, objectives
+from suite.types import ClassRows, InnerOptimizer, Params, Task, check_types, require
+from suite.unroll import Retention, hypergradient, require_unrollable
+
+
+@objectives.register("bptt")
+@dataclass(frozen=True)
+class BPTT:
+    """The hypergradient of a fresh network's loss on real images, through all its training on recalled ones.
+
+    Every outer step takes a fresh network and `classes_per_step` classes (None: all). Every inner step trains it on
+    `images_per_class_per_step` of the images recalled for each of them, drawn anew without replacement (all there are,
+    if fewer); the outer loss is the cross-entropy on `real_per_class` real training images of each. One draw of the
+    augmentation serves every image and step of an outer step. `retention_graphs` and `retention_stride` trade memory
+    for time without changing the result (`suite.unroll.Retention`). Paper, sections 3 and A.1.
+    """
+
+    inner_optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
+    inner_steps: int = 150
+    classes_per_step: int | None = None
+    images_per_class_per_step: int = 32
+    real_per_class: int = 64
+    retention_graphs: int = 0
+    retention_stride: int = 1
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "inner_steps", self.inner_steps > 0, "above 0")
+        require(self, "classes_per_step", self.classes_per_step is None or self.classes_per_step > 1, "above 1, or None")
+        require(self, "images_per_class_per_step", self.images_per_class_per_step > 0, "above 0")
+        require(self, "real_per_class", self.real_per_class > 0, "above 0")
+        self.retention()
+
+    def retention(self) -> Retention:
+        return Retention(self.retention_graphs, self.retention_stride)
+
+    def gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
+        classes = self._classes(task, key)
+        augmented = augment.draw(task.augmentation, key("augmentation"))
+        leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
+        recalled = task.parameterization.recall(leaves, classes.to(task.device))
+        per_class = recalled.shape[1]
+        images = augmented(torch.flatten(recalled, 0, 1))
+        labels = classes.repeat_interleave(per_class).to(task.device)
+
+        each = min(self.images_per_class_per_step, per_class)
+        draws = key("inner").subsets(self.inner_steps * len(classes), per_class, each)
+        first = torch.arange(len(classes)).repeat(self.inner_steps) * per_class
+        rows = (draws + first[:, None]).view(self.inner_steps, -1).to(task.device)
+
+        network = fresh_network(task, key("network"))
+        batch = real.draw(classes.tolist(), self.real_per_class, key("real"))
+        real_images = augmented(batch.images)
+
+        def inner_loss(params: Params, inputs: Params, t: int) -> Tensor:
+            scores = functional_call(network, params, (inputs["images"][rows[t]],))
+            return cross_entropy(scores, labels[rows[t]])
+
+        def outer_loss(params: Params) -> Tensor:
+            return cross_entropy(functional_call(network, params, (real_images,)), batch.labels)
+
+        found = hypergradient(
+            inner_loss,
+            outer_loss,
+            dict(network.named_parameters()),
+            {"images": images.detach()},
+            self.inner_optimizer,
+            self.inner_steps,
+            self.retention(),
+        )
+        gradients = torch.autograd.grad(images, list(leaves.values()), found.gradients["images"])
+        metrics = {"loss": found.loss, "inner_loss_first": found.inner_losses[0], "inner_loss": found.inner_losses[-1]}
+        return dict(zip(leaves, gradients, strict=True)), metrics
+
+    def plan(self, task: Task, per_class: int) -> dict[str, Any]:
+        classes = min(self.classes_per_step or task.classes, task.classes)
+        batch = classes * min(self.images_per_class_per_step, per_class)
+        real = classes * self.real_per_class
+        network = fresh_network(task, Key(0)("plan"))
+        parameters = sum(p.numel() for p in network.parameters())
+        return {
+            "inner steps": self.inner_steps,
+            "inner batch": batch,
+            "real images in the outer loss": real,
+            "network parameters": parameters,
+            "expected memory of one unroll (MiB)": round(self._expected_bytes(task, network, batch, real) / 2**20),
+        }
+
+    def _classes(self, task: Task, key: Key) -> Tensor:
+        if self.classes_per_step is None or self.classes_per_step >= task.classes:
+            return torch.arange(task.classes)
+        return key("classes").permutation(task.classes)[: self.classes_per_step].sort().values
+
+    def _expected_bytes(self, task: Task, network: nn.Module, batch: int, real: int) -> int:
+        """Kept states, plus the graphs that live at once: what a graph saves is measured on one image and two."""
+        params = {k: p.detach().requires_grad_() for k, p in network.named_parameters()}
+        weights = sum(p.numel() * p.element_size() for p in params.values())
+        state = self.inner_optimizer.init(params)
+        slots = sum(v.numel() * v.element_size() for part in state.values() for v in part.values())
+        one, two = (_graph_bytes(network, params, task, n) for n in (1, 2))
+        graph = one + (two - one) * (batch - 1)
+        replayed = max(0, self.inner_steps - self.retention_graphs)
+        kept = math.ceil(replayed / self.retention_stride) + min(self.retention_stride - 1, replayed)
+        unrolled = (weights + slots) * kept + graph * max(1, min(self.retention_graphs, self.inner_steps))
+        # The outer loss has one plain graph of the real images: about half of a step's, image for image.
+        return unrolled + (two - one) * real // 2
+
+
+def fresh_network(task: Task, key: Key) -> nn.Module:
+    """A newly initialised network for the task, refused if it can't be unrolled."""
+    with global_generators(key):
+        network = task.architecture.build(task.shape, task.classes)
+    require_unrollable(network, architectures.name_of(task.architecture))
+    return network.to(task.device)
+
+
+def _graph_bytes(network: nn.Module, params: Params, task: Task, images: int) -> int:
+    """Bytes that autograd saves for one inner step on so many images, weights left out."""
+    seen: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    shape = task.shape
+    x = Key(0)("plan", images).generator()
+    batch = torch.randn(images, shape.channels, shape.height, shape.width, generator=x).to(task.device).requires_grad_()
+    labels = torch.zeros(images, dtype=torch.long, device=task.device)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = cross_entropy(functional_call(network, params, (batch,)), labels)
+        graph = torch.autograd.grad(loss, list(params.values()), create_graph=True)
+    own = {p.untyped_storage().data_ptr() for p in params.values()}
+    size = sum(size for pointer, size in seen.items() if pointer not in own)
+    del graph  # kept until here, so that no saved tensor's address was used twice
+    return size
