@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 from torch import nn
@@ -13,6 +14,10 @@ from suite.types import Params, Split, Task, check_types, require
 
 TrainingSet = Callable[[int], Split]
 """Network number -> the images it trains on."""
+
+Part = Literal["test", "validation"]
+Splits = dict[Part, Split]
+Accuracies = dict[Part, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -61,10 +66,10 @@ PROTOCOLS = {"paper": Protocol()}
 
 
 def evaluate(
-    task: Task, training_set: TrainingSet, protocol: Protocol, key: Key, splits: dict[str, Split]
-) -> dict[str, tuple[float, ...]]:
+    task: Task, training_set: TrainingSet, protocol: Protocol, key: Key, splits: Splits
+) -> Accuracies:
     """Accuracy in percent of each of the protocol's networks on each split."""
-    found: dict[str, list[float]] = {name: [] for name in splits}
+    found: dict[Part, list[float]] = {name: [] for name in splits}
     for i in range(protocol.networks):
         network = train(task, training_set(i), protocol, key("network", i))
         for name, split in splits.items():

@@ -15,13 +15,14 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gin
 
 from suite.errors import UsageError
+from suite.files import canonical_json, sha256
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -74,13 +75,6 @@ class Registry:
     def names(self) -> list[str]:
         return sorted(self._entries)
 
-    def name_of(self, thing: object) -> str:
-        """The registered name of an instance's class, or the class's own name for one that was never registered."""
-        for entry in self._entries.values():
-            if type(thing) is entry.build:
-                return entry.name
-        return type(thing).__name__
-
 
 def suggestion(name: str, known: list[str]) -> str:
     """'did you mean …?' where something is near, and everything there is."""
@@ -108,6 +102,29 @@ REGISTRIES = {
     registry.kind: registry
     for registry in (datasets, architectures, parameterizations, inner_optimizers, objectives, experiments)
 }
+
+
+def name_of(thing: object) -> str:
+    """The registered name of an instance's class, or the class's own name for one that was never registered."""
+    for registry in REGISTRIES.values():
+        for entry in registry:
+            if type(thing) is entry.build:
+                return entry.name
+    return type(thing).__name__
+
+
+def describe(thing: Any) -> Any:
+    """A configuration as plain data: a dataclass becomes {'is': its name, its fields}, ready for JSON and hashing."""
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return {"is": name_of(thing)} | {f.name: describe(getattr(thing, f.name)) for f in fields(thing)}
+    if isinstance(thing, (list, tuple)):
+        return [describe(value) for value in thing]
+    return thing
+
+
+def fingerprint(thing: Any) -> str:
+    """SHA-256 of a configuration: equal for equal settings, whatever file they came from."""
+    return sha256(canonical_json(describe(thing)).encode())
 
 
 def load_components() -> None:

@@ -6,8 +6,8 @@ are plain dictionaries of tensors, so that one pure function serves them all.
 
 import types
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, Union, runtime_checkable
 
@@ -235,15 +235,25 @@ class Session(Protocol):
     key: Key
     device: device
     directory: Path
+    """The run's own; whatever is left in it is kept and logged."""
     data_dir: Path
     cache_dir: Path
+    """Shared by all runs of one output directory."""
 
-    def restore(self) -> "tuple[Params, dict[str, Any]] | None":
-        """Tensors and state of the newest whole checkpoint, or None for a run that starts."""
+    def restore(self) -> tuple[int, Params, dict[str, Any]] | None:
+        """Iteration, tensors and state of the newest whole checkpoint, or None for a run that starts."""
         ...
 
     def checkpoint(self, iteration: int, tensors: Params, state: dict[str, Any]) -> None:
-        """Save what the run needs to go on; raises Interrupted afterwards if a signal asked it to stop."""
+        """Save what the run needs to go on; raises Interrupted afterwards if a signal asked the run to stop."""
+        ...
+
+    def checkpoint_due(self) -> bool:
+        """A signal asks for a checkpoint now, or the last one is long ago."""
+        ...
+
+    def pause(self) -> None:
+        """Between two pieces of work that need no checkpoint: raises Interrupted if a signal asked the run to stop."""
         ...
 
     def log(self, iteration: int, metrics: Mapping[str, float]) -> None: ...
@@ -251,20 +261,15 @@ class Session(Protocol):
     def history(self, metric: str) -> list[tuple[int, float]]: ...
 
     def progress(self, iteration: int, total: int, words: str) -> None:
-        """Say how far the run is; `words` says the rest."""
+        """How far the run is; `words` says the rest."""
         ...
 
     def say(self, sentence: str) -> None: ...
 
-    @property
-    def stopping(self) -> bool:
-        """A signal asked the run to stop at its next checkpoint."""
-        ...
-
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured quantity: a value for each network (or memory), never only their mean."""
+    """One measured quantity in percent: a value for each network (or memory), never only their mean."""
 
     name: str
     split: Literal["test", "validation"]
@@ -276,7 +281,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a memory stores, as numbers and as images per class, and what it recalls."""
+    """What a memory stores, as numbers and as real images per class, and what it recalls."""
 
     stored_numbers: int
     images_per_class: float
@@ -290,8 +295,11 @@ class Outcome:
     figures: tuple[Figure, ...]
     budget: Budget
     scale: dict[str, Any]
+    """How much of the paper's compute it used; `reduced` is True where it was less."""
     facts: dict[str, Any]
-    memory_file: Path | None = None
+    """What else identifies it: data digest, sizes, preprocessing, hashes."""
+    cost: dict[str, float]
+    """Seconds, by what they were spent on; these differ from run to run."""
 
 
 # ---------------------------------------------------------------- helpers
@@ -345,15 +353,3 @@ def _words(hint: Any) -> str:
     if origin in (tuple, list):
         return f"a list, each {_words(args[0])}"
     return f"a reference to one such as @{hint.__name__.lower()}s.NAME()" if hasattr(hint, "__name__") else str(hint)
-
-
-def described(thing: Any, name_of: Callable[[object], str]) -> Any:
-    """A configuration as plain data: a dataclass becomes {'is': its name, its fields}, ready for JSON and hashing."""
-    if is_dataclass(thing) and not isinstance(thing, type):
-        return {"is": name_of(thing)} | {f.name: described(getattr(thing, f.name), name_of) for f in fields(thing)}
-    if isinstance(thing, (list, tuple)):
-        return [described(value, name_of) for value in thing]
-    if isinstance(thing, Mapping):
-        return {str(key): described(value, name_of) for key, value in thing.items()}
-    return thing
-

@@ -144,10 +144,10 @@ class Problem:
 
         key = Key(0)
         self.steps, self.dtype, self.classes = steps, dtype, 2
-        shape = ImageShape(1, 8, 8)
+        shape = ImageShape(1, 16, 16)
         fields: dict[str, Any] = {"bases": 2} if parameterization == "addressing" else {}
         self.parameterization = parameterizations[parameterization].build(**fields)
-        memory = self.parameterization.init(shape, self.classes, 1.0625, key("memory"))
+        memory = self.parameterization.init(shape, self.classes, 1.02, key("memory"))
         self.memory: Params = {k: v.to(dtype) for k, v in memory.items()}
         with global_generators(key("network")):
             recipe = architectures[network].build(activation=activation, width=WIDTH if steps == STEPS else 128)

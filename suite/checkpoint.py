@@ -1,0 +1,104 @@
+"""What a run needs to go on, in a directory that is whole or not there.
+
+`checkpoints/step-00000120/` holds `tensors.safetensors`, `state.json` and, written last, `manifest.json` with the SHA-256 of
+both. It is written under a temporary name, synced and renamed. Loading verifies before it parses, and runs no code.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+
+from suite.errors import RunError
+from suite.files import canonical_json, disk_errors, make_directory, sha256, sync_directory
+from suite.types import Params
+
+SCHEMA = 1
+KEEP = 2
+"""Checkpoints kept: the newest, and one to fall back on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Tensors, and everything else as JSON."""
+
+    iteration: int
+    tensors: Params
+    state: dict[str, Any]
+
+
+def write(directory: Path, checkpoint: Checkpoint) -> None:
+    """Add a checkpoint, then drop all but the newest few."""
+    make_directory(directory)
+    target = directory / f"step-{checkpoint.iteration:08d}"
+    temporary = directory / f".{target.name}.tmp"
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in checkpoint.tensors.items()}
+    contents = {"tensors.safetensors": save(tensors), "state.json": canonical_json(checkpoint.state).encode()}
+    manifest = {
+        "schema": SCHEMA,
+        "iteration": checkpoint.iteration,
+        "sha256": {name: sha256(data) for name, data in contents.items()},
+    }
+    with disk_errors(target):
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            temporary.mkdir()
+            for name, data in (contents | {"manifest.json": canonical_json(manifest).encode()}).items():
+                with (temporary / name).open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            sync_directory(temporary)
+            if target.exists():  # the same step again, after a fall back to an older one
+                shutil.rmtree(target)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        sync_directory(directory)
+    for old in _steps(directory)[KEEP:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def read_newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint, and a sentence for each damaged one that was set aside.
+
+    Raises RunError if there are checkpoints and none is whole: a run never starts from zero without being told to.
+    """
+    complaints: list[str] = []
+    found = _steps(directory)
+    for path in found:
+        try:
+            return _read(path), complaints
+        except (OSError, ValueError, KeyError) as error:
+            aside = path.with_name(f"damaged-{path.name}")
+            with disk_errors(aside):
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+            complaints.append(f"the checkpoint {path.name} is damaged ({error}); it was set aside as {aside.name}")
+    if found:
+        raise RunError(
+            f"no checkpoint in {directory} is whole ({'; '.join(complaints)}); start anew with --fresh, which keeps them"
+        )
+    return None, complaints
+
+
+def _steps(directory: Path) -> list[Path]:
+    """Checkpoints, newest first."""
+    return sorted(directory.glob("step-*"), reverse=True)
+
+
+def _read(path: Path) -> Checkpoint:
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    if manifest["schema"] != SCHEMA:
+        raise ValueError(f"it has schema {manifest['schema']}, and this version reads {SCHEMA}")
+    contents = {name: (path / name).read_bytes() for name in manifest["sha256"]}
+    for name, digest in manifest["sha256"].items():
+        if sha256(contents[name]) != digest:
+            raise ValueError(f"{name} was altered")
+    return Checkpoint(
+        manifest["iteration"], load(contents["tensors.safetensors"]), json.loads(contents["state.json"])
+    )

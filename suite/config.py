@@ -1,0 +1,348 @@
+"""From gin files and bindings to runs: every cell of a table and every seed, resolved to plain objects.
+
+With `suite.registry` the only module that imports gin. A file binds `run`:
+
+    run.experiment = @experiments.distillation()
+    run.seeds = %SEEDS
+    run.axes = {'momentum': {'none': ['INNER_OPTIMIZER = @inner_optimizers.no_momentum()'], 'full': [...]}}
+
+`axes` makes a table: each axis has labelled values, each value is a list of bindings, and every combination is a cell.
+"""
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import gin
+from gin import config as gin_config
+
+from suite.errors import SuiteError, UsageError
+from suite.evaluate import Protocol
+from suite.files import canonical_json, sha256
+from suite.registry import REGISTRIES, fingerprint, suggestion
+from suite.types import Experiment, check_types
+
+ROOT = Path(__file__).resolve().parent.parent
+"""Where `gin/` lies; includes are found from here, whatever the working directory."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """What a gin file describes: one experiment, the seeds to run it with, and the axes of its table if it is one."""
+
+    experiment: Experiment
+    seeds: list[int]
+    name: str | None = None
+    scale: str = "custom"
+    axes: dict[str, dict[str, list[str]]] | None = None
+    cell: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not self.seeds:
+            raise UsageError("SEEDS must hold at least one whole number, as in SEEDS = [0]")
+
+
+gin.register("run", module="suite")(Root)
+gin.register("protocol", module="suite")(Protocol)
+
+Binding = tuple[str, str, str]
+"""Scope, configurable and parameter of one binding; of a macro: its name, 'gin.macro', 'value'."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment with one seed: what is run, tracked and recorded as a unit."""
+
+    name: str
+    cell: dict[str, str]
+    seed: int
+    scale: str
+    experiment: Experiment
+    config_text: str
+    """gin text that gives this run alone, and the same bits."""
+    operative_text: str
+    """The same with every default that was used."""
+
+    @property
+    def key(self) -> str:
+        """Names the run's work: equal for equal settings and seed, whatever file they came from."""
+        return sha256(canonical_json([fingerprint(self.experiment), self.seed]).encode())[:16]
+
+    @property
+    def label(self) -> str:
+        return " ".join([*self.cell.values(), f"seed {self.seed}"])
+
+    @property
+    def folder(self) -> str:
+        words = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(self.cell.values())).strip("-").lower()
+        return f"{words + '-' if words else ''}seed{self.seed}-{self.key}"
+
+
+def resolve(
+    files: list[str], bindings: list[str], seed: int | None = None, only: list[str] | None = None
+) -> list[Run]:
+    """The runs that gin files and `--set` bindings describe, in order; later files and bindings win.
+
+    Raises UsageError, in one sentence, for whatever is wrong with them: syntax, names, types, ranges, and bindings that
+    nothing uses. `only` picks cells by 'label' or 'axis=label'.
+    """
+    if not files:
+        raise UsageError("name a configuration: --gin gin/quickstart.gin (files are in the folder gin/)")
+    gin.add_config_file_search_path(str(ROOT))
+    for file in files:
+        if not Path(file).is_file() and not (ROOT / file).is_file():
+            known = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "gin").rglob("*.gin"))
+            raise UsageError(f"--gin: there is no file {file}; {suggestion(file, known)}")
+    with _fresh_config():
+        _parse(files, bindings)
+        axes = _axes()
+        name = _bound("run.name") or Path(files[0]).stem
+        cell_before = _bound("run.cell") or {}
+        if seed is not None:
+            macro = any(where == ("SEEDS", "gin.macro", "value") for where in _parsed_bindings())
+            bindings = [*bindings, f"SEEDS = [{seed}]" if macro else f"run.seeds = [{seed}]"]
+    _refuse_fixed_axes(bindings, axes)
+
+    cells = _picked([dict(zip(axes, combo, strict=True)) for combo in itertools.product(*axes.values())], axes, only)
+    used = _used_in_parts(files, bindings)
+    runs: list[Run] = []
+    for cell in cells:
+        own = [binding for axis, label in cell.items() for binding in axes[axis][label]]
+        labels = dict(cell_before) | cell
+        named = [f"run.name = {name!r}", f"run.cell = {labels!r}", "run.axes = None"]
+        with _fresh_config():
+            _parse(files, [*bindings, *own, *named])
+            root = _build()
+            consumed = _consumed()
+            used |= consumed
+            _drop(_parsed_bindings() - consumed)
+            for one in root.seeds:
+                gin.parse_config(f"run.seeds = [{one}]")
+                text = gin.config_str(max_line_length=120)
+                operative = gin.operative_config_str(max_line_length=120)
+                runs.append(Run(name, labels, one, root.scale, root.experiment, text, operative))
+    _refuse_unused(files, bindings, axes, used)
+    twice = [run.label for run in runs if sum(other.key == run.key for other in runs) > 1]
+    if twice:
+        raise UsageError(f"these cells or seeds describe the same run: {', '.join(twice)}; make them differ")
+    return runs
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _axes() -> dict[str, dict[str, list[str]]]:
+    axes = _bound("run.axes") or {}
+    shape_is_right = isinstance(axes, dict) and all(
+        isinstance(values, dict) and values and all(isinstance(lines, list) for lines in values.values())
+        for values in axes.values()
+    )
+    if not shape_is_right:
+        raise UsageError("run.axes must look like {'axis': {'label': ['binding', …], …}, …}")
+    return axes
+
+
+def _picked(
+    cells: list[dict[str, str]], axes: dict[str, dict[str, list[str]]], only: list[str] | None
+) -> list[dict[str, str]]:
+    for wanted in only or []:
+        axis, _, label = wanted.rpartition("=")
+        kept = [c for c in cells if (label in c.values() if not axis else c.get(axis) == label)]
+        if not kept:
+            known = [f"{axis}={label}" for axis, values in axes.items() for label in values]
+            said = suggestion(wanted, known) if known else "this configuration has no cells"
+            raise UsageError(f"--only: no cell is '{wanted}'; {said}")
+        cells = kept
+    return cells
+
+
+def _refuse_fixed_axes(bindings: list[str], axes: dict[str, dict[str, list[str]]]) -> None:
+    fixed = {binding.split("=")[0].strip() for binding in bindings}
+    for axis, values in axes.items():
+        for name in sorted({line.split("=")[0].strip() for lines in values.values() for line in lines} & fixed):
+            raise UsageError(
+                f"--set {name}: the table varies it along its axis '{axis}'; pick cells with "
+                f"--only '{axis}={next(iter(values))}', or set run.axes"
+            )
+
+
+# ---------------------------------------------------------------- gin
+
+
+@contextmanager
+def _fresh_config() -> Iterator[None]:
+    """Bindings of nobody else before, and none left behind, whatever happens."""
+    gin.clear_config(clear_constants=False)
+    try:
+        yield
+    finally:
+        gin.clear_config(clear_constants=False)
+
+
+def _parse(files: list[str], bindings: list[str]) -> None:
+    for file in files:
+        try:
+            gin.parse_config_file(file)
+        except (SyntaxError, ValueError, KeyError, OSError, ImportError, TypeError) as error:
+            raise UsageError(_explained(f"--gin {file}", error)) from error
+    for binding in bindings:
+        if "=" not in binding:
+            raise UsageError(f"--set {binding}: write NAME = VALUE, as in --set 'ITERATIONS = 100'")
+        try:
+            gin.parse_config(binding)
+        except (SyntaxError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(_explained(f"--set {binding!r}", error)) from error
+
+
+def _build() -> Root:
+    """The root object; gin's wrapping of what was raised on the way is taken off."""
+    try:
+        root = gin.get_configurable("suite.run")()
+    except SuiteError as error:
+        raise UsageError(_first_line(error)) from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(_explained("the configuration", error)) from error
+    _check_tree(root)
+    return root  # type: ignore[no-any-return]
+
+
+def _check_tree(thing: Any) -> None:
+    """Types of everything gin built, also of outside components that do not check themselves."""
+    if is_dataclass(thing) and not isinstance(thing, type):
+        check_types(thing)
+        for field in fields(thing):
+            _check_tree(getattr(thing, field.name))
+
+
+def _bound(name: str) -> Any:
+    try:
+        return gin.query_parameter(name)
+    except ValueError:
+        return None
+
+
+def _explained(where: str, error: Exception) -> str:
+    """One sentence for what gin raised, with the nearest names."""
+    text = str(error)
+    line = re.search(r"line (\d+)", text)
+    place = f"{where}{f', line {line.group(1)}' if line and where.startswith('--gin') else ''}"
+    unknown = re.search(r"No configurable matching reference '@?([^']+?)(?:\(\))?'", text) or re.search(
+        r"No configurable matching '?([\w./]+)'?", text
+    )
+    if unknown:
+        kind, _, name = unknown.group(1).split("/")[-1].rpartition(".")
+        if kind in REGISTRIES:
+            return f"{place}: no {kind} is called '{name}'; {suggestion(name, REGISTRIES[kind].names())}"
+        return f"{place}: nothing is called '{unknown.group(1)}'; {suggestion(unknown.group(1), _selectors())}"
+    parameter = re.search(r"configurable '([\w.]+)' doesn't have a parameter named '(\w+)'", text, re.IGNORECASE)
+    if parameter:
+        selector, name = parameter.groups()
+        return f"{place}: {selector} has no field '{name}'; {suggestion(name, _fields(selector))}"
+    macro = re.search(r"(?:No macro named|macro)[^']*'?(\w+)'?", text) if "acro" in text else None
+    if macro:
+        return f"{place}: the macro {macro.group(1)} has no value; add a line {macro.group(1)} = …"
+    missing = re.search(r"missing \d+ required positional arguments?: (.*)", text)
+    if missing:
+        return f"{place}: nothing gives a value for {missing.group(1).splitlines()[0]}; bind it"
+    if isinstance(error, SyntaxError):
+        name, _, value = where.partition("=")
+        said = f"{place}: {(error.msg or 'it can not be read').splitlines()[0]}"
+        if where.startswith("--set") and re.fullmatch(r"\s*[A-Za-z_][\w-]*\s*['\"]?", value):
+            said += "; a text needs quotes, as in --set \"NAME = 'text'\", and a component is @KIND.NAME()"
+        return said
+    return f"{place}: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().strip("\"'").split("\n")[0]
+
+
+def _selectors() -> list[str]:
+    return ["run", "protocol"] + [f"{kind}.{entry.name}" for kind, r in REGISTRIES.items() for entry in r]
+
+
+def _fields(selector: str) -> list[str]:
+    kind, _, name = selector.rpartition(".")
+    build = {"run": Root, "protocol": Protocol}.get(name)
+    if build is None and kind in REGISTRIES and name in REGISTRIES[kind].names():
+        build = REGISTRIES[kind][name].build  # type: ignore[assignment]
+    return [field.name for field in fields(build)] if build is not None and is_dataclass(build) else []
+
+
+# ---------------------------------------------------------------- bindings that nothing uses
+# gin has no public way to ask which bindings there are and which were used; these functions read its private tables.
+
+
+def _parsed_bindings() -> set[Binding]:
+    return {(scope, selector, p) for (scope, selector), ps in gin_config._CONFIG.items() for p in ps}
+
+
+def _consumed() -> set[Binding]:
+    """Bindings that some call took a value from: the one of the nearest scope, for each parameter."""
+    parsed = gin_config._CONFIG
+    found: set[Binding] = set()
+    for (path, selector), parameters in gin_config._OPERATIVE_CONFIG.items():
+        parts = path.split("/") if path else []
+        scopes = ["/".join(parts[:n]) for n in range(len(parts), -1, -1)]
+        for parameter in parameters:
+            scope = next((s for s in scopes if parameter in parsed.get((s, selector), {})), None)
+            if scope is not None:
+                found.add((scope, selector, parameter))
+    return found
+
+
+def _drop(bindings: set[Binding]) -> None:
+    for scope, selector, parameter in bindings:
+        del gin_config._CONFIG[scope, selector][parameter]
+        if not gin_config._CONFIG[scope, selector]:
+            del gin_config._CONFIG[scope, selector]
+
+
+def _used_in_parts(files: list[str], bindings: list[str]) -> set[Binding]:
+    """What is used by the first file, the first two, …: a binding may be displaced by a later file or `--set`.
+
+    So one line can replace a data set or a parameterization whose settings the file holds, while a binding that no
+    reading of the command line ever uses is still a mistake.
+    """
+    used: set[Binding] = set()
+    for n in range(1, len(files) + 1):
+        with _fresh_config():
+            try:
+                _parse(files[:n], [])
+                _build()
+            except UsageError:
+                continue  # a part need not be complete
+            used |= _consumed()
+    with _fresh_config():
+        try:
+            _parse(files, bindings)
+            _build()
+            used |= _consumed()
+        except UsageError:
+            pass  # likewise: a table may be complete only in its cells
+    return used
+
+
+def _refuse_unused(
+    files: list[str], bindings: list[str], axes: dict[str, dict[str, list[str]]], used: set[Binding]
+) -> None:
+    with _fresh_config():
+        _parse(files, [*bindings, *(b for values in axes.values() for lines in values.values() for b in lines)])
+        known = _parsed_bindings()
+    own = {("", "suite.run", name) for name in ("axes", "cell", "name")}
+    for scope, selector, parameter in sorted(known - used - own):
+        if selector == "gin.macro":
+            macros = sorted({s for s, sel, _ in used if sel == "gin.macro"})
+            near = difflib.get_close_matches(scope, macros, n=1)
+            said = f"did you mean {near[0]}?" if near else f"there are: {', '.join(macros)}"
+            raise UsageError(f"nothing uses the macro {scope}; {said}")
+        name = f"{scope + '/' if scope else ''}{selector.removeprefix('suite.')}.{parameter}"
+        raise UsageError(f"nothing uses the binding {name}, since this run has no such component; remove it")
+
+

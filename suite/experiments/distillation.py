@@ -1,0 +1,335 @@
+"""Distillation: compress a data set into a memory, and measure what the memory is worth."""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+
+from suite import figures
+from suite.architectures.convnet import ConvNet
+from suite.datasets.augment import AUGMENTATIONS
+from suite.datasets.digits import Digits
+from suite.distill import NotFinite, Progress, begin, distill
+from suite.evaluate import Accuracies, Protocol, Splits, evaluate, recalled
+from suite.files import canonical_json, make_directory, sha256, write_whole
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.keys import Key
+from suite.memory import Memory
+from suite.objectives.bptt import BPTT
+from suite.parameterizations.addressing import Addressing
+from suite.registry import describe, experiments, fingerprint
+from suite.types import (
+    Architecture,
+    Budget,
+    ClassRows,
+    Data,
+    Dataset,
+    Figure,
+    InnerOptimizer,
+    Objective,
+    Outcome,
+    Parameterization,
+    Params,
+    Session,
+    Split,
+    Task,
+    check_types,
+    require,
+)
+
+PAPER_ITERATIONS = 50_000
+LOGGED_POINTS = 500
+
+
+@experiments.register("distillation")
+@dataclass(frozen=True)
+class Distillation:
+    """Distil a data set into a memory of a given budget and evaluate it beside its controls (paper, A.1).
+
+    A `validation` fraction of every training class is set aside and watches the training; the memory of the last
+    iteration is the result, and test images are opened once, at the end. The controls, under the same protocol: real
+    images drawn at random, as many as the budget pays for, anew for every network; and the whole training part for
+    `full_data_epochs` (0: left out). `augmentation` 'default' means the data set's own.
+    """
+
+    dataset: Dataset = field(default_factory=Digits)
+    architecture: Architecture = field(default_factory=ConvNet)
+    parameterization: Parameterization = field(default_factory=Addressing)
+    objective: Objective = field(default_factory=BPTT)
+    outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
+    images_per_class: float = 1
+    iterations: int = PAPER_ITERATIONS
+    clip: float | None = 2.0
+    augmentation: str = "default"
+    evaluation: Protocol = field(default_factory=Protocol)
+    validation: float = 0.1
+    validation_points: int = 10
+    validation_networks: int = 1
+    full_data_epochs: int = 300
+    full_data_networks: int = 3
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "images_per_class", self.images_per_class > 0, "above 0")
+        require(self, "iterations", self.iterations > 0, "above 0")
+        require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
+        choices = ("default", *AUGMENTATIONS)
+        require(self, "augmentation", self.augmentation in choices, "one of " + ", ".join(choices))
+        require(self, "validation", 0 <= self.validation < 1, "at least 0 and below 1")
+        require(self, "validation_points", self.validation_points >= 0, "at least 0")
+        require(self, "validation_networks", self.validation_networks > 0, "above 0")
+        require(self, "full_data_epochs", self.full_data_epochs >= 0, "at least 0")
+        require(self, "full_data_networks", self.full_data_networks > 0, "above 0")
+
+    # ------------------------------------------------------------ before the run
+
+    def plan(self) -> dict[str, Any]:
+        info, task = self.dataset.info, self._task(torch.device("cpu"))
+        budget = self._budget(task, begin(task, self.outer_optimizer, self.images_per_class, Key(0)).memory)
+        return {
+            "data set": f"{info.name}, {info.shape}, {info.classes} classes, {info.train_size} training images",
+            "budget": f"{budget.stored_numbers} numbers ({budget.images_per_class:.4g} images per class)",
+            "recalled images per class": budget.recalled_per_class,
+            "outer iterations": f"{self.iterations} ({self.iterations / PAPER_ITERATIONS:.2%} of the paper's)",
+            **self.objective.plan(task, budget.recalled_per_class),
+            "evaluation": self.evaluation.label(),
+            "full-data control": f"{self.full_data_epochs} epochs, {self.full_data_networks} networks",
+        }
+
+    def _task(self, device: torch.device) -> Task:
+        info = self.dataset.info
+        augmentation = self.dataset.augmentation if self.augmentation == "default" else self.augmentation
+        return Task(info.shape, info.classes, self.architecture, self.parameterization, augmentation, device)
+
+    def _budget(self, task: Task, memory: Params) -> Budget:
+        stored = sum(v.numel() for v in memory.values())
+        per_class = self.parameterization.per_class(task.shape, task.classes, self.images_per_class)
+        return Budget(stored, stored / (task.classes * task.shape.numel), per_class)
+
+    # ------------------------------------------------------------ the run
+
+    def run(self, session: Session) -> Outcome:
+        started = time.monotonic()
+        task = self._task(session.device)
+        data = self.dataset.load(session.data_dir, session.key("data"), self.validation)
+        real = ClassRows.of(data.train.to(session.device), task.classes)
+        loaded = time.monotonic()
+        last, seconds = self._distil(session, task, data, real)
+        memory = self._save_memory(session, task, data, last.memory)
+        evaluated = time.monotonic()
+        found = self._evaluate(session, task, data, real.split, last.memory)
+        self._draw(session, memory)
+        return Outcome(
+            figures=tuple(found),
+            budget=self._budget(task, last.memory),
+            scale=self._scale(),
+            facts=self._facts(session, data),
+            cost={
+                "loading_seconds": loaded - started,
+                "distillation_seconds": seconds,
+                "seconds_per_iteration": seconds / self.iterations,
+                "evaluation_seconds": time.monotonic() - evaluated,
+            },
+        )
+
+    def _distil(self, session: Session, task: Task, data: Data, real: ClassRows) -> tuple[Progress, float]:
+        """The memory after the last iteration, and the seconds that took, those of earlier sittings included."""
+        restored = session.restore()
+        start = begin(task, self.outer_optimizer, self.images_per_class, session.key)
+        seconds_before = 0.0
+        if restored is not None:
+            iteration, tensors, state = restored
+            start = _unpacked(iteration, tensors, session.device)
+            seconds_before = state["seconds"]
+        elif self._validates_at(0):
+            self._validate(session, task, data, start)
+
+        clock, last = time.monotonic(), start
+
+        def checkpoint(progress: Progress) -> None:
+            state = {"seconds": seconds_before + time.monotonic() - clock}
+            session.checkpoint(progress.iteration, _packed(progress), state)
+
+        every = max(1, self.iterations // LOGGED_POINTS)
+        steps = distill(
+            task, self.objective, self.outer_optimizer, real, start, session.key("outer"), self.iterations, self.clip
+        )
+        try:
+            for last in steps:
+                if last.iteration % every == 0 or last.iteration == self.iterations:
+                    session.log(last.iteration, {name: value.item() for name, value in last.metrics.items()})
+                session.progress(last.iteration, self.iterations, _words(session, last))
+                validates = self._validates_at(last.iteration)
+                if validates:
+                    self._validate(session, task, data, last)
+                if validates or last.iteration == self.iterations or session.checkpoint_due():
+                    checkpoint(last)
+        except NotFinite as error:
+            checkpoint(last)
+            self._save_memory(session, task, data, last.memory)
+            raise NotFinite(f"{error} (the memory of step {last.iteration} is kept in {session.directory})") from error
+        return last, seconds_before + time.monotonic() - clock
+
+    def _validates_at(self, iteration: int) -> bool:
+        """At the start, and at `validation_points` even distances up to the last iteration."""
+        if self.validation == 0 or self.validation_points == 0:
+            return False
+        every = max(1, self.iterations // self.validation_points)
+        return iteration % every == 0
+
+    def _validate(self, session: Session, task: Task, data: Data, progress: Progress) -> None:
+        protocol = replace(self.evaluation, networks=self.validation_networks)
+        training_set = recalled(task, progress.memory)
+        splits: Splits = {"validation": data.validation}
+        found = evaluate(task, lambda i: training_set, protocol, session.key("validation"), splits)["validation"]
+        session.log(progress.iteration, {"validation_accuracy": sum(found) / len(found)})
+
+    def _evaluate(self, session: Session, task: Task, data: Data, train: Split, memory: Params) -> list[Figure]:
+        key, protocol = session.key("evaluation"), self.evaluation
+        splits: Splits = {"test": data.test}
+        if len(data.validation):
+            splits["validation"] = data.validation
+        training_set = recalled(task, memory)
+
+        def distilled(i: int) -> Split:
+            session.pause()
+            session.say(f"evaluating the memory: network {i + 1} of {protocol.networks}")
+            return training_set
+
+        each = max(1, int(self.images_per_class))
+        rows = ClassRows.of(train, task.classes)
+
+        def random_real(i: int) -> Split:
+            session.pause()
+            session.say(f"evaluating random real images: network {i + 1} of {protocol.networks}")
+            return rows.draw(list(range(task.classes)), each, key("random real images", i))
+
+        networks = "evaluation networks"
+        found = [("memory", evaluate(task, distilled, protocol, key, splits), networks, "")]
+        control = evaluate(task, random_real, protocol, key, splits)
+        note = f"{each} real images per class"
+        found.append(("random real images", control, f"{networks}, each with its own draw of images", note))
+        if self.full_data_epochs:
+            full, note = self._full_data(session, task, data, train, splits)
+            found.append(("full data", full, networks, note))
+        return [
+            Figure(name, split, values, over, note)
+            for name, by_split, over, note in found
+            for split, values in by_split.items()
+        ]
+
+    def _full_data(
+        self, session: Session, task: Task, data: Data, train: Split, splits: Splits
+    ) -> tuple[Accuracies, str]:
+        """The control with all training images: once for a data set, architecture, protocol and seed, then read back."""
+        protocol = replace(self.evaluation, epochs=self.full_data_epochs, networks=self.full_data_networks)
+        about = {
+            "control": "full data",
+            "data": data.digest,
+            "preprocessing": data.transform.describe(),
+            "validation": self.validation,
+            "architecture": describe(self.architecture),
+            "augmentation": task.augmentation,
+            "protocol": asdict(protocol),
+            "seed": session.key.seed,
+        }
+        file = make_directory(session.cache_dir / "controls") / f"{sha256(canonical_json(about).encode())[:24]}.json"
+        if file.is_file():
+            kept = json.loads(file.read_text())
+            values: Accuracies = {split: tuple(kept["accuracy"][split]) for split in splits}
+        else:
+
+            def whole(i: int) -> Split:
+                session.pause()
+                session.say(f"full-data control: network {i + 1} of {protocol.networks}, {protocol.epochs} epochs")
+                return train
+
+            values = evaluate(task, whole, protocol, session.key("full data"), splits)
+            write_whole(file, canonical_json({"about": about, "accuracy": values}).encode())
+        return values, f"{len(train)} images, {protocol.epochs} epochs of {self.evaluation.epochs}"
+
+    # ------------------------------------------------------------ what is left behind
+
+    def _save_memory(self, session: Session, task: Task, data: Data, tensors: Params) -> Memory:
+        budget = self._budget(task, tensors)
+        transform = data.transform
+        memory = Memory(
+            {k: v.cpu() for k, v in tensors.items()},
+            {
+                "dataset": data.info.name,
+                "dataset_digest": data.digest,
+                "class_names": list(data.info.class_names),
+                "shape": [task.shape.channels, task.shape.height, task.shape.width],
+                "preprocessing": transform.describe(),
+                "preprocessing_stored": bool(transform.tensors()),
+                "parameterization": describe(self.parameterization),
+                "budget": asdict(budget),
+                "architecture": describe(self.architecture),
+                "protocol": asdict(self.evaluation),
+                "config_hash": fingerprint(self),
+                "seed": session.key.seed,
+            },
+            transform,
+        )
+        memory.save(session.directory / "memory.safetensors")
+        return memory
+
+    def _draw(self, session: Session, memory: Memory) -> None:
+        folder = make_directory(session.directory / "figures")
+        figures.recalled_images(memory, folder / "recalled.png")
+        if "bases" in memory.tensors:
+            figures.bases(memory, folder / "bases.png")
+            figures.coefficients(memory, folder / "coefficients.png")
+        figures.curves(
+            {
+                "outer loss": session.history("loss"),
+                "validation accuracy (%)": session.history("validation_accuracy"),
+            },
+            folder / "curves.png",
+        )
+
+    def _scale(self) -> dict[str, Any]:
+        return {
+            "iterations": self.iterations,
+            "paper_iterations": PAPER_ITERATIONS,
+            "fraction": self.iterations / PAPER_ITERATIONS,
+            "protocol": self.evaluation.label(),
+            "full_data_epochs": self.full_data_epochs,
+            "reduced": self.iterations < PAPER_ITERATIONS or self.evaluation.reduced,
+        }
+
+    def _facts(self, session: Session, data: Data) -> dict[str, Any]:
+        memory_file = session.directory / "memory.safetensors"
+        return {
+            "dataset": data.info.name,
+            "dataset_digest": data.digest,
+            "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
+            "preprocessing": data.transform.describe(),
+            "memory_sha256": sha256(memory_file.read_bytes()),
+        }
+
+
+def _words(session: Session, progress: Progress) -> str:
+    losses, accuracies = session.history("loss"), session.history("validation_accuracy")
+    words = [f"loss {losses[-1][1]:.3f}"] if losses else []
+    return ", ".join(words + ([f"validation {accuracies[-1][1]:.1f}%"] if accuracies else []))
+
+
+def _packed(progress: Progress) -> Params:
+    slots = {f"state/{slot}/{k}": v for slot, part in progress.state.items() for k, v in part.items()}
+    return {f"memory/{k}": v for k, v in progress.memory.items()} | slots
+
+
+def _unpacked(iteration: int, tensors: Params, device: torch.device) -> Progress:
+    memory: Params = {}
+    state: dict[str, Params] = {}
+    for name, value in tensors.items():
+        kind, rest = name.split("/", 1)
+        if kind == "memory":
+            memory[rest] = value.to(device)
+        else:
+            slot, k = rest.split("/", 1)
+            state.setdefault(slot, {})[k] = value.to(device)
+    return Progress(iteration, memory, state, {})

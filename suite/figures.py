@@ -1,0 +1,96 @@
+"""Pictures: what a memory holds, in display space, and how it was learned. PNG files; the same input, the same picture."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from suite.files import write_whole
+from suite.memory import Memory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN_PER_CLASS = 10
+SHOWN_CLASSES = 20
+SCALE = 96
+"""Pixels of the longer side of one image in a grid, at the least."""
+
+
+def recalled_images(memory: Memory, file: Path) -> None:
+    """A row for each class (the first twenty), a column for each recalled image (the first ten)."""
+    images, labels = memory.display()
+    classes = range(min(len(memory.class_names), SHOWN_CLASSES))
+    rows = [images[labels == c][:SHOWN_PER_CLASS] for c in classes]
+    _grid(torch.cat(rows), columns=len(rows[0]), file=file)
+
+
+def bases(memory: Memory, file: Path) -> None:
+    """Every basis in display space, each stretched to the whole range, since only their combinations are images."""
+    held = memory.tensors["bases"]
+    if memory.transform is not None and held.shape[1:] == (memory.shape.channels, memory.shape.height, memory.shape.width):
+        held = memory.transform.display(held) if memory.about["preprocessing"]["name"] == "zca_image" else held
+    low, high = held.amin((1, 2, 3), keepdim=True), held.amax((1, 2, 3), keepdim=True)
+    _grid((held - low) / (high - low).clamp_min(1e-12), columns=math.ceil(math.sqrt(len(held))), file=file)
+
+
+def coefficients(memory: Memory, file: Path) -> None:
+    """The addressing matrices: a row for each recalled image, class by class, a column for each basis."""
+    matrices = memory.tensors["matrices"]  # r, classes, bases
+    table = torch.flatten(matrices.transpose(0, 1), 0, 1)
+    figure = _figure(6, 6)
+    axes = figure.subplots()
+    bound = float(table.abs().max()) or 1.0
+    shown = axes.imshow(table.numpy(), aspect="auto", cmap="RdBu", vmin=-bound, vmax=bound, interpolation="nearest")
+    each = matrices.shape[0]
+    if len(memory.class_names) <= SHOWN_CLASSES:
+        axes.set_yticks([each * (c + 0.5) - 0.5 for c in range(len(memory.class_names))], memory.class_names)
+    axes.set_xlabel("basis")
+    axes.set_title(f"coefficients, {each} images per class")
+    figure.colorbar(shown)
+    _save(figure, file)
+
+
+def curves(series: dict[str, list[tuple[int, float]]], file: Path) -> None:
+    """One panel for each quantity over the outer iterations; a quantity without points is left out."""
+    drawn = {name: points for name, points in series.items() if points}
+    if not drawn:
+        return
+    figure = _figure(5 * len(drawn), 3.5)
+    for axes, (name, points) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
+        axes.plot([x for x, _ in points], [y for _, y in points], marker="." if len(points) < 30 else None)
+        axes.set_xlabel("outer iteration")
+        axes.set_title(name)
+        axes.grid(alpha=0.3)
+    _save(figure, file)
+
+
+def _grid(images: Float[Tensor, "n c h w"], columns: int, file: Path) -> None:
+    from torchvision.io import encode_png
+    from torchvision.utils import make_grid
+
+    factor = max(1, SCALE // max(images.shape[-2:]))
+    large = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    grid = make_grid(large, nrow=columns, padding=2, pad_value=1.0)
+    encoded = encode_png((grid.clamp(0, 1) * 255).round().to(torch.uint8))
+    write_whole(file, encoded.numpy().tobytes())
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)  # no window, no global state
+    return figure
+
+
+def _save(figure: "Figure", file: Path) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    write_whole(file, buffer.getvalue())

@@ -1,0 +1,195 @@
+"""The result record: one JSON file that says what was measured, of what, how, at what cost. The leaderboard reads only it.
+
+Same configuration, seed, code and machine: the same record, but for `cost`.
+"""
+
+import json
+import math
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suite.errors import RunError
+from suite.files import canonical_json, sha256
+from suite.types import Figure, Outcome
+
+SCHEMA = 1
+
+FIELDS: dict[str, type | tuple[type, ...]] = {
+    "schema": int,
+    "experiment": str,
+    "name": str,
+    "cell": dict,
+    "seed": int,
+    "run_key": str,
+    "config": dict,
+    "config_text": str,
+    "config_text_sha256": str,
+    "figures": list,
+    "budget": dict,
+    "scale": dict,
+    "facts": dict,
+    "environment": dict,
+    "cost": dict,
+}
+"""The keys of a record and the types of their values."""
+
+PACKAGES = ("torch", "torchvision", "timm", "gin-config", "mlflow", "scikit-learn", "numpy")
+
+
+def record(
+    outcome: Outcome,
+    *,
+    experiment: str,
+    name: str,
+    cell: dict[str, str],
+    seed: int,
+    run_key: str,
+    config: dict[str, Any],
+    config_text: str,
+    scale_label: str,
+    device: torch.device,
+    cost: dict[str, float],
+) -> dict[str, Any]:
+    """The record of an outcome, validated."""
+    made = {
+        "schema": SCHEMA,
+        "experiment": experiment,
+        "name": name,
+        "cell": cell,
+        "seed": seed,
+        "run_key": run_key,
+        "config": config,
+        "config_text": config_text,
+        "config_text_sha256": sha256(config_text.encode()),
+        "figures": [statistics(figure) for figure in outcome.figures],
+        "budget": asdict(outcome.budget),
+        "scale": {"label": scale_label} | outcome.scale,
+        "facts": outcome.facts,
+        "environment": environment(device),
+        "cost": outcome.cost | cost,
+    }
+    problem = invalid(made)
+    if problem:
+        raise RunError(f"the result record of {name} is not valid: {problem}; this is a fault of the experiment")
+    return made
+
+
+def statistics(figure: Figure) -> dict[str, Any]:
+    """A figure with its mean, sample standard deviation (None for one value) and n."""
+    values = list(figure.values)
+    n = len(values)
+    mean = sum(values) / n
+    std = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
+    return asdict(figure) | {"values": values, "mean": mean, "std": std, "n": n}
+
+
+def invalid(made: Any) -> str | None:
+    """What is wrong with a record, in words, or None."""
+    if not isinstance(made, dict):
+        return "it is not a JSON object"
+    for key, kind in FIELDS.items():
+        if key not in made:
+            return f"'{key}' is missing"
+        if not isinstance(made[key], kind) or isinstance(made[key], bool):
+            return f"'{key}' is a {type(made[key]).__name__}"
+    if made["schema"] != SCHEMA:
+        return f"it has schema {made['schema']}, and this version reads {SCHEMA}"
+    for figure in made["figures"]:
+        if not isinstance(figure, dict) or not {"name", "split", "values", "mean", "std", "n", "over"} <= set(figure):
+            return "a figure lacks one of name, split, values, mean, std, n, over"
+        if not figure["values"] or len(figure["values"]) != figure["n"]:
+            return f"the figure '{figure['name']}' has {len(figure['values'])} values and says n = {figure['n']}"
+    try:
+        canonical_json(made)
+    except ValueError:
+        return "it holds NaN or infinity"
+    return None
+
+
+def comparable(made: dict[str, Any]) -> dict[str, Any]:
+    """The record without what differs from one run to the next of the same thing: what it cost."""
+    return {key: value for key, value in made.items() if key != "cost"}
+
+
+def dumps(made: dict[str, Any]) -> str:
+    return json.dumps(made, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, hardware and code state; no host name and no path."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "suite": _version("addressable-memory-suite"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "system": platform.system(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": gpu or device.type,
+        "cuda": torch.version.cuda if gpu else None,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "code": code_state(),
+    }
+
+
+def code_state() -> dict[str, Any]:
+    """Commit of the checkout the suite runs from and whether it was changed; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("rev-parse", "--show-toplevel") != str(root):
+        return {"commit": None, "changed": None}
+    return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--untracked-files=no"))}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Results for a terminal: a row for each run and figure on test images, reduced runs marked."""
+    lines = [("run", "what", "test accuracy", "validation", "n", "budget", "scale")]
+    for made in records:
+        cell = ", ".join(made["cell"].values())
+        run = f"{made['name']}{f' [{cell}]' if cell else ''} seed {made['seed']}"
+        by = {(f["name"], f["split"]): f for f in made["figures"]}
+        for (name, split), figure in by.items():
+            if split != "test":
+                continue
+            watched = by.get((name, "validation"))
+            scale = f"{made['scale']['label']}{' (reduced)' if made['scale']['reduced'] else ''}"
+            budget = f"{made['budget']['stored_numbers']} numbers" if name == "memory" else figure["note"]
+            shown = _plus_minus(figure), _plus_minus(watched) if watched else "-"
+            lines.append((run, name, *shown, str(figure["n"]), budget, scale))
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = ["  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
+
+
+def _plus_minus(figure: dict[str, Any]) -> str:
+    return f"{figure['mean']:.1f}" + (f" ± {figure['std']:.1f}" if figure["std"] is not None else "")

@@ -1,0 +1,1 @@
+"""Commands beside the suite: each is run as `python -m tools.NAME`."""
