@@ -11,6 +11,7 @@ With `suite.registry` the only module that imports gin. A file binds `run`:
 
 import difflib
 import itertools
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -185,10 +186,22 @@ def _fresh_config() -> Iterator[None]:
         gin.clear_config(clear_constants=False)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """gin logs an error for every place where an include is not, before it finds it in the next."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def _parse(files: list[str], bindings: list[str]) -> None:
     for file in files:
         try:
-            gin.parse_config_file(file)
+            with _quiet():
+                gin.parse_config_file(file)
         except (SyntaxError, ValueError, KeyError, OSError, ImportError, TypeError) as error:
             raise UsageError(_explained(f"--gin {file}", error)) from error
     for binding in bindings:

@@ -75,6 +75,7 @@ class Split:
         return Split(self.images.to(where), self.labels.to(where))
 
 
+@runtime_checkable
 class Transform(Protocol):
     """A preprocessing that was fitted on training images; works on pixels in [0, 1]."""
 
@@ -229,6 +230,7 @@ class Experiment(Protocol):
 # ---------------------------------------------------------------- runs
 
 
+@runtime_checkable
 class Session(Protocol):
     """What a running experiment is given: where it works and whom it tells. Knows nothing of any experiment."""
 

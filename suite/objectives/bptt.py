@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from suite.datasets import augment
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
-from suite.registry import architectures, objectives
+from suite.registry import name_of, objectives
 from suite.types import ClassRows, InnerOptimizer, Params, Task, check_types, require
 from suite.unroll import Retention, hypergradient, require_unrollable
 
@@ -124,7 +124,7 @@ def fresh_network(task: Task, key: Key) -> nn.Module:
     """A newly initialised network for the task, refused if it can't be unrolled."""
     with global_generators(key):
         network = task.architecture.build(task.shape, task.classes)
-    require_unrollable(network, architectures.name_of(task.architecture))
+    require_unrollable(network, name_of(task.architecture))
     return network.to(task.device)
 
 

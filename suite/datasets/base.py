@@ -1,0 +1,163 @@
+"""What every image data set shares: read once, split by class, preprocessed by what its training part shows."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from suite.datasets import cache, preprocess
+from suite.datasets.augment import AUGMENTATIONS
+from suite.datasets.preprocess import PREPROCESSINGS
+from suite.errors import RunError, UsageError
+from suite.keys import Key
+from suite.registry import suggestion
+from suite.types import Data, DatasetInfo, Split, check_types, require
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """The images of a data set as published, pixels 0 to 255, and where they came from."""
+
+    train_images: UInt8[Tensor, "train c h w"]
+    train_labels: Int64[Tensor, " train"]
+    test_images: UInt8[Tensor, "test c h w"]
+    test_labels: Int64[Tensor, " test"]
+    source: str
+    """Digests of the source files, and how they were read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A verified cache of a data set: its images, the digest of their pixels and labels, and the file."""
+
+    raw: Raw
+    digest: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class ImageDataset(ABC):
+    """A data set of labelled images with a published test part; subclasses say what it is and read its files.
+
+    `preprocessing` names one of `preprocess.PREPROCESSINGS`, `zca_regularization` is used by the two ZCA kinds, and
+    `augmentation` names one of `augment.AUGMENTATIONS`. Raises UsageError for a name or a number that can't be.
+    """
+
+    preprocessing: str = "standardize"
+    zca_regularization: float = 0.1
+    augmentation: str = "none"
+
+    version: ClassVar[int] = 1
+    """Raised whenever a change of the reader changes the tensors; part of the cached file's name."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "zca_regularization", 0 < self.zca_regularization < math.inf, "above 0 and finite")
+        for field, known in (("preprocessing", PREPROCESSINGS), ("augmentation", AUGMENTATIONS)):
+            name = getattr(self, field)
+            if name not in known:
+                raise UsageError(f"{type(self).__name__}.{field} can't be '{name}'; {suggestion(name, list(known))}")
+
+    @property
+    @abstractmethod
+    def info(self) -> DatasetInfo:
+        """Shapes, sizes and class names, known without the files."""
+
+    @abstractmethod
+    def read(self, root: Path, download: bool) -> Raw:
+        """The images from source files below `root`, fetched first if they are missing and `download` is set."""
+
+    @final
+    def prepare(self, data_dir: Path, download: bool = True) -> Prepared:
+        """Everything as published, from `data_dir/cache`; filled from the source files at the first call.
+
+        Raises RunError for source files that are missing or altered, and for a cache that is damaged.
+        """
+        info = self.info
+        file = data_dir / "cache" / f"{info.name}-v{self.version}.safetensors"
+
+        def build() -> tuple[dict[str, Tensor], cache.About]:
+            try:
+                raw = self.read(data_dir, download)
+            except OSError as error:
+                raise RunError(f"{info.name}: {data_dir} can't be read ({error}); mend it or name another") from error
+            _check_raw(raw, info, data_dir)
+            versions = {"torch": torch.__version__, "reader": self.version}
+            names = {"name": info.name, "class_names": list(info.class_names)}
+            return _tensors(raw), names | {"source": raw.source, "versions": versions}
+
+        stored = cache.stored(file, build)
+        if stored.about["class_names"] != list(info.class_names):
+            raise RunError(f"{file} was made for other classes than those of {info.name}; delete it and run again")
+        return Prepared(Raw(**stored.tensors, source=stored.about["source"]), stored.digest, file)
+
+    @final
+    def load(self, data_dir: Path, key: Key, validation: float) -> Data:
+        """Preprocessed splits; the transform is fitted on what is left of the training part after the split.
+
+        `validation` is the fraction of every class that is set aside by the key, 0 for none.
+        """
+        prepared, info = self.prepare(data_dir), self.info
+        raw = prepared.raw
+        train, held_out = split_rows(raw.train_labels, info.classes, validation, key)
+        pixels = raw.train_images[train]
+        transform = preprocess.fit_stored(self.preprocessing, pixels, self.zca_regularization, data_dir / "cache")
+        return Data(
+            info,
+            train=Split(transform.apply(pixels), raw.train_labels[train]),
+            validation=Split(transform.apply(raw.train_images[held_out]), raw.train_labels[held_out]),
+            test=Split(transform.apply(raw.test_images), raw.test_labels.clone()),
+            transform=transform,
+            digest=prepared.digest,
+        )
+
+
+def split_rows(
+    labels: Int64[Tensor, " n"], classes: int, fraction: float, key: Key
+) -> tuple[Int64[Tensor, " kept"], Int64[Tensor, " held_out"]]:
+    """Rows to keep and rows to hold out, both ascending: of a class of m, ⌊fraction · m + ½⌋ are held out by the key.
+
+    A class of two or more gives at least one and keeps at least one, unless the fraction is 0.
+    """
+    if not 0 <= fraction < 1:
+        raise UsageError(f"validation must be a fraction from 0 to below 1, not {fraction!r}")
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    for c in range(classes):
+        rows = (labels == c).nonzero()[:, 0]
+        count = min(max(math.floor(fraction * len(rows) + 0.5), 1), len(rows) - 1) if fraction else 0
+        held_out[rows[key("held out", c).permutation(len(rows))[: max(count, 0)]]] = True
+    return (~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0]
+
+
+def _tensors(raw: Raw) -> dict[str, Tensor]:
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    return {name: getattr(raw, name) for name in names}
+
+
+def _check_raw(raw: Raw, info: DatasetInfo, data_dir: Path) -> None:
+    """Published counts, shape and labels, in one place for every data set."""
+    shape = (info.shape.channels, info.shape.height, info.shape.width)
+    parts = (
+        ("training", raw.train_images, raw.train_labels, info.train_size),
+        ("test", raw.test_images, raw.test_labels, info.test_size),
+    )
+    for part, images, labels, size in parts:
+        found = f"{len(images)} {part} images of shape {tuple(images.shape[1:])}, labels {_range(labels)}"
+        if len(images) != size or tuple(images.shape[1:]) != shape or not _fits(labels, info.classes):
+            raise RunError(
+                f"{info.name}: the files in {data_dir} hold {found}, not {size} of shape {shape} with labels 0 to "
+                f"{info.classes - 1}; fetch the published files again"
+            )
+
+
+def _fits(labels: Tensor, classes: int) -> bool:
+    return len(labels) > 0 and int(labels.min()) >= 0 and int(labels.max()) < classes
+
+
+def _range(labels: Tensor) -> str:
+    return f"{int(labels.min())} to {int(labels.max())}" if len(labels) else "none"

@@ -1,0 +1,236 @@
+"""Where data sets live: downloaded once, decoded once, stored once, and verified whenever they are opened.
+
+A stored file is a safetensors file whose metadata holds what is known of it (`about`), the SHA-256 of every tensor and
+a SHA-256 of both texts, so that no altered bit goes unseen. Nothing stored is ever executed.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from suite.errors import RunError
+from suite.files import canonical_json, disk_errors, make_directory, sha256, sync_directory
+from suite.types import Params
+
+About = dict[str, Any]
+"""What is known of a stored file, as plain JSON."""
+
+DOWNLOAD_TIMEOUT = 60.0
+"""Seconds without a byte after which a download is given up."""
+
+
+def default_data_dir() -> Path:
+    """The directory of the data sets: $SUITE_DATA_DIR, or ~/.cache/addressable-memory-suite where it is not set."""
+    named = os.environ.get("SUITE_DATA_DIR")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "addressable-memory-suite"
+
+
+# ---------------------------------------------------------------- hashes
+
+
+def digests(tensors: Params) -> dict[str, str]:
+    """SHA-256 of every tensor: of its type and shape as a line of text, then of its bytes in row-major order."""
+    with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter, so tensors are hashed side by side
+        return dict(zip(tensors, pool.map(_sha256, tensors.values()), strict=True))
+
+
+def digest(tensors: Params) -> str:
+    """One SHA-256 for named tensors: that of the JSON text of their names and `digests`, in order of the names."""
+    return text_digest(digests(tensors))
+
+
+def text_digest(plain: Any) -> str:
+    """SHA-256 of plain data, written as JSON."""
+    return sha256(canonical_json(plain).encode())
+
+
+def _sha256(tensor: Tensor) -> str:
+    tensor = tensor.detach().cpu().contiguous()
+    line = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n"
+    found = hashlib.sha256(line.encode())
+    if tensor.numel():
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+# ---------------------------------------------------------------- stored files
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What a stored file holds: tensors, what is known of them, and their `digest`."""
+
+    tensors: Params
+    about: About
+    digest: str
+
+
+def stored(file: Path, build: Callable[[], tuple[Params, About]]) -> Stored:
+    """What `file` holds, verified; built and written first where the file does not exist.
+
+    However many processes ask at once, one builds and the others wait for it. Raises RunError for a file that is
+    damaged and for a directory that can't be written; leaves no half-written file under the name.
+    """
+    if not os.path.exists(file):  # unlike Path.exists, False where there is no permission to look
+        with _locked(file):
+            if not os.path.exists(file):  # another process may have built it while this one waited
+                _write(file, *build())
+    return _read(file)
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Hold the lock file that stands beside `file`; the kernel lets go of it when a process dies."""
+    make_directory(file.parent)
+    with disk_errors(file.parent):
+        lock = open(file.with_name(file.name + ".lock"), "w")  # noqa: SIM115 (closed, and so let go of, below)
+    with lock:
+        with disk_errors(file.parent):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(file: Path, tensors: Params, about: About) -> None:
+    """Write under another name, wait for the disk, and rename: the name never points at a half-written file."""
+    texts = {"about": json.dumps(about), "sha256": json.dumps(digests(tensors))}
+    part = file.with_name(file.name + ".part")
+    with disk_errors(file):
+        try:
+            part.touch()
+            mode = part.stat().st_mode  # what this user's files are like; safetensors would keep them to one user
+            save_file({k: v.contiguous() for k, v in tensors.items()}, part, texts | {"seal": text_digest(texts)})
+            part.chmod(mode)
+            _sync(part)
+            part.replace(file)
+            sync_directory(file.parent)
+        except SafetensorError as error:  # how safetensors reports that the disk is full
+            raise OSError(str(error)) from error
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _read(file: Path) -> Stored:
+    try:
+        with safe_open(file, "pt") as opened:
+            texts = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is not a dictionary)
+    except OSError as error:
+        raise RunError(f"{file} can't be read ({_line(error)}); mend it, or delete it and run again") from error
+    except SafetensorError as error:
+        raise _damaged(file, str(error)) from error
+    seal = texts.pop("seal", "")
+    if set(texts) != {"about", "sha256"} or seal != text_digest({k: texts[k] for k in ("about", "sha256")}):
+        raise _damaged(file, "its description is not the one that was written")
+    found = digests(tensors)
+    if json.loads(texts["sha256"]) != found:
+        raise _damaged(file, "its tensors are not the ones that were written")
+    return Stored(tensors, json.loads(texts["about"]), text_digest(found))
+
+
+def _sync(file: Path) -> None:
+    """Wait until what was written to a file is on the disk."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
+def _damaged(file: Path, why: str) -> RunError:
+    return RunError(f"{file} is damaged ({_line(why)}); delete it and run the same command again")
+
+
+def _line(thing: object) -> str:
+    """An error of somebody else's on one line, with its type where it is one."""
+    words = " ".join(str(thing).split())
+    return f"{type(thing).__name__}: {words}" if isinstance(thing, BaseException) else words
+
+
+# ---------------------------------------------------------------- source files
+
+
+OFFLINE = "downloading was not asked for"
+
+
+def missing(name: str, root: Path, looked_for: str, why: str) -> RunError:
+    """The error for source files that are not there: names the data set, the directory and the command that helps."""
+    return RunError(
+        f"{name}: {looked_for} is not in {root} and {why}; put it there, or run `python -m tools.prepare_data {name} "
+        f"--data-dir {root}` where there is a network"
+    )
+
+
+def altered(file: Path, expected: str, found: str) -> RunError:
+    """The error for a source file whose bytes are not the published ones."""
+    return RunError(
+        f"{file} is not the published file (expected {expected}, found {found}); delete it and fetch it again"
+    )
+
+
+def download(name: str, root: Path, urls: list[str], md5: str, file: Path) -> None:
+    """Fetch one published file to below `root` through torchvision: verified under another name, then renamed.
+
+    Tries the addresses in turn. Raises RunError with what went wrong at each of them.
+    """
+    import torchvision.datasets.utils  # slow to import, and only a first run downloads
+
+    part = file.with_name(file.name + ".part")
+    failures = []
+    for url in urls:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with _timeout(DOWNLOAD_TIMEOUT):
+                torchvision.datasets.utils.download_url(url, file.parent, part.name, md5)
+            _sync(part)
+            part.replace(file)
+            return
+        except (OSError, RuntimeError, http.client.HTTPException) as error:  # a wrong MD5 is a RuntimeError there
+            failures.append(f"{url}: {_line(error)}")
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+    raise missing(name, root, str(file.relative_to(root)), f"could not be downloaded ({'; '.join(failures)})")
+
+
+@contextlib.contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    """torchvision opens its connections without a time limit; lend them this one."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def read_bytes(file: Path) -> bytes:
+    """The whole of a source file; what is hashed is then what is parsed, with no second look at the disk."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise RunError(f"{file} can't be read ({_line(error)}); mend it or fetch it again") from error
+
+
+def read_verified(file: Path, md5: str) -> bytes:
+    """The whole of a published file."""
+    content = read_bytes(file)
+    verify(file, content, md5)
+    return content
+
+
+def verify(file: Path, content: bytes, md5: str) -> None:
+    """Refuse content whose MD5, by which these data sets were published, is another."""
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise altered(file, f"MD5 {md5}", found)

@@ -1,0 +1,196 @@
+"""CIFAR-10 and CIFAR-100: pickled batches, read by an unpickler that can make arrays and nothing else."""
+
+import codecs
+import io
+import pickle
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from suite.datasets import cache
+from suite.datasets.base import ImageDataset, Raw
+from suite.errors import RunError
+from suite.registry import datasets
+from suite.types import DatasetInfo, ImageShape
+
+SIZES = (50_000, 10_000)
+URL = "https://www.cs.toronto.edu/~kriz/"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published archive, the folder it unpacks to, its batches with their MD5s, and the name of their labels."""
+
+    archive: str
+    archive_md5: str
+    folder: str
+    train: dict[str, str]
+    test: dict[str, str]
+    labels: str
+
+
+CIFAR10_FILES = Published(
+    archive="cifar-10-python.tar.gz",
+    archive_md5="c58f30108f718f92721af3b95e74349a",
+    folder="cifar-10-batches-py",
+    train={
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    },
+    test={"test_batch": "40351d587109b95175f43aff81a1287e"},
+    labels="labels",
+)
+CIFAR100_FILES = Published(
+    archive="cifar-100-python.tar.gz",
+    archive_md5="eb9058c3a382ffc7106e4002c42a8d85",
+    folder="cifar-100-python",
+    train={"train": "16019d7e3df5f24257cddd939b257f8d"},
+    test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+    labels="fine_labels",
+)
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+SUPERCLASSES = (
+    ("aquatic_mammals", ("beaver", "dolphin", "otter", "seal", "whale")),
+    ("fish", ("aquarium_fish", "flatfish", "ray", "shark", "trout")),
+    ("flowers", ("orchid", "poppy", "rose", "sunflower", "tulip")),
+    ("food_containers", ("bottle", "bowl", "can", "cup", "plate")),
+    ("fruit_and_vegetables", ("apple", "mushroom", "orange", "pear", "sweet_pepper")),
+    ("household_electrical_devices", ("clock", "keyboard", "lamp", "telephone", "television")),
+    ("household_furniture", ("bed", "chair", "couch", "table", "wardrobe")),
+    ("insects", ("bee", "beetle", "butterfly", "caterpillar", "cockroach")),
+    ("large_carnivores", ("bear", "leopard", "lion", "tiger", "wolf")),
+    ("large_man-made_outdoor_things", ("bridge", "castle", "house", "road", "skyscraper")),
+    ("large_natural_outdoor_scenes", ("cloud", "forest", "mountain", "plain", "sea")),
+    ("large_omnivores_and_herbivores", ("camel", "cattle", "chimpanzee", "elephant", "kangaroo")),
+    ("medium_mammals", ("fox", "porcupine", "possum", "raccoon", "skunk")),
+    ("non-insect_invertebrates", ("crab", "lobster", "snail", "spider", "worm")),
+    ("people", ("baby", "boy", "girl", "man", "woman")),
+    ("reptiles", ("crocodile", "dinosaur", "lizard", "snake", "turtle")),
+    ("small_mammals", ("hamster", "mouse", "rabbit", "shrew", "squirrel")),
+    ("trees", ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree")),
+    ("vehicles_1", ("bicycle", "bus", "motorcycle", "pickup_truck", "train")),
+    ("vehicles_2", ("lawn_mower", "rocket", "streetcar", "tank", "tractor")),
+)
+"""The published table of CIFAR-100's twenty superclasses."""
+
+CIFAR100_CLASSES = tuple(sorted(name for _, names in SUPERCLASSES for name in names))
+"""The official order is alphabetical."""
+
+
+@datasets.register("cifar10")
+@dataclass(frozen=True)
+class CIFAR10(ImageDataset):
+    """CIFAR-10: 3x32x32 photographs in 10 classes, 50,000 for training and 10,000 for testing (paper, A.1).
+
+    Read from cifar-10-batches-py below the data directory, or from cifar-10-python.tar.gz in it.
+    """
+
+    preprocessing: str = "zca_image"
+    augmentation: str = "flip_rotate"
+
+    @property
+    def info(self) -> DatasetInfo:
+        return DatasetInfo("cifar10", ImageShape(3, 32, 32), CIFAR10_CLASSES, *SIZES)
+
+    def read(self, root: Path, download: bool) -> Raw:
+        return _read("cifar10", CIFAR10_FILES, root, download)
+
+
+@datasets.register("cifar100")
+@dataclass(frozen=True)
+class CIFAR100(ImageDataset):
+    """CIFAR-100: 3x32x32 photographs in 100 classes, 500 and 100 of each; 20 superclasses of five (paper, A.1).
+
+    Read from cifar-100-python below the data directory, or from cifar-100-python.tar.gz in it; the fine labels.
+    """
+
+    preprocessing: str = "zca_image"
+    augmentation: str = "flip_rotate"
+
+    @property
+    def info(self) -> DatasetInfo:
+        return DatasetInfo("cifar100", ImageShape(3, 32, 32), CIFAR100_CLASSES, *SIZES, SUPERCLASSES)
+
+    def read(self, root: Path, download: bool) -> Raw:
+        return _read("cifar100", CIFAR100_FILES, root, download)
+
+
+def _read(name: str, files: Published, root: Path, download: bool) -> Raw:
+    batches = files.train | files.test
+    contents = _contents(name, files, list(batches), root, download)
+    for batch, md5 in batches.items():
+        cache.verify(root / files.folder / batch, contents[batch], md5)
+    read = {batch: read_batch(contents[batch], files.labels, root / files.folder / batch) for batch in batches}
+    train, test = [read[batch] for batch in files.train], [read[batch] for batch in files.test]
+    source = "pickled batches of MD5 " + ", ".join(f"{batch} {md5}" for batch, md5 in batches.items())
+    return Raw(
+        torch.cat([images for images, _ in train]),
+        torch.cat([labels for _, labels in train]),
+        torch.cat([images for images, _ in test]),
+        torch.cat([labels for _, labels in test]),
+        source,
+    )
+
+
+def _contents(name: str, files: Published, batches: list[str], root: Path, download: bool) -> dict[str, bytes]:
+    """The bytes of every batch: from its folder, or else from the archive, which is never unpacked on disk."""
+    folder, archive = root / files.folder, root / files.archive
+    absent = [batch for batch in batches if not (folder / batch).is_file()]
+    if not absent:
+        return {batch: cache.read_bytes(folder / batch) for batch in batches}
+    if not archive.is_file():
+        if not download:
+            raise cache.missing(name, root, f"{files.folder}/{absent[0]}", cache.OFFLINE)
+        cache.download(name, root, [URL + files.archive], files.archive_md5, archive)
+    content = cache.read_verified(archive, files.archive_md5)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as opened:
+            # Members are looked up by their exact names and no name of a member ever becomes a path.
+            found = {batch: opened.extractfile(f"{files.folder}/{batch}") for batch in batches}
+            return {batch: member.read() for batch, member in found.items() if member is not None}
+    except (tarfile.TarError, KeyError, OSError, EOFError) as error:
+        raise cache.altered(archive, f"an archive with {', '.join(batches)}", str(error)) from error
+
+
+class _Unpickler(pickle.Unpickler):
+    """An unpickler that knows numpy's arrays and refuses every other name, so that nothing in a file can run."""
+
+    ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+        ("numpy._core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+        ("_codecs", "encode"): codecs.encode,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self.ALLOWED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no batch needs") from None
+
+
+def read_batch(content: bytes, labels: str, place: Path) -> tuple[UInt8[Tensor, "n 3 32 32"], Int64[Tensor, " n"]]:
+    """Images and labels of one pickled batch; `labels` names the entry they are under.
+
+    Raises RunError for a pickle that asks for anything but arrays, and for one that is no batch of images.
+    """
+    try:
+        batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        if batch["data"].dtype != np.uint8:
+            raise ValueError(f"its pixels are {batch['data'].dtype}")
+        images = torch.from_numpy(batch["data"].copy()).reshape(-1, 3, 32, 32)
+        return images, torch.tensor([int(label) for label in batch[labels]])
+    except Exception as error:  # a pickle's own bytes choose what goes wrong
+        raise RunError(f"{place} is refused: {type(error).__name__}: {error}; delete it and fetch it again") from error
