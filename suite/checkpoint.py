@@ -1,7 +1,8 @@
 """What a run needs to go on, in a directory that is whole or not there.
 
-`checkpoints/step-00000120/` holds `tensors.safetensors`, `state.json` and, written last, `manifest.json` with the SHA-256 of
-both. It is written under a temporary name, synced and renamed. Loading verifies before it parses, and runs no code.
+`checkpoints/step-00000120/` holds `tensors.safetensors`, `state.json` and, written last, `manifest.json` with the
+SHA-256 of both. It is written under a temporary name, synced and renamed. Loading verifies before it parses, and runs
+no code.
 """
 
 import json
@@ -81,7 +82,8 @@ def read_newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
             complaints.append(f"the checkpoint {path.name} is damaged ({error}); it was set aside as {aside.name}")
     if found:
         raise RunError(
-            f"no checkpoint in {directory} is whole ({'; '.join(complaints)}); start anew with --fresh, which keeps them"
+            f"no checkpoint in {directory} is whole ({'; '.join(complaints)}); start anew with --fresh, "
+            "which deletes nothing"
         )
     return None, complaints
 
@@ -99,6 +101,4 @@ def _read(path: Path) -> Checkpoint:
     for name, digest in manifest["sha256"].items():
         if sha256(contents[name]) != digest:
             raise ValueError(f"{name} was altered")
-    return Checkpoint(
-        manifest["iteration"], load(contents["tensors.safetensors"]), json.loads(contents["state.json"])
-    )
+    return Checkpoint(manifest["iteration"], load(contents["tensors.safetensors"]), json.loads(contents["state.json"]))

@@ -21,7 +21,6 @@ from typing import Any
 
 import gin
 from gin import config as gin_config
-
 from suite.errors import SuiteError, UsageError
 from suite.evaluate import Protocol
 from suite.files import canonical_json, sha256
@@ -85,9 +84,7 @@ class Run:
         return f"{words + '-' if words else ''}seed{self.seed}-{self.key}"
 
 
-def resolve(
-    files: list[str], bindings: list[str], seed: int | None = None, only: list[str] | None = None
-) -> list[Run]:
+def resolve(files: list[str], bindings: list[str], seed: int | None = None, only: list[str] | None = None) -> list[Run]:
     """The runs that gin files and `--set` bindings describe, in order; later files and bindings win.
 
     Raises UsageError, in one sentence, for whatever is wrong with them: syntax, names, types, ranges, and bindings that
@@ -222,7 +219,7 @@ def _build() -> Root:
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(_explained("the configuration", error)) from error
     _check_tree(root)
-    return root  # type: ignore[no-any-return]
+    return root
 
 
 def _check_tree(thing: Any) -> None:
@@ -357,5 +354,3 @@ def _refuse_unused(
             raise UsageError(f"nothing uses the macro {scope}; {said}")
         name = f"{scope + '/' if scope else ''}{selector.removeprefix('suite.')}.{parameter}"
         raise UsageError(f"nothing uses the binding {name}, since this run has no such component; remove it")
-
-

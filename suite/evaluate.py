@@ -24,8 +24,9 @@ Accuracies = dict[Part, tuple[float, ...]]
 class Protocol:
     """How networks are trained to judge a memory; the defaults are the paper's (A.1; its released code for the rest).
 
-    SGD with momentum at a constant rate for so many epochs of mini-batches; the last epoch counts. `augment` applies the
-    data set's augmentation to the training images. `version` changes whenever the same fields would give other figures.
+    SGD with momentum at a constant rate for so many epochs of mini-batches; the last epoch counts. `augment` applies
+    the data set's augmentation to the training images. `version` changes whenever the same fields would give other
+    figures.
     """
 
     name: str = "paper"
@@ -65,9 +66,7 @@ PROTOCOLS = {"paper": Protocol()}
 """The published protocols, by name: change one, and its version must change."""
 
 
-def evaluate(
-    task: Task, training_set: TrainingSet, protocol: Protocol, key: Key, splits: Splits
-) -> Accuracies:
+def evaluate(task: Task, training_set: TrainingSet, protocol: Protocol, key: Key, splits: Splits) -> Accuracies:
     """Accuracy in percent of each of the protocol's networks on each split."""
     found: dict[Part, list[float]] = {name: [] for name in splits}
     for i in range(protocol.networks):

@@ -56,4 +56,6 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"can't write {path}: {error.strerror or error}; free some room or choose another place") from error
+        raise RunError(
+            f"can't write {path}: {error.strerror or error}; free some room or choose another place"
+        ) from error

@@ -1,8 +1,8 @@
 """A distilled memory as a file: self-describing, verified when read, and usable without the suite's command line.
 
-    from suite.memory import Memory
-    memory = Memory.load("runs/quickstart/…/memory.safetensors")
-    loader = torch.utils.data.DataLoader(memory.dataset(), batch_size=64, shuffle=True)
+from suite.memory import Memory
+memory = Memory.load("runs/quickstart/…/memory.safetensors")
+loader = torch.utils.data.DataLoader(memory.dataset(), batch_size=64, shuffle=True)
 """
 
 import json
@@ -86,7 +86,7 @@ class Memory:
         return target
 
     def save(self, path: Path) -> str:
-        """Write the memory (and a large preprocessing beside it); returns the file's SHA-256. Same memory, same bytes."""
+        """Write the memory, a large preprocessing beside it; returns the SHA-256. Same memory, same bytes."""
         tensors = {f"memory/{k}": v.detach().cpu().contiguous().clone() for k, v in self.tensors.items()}
         if self.transform is not None:
             fitted = {f"preprocessing/{k}": v.contiguous().clone() for k, v in self.transform.tensors().items()}

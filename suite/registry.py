@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import gin
-
 from suite.errors import UsageError
 from suite.files import canonical_json, sha256
 

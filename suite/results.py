@@ -1,4 +1,4 @@
-"""The result record: one JSON file that says what was measured, of what, how, at what cost. The leaderboard reads only it.
+"""The result record: one JSON file that says what was measured, of what, how, and at what cost.
 
 Same configuration, seed, code and machine: the same record, but for `cost`.
 """

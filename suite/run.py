@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog="python -m suite.run", description="Distil data sets into memories, as gin files describe.", allow_abbrev=False
+        prog="python -m suite.run",
+        description="Distil data sets into memories, as gin files describe.",
+        allow_abbrev=False,
     )
     add = made.add_argument
     add("--gin", action="append", default=[], metavar="FILE", help="configuration; later files win")
@@ -104,7 +106,14 @@ def _main(options: argparse.Namespace) -> int:
 
 
 def perform(
-    run: "Run", out: Path, data_dir: Path, device: "torch.device", tracker: "Tracker", parent: str, stop: "Stop", fresh: bool
+    run: "Run",
+    out: Path,
+    data_dir: Path,
+    device: "torch.device",
+    tracker: "Tracker",
+    parent: str,
+    stop: "Stop",
+    fresh: bool,
 ) -> dict[str, Any]:
     """Do one run, or go on with it, or read what it found before; returns its record."""
     from suite.files import make_directory
@@ -192,8 +201,9 @@ def _perform(
             raise
         if isinstance(error, Exception):
             first = str(error).strip().split("\n")[0]
+            file = directory / "failure.txt"
             raise RunError(
-                f"'{run.label}' failed ({type(error).__name__}: {first}); the traceback is in {directory / 'failure.txt'}"
+                f"'{run.label}' failed ({type(error).__name__}: {first}); the traceback is in {file}"
             ) from error
         raise
     return record
@@ -283,7 +293,7 @@ def _earlier_record(file: Path) -> dict[str, Any]:
     problem = invalid(record)
     if problem:
         raise RunError(f"{file} is not a valid record: {problem}; do the run anew with --fresh")
-    return record  # type: ignore[no-any-return]
+    return record
 
 
 def _metric(figure: dict[str, Any]) -> str:

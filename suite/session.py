@@ -160,5 +160,3 @@ class RunSession:
             yield
         finally:
             self._close_bar()
-
-

@@ -170,5 +170,3 @@ def flat(config: Any, prefix: str = "") -> dict[str, str]:
 
 def _parts(rows: list[Any], size: int) -> Iterable[list[Any]]:
     return (rows[i : i + size] for i in range(0, len(rows), size))
-
-

@@ -344,7 +344,13 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _words(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "True or False", type(None): "None"}
+    names = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text in quotes",
+        bool: "True or False",
+        type(None): "None",
+    }
     if hint in names:
         return names[hint]
     origin, args = typing.get_origin(hint), typing.get_args(hint)

@@ -5,10 +5,11 @@ The inner loop is, for t = 0, …, T-1,
     g_t = ∇_w L_t(w_t, x),    (w_{t+1}, s_{t+1}) = step(w_t, g_t, s_t),
 
 with any registered optimizer's `step`, its state s, and the inputs x (the recalled images). The hypergradient is
-d l(w_T) / d x. One inner step is a map F_t: (w_t, s_t, x) -> (w_{t+1}, s_{t+1}), so the chain rule sweeps backwards over
-vector-Jacobian products of F_t, with cotangents a of w and u of s:
+d l(w_T) / d x. One inner step is a map F_t: (w_t, s_t, x) -> (w_{t+1}, s_{t+1}), so the chain rule sweeps backwards
+over vector-Jacobian products of F_t, with cotangents a of w, u of s and x̄ of x:
 
-    (a, u) <- ∇l(w_T), 0;    for t = T-1, …, 0:    (a, u, h) <- VJP of F_t at (w_t, s_t, x) applied to (a, u);  x̄ <- x̄ + h
+    (a, u, x̄) <- (∇l(w_T), 0, 0)
+    for t = T-1, …, 0:    (a, u, h) <- VJP of F_t at (w_t, s_t, x) applied to (a, u);    x̄ <- x̄ + h
 
 Nothing here knows what an optimizer does: autograd differentiates its `step`. The time is linear in T. The memory is
 whatever `Retention` keeps: states, from which a step is replayed with its graph, or the graphs themselves.
@@ -76,7 +77,7 @@ def hypergradient(
     inputs: Params,
     optimizer: InnerOptimizer,
     steps: int,
-    retention: Retention = Retention(),  # noqa: B008  (frozen)
+    retention: Retention = Retention(),
 ) -> Hypergradient:
     """d outer_loss(w_T) / d inputs after `steps` inner steps from `params`, by the reverse sweep of this module.
 
@@ -179,9 +180,7 @@ def _step_with_graph(
     return _Step(params, state, inputs, next_params, next_state, loss)
 
 
-def _pull_back(
-    step: _Step, params_bar: Params, state_bar: State, inputs_bar: Params
-) -> tuple[Params, State, Params]:
+def _pull_back(step: _Step, params_bar: Params, state_bar: State, inputs_bar: Params) -> tuple[Params, State, Params]:
     """Cotangents of a step's outcome -> cotangents of what it started from; the inputs' are added up."""
     outcomes = list(step.next_params.values())
     cotangents = list(params_bar.values())

@@ -2,9 +2,10 @@
 
     python -m tools.exactness [--json]
 
-In float64, at 5 inner steps, for every inner optimizer x parameterization x (convnet, resnet12, mlp): the largest relative
+In float64, at 5 inner steps, for every inner optimizer x parameterization x (convnet, resnet12, mlp): the relative
 error of the memory's gradient against one autograd graph through all steps, and against central finite differences
-along random directions (on a network with a smooth activation: at a ReLU's kink no difference has a limit). In float32, at 150 steps on the ConvNet: the relative error against float64.
+along a random direction (with a smooth activation: at a ReLU's kink no difference has a limit). In float32, at 150
+steps on the ConvNet: the relative error against float64.
 """
 
 import argparse
@@ -30,7 +31,9 @@ NETWORKS = ("convnet", "resnet12", "mlp")
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.exactness", description=__doc__.split("\n")[0])
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
-    parser.add_argument("--long-steps", type=int, default=LONG_STEPS, help="inner steps of the float32 rows (%(default)s)")
+    parser.add_argument(
+        "--long-steps", type=int, default=LONG_STEPS, help="inner steps of the float32 rows (%(default)s)"
+    )
     options = parser.parse_args(arguments)
     rows = table(options.long_steps)
     if options.json:
@@ -82,7 +85,7 @@ def short_row(optimizer: str, parameterization: str, network: str) -> dict[str, 
 
 
 def finite_difference_error(problem: "Problem", directions: int = 1) -> float:
-    """|central difference - slope| along random directions, relative to the slope: the worst direction's best step size.
+    """|central difference - slope| along random directions, relative to the slope: worst direction, best step.
 
     A large step errs by the curvature, a small one by rounding, and how curved the loss is differs from row to row.
     """
@@ -154,7 +157,9 @@ class Problem:
             self.network = recipe.build(shape, self.classes)
         self.params: Params = {k: v.detach().to(dtype) for k, v in self.network.named_parameters()}
         # Adam divides by tiny numbers; a larger eps keeps the loss smooth on the scale of a finite difference.
-        settings: dict[str, Any] = {"eps": 1e-3, "eps_root": 1e-6} if optimizer == "adam" and activation != "relu" else {}
+        settings: dict[str, Any] = (
+            {"eps": 1e-3, "eps_root": 1e-6} if optimizer == "adam" and activation != "relu" else {}
+        )
         self.optimizer: InnerOptimizer = inner_optimizers[optimizer].build(**settings)
         data = torch.randn(2 * self.classes, *self._size(shape), generator=key("real").generator(), dtype=torch.float64)
         self.real, self.real_labels = data.to(dtype), torch.arange(self.classes).repeat(2)

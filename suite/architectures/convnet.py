@@ -24,7 +24,8 @@ from suite.types import ImageShape, check_types, require
 class ConvNet:
     """Blocks of 3x3 convolution, instance norm, ReLU, average pooling, and a linear head (paper, A.1).
 
-    `depth` None means 3 blocks, and 4 from 64 pixels on. The paper's text puts the activation before the norm, its
+    `depth` None means 3 blocks, 4 from 64 pixels on, and 2 below 16: instance norm leaves nothing of a map of 2x2
+    pixels but its pattern, and pooling that leaves nothing. The paper's text puts the activation before the norm, its
     released code after it; `activation_first` chooses.
     """
 
@@ -41,7 +42,7 @@ class ConvNet:
         require(self, "depth", self.depth is None or self.depth > 0, "above 0, or None")
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
-        depth = self.depth or (4 if shape.height >= 64 else 3)
+        depth = self.depth or (4 if shape.height >= 64 else 3 if shape.height >= 16 else 2)
         first_padding = padding_to_32(shape, 1)
         grown = 2 * (first_padding - 1)
         inner = ImageShape(self.width, shape.height + grown, shape.width + grown)

@@ -40,8 +40,9 @@ class Residual(nn.Module):
 class ResNet12:
     """A stem and four residual stages of 64, 128, 256, 512 channels, instance norm, no final pooling (paper, A.1).
 
-    Stages two to four halve the image, as long as it is at least 4 pixels: a normalised channel pooled down to one pixel
-    would be a constant. `width` is the first stage's. `convolutions` 2 is the released code's block; 3 is the few-shot literature's.
+    Stages two to four halve the image, as long as it is at least 4 pixels: a normalised channel pooled down to one
+    pixel would be a constant. `width` is the first stage's. `convolutions` 2 is the released code's block; 3 is the
+    few-shot literature's.
     """
 
     width: int = 64

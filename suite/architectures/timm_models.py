@@ -1,7 +1,7 @@
 """Every model of timm, as an architecture."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -20,7 +20,8 @@ class TimmNetwork(nn.Module):
         self.model = model
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
-        return self.model.forward_head(self.model.forward_features(x), pre_logits=True).flatten(1)
+        model: Any = self.model
+        return model.forward_head(model.forward_features(x), pre_logits=True).flatten(1)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         return self.model(x)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from suite import figures
+from suite import __version__, figures
 from suite.architectures.convnet import ConvNet
 from suite.datasets.augment import AUGMENTATIONS
 from suite.datasets.digits import Digits
@@ -188,7 +188,8 @@ class Distillation:
 
     def _evaluate(self, session: Session, task: Task, data: Data, train: Split, memory: Params) -> list[Figure]:
         key, protocol = session.key("evaluation"), self.evaluation
-        splits: Splits = {"test": data.test}
+        only_test: Splits = {"test": data.test}
+        splits = dict(only_test)
         if len(data.validation):
             splits["validation"] = data.validation
         training_set = recalled(task, memory)
@@ -208,11 +209,11 @@ class Distillation:
 
         networks = "evaluation networks"
         found = [("memory", evaluate(task, distilled, protocol, key, splits), networks, "")]
-        control = evaluate(task, random_real, protocol, key, splits)
+        control = evaluate(task, random_real, protocol, key, only_test)
         note = f"{each} real images per class"
         found.append(("random real images", control, f"{networks}, each with its own draw of images", note))
         if self.full_data_epochs:
-            full, note = self._full_data(session, task, data, train, splits)
+            full, note = self._full_data(session, task, data, train, only_test)
             found.append(("full data", full, networks, note))
         return [
             Figure(name, split, values, over, note)
@@ -223,7 +224,7 @@ class Distillation:
     def _full_data(
         self, session: Session, task: Task, data: Data, train: Split, splits: Splits
     ) -> tuple[Accuracies, str]:
-        """The control with all training images: once for a data set, architecture, protocol and seed, then read back."""
+        """The control with all training images: measured once for equal settings and seed, then read back."""
         protocol = replace(self.evaluation, epochs=self.full_data_epochs, networks=self.full_data_networks)
         about = {
             "control": "full data",
@@ -234,6 +235,7 @@ class Distillation:
             "augmentation": task.augmentation,
             "protocol": asdict(protocol),
             "seed": session.key.seed,
+            "suite": __version__,
         }
         file = make_directory(session.cache_dir / "controls") / f"{sha256(canonical_json(about).encode())[:24]}.json"
         if file.is_file():

@@ -13,8 +13,8 @@ from suite.types import Params, State, check_types, require
 class ForwardOnlyMomentum:
     """Momentum whose carried buffer is a constant to the hypergradient: b <- momentum stop(b) + g; w <- w - lr b.
 
-    Its steps are those of `sgd_momentum` bit for bit; only the way back differs (paper, Table 4). Stopping the new buffer
-    instead of the carried one would cut off every gradient.
+    Its steps are those of `sgd_momentum` bit for bit; only the way back differs (paper, Table 4). Stopping the new
+    buffer instead of the carried one would cut off every gradient.
     """
 
     lr: float = 0.01

@@ -11,7 +11,7 @@ from suite.types import Params, State, check_types, require
 @inner_optimizers.register("sgd_momentum")
 @dataclass(frozen=True)
 class SGDMomentum:
-    """Gradient descent with momentum: b <- momentum b + g; w <- w - lr b (paper, A.1 and 'full momentum' of Table 4)."""
+    """Gradient descent with momentum: b <- momentum b + g; w <- w - lr b (paper, A.1; Table 4, 'full')."""
 
     lr: float = 0.01
     momentum: float = 0.9

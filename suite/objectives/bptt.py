@@ -40,7 +40,9 @@ class BPTT:
     def __post_init__(self) -> None:
         check_types(self)
         require(self, "inner_steps", self.inner_steps > 0, "above 0")
-        require(self, "classes_per_step", self.classes_per_step is None or self.classes_per_step > 1, "above 1, or None")
+        require(
+            self, "classes_per_step", self.classes_per_step is None or self.classes_per_step > 1, "above 1, or None"
+        )
         require(self, "images_per_class_per_step", self.images_per_class_per_step > 0, "above 0")
         require(self, "real_per_class", self.real_per_class > 0, "above 0")
         self.retention()

@@ -1,0 +1,28 @@
+"""What every test gets: one thread (two busy processes of two threads run many times slower), and a clean gin."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import gin
+from suite.registry import load_components
+
+torch.set_num_threads(1)
+load_components()
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _clean_gin() -> Iterator[None]:
+    gin.clear_config(clear_constants=True)
+    yield
+    gin.clear_config(clear_constants=True)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One data directory for all tests, so that a data set is prepared once."""
+    return tmp_path_factory.mktemp("data")
