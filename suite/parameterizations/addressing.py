@@ -23,7 +23,7 @@ class Addressing:
     `coefficient_penalty` times the mean square of the matrices is added to the outer loss.
     """
 
-    bases: int = 16
+    bases: int = 8
     initialization: Init = "kaiming"
     coefficient_penalty: float = 0.0
 

@@ -1,0 +1,57 @@
+"""Does a new method keep its promises? `python -m suite.check FILE …` says so for everything the files register.
+
+python -m suite.check my_method.py          what the file registers
+python -m suite.check --kind KIND [NAME]    what is registered already
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from suite.errors import SuiteError, UsageError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m suite.check", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("file", nargs="*", help="Python files that register methods")
+    parser.add_argument("--kind", help="check what is registered of this kind instead")
+    parser.add_argument("--name", help="with --kind: only this one")
+    parser.add_argument("--data-dir", help="where data sets are kept; without it, their files are not read")
+    options = parser.parse_args(arguments)
+    try:
+        return _check(options)
+    except SuiteError as error:
+        print(f"suite.check: {error}", file=sys.stderr)
+        return error.status
+
+
+def _check(options: argparse.Namespace) -> int:
+    from suite.contracts import check
+    from suite.registry import REGISTRIES, load_components, load_plugin, suggestion
+
+    load_components()
+    before = {(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()}
+    for file in options.file:
+        load_plugin(file)
+    if options.kind:
+        if options.kind not in REGISTRIES:
+            raise UsageError(f"--kind: there is no kind '{options.kind}'; {suggestion(options.kind, list(REGISTRIES))}")
+        names = [options.name] if options.name else REGISTRIES[options.kind].names()
+        chosen = [(options.kind, name) for name in names]
+    else:
+        now = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()]
+        chosen = [thing for thing in now if thing not in before]
+    if not chosen:
+        raise UsageError("nothing to check: name a file that registers a method, or a --kind")
+    broken = 0
+    for kind, name in chosen:
+        print(f"{kind}.{name}")
+        for finding in check(kind, name, Path(options.data_dir) if options.data_dir else None):
+            broken += finding.verdict == "broken"
+            print(f"  {finding.verdict:7}{finding.promise}{f' ({finding.said})' if finding.said else ''}")
+    print(f"{broken} broken" if broken else "every promise is kept")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

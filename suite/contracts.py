@@ -1,0 +1,345 @@
+"""What every registered thing must keep to, checked on small problems in float64; for our components and for anyone's.
+
+`check(kind, name)` gives one finding for each promise. `python -m suite.check FILE` prints them for a new method, and
+the suite's own tests run them over every registry.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from suite import types
+from suite.distill import begin
+from suite.errors import RunError, SuiteError
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.keys import Key, global_generators
+from suite.registry import REGISTRIES
+from suite.types import ClassRows, ImageShape, InnerOptimizer, Parameterization, Params, Split, State, Task
+from suite.unroll import Hypergradient, Retention, hypergradient, hypergradient_by_full_graph, require_unrollable
+
+PROTOCOLS: dict[str, type] = {
+    "datasets": types.Dataset,
+    "architectures": types.Architecture,
+    "parameterizations": types.Parameterization,
+    "inner_optimizers": types.InnerOptimizer,
+    "objectives": types.Objective,
+    "experiments": types.Experiment,
+}
+
+SHAPE, CLASSES = ImageShape(1, 16, 16), 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One promise: kept, broken, or 'note' for what is allowed but worth knowing."""
+
+    verdict: Literal["kept", "broken", "note"]
+    promise: str
+    said: str = ""
+
+
+def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
+    """Every promise of one registered component, built with its defaults. `data_dir` is for data sets alone."""
+    entry = REGISTRIES[kind][name]
+    findings = [_finding(bool(entry.summary), "its docstring's first line says what it is")]
+    try:
+        thing = entry.build()
+    except Exception as error:  # an outsider's constructor may raise anything
+        return [*findings, Finding("broken", "it can be built from its defaults alone", _short(error))]
+    findings.append(_finding(isinstance(thing, PROTOCOLS[kind]), f"it has the methods of suite.types, {kind}"))
+    if findings[-1].verdict == "broken":
+        return findings
+    checks: dict[str, Callable[[Any], list[Finding]]] = {
+        "datasets": lambda thing: _dataset(thing, data_dir),
+        "architectures": _architecture,
+        "parameterizations": _parameterization,
+        "inner_optimizers": _inner_optimizer,
+        "objectives": _objective,
+        "experiments": _experiment,
+    }
+    try:
+        return findings + checks[kind](thing)
+    except Exception as error:  # likewise
+        return [*findings, Finding("broken", "it runs on a small problem", _short(error))]
+
+
+# ---------------------------------------------------------------- one check for each kind
+
+
+def _inner_optimizer(optimizer: InnerOptimizer) -> list[Finding]:
+    generator = Key(0)("contract").generator()
+
+    def some() -> Params:
+        return {k: torch.randn(3, 2, generator=generator, dtype=torch.float64) for k in ("a", "b")}
+
+    params, grads = some(), some()
+    state = optimizer.init(params)
+    found = [_finding(_is_state(state), "its state is a dictionary of dictionaries of tensors")]
+    before = _copied({"params": params, "grads": grads, **state})
+    once, again = (optimizer.step(params, grads, state) for _ in range(2))
+    found.append(
+        _finding(_equal({"params": params, "grads": grads, **state}, before), "a step changes nothing in place")
+    )
+    found.append(_finding(_equal({"p": once[0], **once[1]}, {"p": again[0], **again[1]}), "a step is repeatable"))
+    same = {k: v.shape for k, v in once[0].items()} == {k: v.shape for k, v in params.items()}
+    kept = {s: set(part) for s, part in once[1].items()} == {s: set(part) for s, part in state.items()}
+    found.append(_finding(same and kept, "a step keeps names and shapes of parameters and state"))
+
+    problem = Problem(optimizer, REGISTRIES["parameterizations"]["standard"].build(), "mlp", 4, width=16)
+    gradient, error = problem.swept(), relative_error(problem.swept(), problem.by_full_graph())
+    found.append(_finding(error < 1e-10, "the hypergradient is plain autograd's", f"relative error {error:.1e}"))
+    finite = all(v.isfinite().all() for v in gradient.values())
+    found.append(_finding(finite, "the hypergradient is finite where units are dead"))
+    smooth = Problem(
+        optimizer, REGISTRIES["parameterizations"]["standard"].build(), "mlp", 4, width=16, activation="silu"
+    )
+    error = finite_difference_error(smooth)
+    said = f"relative error {error:.1e}"
+    if error < 1e-4:
+        found.append(Finding("kept", "the hypergradient is the derivative of its steps", said))
+    else:
+        said += "; right only if a gradient is stopped on purpose, or the steps are not smooth"
+        found.append(Finding("note", "the hypergradient differs from finite differences", said))
+    return found
+
+
+def _parameterization(parameterization: Parameterization) -> list[Finding]:
+    shape, classes = ImageShape(3, 32, 32), 10
+    key = Key(0)("contract")
+    found: list[Finding] = []
+    for images_per_class in (1, 10):
+        per_class = parameterization.per_class(shape, classes, images_per_class)
+        memory = parameterization.init(shape, classes, images_per_class, key)
+        stored, budget = sum(v.numel() for v in memory.values()), images_per_class * classes * shape.numel
+        found.append(
+            _finding(0 < stored <= budget, "it stores no more than its budget", f"{stored} of {budget} numbers")
+        )
+        again = parameterization.init(shape, classes, images_per_class, key)
+        found.append(_finding(_equal({"m": memory}, {"m": again}), "its first values depend on the key alone"))
+        images = parameterization.recall(memory, torch.tensor([3, 0]))
+        wanted = (2, per_class, shape.channels, shape.height, shape.width)
+        found.append(_finding(tuple(images.shape) == wanted, "it recalls per_class images of the right shape"))
+        rows = parameterization.recall(memory, torch.tensor([0]))
+        found.append(_finding(torch.allclose(rows[0], images[1]), "a class is recalled alike, alone or among others"))
+    memory = {k: v.double().requires_grad_() for k, v in parameterization.init(SHAPE, CLASSES, 1.02, key).items()}
+    labels = torch.arange(CLASSES)
+
+    def recalled(*tensors: Tensor) -> Tensor:
+        leaves = dict(zip(memory, tensors, strict=True))
+        return parameterization.recall(leaves, labels).square().sum() + parameterization.penalty(leaves)
+
+    right = torch.autograd.gradcheck(recalled, tuple(memory.values()), raise_exception=False, fast_mode=True)
+    return [*found, _finding(right, "recall and penalty have the gradients of finite differences")]
+
+
+def _architecture(architecture: types.Architecture) -> list[Finding]:
+    found: list[Finding] = []
+    for shape, classes in ((ImageShape(1, 28, 28), 10), (ImageShape(3, 32, 32), 7)):
+        with global_generators(Key(0)("contract")):
+            network = architecture.build(shape, classes)
+        with global_generators(Key(0)("contract")):
+            again = architecture.build(shape, classes)
+        params, others = dict(network.named_parameters()), dict(again.named_parameters())
+        found.append(
+            _finding(_equal({"p": params}, {"p": others}), "its first values come from torch's generator alone")
+        )
+        x = torch.randn(2, shape.channels, shape.height, shape.width, generator=Key(1).generator())
+        network.eval()
+        scores: Tensor = network(x)
+        found.append(_finding(tuple(scores.shape) == (2, classes), f"it scores {classes} classes of {shape} images"))
+        features = getattr(network, "features", lambda x: torch.zeros(0))(x)
+        found.append(_finding(features.ndim == 2 and len(features) == 2, "features(x) is a row for each image"))
+    try:
+        require_unrollable(network, type(architecture).__name__)
+    except SuiteError as error:
+        return [*found, Finding("note", "it evaluates memories, but can't distil them", _short(error))]
+    network.train()
+    weights: Params = {k: p.detach() for k, p in network.named_parameters()}
+    repeatable = torch.equal(functional_call(network, weights, (x,)), functional_call(network, weights, (x,)))
+    return [*found, _finding(repeatable, "training passes are repeatable")]
+
+
+def _objective(objective: types.Objective) -> list[Finding]:
+    task, memory, real = _small_task()
+    before = _copied({"m": memory})
+    steps = {"inner_steps": 2} if hasattr(objective, "inner_steps") else {}
+    objective = replace(objective, **steps)  # type: ignore[type-var]
+    once, again = (objective.gradients(task, memory, real, Key(0)("step")) for _ in range(2))
+    like = {k: v.shape for k, v in once[0].items()} == {k: v.shape for k, v in memory.items()}
+    return [
+        _finding(like, "it gives a gradient for every tensor of the memory"),
+        _finding(all(v.isfinite().all() for v in once[0].values()), "the gradient is finite"),
+        _finding(_equal({"g": once[0]}, {"g": again[0]}), "the gradient depends on memory, data and key alone"),
+        _finding(_equal({"m": memory}, before), "it changes nothing in place"),
+        _finding("loss" in once[1], "it reports a loss"),
+        _finding(isinstance(objective.plan(task, 1), dict), "it says what a step will need"),
+    ]
+
+
+def _dataset(dataset: types.Dataset, data_dir: Path | None) -> list[Finding]:
+    info = dataset.info
+    found = [
+        _finding(len(set(info.class_names)) == info.classes, "its class names differ from each other"),
+        _finding(info.train_size > 0 and info.test_size > 0, "it knows its sizes before it is loaded"),
+    ]
+    if data_dir is None:
+        return [*found, Finding("note", "its files were not read; name a place with --data-dir")]
+    try:
+        data = dataset.load(data_dir, Key(0), 0.1)
+    except RunError as error:
+        return [*found, Finding("note", "its files were not read", _short(error))]
+    shape = (info.shape.channels, info.shape.height, info.shape.width)
+    together = len(data.train) + len(data.validation)
+    shown = data.transform.display(data.train.images[:8])
+    again = dataset.load(data_dir, Key(0), 0.1)
+    return [
+        *found,
+        _finding((together, len(data.test)) == (info.train_size, info.test_size), "it holds as many images as it says"),
+        _finding(tuple(data.train.images.shape[1:]) == shape, "its images have the shape it says"),
+        _finding(set(data.train.labels.tolist()) == set(range(info.classes)), "every class is in its training part"),
+        _finding(torch.equal(data.train.images, again.train.images), "its split depends on the key alone"),
+        _finding(float(shown.min()) >= 0 and float(shown.max()) <= 1, "its images can be displayed in [0, 1]"),
+    ]
+
+
+def _experiment(experiment: types.Experiment) -> list[Finding]:
+    plan = experiment.plan()
+    return [_finding(bool(plan) and all(isinstance(k, str) for k in plan), "it says what it will do, without any data")]
+
+
+# ---------------------------------------------------------------- small problems
+
+
+class Problem:
+    """A small whole outer step on keyed random data: recall, unroll, outer loss, and the way back to the memory."""
+
+    def __init__(
+        self,
+        optimizer: InnerOptimizer,
+        parameterization: Parameterization,
+        network: str,
+        steps: int,
+        *,
+        width: int,
+        activation: str = "relu",
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        key = Key(0)
+        self.optimizer, self.parameterization, self.steps = optimizer, parameterization, steps
+        memory = parameterization.init(SHAPE, CLASSES, 1.02, key("memory"))
+        self.memory: Params = {k: v.to(dtype) for k, v in memory.items()}
+        with global_generators(key("network")):
+            recipe = REGISTRIES["architectures"][network].build(activation=activation, width=width)
+            self.network: nn.Module = recipe.build(SHAPE, CLASSES)
+        self.params: Params = {k: v.detach().to(dtype) for k, v in self.network.named_parameters()}
+        size = (2 * CLASSES, SHAPE.channels, SHAPE.height, SHAPE.width)
+        real = torch.randn(size, generator=key("real").generator(), dtype=torch.float64)
+        self.real, self.real_labels = real.to(dtype), torch.arange(CLASSES).repeat(2)
+
+    def swept(self, retention: Retention = Retention()) -> Params:  # noqa: B008  (frozen)
+        """The memory's gradient by the engine."""
+        return self._pulled_back(partial(hypergradient, retention=retention))
+
+    def by_full_graph(self) -> Params:
+        """The memory's gradient by plain autograd through everything at once."""
+        return self._pulled_back(hypergradient_by_full_graph)
+
+    def value(self, memory: Params) -> float:
+        """The outer loss that a memory leads to."""
+        images, inner, outer = self._losses(memory)
+        return hypergradient(inner, outer, self.params, {"images": images}, self.optimizer, self.steps).loss.item()
+
+    def _losses(self, memory: Params) -> tuple[Tensor, Callable[..., Tensor], Callable[..., Tensor]]:
+        recalled = self.parameterization.recall(memory, torch.arange(CLASSES))
+        labels = torch.arange(CLASSES).repeat_interleave(recalled.shape[1])
+
+        def inner(params: Params, inputs: Params, t: int) -> Tensor:
+            rows = slice(t % 2, None, 2) if len(labels) > CLASSES else slice(None)  # other images at odd steps
+            return cross_entropy(functional_call(self.network, params, (inputs["images"][rows],)), labels[rows])
+
+        def outer(params: Params) -> Tensor:
+            return cross_entropy(functional_call(self.network, params, (self.real,)), self.real_labels)
+
+        return torch.flatten(recalled, 0, 1), inner, outer
+
+    def _pulled_back(self, engine: Callable[..., Hypergradient]) -> Params:
+        leaves = {k: v.detach().requires_grad_() for k, v in self.memory.items()}
+        images, inner, outer = self._losses(leaves)
+        found = engine(inner, outer, self.params, {"images": images.detach()}, self.optimizer, self.steps)
+        gradients = torch.autograd.grad(images, list(leaves.values()), found.gradients["images"])
+        return dict(zip(leaves, gradients, strict=True))
+
+
+def finite_difference_error(problem: Problem) -> float:
+    """|central difference / slope - 1| along a random direction, with the best of three step sizes.
+
+    A large step errs by the curvature, a small one by rounding, and how curved the loss is differs from row to row.
+    """
+    key = Key(1)("direction")
+    v = {k: torch.randn(m.shape, generator=key(k).generator(), dtype=m.dtype) for k, m in problem.memory.items()}
+    gradient = problem.swept()
+    slope = sum(float((gradient[k] * v[k]).sum()) for k in v)
+    errors = []
+    for eps in (1e-4, 1e-5, 1e-6):
+        ahead = problem.value({k: m + eps * v[k] for k, m in problem.memory.items()})
+        behind = problem.value({k: m - eps * v[k] for k, m in problem.memory.items()})
+        errors.append(abs((ahead - behind) / (2 * eps) / slope - 1))
+    return min(errors)
+
+
+def relative_error(found: Params, reference: Params) -> float:
+    """|found - reference| / |reference| over all tensors together."""
+    difference = sum(float((found[k].double() - reference[k].double()).square().sum()) for k in reference)
+    size = sum(float(reference[k].double().square().sum()) for k in reference)
+    return float((difference / size) ** 0.5)
+
+
+def _small_task() -> tuple[Task, Params, ClassRows]:
+    """A task, a memory and real images that an objective can work on in a moment."""
+    build = {kind: registry for kind, registry in REGISTRIES.items()}
+    task = Task(
+        SHAPE,
+        CLASSES,
+        build["architectures"]["mlp"].build(width=16),
+        build["parameterizations"]["standard"].build(),
+        "none",
+        torch.device("cpu"),
+    )
+    memory = begin(task, SGDMomentum(), 1, Key(0)).memory
+    images = torch.randn(20, SHAPE.channels, SHAPE.height, SHAPE.width, generator=Key(2).generator())
+    return task, memory, ClassRows.of(Split(images, torch.arange(20) % CLASSES), CLASSES)
+
+
+# ---------------------------------------------------------------- words
+
+
+def _finding(kept: bool, promise: str, said: str = "") -> Finding:
+    return Finding("kept" if kept else "broken", promise, said)
+
+
+def _short(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0]
+    return text if isinstance(error, SuiteError) else f"{type(error).__name__}: {text}"
+
+
+def _is_state(state: Any) -> bool:
+    return isinstance(state, dict) and all(
+        isinstance(part, dict) and all(isinstance(v, Tensor) for v in part.values()) for part in state.values()
+    )
+
+
+def _copied(state: State) -> State:
+    return {slot: {k: v.clone() for k, v in part.items()} for slot, part in state.items()}
+
+
+def _equal(one: State, other: State) -> bool:
+    return {s: set(part) for s, part in one.items()} == {s: set(part) for s, part in other.items()} and all(
+        torch.equal(v, other[slot][k]) for slot, part in one.items() for k, v in part.items()
+    )
