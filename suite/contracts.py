@@ -128,7 +128,7 @@ def _parameterization(parameterization: Parameterization) -> list[Finding]:
         found.append(_finding(tuple(images.shape) == wanted, "it recalls per_class images of the right shape"))
         rows = parameterization.recall(memory, torch.tensor([0]))
         found.append(_finding(torch.allclose(rows[0], images[1]), "a class is recalled alike, alone or among others"))
-    memory = {k: v.double().requires_grad_() for k, v in parameterization.init(SHAPE, CLASSES, 1.02, key).items()}
+    memory = {k: v.double().requires_grad_() for k, v in parameterization.init(SHAPE, CLASSES, 10, key).items()}
     labels = torch.arange(CLASSES)
 
     def recalled(*tensors: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ def _architecture(architecture: types.Architecture) -> list[Finding]:
             network = architecture.build(shape, classes)
         with global_generators(Key(0)("contract")):
             again = architecture.build(shape, classes)
-        params, others = dict(network.named_parameters()), dict(again.named_parameters())
+        params, others = _weights(network), _weights(again)
         found.append(
             _finding(_equal({"p": params}, {"p": others}), "its first values come from torch's generator alone")
         )
@@ -161,7 +161,7 @@ def _architecture(architecture: types.Architecture) -> list[Finding]:
     except SuiteError as error:
         return [*found, Finding("note", "it evaluates memories, but can't distil them", _short(error))]
     network.train()
-    weights: Params = {k: p.detach() for k, p in network.named_parameters()}
+    weights = _weights(network)
     repeatable = torch.equal(functional_call(network, weights, (x,)), functional_call(network, weights, (x,)))
     return [*found, _finding(repeatable, "training passes are repeatable")]
 
@@ -327,6 +327,10 @@ def _finding(kept: bool, promise: str, said: str = "") -> Finding:
 def _short(error: Exception) -> str:
     text = str(error).strip().split("\n")[0]
     return text if isinstance(error, SuiteError) else f"{type(error).__name__}: {text}"
+
+
+def _weights(network: nn.Module) -> Params:
+    return {k: p.detach() for k, p in network.named_parameters()}
 
 
 def _is_state(state: Any) -> bool:
