@@ -1,0 +1,92 @@
+"""How tests give commands: in this process, or as `python -m suite.run` in another, at settings that take a second."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # else a command takes every core it finds
+
+from suite.run import main  # noqa: E402 (after the number of threads is settled)
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def sets(*bindings: str) -> list[str]:
+    """Each binding as a `--set`."""
+    return [word for binding in bindings for word in ("--set", binding)]
+
+
+QUICK = [
+    *("--gin", "gin/quickstart.gin", "--gin", "gin/scale/smoke.gin"),
+    *sets("ARCHITECTURE = @architectures.mlp()", "architectures.mlp.width = 16", "FULL_DATA_EPOCHS = 0"),
+]
+"""The quickstart's digits, two outer steps, a small network: a second or so."""
+
+TABLE = {
+    "momentum": {
+        "no momentum": ["INNER_OPTIMIZER = @inner_optimizers.no_momentum()"],
+        "full momentum": ["INNER_OPTIMIZER = @inner_optimizers.sgd_momentum()"],
+    }
+}
+"""Axes of a small table for `run.axes`."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: its exit status and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def record(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def complaint(self) -> str:
+        """The one line of stderr that is the command's own, which a failed command must have exactly one of."""
+        assert "Traceback" not in self.err and "Traceback" not in self.out
+        own = [line for line in self.err.splitlines() if not line.startswith("[")]  # progress is '[label] …'
+        assert len(own) == 1, own
+        assert own[0].startswith("suite.run: "), own[0]
+        return own[0].removeprefix("suite.run: ")
+
+
+def command(*arguments: str | Path) -> Done:
+    """`python -m suite.run` with these arguments, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main([str(argument) for argument in arguments])
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def start(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path = REPOSITORY, code: list[str] | None = None
+) -> "subprocess.Popen[str]":
+    """`python -m suite.run` (or other `code` for Python) as a process of its own, with one thread."""
+    words = [sys.executable, *(code or ["-m", "suite.run"]), *map(str, arguments)]
+    given = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"} | dict(env or {})
+    return subprocess.Popen(words, cwd=cwd, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process: "subprocess.Popen[str]", timeout: float = 120) -> Done:
+    """Wait for a started process."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return Done(process.returncode, out, err)
+
+
+def only_run(out: Path) -> Path:
+    """The directory of the one run below an output directory."""
+    (found,) = [p for p in out.glob("*/*seed*-*") if p.is_dir() and ".old" not in p.name]
+    return found
