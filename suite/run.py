@@ -83,7 +83,7 @@ def _main(options: argparse.Namespace) -> int:
     tracker = open_tracker(options.tracking_uri, out)
     stop = Stop()
     with stop.listening():
-        parent = _parent(runs, tracker)
+        parent = _parent(runs, tracker, out)
         records = []
         try:
             for run in runs:
@@ -153,7 +153,7 @@ def _perform(
     tags = {"suite.run_key": run.key, "suite.scale": run.scale, "suite.experiment": description["is"]}
     if parent:
         tags["mlflow.parentRunId"] = parent
-    run_id = tracker.start(run.name, run.label, tags, None)
+    run_id = tracker.start(run.name, run.label, tags, directory / ".tracking.json")
     session = RunSession(
         seed=run.seed, device=device, directory=directory, data_dir=data_dir, cache_dir=out / "cache",
         tracker=tracker, run_id=run_id, stop=stop, label=run.label,
@@ -263,14 +263,15 @@ def _dry_run(runs: "list[Run]", as_json: bool) -> int:
     return 0
 
 
-def _parent(runs: "list[Run]", tracker: "Tracker") -> str:
+def _parent(runs: "list[Run]", tracker: "Tracker", out: Path) -> str:
     """The MLflow run of a table, found again by the runs it holds; '' for a single run."""
-    from suite.files import canonical_json, sha256
+    from suite.files import canonical_json, make_directory, sha256
 
     if len(runs) == 1:
         return ""
     key = sha256(canonical_json([run.key for run in runs]).encode())[:16]
-    return tracker.start(runs[0].name, f"{runs[0].name} (table)", {"suite.run_key": key}, None)
+    known = make_directory(out / runs[0].name) / f".table-{key}.json"
+    return tracker.start(runs[0].name, f"{runs[0].name} (table)", {"suite.run_key": key}, known)
 
 
 def _set_aside(directory: Path) -> None:

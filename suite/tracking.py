@@ -4,6 +4,7 @@ One MLflow experiment for each name, a parent run for a table, a child for each 
 configuration, metrics go in batches with their own times, texts and pictures are artifacts.
 """
 
+import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from suite.errors import RunError, UsageError
-from suite.files import make_directory
+from suite.files import canonical_json, make_directory, write_whole
 from suite.locks import locked
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -35,7 +36,7 @@ class Tracker(Protocol):
 
     uri: str
 
-    def start(self, experiment: str, name: str, tags: dict[str, str], run_id: str | None) -> str: ...
+    def start(self, experiment: str, name: str, tags: dict[str, str], known: Path) -> str: ...
 
     def parameters(self, run_id: str, values: dict[str, str]) -> None: ...
 
@@ -51,8 +52,8 @@ class NoTracker:
 
     uri = "none"
 
-    def start(self, experiment: str, name: str, tags: dict[str, str], run_id: str | None) -> str:
-        return run_id or ""
+    def start(self, experiment: str, name: str, tags: dict[str, str], known: Path) -> str:
+        return ""
 
     def parameters(self, run_id: str, values: dict[str, str]) -> None: ...
 
@@ -88,8 +89,14 @@ class MlflowTracker:
             self._client = MlflowClient(uri)
             self._client.search_experiments(max_results=1)
 
-    def start(self, experiment: str, name: str, tags: dict[str, str], run_id: str | None) -> str:
-        """Create a run, or take up the one with this id or this `suite.run_key`; returns its id."""
+    def start(self, experiment: str, name: str, tags: dict[str, str], known: Path) -> str:
+        """Create a run, or go on with the one whose id the file `known` holds for this store; returns its id."""
+        if known.is_file():
+            kept = json.loads(known.read_text())
+            if kept["uri"] == self.uri:
+                with self._sentence():
+                    self._client.update_run(kept["run_id"], status="RUNNING")
+                return str(kept["run_id"])
         with self._sentence(), locked(self.out / ".mlflow.lock"):
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
@@ -97,17 +104,9 @@ class MlflowTracker:
                 experiment_id = self._client.create_experiment(experiment, artifact_location=place)
             else:
                 experiment_id = found.experiment_id
-            run_id = run_id or self._find(experiment_id, tags["suite.run_key"])
-            if run_id is None:
-                run_id = self._client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
-            else:
-                self._client.update_run(run_id, status="RUNNING")
-        return str(run_id)
-
-    def _find(self, experiment_id: str, run_key: str) -> str | None:
-        query = f"tags.`suite.run_key` = '{run_key}' and attributes.status != 'FINISHED'"
-        runs = self._client.search_runs([experiment_id], query, max_results=1)
-        return runs[0].info.run_id if runs else None
+            run_id = str(self._client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
+        write_whole(known, canonical_json({"uri": self.uri, "run_id": run_id}).encode())
+        return run_id
 
     def parameters(self, run_id: str, values: dict[str, str]) -> None:
         from mlflow.entities import Param

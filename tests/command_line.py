@@ -1,19 +1,22 @@
 """How tests give commands: in this process, or as `python -m suite.run` in another, at settings that take a second."""
 
-import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # else a command takes every core it finds
 
-from suite.run import main  # noqa: E402 (after the number of threads is settled)
+import jaxtyping  # noqa: E402 (after the number of threads is settled)
+
+from suite import config  # noqa: E402
+from suite.run import main  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -60,10 +63,29 @@ class Done:
         return own[0].removeprefix("suite.run: ")
 
 
+@contextmanager
+def as_people_run_it() -> Iterator[None]:
+    """Without the tests' type checker: it refuses wrong settings in its own words before the suite can in its."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def resolve(
+    files: list[str], bindings: Sequence[str] = (), seed: int | None = None, only: list[str] | None = None
+) -> list[config.Run]:
+    """`suite.config.resolve`."""
+    with as_people_run_it():
+        return config.resolve(files, list(bindings), seed, only)
+
+
 def command(*arguments: str | Path) -> Done:
     """`python -m suite.run` with these arguments, in this process."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with as_people_run_it(), redirect_stdout(out), redirect_stderr(err):
         status = main([str(argument) for argument in arguments])
     return Done(status, out.getvalue(), err.getvalue())
 
@@ -73,7 +95,8 @@ def start(
 ) -> "subprocess.Popen[str]":
     """`python -m suite.run` (or other `code` for Python) as a process of its own, with one thread."""
     words = [sys.executable, *(code or ["-m", "suite.run"]), *map(str, arguments)]
-    given = os.environ | {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"} | dict(env or {})
+    given = os.environ | {"OMP_NUM_THREADS": "1"} | dict(env or {})
+    given["PYTHONPATH"] = os.pathsep.join(filter(None, [given.get("PYTHONPATH"), str(REPOSITORY)]))
     return subprocess.Popen(words, cwd=cwd, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

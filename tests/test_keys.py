@@ -1,6 +1,8 @@
 """Keyed randomness: equal keys draw equal numbers, and nothing global is read or changed."""
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -45,8 +47,8 @@ def test_the_numbers_behind_a_key_never_change() -> None:
     """Published runs would stop being repeatable: these values may only change together with a major version."""
     assert Key(0).integer() == -3405670119645216457
     assert Key(0)("inner", 3).integer() == 4623331278174274448
-    assert Key(7)("network", 0)("ü").integer() == PINNED
-    assert Key(0)("inner", 3).permutation(8).tolist() == PINNED_ORDER
+    assert Key(7)("network", 0)("ü").integer() == 5810800403987732473
+    assert Key(0)("inner", 3).permutation(8).tolist() == [5, 2, 3, 1, 7, 4, 0, 6]
 
 
 def test_a_subset_of_everything_is_everything_in_order() -> None:
@@ -103,7 +105,11 @@ def test_a_loan_leaves_the_generators_of_cuda_alone() -> None:
 
 
 def _global_states() -> dict[str, Any]:
-    return {"torch": torch.random.get_rng_state().tolist(), "numpy": str(numpy.random.get_state()), "random": random.getstate()}
+    return {
+        "torch": torch.random.get_rng_state().tolist(),
+        "numpy": str(numpy.random.get_state()),
+        "random": random.getstate(),
+    }
 
 
 def _under_seed(seed: int, work: Callable[[], Any]) -> Any:
@@ -138,6 +144,15 @@ def _whole_run() -> tuple[list[torch.Tensor], dict]:
 
 
 def test_distilling_and_evaluating_neither_read_nor_change_global_generators() -> None:
+    """In a process of its own, since the type checks of these tests draw from Python's `random` themselves."""
+    found = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == "equal bits\n"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
     tensors, judged = _under_seed(1, _whole_run)
     others, again = _under_seed(2, _whole_run)
     assert judged == again and all(torch.equal(a, b) for a, b in zip(tensors, others, strict=True))
+    print("equal bits")

@@ -1,6 +1,6 @@
 """How exact the hypergradient is: against plain autograd and finite differences, for everything that is registered.
 
-    python -m tools.exactness [--json] [--long-steps N]
+    python -m tools.exactness [--json] [--long-steps N] [--only OPTIMIZER]
 
 In float64, at 5 inner steps, for every inner optimizer x parameterization x (convnet, resnet12, mlp): the relative
 error of the memory's gradient against one autograd graph through all steps, and against central finite differences
@@ -27,8 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.exactness", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     parser.add_argument("--long-steps", type=int, default=LONG_STEPS, help="steps of the float32 rows (%(default)s)")
+    parser.add_argument("--only", metavar="OPTIMIZER", help="only the rows of one inner optimizer")
     options = parser.parse_args(arguments)
-    rows = table(options.long_steps)
+    rows = table(options.long_steps, options.only)
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -39,13 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def table(long_steps: int = LONG_STEPS) -> list[dict[str, Any]]:
-    """Every row of the exactness table."""
+def table(long_steps: int = LONG_STEPS, only: str | None = None) -> list[dict[str, Any]]:
+    """Every row of the exactness table, or of one inner optimizer."""
     from suite.registry import inner_optimizers, load_components, parameterizations
 
     load_components()
-    combinations = [(o, p, n) for o in inner_optimizers.names() for p in parameterizations.names() for n in NETWORKS]
-    return [short_row(*names) for names in combinations] + [long_row(o, long_steps) for o in inner_optimizers.names()]
+    optimizers = [only] if only else inner_optimizers.names()
+    combinations = [(o, p, n) for o in optimizers for p in parameterizations.names() for n in NETWORKS]
+    return [short_row(*names) for names in combinations] + [long_row(o, long_steps) for o in optimizers]
 
 
 def short_row(optimizer: str, parameterization: str, network: str) -> dict[str, Any]:

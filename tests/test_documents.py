@@ -1,0 +1,145 @@
+"""README and docs say what is true: every command in them runs here, and their examples work as printed."""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+
+from suite.run import main, parser
+from conftest import REPOSITORY
+
+DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+SMOKE = ["--gin", "gin/scale/smoke.gin", "--set", "ARCHITECTURE = @architectures.mlp()", "--tracking-uri", "none"]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every line of every bash block, comments taken off."""
+    lines = [
+        line for document in DOCUMENTS for block in blocks(document.read_text(), "bash") for line in block.split("\n")
+    ]
+    return sorted({line.split("  #")[0].strip() for line in lines if line.strip()})
+
+
+def test_every_command_is_one_that_a_test_here_runs() -> None:
+    tested = (
+        "make demo",
+        "make test",
+        "python -m suite.run ",
+        "python -m suite.check ",
+        "mlflow ui ",
+        "python -m tools.",
+    )
+    assert commands()
+    assert [line for line in commands() if not line.startswith(tested)] == []
+
+
+@pytest.fixture
+def lion(tmp_path: Path) -> Path:
+    """The README's example of a method, in a file as its text says."""
+    (example,) = [block for block in blocks((REPOSITORY / "README.md").read_text(), "python") if "class Lion" in block]
+    assert len(example.strip().split("\n")) < 30
+    file = tmp_path / "lion.py"
+    file.write_text(example)
+    return file
+
+
+def run(command: list[str], where: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=where, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python -m suite.run ")])
+def test_run_commands(command: str, lion: Path, data_dir: Path) -> None:
+    """As printed, at smoke scale and in a directory with nothing but what the README names."""
+    words = [sys.executable, *shlex.split(command)[1:], *SMOKE, "--data-dir", str(data_dir)]
+    if "fashion_mnist" in command and not Path("/usr/share/datasets/fashion-mnist").exists():
+        words.append("--dry-run")
+    done = run(words, lion.parent)
+    assert done.returncode == 0, done.stderr
+    assert "memory" in done.stdout
+
+
+def test_the_printed_method_passes_its_check(lion: Path) -> None:
+    done = run([sys.executable, "-m", "suite.check", "lion.py"], lion.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "inner_optimizers.lion" in done.stdout and "every promise is kept" in done.stdout
+
+
+def test_printed_options_exist() -> None:
+    known = {option for action in parser()._actions for option in action.option_strings}
+    named = {word for word in re.findall(r"--[a-z][a-z-]*", (REPOSITORY / "README.md").read_text())}
+    assert named - known <= {"--backend-store-uri"}
+
+
+def test_three_lines_train_a_network(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--gin", "gin/quickstart.gin", *SMOKE, "--data-dir", str(data_dir), "--out", str(tmp_path / "runs")]
+    assert main(arguments) == 0
+    (memory,) = (tmp_path / "runs").rglob("memory.safetensors")
+    monkeypatch.chdir(memory.parent)
+    (example,) = [b for b in blocks((REPOSITORY / "README.md").read_text(), "python") if "Memory.load" in b]
+    space: dict[str, object] = {"torch": torch}
+    exec(example, space)
+    images, labels = next(iter(space["loader"]))  # type: ignore[call-overload]
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    torch.nn.functional.cross_entropy(network(images), labels).backward()
+    assert images.shape[1:] == (1, 8, 8)
+
+
+def test_tools_run(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The long tables are made by hand; here the same commands at a size that takes seconds."""
+    from tools import bench, exactness, prepare_data
+
+    assert exactness.main(["--long-steps", "2", "--only", "no_momentum"]) == 0
+    assert bench.main(["memory", "--steps", "2"]) == 0
+    assert prepare_data.main(["digits", "--data-dir", str(data_dir)]) == 0
+    printed = capsys.readouterr().out
+    assert "against autograd" in printed and "every state" in printed and "digits" in printed
+
+
+@pytest.mark.slow
+def test_the_interface_opens(tmp_path: Path, data_dir: Path) -> None:
+    """The line that a run ends with starts MLflow's pages on what the run recorded."""
+    words = ["--gin", "gin/quickstart.gin", *SMOKE[:-2], "--data-dir", str(data_dir)]
+    done = run([sys.executable, "-m", "suite.run", *words], tmp_path)
+    (line,) = [line for line in done.stdout.split("\n") if line.startswith("compare runs: ")]
+    command = shlex.split(line.removeprefix("compare runs: "))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    server = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(120):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
+                    assert b"mlflow" in page.read().lower()
+                    return
+            except OSError:
+                assert server.poll() is None, "the interface stopped"
+                time.sleep(0.5)
+        pytest.fail("the interface did not answer in a minute")
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def test_make_offers_what_the_readme_names() -> None:
+    """`make test` is what runs this test in CI, and CI runs `make demo` too; here: both are there and start nothing else."""
+    for target, words in (("demo", "suite.run --gin gin/quickstart.gin"), ("test", "pytest")):
+        done = subprocess.run(["make", "-n", target], cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0 and words in done.stdout
+    assert "make demo" in (REPOSITORY / ".ci" / "run").read_text()
