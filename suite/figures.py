@@ -1,5 +1,6 @@
 """Pictures: what a memory holds, in display space, and how it was learned. Same input, same PNG file."""
 
+import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,14 +74,16 @@ def curves(series: dict[str, list[tuple[int, float]]], file: Path) -> None:
 
 
 def _grid(images: Float[Tensor, "n c h w"], columns: int, file: Path) -> None:
-    from torchvision.io import encode_png
+    from PIL import Image
     from torchvision.utils import make_grid
 
     factor = max(1, SCALE // max(images.shape[-2:]))
     large = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     grid = make_grid(large, nrow=columns, padding=2, pad_value=1.0)
-    encoded = encode_png((grid.clamp(0, 1) * 255).round().to(torch.uint8))
-    write_whole(file, encoded.numpy().tobytes())
+    pixels = (grid.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(buffer, format="png")
+    write_whole(file, buffer.getvalue())
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -93,8 +96,6 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _save(figure: "Figure", file: Path) -> None:
-    import io
-
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     write_whole(file, buffer.getvalue())

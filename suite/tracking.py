@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from suite.errors import RunError, UsageError
 from suite.files import canonical_json, make_directory, write_whole
@@ -31,6 +31,7 @@ class Point(NamedTuple):
     iteration: int
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Where runs are recorded."""
 

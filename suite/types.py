@@ -186,7 +186,7 @@ class ClassRows:
     """Real training images with the rows of each class, for drawing class by class."""
 
     split: Split
-    rows: tuple[Int64[Tensor, " n"], ...]
+    rows: tuple[Int64[Tensor, " _"], ...]
 
     @staticmethod
     def of(split: Split, classes: int) -> "ClassRows":

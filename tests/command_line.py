@@ -13,10 +13,10 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # else a command takes every core it finds
 
-import jaxtyping  # noqa: E402 (after the number of threads is settled)
+import jaxtyping
 
-from suite import config  # noqa: E402
-from suite.run import main  # noqa: E402
+from suite import config
+from suite.run import main
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import REPOSITORY
 
 from suite.run import main, parser
-from conftest import REPOSITORY
 
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 SMOKE = ["--gin", "gin/scale/smoke.gin", "--set", "ARCHITECTURE = @architectures.mlp()", "--tracking-uri", "none"]
@@ -138,7 +138,7 @@ def test_the_interface_opens(tmp_path: Path, data_dir: Path) -> None:
 
 
 def test_make_offers_what_the_readme_names() -> None:
-    """`make test` is what runs this test in CI, and CI runs `make demo` too; here: both are there and start nothing else."""
+    """CI runs `make test`, which runs this, and `make demo`; here: they are there, and start what they should."""
     for target, words in (("demo", "suite.run --gin gin/quickstart.gin"), ("test", "pytest")):
         done = subprocess.run(["make", "-n", target], cwd=REPOSITORY, capture_output=True, text=True)
         assert done.returncode == 0 and words in done.stdout

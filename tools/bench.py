@@ -10,7 +10,6 @@ import math
 import os
 import subprocess
 import sys
-from typing import Any
 
 STEPS = (20, 50, 100, 200)
 SETTINGS = ("one graph of all steps", "every step's graph", "every state", "every sqrt(T)-th state")
@@ -90,19 +89,22 @@ def measure(steps: int, setting: str) -> dict[str, float]:
     def outer(params: Params) -> torch.Tensor:
         return cross_entropy(functional_call(network, params, (images,)), labels)
 
-    settings: dict[str, Any] = {
+    settings = {
         "every step's graph": Retention(graphs=steps),
         "every state": Retention(),
         "every sqrt(T)-th state": Retention(stride=math.isqrt(steps)),
     }
-    arguments = (inner, outer, dict(network.named_parameters()), {"images": images}, SGDMomentum())
-    hypergradient(*arguments, 1)  # what the first use of every operation allocates is not the unroll's
+    params: Params = {k: p.detach() for k, p in network.named_parameters()}
+    inputs, optimizer = {"images": images}, SGDMomentum()
+    hypergradient(
+        inner, outer, params, inputs, optimizer, 1
+    )  # what the first use of every operation allocates is not the unroll's
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     if setting in settings:
-        hypergradient(*arguments, steps, settings[setting])
+        hypergradient(inner, outer, params, inputs, optimizer, steps, settings[setting])
     else:
-        hypergradient_by_full_graph(*arguments, steps)
+        hypergradient_by_full_graph(inner, outer, params, inputs, optimizer, steps)
     seconds = time.perf_counter() - started
     return {"peak_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, "seconds": seconds}
 
