@@ -23,7 +23,7 @@ import gin
 from gin import config as gin_config
 from suite.errors import SuiteError, UsageError
 from suite.evaluate import Protocol
-from suite.files import canonical_json, sha256
+from suite.files import json_sha256
 from suite.registry import REGISTRIES, fingerprint, suggestion
 from suite.types import Experiment, check_types
 
@@ -72,7 +72,7 @@ class Run:
     @property
     def key(self) -> str:
         """Names the run's work: equal for equal settings and seed, whatever file they came from."""
-        return sha256(canonical_json([fingerprint(self.experiment), self.seed]).encode())[:16]
+        return json_sha256([fingerprint(self.experiment), self.seed])[:16]
 
     @property
     def label(self) -> str:

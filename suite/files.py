@@ -20,6 +20,11 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def json_sha256(value: Any) -> str:
+    """SHA-256 of plain data: that of its canonical JSON."""
+    return sha256(canonical_json(value).encode())
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that a crash leaves the old one or the new one: temporary file, fsync, rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from suite.datasets import preprocess
+from suite.datasets import cache, preprocess
 from suite.errors import RunError, SuiteError
 from suite.files import canonical_json, make_directory, sha256, write_whole
 from suite.registry import REGISTRIES, load_components
@@ -94,7 +94,7 @@ class Memory:
                 tensors |= fitted
             else:
                 write_whole(path.with_name(_beside(self.about["preprocessing"])), save(fitted))
-        about = self.about | {"schema": SCHEMA, "sha256": _digest(tensors)}
+        about = self.about | {"schema": SCHEMA, "sha256": cache.digest(tensors)}
         data = save(tensors, {"suite": canonical_json(about)})  # one key: the order of several is not fixed
         write_whole(path, data)
         return sha256(data)
@@ -109,7 +109,7 @@ class Memory:
         about = json.loads(metadata["suite"])
         if about.get("schema") != SCHEMA:
             raise RunError(f"{path} has memory schema {about.get('schema')}; this version of the suite reads {SCHEMA}")
-        if _digest(tensors) != about["sha256"]:
+        if cache.digest(tensors) != about["sha256"]:
             raise RunError(f"{path} is damaged: its tensors are not those that were saved; fetch or distil it again")
         fitted = _under("preprocessing/", tensors)
         beside = path.with_name(_beside(about["preprocessing"]))
@@ -139,15 +139,6 @@ def _read(path: Path) -> tuple[Params, dict[str, str]]:
         raise RunError(f"there is no file {path}") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} can't be read as a memory ({error}); it is damaged or of another kind") from error
-
-
-def _digest(tensors: Params) -> str:
-    parts = []
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        raw = tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        parts.append([name, str(tensor.dtype), list(tensor.shape), sha256(raw)])
-    return sha256(canonical_json(parts).encode())
 
 
 def _under(prefix: str, tensors: Params) -> Params:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import gin
 from suite.errors import UsageError
-from suite.files import canonical_json, sha256
+from suite.files import json_sha256
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -123,7 +123,7 @@ def describe(thing: Any) -> Any:
 
 def fingerprint(thing: Any) -> str:
     """SHA-256 of a configuration: equal for equal settings, whatever file they came from."""
-    return sha256(canonical_json(describe(thing)).encode())
+    return json_sha256(describe(thing))
 
 
 def load_components() -> None:

@@ -265,11 +265,11 @@ def _dry_run(runs: "list[Run]", as_json: bool) -> int:
 
 def _parent(runs: "list[Run]", tracker: "Tracker", out: Path) -> str:
     """The MLflow run of a table, found again by the runs it holds; '' for a single run."""
-    from suite.files import canonical_json, make_directory, sha256
+    from suite.files import json_sha256, make_directory
 
     if len(runs) == 1:
         return ""
-    key = sha256(canonical_json([run.key for run in runs]).encode())[:16]
+    key = json_sha256([run.key for run in runs])[:16]
     known = make_directory(out / runs[0].name) / f".table-{key}.json"
     return tracker.start(runs[0].name, f"{runs[0].name} (table)", {"suite.run_key": key}, known)
 

@@ -5,7 +5,6 @@ a SHA-256 of both texts, so that no altered bit goes unseen. Nothing stored is e
 """
 
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import json
@@ -23,7 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from suite.errors import RunError
-from suite.files import canonical_json, disk_errors, make_directory, sha256, sync_directory
+from suite.files import disk_errors, json_sha256, sync_directory
+from suite.locks import locked
 from suite.types import Params
 
 About = dict[str, Any]
@@ -50,12 +50,7 @@ def digests(tensors: Params) -> dict[str, str]:
 
 def digest(tensors: Params) -> str:
     """One SHA-256 for named tensors: that of the JSON text of their names and `digests`, in order of the names."""
-    return text_digest(digests(tensors))
-
-
-def text_digest(plain: Any) -> str:
-    """SHA-256 of plain data, written as JSON."""
-    return sha256(canonical_json(plain).encode())
+    return json_sha256(digests(tensors))
 
 
 def _sha256(tensor: Tensor) -> str:
@@ -86,22 +81,10 @@ def stored(file: Path, build: Callable[[], tuple[Params, About]]) -> Stored:
     damaged and for a directory that can't be written; leaves no half-written file under the name.
     """
     if not os.path.exists(file):  # unlike Path.exists, False where there is no permission to look
-        with _locked(file):
+        with locked(file.with_name(file.name + ".lock")):
             if not os.path.exists(file):  # another process may have built it while this one waited
                 _write(file, *build())
     return _read(file)
-
-
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold the lock file that stands beside `file`; the kernel lets go of it when a process dies."""
-    make_directory(file.parent)
-    with disk_errors(file.parent):
-        lock = open(file.with_name(file.name + ".lock"), "w")  # noqa: SIM115 (closed, and so let go of, below)
-    with lock:
-        with disk_errors(file.parent):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _write(file: Path, tensors: Params, about: About) -> None:
@@ -112,7 +95,7 @@ def _write(file: Path, tensors: Params, about: About) -> None:
         try:
             part.touch()
             mode = part.stat().st_mode  # what this user's files are like; safetensors would keep them to one user
-            save_file({k: v.contiguous() for k, v in tensors.items()}, part, texts | {"seal": text_digest(texts)})
+            save_file({k: v.contiguous() for k, v in tensors.items()}, part, texts | {"seal": json_sha256(texts)})
             part.chmod(mode)
             _sync(part)
             part.replace(file)
@@ -133,12 +116,12 @@ def _read(file: Path) -> Stored:
     except SafetensorError as error:
         raise _damaged(file, str(error)) from error
     seal = texts.pop("seal", "")
-    if set(texts) != {"about", "sha256"} or seal != text_digest({k: texts[k] for k in ("about", "sha256")}):
+    if set(texts) != {"about", "sha256"} or seal != json_sha256({k: texts[k] for k in ("about", "sha256")}):
         raise _damaged(file, "its description is not the one that was written")
     found = digests(tensors)
     if json.loads(texts["sha256"]) != found:
         raise _damaged(file, "its tensors are not the ones that were written")
-    return Stored(tensors, json.loads(texts["about"]), text_digest(found))
+    return Stored(tensors, json.loads(texts["about"]), json_sha256(found))
 
 
 def _sync(file: Path) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from suite.datasets import cache
 from suite.errors import RunError, UsageError
+from suite.files import json_sha256
 from suite.registry import suggestion
 from suite.types import Params, Transform
 
@@ -179,7 +180,7 @@ def fit_stored(name: str, pixels_train: Images, regularization: float, cache_dir
         fitted = fit(name, pixels_train, regularization)
         return fitted.tensors(), about | {"description": fitted.describe()}
 
-    kept = cache.stored(cache_dir / f"{name}-{cache.text_digest(about)[:16]}.safetensors", build)
+    kept = cache.stored(cache_dir / f"{name}-{json_sha256(about)[:16]}.safetensors", build)
     return restore(kept.about["description"], kept.tensors)
 
 

@@ -13,7 +13,7 @@ from suite.datasets.augment import AUGMENTATIONS
 from suite.datasets.digits import Digits
 from suite.distill import NotFinite, Progress, begin, distill
 from suite.evaluate import Accuracies, Protocol, Splits, evaluate, recalled
-from suite.files import canonical_json, make_directory, sha256, write_whole
+from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.memory import Memory
@@ -237,7 +237,7 @@ class Distillation:
             "seed": session.key.seed,
             "suite": __version__,
         }
-        file = make_directory(session.cache_dir / "controls") / f"{sha256(canonical_json(about).encode())[:24]}.json"
+        file = make_directory(session.cache_dir / "controls") / f"{json_sha256(about)[:24]}.json"
         if file.is_file():
             kept = json.loads(file.read_text())
             values: Accuracies = {split: tuple(kept["accuracy"][split]) for split in splits}
