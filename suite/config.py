@@ -13,6 +13,7 @@ import difflib
 import itertools
 import logging
 import re
+import tokenize
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -114,14 +115,13 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
         own = [binding for axis, label in cell.items() for binding in axes[axis][label]]
         labels = dict(cell_before) | cell
         named = [f"run.name = {name!r}", f"run.cell = {labels!r}", "run.axes = None"]
-        with _fresh_config():
-            _parse(files, [*bindings, *own, *named])
-            root = _build()
-            consumed = _consumed()
-            used |= consumed
-            _drop(_parsed_bindings() - consumed)
-            for one in root.seeds:
-                gin.parse_config(f"run.seeds = [{one}]")
+        for one in _seeds(files, [*bindings, *own, *named]):
+            with _fresh_config():
+                _parse(files, [*bindings, *own, *named, f"run.seeds = [{one}]"])
+                root = _build()
+                consumed = _consumed()
+                used |= consumed
+                _drop(_parsed_bindings() - consumed)
                 text = gin.config_str(max_line_length=120)
                 operative = gin.operative_config_str(max_line_length=120)
                 runs.append(Run(name, labels, one, root.scale, root.experiment, text, operative))
@@ -130,6 +130,12 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
     if twice:
         raise UsageError(f"these cells or seeds describe the same run: {', '.join(twice)}; make them differ")
     return runs
+
+
+def _seeds(files: list[str], bindings: list[str]) -> list[int]:
+    with _fresh_config():
+        _parse(files, bindings)
+        return _build().seeds
 
 
 # ---------------------------------------------------------------- tables
@@ -173,6 +179,10 @@ def _refuse_fixed_axes(bindings: list[str], axes: dict[str, dict[str, list[str]]
 # ---------------------------------------------------------------- gin
 
 
+PARSE_ERRORS = (SyntaxError, tokenize.TokenError, ValueError, KeyError, TypeError)
+"""What gin raises for a text that it can't take."""
+
+
 @contextmanager
 def _fresh_config() -> Iterator[None]:
     """Bindings of nobody else before, and none left behind, whatever happens."""
@@ -199,14 +209,14 @@ def _parse(files: list[str], bindings: list[str]) -> None:
         try:
             with _quiet():
                 gin.parse_config_file(file)
-        except (SyntaxError, ValueError, KeyError, OSError, ImportError, TypeError) as error:
+        except (*PARSE_ERRORS, OSError, ImportError) as error:
             raise UsageError(_explained(f"--gin {file}", error)) from error
     for binding in bindings:
         if "=" not in binding:
             raise UsageError(f"--set {binding}: write NAME = VALUE, as in --set 'ITERATIONS = 100'")
         try:
             gin.parse_config(binding)
-        except (SyntaxError, ValueError, KeyError, TypeError) as error:
+        except PARSE_ERRORS as error:
             raise UsageError(_explained(f"--set {binding!r}", error)) from error
 
 
@@ -240,8 +250,15 @@ def _bound(name: str) -> Any:
 def _explained(where: str, error: Exception) -> str:
     """One sentence for what gin raised, with the nearest names."""
     text = str(error)
-    line = re.search(r"line (\d+)", text)
-    place = f"{where}{f', line {line.group(1)}' if line and where.startswith('--gin') else ''}"
+    line = getattr(error, "lineno", None)
+    file = getattr(error, "filename", None)
+    place = (f"--gin {file}" if file else where) + (f", line {line}" if line and where.startswith("--gin") else "")
+    if isinstance(error, tokenize.TokenError):
+        return f"{place}: a bracket, a parenthesis or a quote is opened and not closed"
+    token = re.search(r"Failed to parse token '([^']*)'", text)
+    if token and re.fullmatch(r"[A-Za-z_][\w.-]*", token.group(1)):
+        said = "a text needs quotes, as in NAME = 'text', a component is @KIND.NAME(), a macro %NAME"
+        return f"{place}: '{token.group(1)}' is not a value; {said}"
     unknown = re.search(r"No configurable matching reference '@?([^']+?)(?:\(\))?'", text) or re.search(
         r"No configurable matching '?([\w./]+)'?", text
     )
@@ -254,18 +271,14 @@ def _explained(where: str, error: Exception) -> str:
     if parameter:
         selector, name = parameter.groups()
         return f"{place}: {selector} has no field '{name}'; {suggestion(name, _fields(selector))}"
-    macro = re.search(r"(?:No macro named|macro)[^']*'?(\w+)'?", text) if "acro" in text else None
+    macro = re.search(r"macro\(\) missing.*in scope '([^']+)'", text, re.DOTALL)
     if macro:
         return f"{place}: the macro {macro.group(1)} has no value; add a line {macro.group(1)} = …"
     missing = re.search(r"missing \d+ required positional arguments?: (.*)", text)
     if missing:
         return f"{place}: nothing gives a value for {missing.group(1).splitlines()[0]}; bind it"
     if isinstance(error, SyntaxError):
-        name, _, value = where.partition("=")
-        said = f"{place}: {(error.msg or 'it can not be read').splitlines()[0]}"
-        if where.startswith("--set") and re.fullmatch(r"\s*[A-Za-z_][\w-]*\s*['\"]?", value):
-            said += "; a text needs quotes, as in --set \"NAME = 'text'\", and a component is @KIND.NAME()"
-        return said
+        return f"{place}: {(error.msg or 'it can not be read').splitlines()[0]}"
     return f"{place}: {_first_line(error)}"
 
 

@@ -32,12 +32,10 @@ def recalled_images(memory: Memory, file: Path) -> None:
 def bases(memory: Memory, file: Path) -> None:
     """Every basis in display space, each stretched to the whole range, since only their combinations are images."""
     held = memory.tensors["bases"]
-    if memory.transform is not None and held.shape[1:] == (
-        memory.shape.channels,
-        memory.shape.height,
-        memory.shape.width,
-    ):
-        held = memory.transform.display(held) if memory.about["preprocessing"]["name"] == "zca_image" else held
+    whitened = memory.about["preprocessing"]["name"].startswith("zca")
+    shape = (memory.shape.channels, memory.shape.height, memory.shape.width)
+    if memory.transform is not None and whitened and tuple(held.shape[1:]) == shape:
+        held = memory.transform.display(held)
     low, high = held.amin((1, 2, 3), keepdim=True), held.amax((1, 2, 3), keepdim=True)
     _grid((held - low) / (high - low).clamp_min(1e-12), columns=math.ceil(math.sqrt(len(held))), file=file)
 

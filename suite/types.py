@@ -336,6 +336,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, (list, tuple)) and all(_fits(v, typing.get_args(hint)[0]) for v in value)
     if origin is not None:
         return isinstance(value, origin)
+    if isinstance(value, type):
+        return False  # a reference without its parentheses gives the class
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:

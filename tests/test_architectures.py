@@ -173,6 +173,25 @@ def test_blocks_come_in_the_order_asked_for() -> None:
     assert kinds(ConvNet(width=4, norm="batch", pooling="max")) == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d]
 
 
+def test_alexnet_pools_after_its_first_second_and_fifth_convolution() -> None:
+    body = built(AlexNet()).body
+    assert [type(layer) for layer in body[:4]] == [nn.Conv2d, nn.GroupNorm, nn.ReLU, nn.AvgPool2d]
+    marks = {nn.Conv2d: "c", nn.AvgPool2d: "p"}
+    assert "".join(marks.get(type(layer), "") for layer in body) == "cpcpcccp"
+
+
+def test_the_stages_of_resnet12_halve_the_image_as_long_as_there_is_something_to_halve() -> None:
+    def sides(side: int) -> list[int]:
+        network, x = built(ResNet12(width=4), ImageShape(3, side, side)), images(ImageShape(3, side, side))
+        found = []
+        for layer in network.body:
+            x = layer(x)
+            found.append(x.shape[-1])
+        return found[2:]
+
+    assert sides(32) == [32, 32, 16, 8, 4] and sides(8) == [8, 8, 4, 2, 2] and sides(28) == [28, 28, 14, 7, 3]
+
+
 def test_the_norm_is_torchs_instance_norm() -> None:
     layer = built(ConvNet(width=6), SMALL).body[1]
     x = images(ImageShape(6, 8, 8))
@@ -206,8 +225,8 @@ def test_scores_depend_on_the_image(recipe: Any, shape: ImageShape) -> None:
         return
     x = images(shape, 4).requires_grad_()
     scores = network(x)
-    assert float((scores[1:] - scores[0]).abs().max()) > 1e-3
-    assert float(torch.autograd.grad(scores[:, 0].sum(), x)[0].norm()) > 1e-3
+    assert (scores[1:] - scores[0]).detach().abs().max() > 1e-3
+    assert torch.autograd.grad(scores[:, 0].sum(), x)[0].norm() > 1e-3
 
 
 # ---------------------------------------------------------------- derivatives

@@ -172,7 +172,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "missing value": (["ITERATIONS = "], ["ITERATIONS = "]),
     "open bracket": (["SEEDS = [1, 2"], ["SEEDS = [1, 2"]),
     "open parenthesis": (["DATASET = @datasets.digits("], ["DATASET = @datasets.digits("]),
-    "setting of an absent component": (["inner_optimizers.adam.lr = 0.1"], ["inner_optimizers.adam.lr", "nothing uses"]),
+    "setting of an absent component": (
+        ["inner_optimizers.adam.lr = 0.1"],
+        ["inner_optimizers.adam.lr", "nothing uses"],
+    ),
     "setting of an absent data set": (["datasets.cifar10.augmentation = 'none'"], ["datasets.cifar10.augmentation"]),
     "setting of an absent scope": (["inner/inner_optimizers.sgd_momentum.lr = 1.0"], ["inner/inner_optimizers"]),
     "budget that fits nothing": (["IMAGES_PER_CLASS = 0.01"], ["raise the budget"]),
@@ -293,7 +296,7 @@ WRITTEN = {
     "table": ([QUICKSTART], AXES),
     "ablation": (["gin/ablation_momentum.gin"], []),
     "displaced": ([QUICKSTART], ["PARAMETERIZATION = @parameterizations.standard()"]),
-    "odd values": ([QUICKSTART], ["OUTER_LR = 0.30000000000000004", "IMAGES_PER_CLASS = 1e1", "run.name = \"it's\""]),
+    "odd values": ([QUICKSTART], ["OUTER_LR = 0.30000000000000004", "IMAGES_PER_CLASS = 1e1", 'run.name = "it\'s"']),
     "adam": ([QUICKSTART], ["INNER_OPTIMIZER = @inner_optimizers.adam()", "inner_optimizers.adam.lr = 1e-05"]),
 }
 

@@ -120,6 +120,7 @@ class Distillation:
         memory = self._save_memory(session, task, data, last.memory)
         evaluated = time.monotonic()
         found = self._evaluate(session, task, data, real.split, last.memory)
+        session.pause()
         self._draw(session, memory)
         return Outcome(
             figures=tuple(found),

@@ -1,0 +1,334 @@
+"""Whatever is wrong with what a command is given: one sentence, the right exit status, and never a traceback."""
+
+import errno
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import QUICK, Done, command, main, only_run, sets
+
+from suite import session
+from suite.memory import Memory
+
+UNTRACKED = ["--tracking-uri", "none"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a case works: an output directory, a data directory of its own and the shared one, pytest's patches."""
+
+    out: Path
+    own_data: Path
+    data: Path
+    patch: pytest.MonkeyPatch
+
+    def quick(self, *more: str | Path) -> Done:
+        return command(*QUICK, *UNTRACKED, "--data-dir", self.data, "--out", self.out, *more)
+
+    def own(self, *more: str | Path) -> Done:
+        return command(*QUICK, *UNTRACKED, "--data-dir", self.own_data, "--out", self.out, *more)
+
+
+@pytest.fixture
+def place(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise urllib.error.URLError("there is no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    return Place(tmp_path / "out", tmp_path / "data", data_dir, monkeypatch)
+
+
+# ---------------------------------------------------------------- data
+
+
+def missing_data(place: Place) -> Done:
+    return place.own(*sets("DATASET = @datasets.cifar10()"))
+
+
+def missing_tiny_imagenet(place: Place) -> Done:
+    return place.own(*sets("DATASET = @datasets.tiny_imagenet()"))
+
+
+def damaged_source(place: Place) -> Done:
+    place.own_data.mkdir()
+    (place.own_data / "cifar-10-python.tar.gz").write_bytes(b"\x1f\x8b" + bytes(1000))
+    return place.own(*sets("DATASET = @datasets.cifar10()"))
+
+
+def damaged_cache(change: Callable[[bytes], bytes]) -> Callable[[Place], Done]:
+    def case(place: Place) -> Done:
+        cache = place.own_data / "cache"
+        cache.mkdir(parents=True)
+        place.quick()  # so that there is one to take
+        (source,) = (place.data / "cache").glob("digits-*.safetensors")
+        (cache / source.name).write_bytes(change(source.read_bytes()))
+        return place.own("--seed", "1")
+
+    return case
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:]
+
+
+def data_directory_is_a_file(place: Place) -> Done:
+    place.own_data.write_text("in the way")
+    return place.own()
+
+
+def damaged_control(place: Place) -> Done:
+    control = sets("FULL_DATA_EPOCHS = 1", "NETWORKS = 1")
+    assert place.quick(*control).status == 0
+    (kept,) = (place.out / "cache" / "controls").glob("*.json")
+    kept.write_text(kept.read_text()[:-20])
+    return place.quick(*control, "--fresh")
+
+
+# ---------------------------------------------------------------- disk
+
+
+def out_is_a_file(place: Place) -> Done:
+    place.out.write_text("in the way")
+    return place.quick()
+
+
+def run_is_a_file(place: Place) -> Done:
+    assert place.quick().status == 0
+    directory = only_run(place.out)
+    directory.rename(place.out / "elsewhere")
+    directory.write_text("in the way")
+    return place.quick()
+
+
+def out_is_on_no_file_system(place: Place) -> Done:
+    return command(*QUICK, *UNTRACKED, "--data-dir", place.data, "--out", "/proc/no/such/place")
+
+
+def full_disk(nth: int) -> Callable[[Place], Done]:
+    """From the n-th file on there is no room."""
+
+    def case(place: Place) -> Done:
+        place.quick("--seed", "9")  # the data set is there
+        calls = 0
+        fsync = os.fsync
+
+        def full(handle: int) -> None:
+            nonlocal calls
+            calls += 1
+            if calls >= nth:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsync(handle)
+
+        place.patch.setattr(os, "fsync", full)
+        done = place.quick()
+        place.patch.setattr(os, "fsync", fsync)
+        return done
+
+    return case
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def not_finite(*bindings: str) -> Callable[[Place], Done]:
+    return lambda place: place.quick(*sets(*bindings))
+
+
+# ---------------------------------------------------------------- earlier runs
+
+
+def damaged_record(text: str) -> Callable[[Place], Done]:
+    def case(place: Place) -> Done:
+        assert place.quick(*sets("NETWORKS = 1")).status == 0
+        (only_run(place.out) / "result.json").write_text(text)
+        return place.quick(*sets("NETWORKS = 1"))
+
+    return case
+
+
+def damaged_checkpoints(place: Place) -> Done:
+    assert place.quick().status == 0
+    directory = only_run(place.out)
+    (directory / "result.json").unlink()
+    for manifest in directory.glob("checkpoints/*/manifest.json"):
+        manifest.write_bytes(b"")
+    return place.quick()
+
+
+def interrupted(place: Place) -> Done:
+    progress = session.RunSession.progress
+
+    def went(self: session.RunSession, iteration: int, total: int, words: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        progress(self, iteration, total, words)
+
+    place.patch.setattr(session.RunSession, "progress", went)
+    return place.quick(*sets("ITERATIONS = 1"))
+
+
+def interrupted_before_the_first_run(place: Place) -> Done:
+    import suite.registry
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    place.patch.setattr(suite.registry, "load_components", interrupt)
+    return place.quick()
+
+
+# ---------------------------------------------------------------- the table
+
+TIMM = ["--gin", "gin/quickstart.gin", "--gin", "gin/scale/smoke.gin", *sets("ARCHITECTURE = @architectures.timm()")]
+BATCH_NORM = ["timm keeps running statistics", "'instance'"]
+FILES = (1, 3, 5, 7, 12, 15)
+CASES: dict[str, tuple[Callable[[Place], Done], int, list[str]]] = {
+    # what: (the command, its exit status, words of its one line)
+    "no configuration": (lambda p: command(), 2, ["--gin gin/quickstart.gin"]),
+    "missing gin file": (lambda p: command("--gin", "gin/quick.gin"), 2, ["no file gin/quick.gin", "quickstart.gin"]),
+    "unknown data set": (lambda p: p.quick(*sets("DATASET = @datasets.digit()")), 2, ["did you mean 'digits'"]),
+    "unknown macro": (lambda p: p.quick(*sets("EPOCH = 3")), 2, ["did you mean EPOCHS"]),
+    "wrong type": (lambda p: p.quick(*sets("EPOCHS = 'x'")), 2, ["Protocol.epochs", "whole number"]),
+    "out of range": (lambda p: p.quick(*sets("NETWORKS = 0")), 2, ["Protocol.networks", "above 0"]),
+    "unknown kind to list": (lambda p: command("--list", "dataset"), 2, ["did you mean 'datasets'"]),
+    "missing plugin": (lambda p: p.quick("--plugin", "none.py"), 2, ["no file none.py"]),
+    "cell of no table": (lambda p: p.quick("--only", "a=b"), 2, ["no cell is 'a=b'", "no cells"]),
+    "impossible budget": (lambda p: p.quick(*sets("addressing.bases = 64")), 2, ["64 bases", "at most 8 bases fit"]),
+    "factor that does not divide": (
+        lambda p: p.quick(
+            *sets("PARAMETERIZATION = @parameterizations.downsampled()", "parameterizations.downsampled.factor = 3")
+        ),
+        2,
+        ["1/3", "must divide"],
+    ),
+    "images too small for the network": (
+        lambda p: p.quick(*sets("ARCHITECTURE = @architectures.convnet()", "architectures.convnet.depth = 5")),
+        2,
+        [],
+    ),
+    "batch norm in a dry run": (lambda p: command(*TIMM, *sets("timm.model = 'resnet18'"), "--dry-run"), 2, BATCH_NORM),
+    "batch norm": (
+        lambda p: command(*TIMM, *sets("timm.model = 'resnet18'"), *UNTRACKED, "--data-dir", p.data, "--out", p.out),
+        2,
+        BATCH_NORM,
+    ),
+    "unknown timm model": (
+        lambda p: command(*TIMM, *sets("timm.model = 'resnet_18'"), "--dry-run"),
+        2,
+        ["resnet_18"],
+    ),
+    "no such device": (lambda p: p.quick("--device", "gpu"), 2, ["'gpu' is not a device"]),
+    "device of another maker": (lambda p: p.quick("--device", "mps"), 2, ["'mps'", "cpu, cuda"]),
+    "device that is not there": (lambda p: p.quick("--device", "cuda:99"), 2, ["no cuda:99", "use cpu"]),
+    "missing data": (missing_data, 1, ["cifar10", "cifar-10", "tools.prepare_data cifar10"]),
+    "missing data of another set": (missing_tiny_imagenet, 1, ["tiny_imagenet", "tools.prepare_data"]),
+    "damaged source": (damaged_source, 1, ["cifar-10-python.tar.gz"]),
+    "truncated cache": (damaged_cache(lambda content: content[:-7]), 1, ["digits-", "is damaged", "delete it"]),
+    "emptied cache": (damaged_cache(lambda content: b""), 1, ["digits-", "is damaged", "delete it"]),
+    "altered cache": (damaged_cache(flipped), 1, ["digits-", "is damaged", "delete it"]),
+    "data directory is a file": (data_directory_is_a_file, 1, ["can't write", "data"]),
+    "damaged control": (damaged_control, 1, ["controls", ".json"]),
+    "out is a file": (out_is_a_file, 1, ["can't write", "out", "choose another place"]),
+    "out is nowhere": (out_is_on_no_file_system, 1, ["can't write", "/proc/no"]),
+    "a file in the way of the run": (run_is_a_file, 1, ["can't write", "seed0-"]),
+    **{
+        f"full disk from file {n}": (full_disk(n), 1, ["No space left", "free some room"]) for n in (1, 3, 5, 7, 12, 15)
+    },
+    "NaN from the outer rate": (not_finite("OUTER_LR = 1e30"), 1, ["outer step", "NaN or infinite", "is kept in"]),
+    "NaN in the first step": (
+        not_finite("inner_optimizers.sgd_momentum.lr = 1e30", "OUTER_LR = 1.0"),
+        1,
+        ["outer step 1", "loss", "memory of step 0 is kept"],
+    ),
+    "record that is no JSON": (damaged_record("{"), 1, ["result.json", "--fresh"]),
+    "record of something else": (damaged_record('{"a": 1}'), 1, ["result.json", "'schema' is missing", "--fresh"]),
+    "emptied record": (damaged_record(""), 1, ["result.json", "--fresh"]),
+    "all checkpoints damaged": (damaged_checkpoints, 1, ["step-00000002", "--fresh"]),
+    "interrupted": (interrupted, 75, ["SIGINT", "goes on"]),
+    "interrupted at once": (interrupted_before_the_first_run, 75, ["nothing was lost"]),
+}
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_it_is_one_sentence_and_the_right_status(what: str, place: Place) -> None:
+    case, status, words = CASES[what]
+    done = case(place)
+    complaint = done.complaint
+    assert done.status == status, complaint
+    assert all(word in complaint for word in words), complaint
+    assert len(complaint) > 30 and not done.out
+    if place.out.is_dir():
+        assert not list(place.out.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("arguments", [["--sed", "3"], ["--seed", "one"], ["--gin"], ["--drys"]])
+def test_options_that_are_none_are_refused_in_the_usual_way(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As every command built on argparse: what can be asked, then what is wrong."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("usage: python -m suite.run") and arguments[0] in told.splitlines()[-1]
+
+
+def test_after_nan_the_last_good_memory_is_there_and_the_metrics_name_no_nan(place: Place) -> None:
+    """The rate overshoots so far that some step after the first gives no number."""
+    done = place.quick(*sets("OUTER_LR = 1e30", "ITERATIONS = 9"))
+    assert done.status == 1
+    step = int(done.complaint.split("outer step ")[1].split(":")[0])
+    assert 1 <= step <= 9 and f"the memory of step {step - 1} is kept" in done.complaint
+    memory = Memory.load(only_run(place.out) / "memory.safetensors")
+    assert all(torch.isfinite(v).all() for v in memory.tensors.values())
+    again = place.quick(*sets("OUTER_LR = 1e30", "ITERATIONS = 9"))  # it goes on, to the same end
+    assert again.status == 1 and f"outer step {step}:" in again.complaint
+
+
+def test_after_a_full_disk_the_same_command_goes_on(place: Place) -> None:
+    done = full_disk(8)(place)
+    assert done.status == 1 and "No space left" in done.complaint
+    assert place.quick().status == 0
+    clean = command(*QUICK, *UNTRACKED, "--data-dir", place.data, "--out", place.out / "clean")
+    assert clean.status == 0
+    directories = [p for p in place.out.glob("**/seed0-*") if p.is_dir()]
+    memories = {(p / "memory.safetensors").read_bytes() for p in directories}
+    assert len(directories) == 2 and len(memories) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("uri", "status", "words"),
+    [
+        ("http://127.0.0.1:9", 1, ["http://127.0.0.1:9", "--tracking-uri none"]),
+        ("nonsense://somewhere", 1, ["nonsense://somewhere", "--tracking-uri none"]),
+        ("sqlite:////proc/no/such/place/mlflow.db", 1, ["/proc/no", "--tracking-uri none"]),
+    ],
+)
+def test_a_tracking_server_that_is_not_there_is_told_at_once(
+    uri: str, status: int, words: list[str], place: Place
+) -> None:
+    began = time.monotonic()
+    done = command(*QUICK, "--data-dir", place.data, "--out", place.out, "--tracking-uri", uri)
+    assert time.monotonic() - began < 30
+    assert done.status == status and all(word in done.complaint for word in words)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no safetensors", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_a_memory_file_that_is_none(content: bytes | None, tmp_path: Path) -> None:
+    """In Python, since memories are read there."""
+    from suite.errors import RunError
+
+    file = tmp_path / "memory.safetensors"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(RunError) as error:
+        Memory.load(file)
+    assert str(file) in str(error.value) and "\n" not in str(error.value)

@@ -1,0 +1,245 @@
+"""Checkpoints: whole or not there, and of two at least one survives whatever happens to the other."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from suite import checkpoint
+from suite.checkpoint import Checkpoint, read_newest, write
+from suite.errors import RunError
+from suite.keys import Key
+
+FILES = ("tensors.safetensors", "state.json", "manifest.json")
+
+
+def made(iteration: int) -> Checkpoint:
+    tensors = {
+        "memory/images": torch.randn(3, 5, generator=Key(iteration)("images").generator()),
+        "state/momentum/images": torch.full((3, 5), float(iteration)),
+        "count": torch.tensor(iteration),
+    }
+    return Checkpoint(iteration, tensors, {"seconds": 1.5, "metrics": [["loss", 0.1, 17, iteration]], "who": "Zoë"})
+
+
+def same(one: Checkpoint | None, two: Checkpoint) -> bool:
+    assert one is not None
+    tensors = one.tensors.keys() == two.tensors.keys() and all(
+        torch.equal(one.tensors[k], two.tensors[k]) and one.tensors[k].dtype == two.tensors[k].dtype
+        for k in two.tensors
+    )
+    return tensors and one.iteration == two.iteration and one.state == two.state
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A directory with the checkpoints of steps 10 and 12."""
+    for iteration in (10, 12):
+        write(tmp_path, made(iteration))
+    return tmp_path
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(p.name for p in directory.iterdir())
+
+
+# ---------------------------------------------------------------- there and back
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    assert read_newest(tmp_path / "none") == (None, [])
+    write(tmp_path / "new" / "place", made(7))
+    found, complaints = read_newest(tmp_path / "new" / "place")
+    assert same(found, made(7)) and complaints == []
+
+
+def test_tensors_come_back_in_their_order(tmp_path: Path) -> None:
+    """Sums over all tensors of a memory depend on it in their last bits."""
+    names = [f"memory/{word}" for word in ("zeta", "alpha", "matrices", "bases", "omega")]
+    write(tmp_path, Checkpoint(1, {name: torch.zeros(2) for name in names}, {}))
+    for _ in range(10):
+        found, _ = read_newest(tmp_path)
+        assert found is not None and list(found.tensors) == names
+
+
+def test_the_newest_two_are_kept_by_number_not_by_name(tmp_path: Path) -> None:
+    for iteration in (2, 9, 10, 100, 99_999_999):
+        write(tmp_path, made(iteration))
+        assert same(read_newest(tmp_path)[0], made(iteration))
+    assert names(tmp_path) == ["step-00000100", "step-99999999"]
+
+
+def test_the_same_step_may_be_written_again(two: Path) -> None:
+    again = Checkpoint(12, {"a": torch.ones(1)}, {"other": True})
+    write(two, again)
+    assert same(read_newest(two)[0], again) and names(two) == ["step-00000010", "step-00000012"]
+
+
+def test_tensors_that_share_their_storage_or_need_gradients_are_kept_apart(tmp_path: Path) -> None:
+    base = torch.arange(6.0, requires_grad=True)
+    write(tmp_path, Checkpoint(1, {"a": base[:4], "b": base[2:], "c": base.view(2, 3).T}, {}))
+    found, _ = read_newest(tmp_path)
+    assert found is not None and torch.equal(found.tensors["b"], torch.arange(2.0, 6.0))
+    found.tensors["a"][2] = 100
+    assert found.tensors["b"][0] == 2
+
+
+# ---------------------------------------------------------------- damage
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:-1]),
+    "halved": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "emptied": lambda file: file.write_bytes(b""),
+    "zeroed tail": lambda file: file.write_bytes(file.read_bytes()[:-8] + bytes(8)),
+    "first bit flipped": lambda file: flip(file, 0, 0),
+    "last bit flipped": lambda file: flip(file, -1, 0),
+    "middle bit flipped": lambda file: flip(file, file.stat().st_size // 2, 3),
+    "deleted": lambda file: file.unlink(),
+    "made a directory": lambda file: in_the_way(file),
+    "another's": lambda file: shutil.copy(file.parent.parent / "step-00000010" / file.name, file),
+    "not of this shape": lambda file: file.write_bytes(b"[]"),
+}
+
+
+def in_the_way(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def flip(file: Path, place: int, bit: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1 << bit
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_checkpoint_is_set_aside_by_name_and_the_one_before_is_used(
+    two: Path, name: str, damage: str
+) -> None:
+    DAMAGE[damage](two / "step-00000012" / name)
+    found, complaints = read_newest(two)
+    assert same(found, made(10))
+    assert len(complaints) == 1 and "step-00000012" in complaints[0] and "damaged-step-00000012" in complaints[0]
+    assert "\n" not in complaints[0]
+    assert names(two) == ["damaged-step-00000012", "step-00000010"]
+    assert read_newest(two)[1] == []  # told once
+    write(two, made(12))  # the run comes by again
+    assert same(read_newest(two)[0], made(12))
+
+
+def test_a_flipped_bit_anywhere_in_the_manifest_is_noticed(two: Path) -> None:
+    """The other files are hashed in it; nothing is hashed of it."""
+    shutil.rmtree(two / "step-00000010")
+    file = two / "step-00000012" / "manifest.json"
+    whole = file.read_bytes()
+    unnoticed = []
+    for place in range(len(whole)):
+        for bit in (0, 1, 3, 6):
+            flip(file, place, bit)
+            try:
+                found, _ = read_newest(two)
+                assert found is not None
+                if not same(found, made(12)):
+                    unnoticed.append(file.read_bytes()[max(0, place - 12) : place + 12])
+            except RunError:
+                (two / "damaged-step-00000012").rename(two / "step-00000012")
+            file.write_bytes(whole)
+    assert not unnoticed
+
+
+def test_when_none_is_whole_nothing_starts_from_zero_untold(two: Path) -> None:
+    for step in ("step-00000010", "step-00000012"):
+        (two / step / "manifest.json").write_bytes(b"")
+    with pytest.raises(RunError) as error:
+        read_newest(two)
+    assert "step-00000010" in str(error.value) and "step-00000012" in str(error.value)
+    assert "--fresh" in str(error.value) and "\n" not in str(error.value)
+    assert names(two) == ["damaged-step-00000010", "damaged-step-00000012"]
+
+
+def test_after_all_were_set_aside_the_next_try_does_not_start_from_zero_either(two: Path) -> None:
+    for step in ("step-00000010", "step-00000012"):
+        (two / step / "state.json").write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(RunError):
+            read_newest(two)
+
+
+def test_an_unknown_schema_is_not_read(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SCHEMA", 2)
+    with pytest.raises(RunError, match="schema 1"):
+        read_newest(two)
+
+
+def test_what_a_crash_left_is_ignored_and_swept(two: Path) -> None:
+    for left in (".step-00000014.tmp", ".step-00000012.tmp"):
+        (two / left).mkdir()
+        (two / left / "tensors.safetensors").write_bytes(b"half")
+    assert same(read_newest(two)[0], made(12))
+    write(two, made(14))
+    assert same(read_newest(two)[0], made(14)) and ".step-00000014.tmp" not in names(two)
+
+
+# ---------------------------------------------------------------- failing writes
+
+
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_a_full_disk_leaves_the_old_ones(two: Path, nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever file or directory the disk has no room for."""
+    calls = 0
+    fsync = os.fsync
+
+    def full(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    if nth <= 5:  # three files, their directory, and the one above
+        with pytest.raises(RunError, match="No space left on device"):
+            write(two, made(14))
+    else:
+        write(two, made(14))
+    monkeypatch.undo()
+    found, complaints = read_newest(two)
+    assert complaints == [] and same(found, made(14 if nth >= 5 else 12))
+    assert not [name for name in names(two) if name.startswith(".")]
+    assert "step-00000012" in names(two)
+
+
+def test_a_failing_rename_leaves_the_old_ones(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(RunError, match="Read-only file system"):
+        write(two, made(14))
+    monkeypatch.undo()
+    assert same(read_newest(two)[0], made(12)) and names(two) == ["step-00000010", "step-00000012"]
+
+
+def test_an_old_one_that_can_not_be_deleted_does_not_lose_the_new(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "rmdir", lambda *_args, **_kwargs: (_ for _ in ()).throw(PermissionError(13, "no")))
+    write(two, made(14))
+    monkeypatch.undo()
+    assert same(read_newest(two)[0], made(14))
+
+
+def test_a_state_that_json_can_not_hold_is_no_checkpoint(two: Path) -> None:
+    with pytest.raises(ValueError):
+        write(two, Checkpoint(14, {}, {"loss": float("nan")}))
+    assert same(read_newest(two)[0], made(12))
+
+
+def test_the_manifest_names_what_is_there(two: Path) -> None:
+    manifest = json.loads((two / "step-00000012" / "manifest.json").read_bytes())
+    assert manifest["iteration"] == 12 and set(manifest["sha256"]) == {"tensors.safetensors", "state.json"}
+    assert set(names(two / "step-00000012")) == set(FILES)

@@ -1,0 +1,234 @@
+"""The outer loop: torch's own descent on the memory, resumable at every step, and loud when numbers go bad."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from suite.architectures.mlp import MLP
+from suite.distill import NotFinite, Progress, begin, distill
+from suite.errors import RunError
+from suite.inner_optimizers.adam import Adam
+from suite.inner_optimizers.no_momentum import NoMomentum
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.keys import Key
+from suite.objectives.bptt import BPTT
+from suite.parameterizations.addressing import Addressing
+from suite.parameterizations.standard import Standard
+from suite.types import ClassRows, ImageShape, InnerOptimizer, Parameterization, Params, Split, Task
+
+SHAPE, CLASSES = ImageShape(1, 6, 6), 3
+
+
+def task(way: Parameterization | None = None) -> Task:
+    recalls = Addressing(bases=2, coefficient_penalty=0.1) if way is None else way
+    return Task(SHAPE, CLASSES, MLP(width=5, depth=1), recalls, "flip_rotate", torch.device("cpu"))
+
+
+def real() -> ClassRows:
+    pixels = torch.randn(12, 1, 6, 6, generator=Key(0)("pixels").generator())
+    return ClassRows.of(Split(pixels, torch.arange(12) % CLASSES), CLASSES)
+
+
+OBJECTIVE = BPTT(inner_steps=3, classes_per_step=2, images_per_class_per_step=4, real_per_class=2)
+
+
+@dataclass(frozen=True, eq=False)
+class Scripted:
+    """An objective whose gradients are known beforehand: one for every step, told apart by the step's key."""
+
+    gradients_of: list[Params]
+    losses: list[float] = field(default_factory=list)
+
+    def gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
+        step = next(i for i in range(len(self.gradients_of)) if key == Key(0)(i))
+        loss = self.losses[step] if self.losses else 1.0
+        return self.gradients_of[step], {"loss": torch.tensor(loss)}
+
+    def plan(self, task: Task, per_class: int) -> dict[str, Any]:
+        return {}
+
+
+def one(value: float, other: float = 0.0) -> Params:
+    """A gradient of a memory with two tensors."""
+    return {"left": torch.full((2,), value), "right": torch.full((1, 2), other)}
+
+
+def run(objective: Any, optimizer: InnerOptimizer, steps: int, clip: float | None = None) -> list[Progress]:
+    start = Progress(0, one(0.0), optimizer.init(one(0.0)), {})
+    return list(distill(task(Free()), objective, optimizer, real(), start, Key(0), steps, clip))
+
+
+@dataclass(frozen=True)
+class Free(Standard):
+    """A memory of any tensors, without a penalty."""
+
+    def penalty(self, memory: Params) -> Tensor:
+        return next(iter(memory.values())).new_zeros(())
+
+
+def same(a: Progress, b: Progress) -> bool:
+    def tensors(p: Progress) -> dict[str, Tensor]:
+        state = {f"{slot} {k}": v for slot, part in p.state.items() for k, v in part.items()}
+        return {f"memory {k}": v for k, v in p.memory.items()} | state | p.metrics
+
+    one, other = tensors(a), tensors(b)
+    return a.iteration == b.iteration and list(one) == list(other) and all(torch.equal(one[k], other[k]) for k in one)
+
+
+# ---------------------------------------------------------------- start and resume
+
+
+@pytest.mark.parametrize("optimizer", [SGDMomentum(lr=0.1, momentum=0.5), Adam(lr=0.01)])
+def test_a_start_depends_on_its_key_alone(optimizer: InnerOptimizer) -> None:
+    torch.manual_seed(1)
+    first = begin(task(), optimizer, 1.0, Key(0))
+    torch.manual_seed(2)
+    assert same(first, begin(task(), optimizer, 1.0, Key(0))) and first.iteration == 0 and first.metrics == {}
+    other = begin(task(), optimizer, 1.0, Key(1))
+    assert not any(torch.equal(first.memory[k], other.memory[k]) for k in first.memory)
+    fresh = optimizer.init(first.memory)
+    assert all(torch.equal(first.state[s][k], v) for s, part in fresh.items() for k, v in part.items())
+
+
+@pytest.mark.parametrize("optimizer", [SGDMomentum(lr=0.1, momentum=0.5), Adam(lr=0.01)])
+def test_going_on_from_any_progress_gives_the_same_bits(optimizer: InnerOptimizer) -> None:
+    what, start = task(), begin(task(), optimizer, 1.0, Key(4))
+    whole = list(distill(what, OBJECTIVE, optimizer, real(), start, Key(4), 6, 2.0))
+    assert [p.iteration for p in whole] == [1, 2, 3, 4, 5, 6]
+    for at in whole:
+        saved = Progress(at.iteration, *_through_a_file(at), {})
+        rest = list(distill(what, OBJECTIVE, optimizer, real(), saved, Key(4), 6, 2.0))
+        assert len(rest) == 6 - at.iteration
+        assert all(same(a, b) for a, b in zip(whole[at.iteration :], rest, strict=True))
+
+
+def _through_a_file(progress: Progress) -> tuple[Params, dict[str, Params]]:
+    """What a checkpoint keeps: copies of the tensors, and nothing else."""
+    state = {slot: {k: v.clone() for k, v in part.items()} for slot, part in progress.state.items()}
+    return {k: v.clone() for k, v in progress.memory.items()}, state
+
+
+def test_another_key_is_another_run_and_every_step_draws_anew() -> None:
+    optimizer = NoMomentum(lr=1e-6)
+    start = begin(task(), optimizer, 1.0, Key(0))
+    one, other = (
+        [p.metrics["loss"].item() for p in distill(task(), OBJECTIVE, optimizer, real(), start, Key(seed), 4, None)]
+        for seed in (0, 1)
+    )
+    assert len({*one, *other}) == 8
+
+
+def test_a_memory_that_was_handed_out_is_not_changed_afterwards() -> None:
+    optimizer = SGDMomentum(lr=0.1, momentum=0.5)
+    handed = []
+    for progress in distill(
+        task(), OBJECTIVE, optimizer, real(), begin(task(), optimizer, 1.0, Key(0)), Key(0), 4, 2.0
+    ):
+        assert not any(v.requires_grad for v in progress.memory.values())
+        handed.append((progress, _through_a_file(progress)[0]))
+    assert all(torch.equal(p.memory[k], copy[k]) for p, copy in handed for k in copy)
+    assert not any(torch.equal(handed[0][0].memory[k], handed[1][0].memory[k]) for k in handed[0][1])
+
+
+def test_nothing_is_left_to_do_at_the_end() -> None:
+    optimizer = NoMomentum()
+    last = Progress(5, one(1.0), {}, {})
+    for iterations in (0, 4, 5):
+        assert list(distill(task(Free()), Scripted([]), optimizer, real(), last, Key(0), iterations, None)) == []
+
+
+# ---------------------------------------------------------------- the step
+
+
+@pytest.mark.parametrize("clip", [None, 0.02, 100.0])
+def test_the_memory_moves_as_torch_moves_it(clip: float | None) -> None:
+    """torch.optim.SGD, clip_grad_norm_ and backward of the penalty, on the same hypergradients."""
+    what, optimizer, key = task(), SGDMomentum(lr=0.1, momentum=0.5), Key(2)
+    start = begin(what, optimizer, 1.0, key)
+    leaves = {k: v.clone().requires_grad_() for k, v in start.memory.items()}
+    reference = torch.optim.SGD(leaves.values(), lr=0.1, momentum=0.5)
+    norms = []
+    for progress in distill(what, OBJECTIVE, optimizer, real(), start, key, 4, clip):
+        gradients, _ = OBJECTIVE.gradients(
+            what, {k: v.detach() for k, v in leaves.items()}, real(), key(progress.iteration - 1)
+        )
+        reference.zero_grad()
+        (0.1 * leaves["matrices"].square().mean()).backward()
+        leaves["bases"].grad = torch.zeros_like(leaves["bases"])
+        for k, v in leaves.items():
+            assert v.grad is not None
+            v.grad += gradients[k]
+        norm = torch.nn.utils.clip_grad_norm_(leaves.values(), float("inf") if clip is None else clip)
+        torch.testing.assert_close(progress.metrics["hypergradient_norm"], norm, rtol=1e-5, atol=0)
+        reference.step()
+        for k, v in leaves.items():
+            torch.testing.assert_close(progress.memory[k], v.detach(), rtol=1e-4, atol=1e-6)
+        norms.append(float(norm))
+    assert clip != 0.02 or min(norms) > 0.02
+
+
+def test_clipping_takes_all_tensors_together_and_only_if_they_are_too_long() -> None:
+    gradients = [one(3.0, 4.0), one(0.3, 0.4)]  # of norms 5 and 0.5 times the root of two
+    root = 2**0.5
+    first, second = run(Scripted(gradients), NoMomentum(lr=1.0), 2, clip=root)
+    for name, expected in (("left", -3.0 / 5), ("right", -4.0 / 5)):
+        torch.testing.assert_close(first.memory[name], torch.full_like(first.memory[name], expected))
+    assert float(first.metrics["hypergradient_norm"]) == pytest.approx(5 * root, rel=1e-6)  # before clipping
+    assert float(second.metrics["hypergradient_norm"]) == pytest.approx(0.5 * root, rel=1e-6)
+    torch.testing.assert_close(second.memory["left"] - first.memory["left"], torch.full((2,), -0.3))
+    free = run(Scripted(gradients), NoMomentum(lr=1.0), 1)[0]
+    assert torch.equal(free.memory["left"], torch.full((2,), -3.0))
+
+
+def test_a_gradient_of_zero_leaves_the_memory_to_momentum() -> None:
+    still, moved, carried = run(Scripted([one(0.0), one(1.0), one(0.0)]), SGDMomentum(lr=1.0, momentum=0.5), 3, 2.0)
+    assert torch.equal(still.memory["left"], torch.zeros(2)) and float(moved.memory["left"][0]) == pytest.approx(-1)
+    assert float(carried.memory["left"][0]) == pytest.approx(-1.5)
+
+
+# ---------------------------------------------------------------- bad numbers
+
+
+def _until_it_fails(
+    objective: Any, steps: int = 4, clip: float | None = None, lr: float = 1.0
+) -> tuple[list[Progress], str]:
+    start, handed = Progress(0, one(0.0), {}, {}), []
+    with pytest.raises(NotFinite) as failure:
+        for progress in distill(task(Free()), objective, NoMomentum(lr=lr), real(), start, Key(0), steps, clip):
+            handed.append(progress)
+    assert isinstance(failure.value, RunError) and "\n" not in str(failure.value)
+    return handed, str(failure.value)
+
+
+@pytest.mark.parametrize("clip", [None, 2.0])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_gradient_that_is_not_finite_stops_the_run_by_name(bad: float, clip: float | None) -> None:
+    handed, told = _until_it_fails(Scripted([one(1.0), one(1.0), one(1.0, bad), one(1.0)]), clip=clip)
+    assert [p.iteration for p in handed] == [1, 2]
+    assert all(v.isfinite().all() for p in handed for v in p.memory.values())
+    assert told.startswith("outer step 3: hypergradient_norm, ") and "memory 'right'" in told
+    assert clip is not None or "'left'" not in told  # without clipping the other tensor is sound
+    assert "became NaN or infinite; lower the outer or inner learning rate" in told
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_by_name() -> None:
+    handed, told = _until_it_fails(Scripted([one(1.0)] * 2, losses=[1.0, float("nan")]))
+    assert len(handed) == 1 and told.startswith("outer step 2: loss became NaN")
+
+
+def test_a_memory_that_overflows_stops_the_run_by_name() -> None:
+    handed, told = _until_it_fails(Scripted([one(1e9), one(1e9, 1e11)]), lr=1e28)
+    assert len(handed) == 1 and told.startswith("outer step 2: memory 'right' became NaN or infinite")
+
+
+def test_a_real_run_that_explodes_stops_by_name() -> None:
+    what, optimizer = task(Standard()), NoMomentum(lr=1e30)
+    start = begin(what, optimizer, 1.0, Key(0))
+    handed: list[Progress] = []
+    with pytest.raises(NotFinite, match=r"^outer step \d: .*became NaN or infinite"):
+        for progress in distill(what, BPTT(inner_steps=3), optimizer, real(), start, Key(0), 9, None):
+            handed.append(progress)
+    assert all(v.isfinite().all() for p in handed for v in p.memory.values())

@@ -1,0 +1,254 @@
+"""Evaluation: torch's own training loop, keyed, on as many networks as the protocol says."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from suite.architectures.convnet import ConvNet
+from suite.architectures.mlp import MLP
+from suite.errors import UsageError
+from suite.evaluate import PROTOCOLS, Protocol, accuracy, evaluate, recalled, train
+from suite.keys import Key, global_generators
+from suite.parameterizations.addressing import Addressing
+from suite.parameterizations.standard import Standard
+from suite.types import Architecture, ImageShape, Split, Task
+
+SHAPE, CLASSES = ImageShape(1, 6, 6), 3
+
+
+def task(augmentation: str = "none", network: Architecture | None = None) -> Task:
+    recipe = MLP(width=8, depth=1) if network is None else network
+    return Task(SHAPE, CLASSES, recipe, Standard(), augmentation, torch.device("cpu"))
+
+
+def small(**settings: Any) -> Protocol:
+    return Protocol(**({"name": "small", "networks": 1, "epochs": 3, "batch": 4} | settings))
+
+
+def noise(n: int = 10, seed: int = 0) -> Split:
+    return Split(torch.randn(n, 1, 6, 6, generator=Key(seed)("noise").generator()), torch.arange(n) % CLASSES)
+
+
+def separable(n: int = 60, seed: int = 0) -> Split:
+    """A bright stripe whose place is the class, in a little noise."""
+    split = noise(n, seed)
+    images = split.images * 0.3
+    for c in range(CLASSES):
+        images[split.labels == c, :, 2 * c : 2 * c + 2] += 1
+    return Split(images, split.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Noting:
+    """An architecture whose networks write down what they are shown."""
+
+    seen: list[Tensor] = field(default_factory=list)
+    modes: list[bool] = field(default_factory=list)
+    of: Architecture = field(default_factory=lambda: MLP(width=4, depth=1))
+
+    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        network = self.of.build(shape, classes)
+
+        def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            self.seen.append(given[0].detach().clone())
+            self.modes.append(module.training)
+
+        network.register_forward_pre_hook(note)
+        return network
+
+
+# ---------------------------------------------------------------- protocol
+
+
+def test_the_papers_protocol_is_the_default() -> None:
+    paper = Protocol()
+    assert (paper.networks, paper.epochs, paper.batch, paper.lr, paper.momentum) == (10, 300, 640, 0.01, 0.9)
+    assert paper.augment and paper == PROTOCOLS["paper"]
+    assert paper.label() == "paper-1" and not paper.reduced
+
+
+def test_a_label_says_what_was_changed() -> None:
+    changed = Protocol(networks=3, epochs=20)
+    assert changed.label() == "paper-1, reduced: networks 3 of 10, epochs 20 of 300" and changed.reduced
+    assert Protocol(augment=False).label() == "paper-1, reduced: augment False of True"
+    assert Protocol(version=2).label() == "paper-2, reduced: version 2 of 1"
+    assert Protocol(augment=False).reduced and Protocol(lr=0.02).reduced and Protocol(version=2).reduced
+    own = Protocol(name="mine", version=4, networks=3)
+    assert own.label() == "mine-4" and not own.reduced
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"networks": 0}, "Protocol.networks must be above 0"),
+        ({"epochs": -1}, "Protocol.epochs must be above 0"),
+        ({"batch": 0}, "Protocol.batch must be above 0"),
+        ({"lr": 0.0}, "Protocol.lr must be above 0"),
+        ({"momentum": 1.0}, "Protocol.momentum must be at least 0 and below 1"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_in_one_line(settings: dict, words: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        Protocol(**settings)
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+# ---------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("batch", [10, 64])
+def test_training_on_the_full_batch_is_plain_descent_written_by_hand(momentum: float, batch: int) -> None:
+    key, data = Key(1), noise(10)
+    trained = train(task(), data, small(epochs=7, batch=batch, lr=0.1, momentum=momentum), key)
+    with global_generators(key("network")):
+        network = task().architecture.build(SHAPE, CLASSES)
+    velocity = [torch.zeros_like(p) for p in network.parameters()]
+    for _ in range(7):
+        slopes = torch.autograd.grad(cross_entropy(network(data.images), data.labels), list(network.parameters()))
+        with torch.no_grad():
+            for p, v, g in zip(network.parameters(), velocity, slopes, strict=True):
+                v.mul_(momentum).add_(g)
+                p -= 0.1 * v
+    for found, expected in zip(trained.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "batch"), [(10, 4), (10, 10), (10, 3), (3, 640), (8, 4)])
+def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(n: int, batch: int) -> None:
+    numbered = Split(torch.arange(float(n)).view(n, 1, 1, 1).expand(n, 1, 6, 6).clone(), torch.arange(n) % CLASSES)
+    noting = Noting()
+    train(task(network=noting), numbered, small(epochs=4, batch=batch), Key(0))
+    steps = math.ceil(n / batch)
+    assert len(noting.seen) == 4 * steps and all(noting.modes)
+    assert [len(images) for images in noting.seen[:steps]] == [min(batch, n - first) for first in range(0, n, batch)]
+    orders = [torch.cat(noting.seen[e * steps : (e + 1) * steps])[:, 0, 0, 0].int().tolist() for e in range(4)]
+    assert all(sorted(order) == list(range(n)) for order in orders)
+    assert n == 3 or len({tuple(order) for order in orders}) == 4
+
+
+def test_separable_images_are_learned() -> None:
+    judged = evaluate(
+        task(), lambda _: separable(), small(networks=3, epochs=30, lr=0.05), Key(0), {"test": separable(seed=1)}
+    )
+    assert all(value > 99 for value in judged["test"])
+
+
+def test_labels_are_taken_at_their_word() -> None:
+    data = separable()
+    turned = Split(data.images, (data.labels + 1) % CLASSES)
+    judged = evaluate(task(), lambda _: turned, small(epochs=30, lr=0.05), Key(0), {"test": data})
+    assert judged["test"] == (0.0,)
+
+
+def test_only_training_images_are_augmented_and_only_if_the_protocol_says_so() -> None:
+    data, held_out = noise(8), noise(6, seed=1)
+    for augment in (False, True):
+        noting = Noting()
+        what = task("flip_rotate", noting)
+        evaluate(what, lambda _: data, small(augment=augment, epochs=6, batch=8), Key(0), {"test": held_out})
+        assert noting.modes == [True] * 6 + [False]
+        assert torch.equal(noting.seen[-1], held_out.images)
+        for shown in noting.seen[:-1]:
+            untouched = [any(torch.equal(image, known) for known in data.images) for image in shown]
+            assert all(untouched) if not augment else not all(untouched)
+        if augment:
+            first, second = (sorted(images.sum().item() for images in shown) for shown in noting.seen[:2])
+            assert first != second  # drawn anew
+
+
+def test_an_augmentation_is_drawn_for_each_image_of_a_batch() -> None:
+    """Eight equal images are shown in several ways at once: flips by a coin for each, or angles of their own."""
+    same = Split(noise(1).images.expand(8, -1, -1, -1).clone(), torch.arange(8) % CLASSES)
+    noting = Noting()
+    train(task("flip_rotate", noting), same, small(epochs=8, batch=8), Key(0))
+    ways = [len(torch.unique(shown, dim=0)) for shown in noting.seen]
+    assert {2, 8} <= set(ways) and set(ways) <= {1, 2, 8}
+
+
+def test_a_network_with_dropout_and_running_statistics_may_judge() -> None:
+    @dataclass(frozen=True)
+    class Dropping:
+        def build(self, shape: ImageShape, classes: int) -> nn.Module:
+            return nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(0.5), nn.Flatten(), nn.Linear(shape.numel, classes))
+
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.random.get_rng_state()
+        results.append(
+            evaluate(task(network=Dropping()), lambda _: noise(20), small(networks=2), Key(0), {"test": noise(200, 1)})
+        )
+        assert torch.equal(torch.random.get_rng_state(), before)
+    assert results[0] == results[1]
+
+
+# ---------------------------------------------------------------- judging
+
+
+def test_every_network_has_a_training_set_and_a_start_of_its_own() -> None:
+    asked: list[int] = []
+
+    def training_set(network: int) -> Split:
+        asked.append(network)
+        return noise(6)
+
+    splits: Any = {"test": noise(300, 1), "validation": noise(100, 2)}
+    judged = evaluate(task(), training_set, small(networks=5), Key(0), splits)
+    assert asked == [0, 1, 2, 3, 4] and set(judged) == {"test", "validation"}
+    assert len(judged["test"]) == len(judged["validation"]) == 5
+    assert len(set(judged["test"])) > 1  # spread
+    assert all(0 <= value <= 100 for values in judged.values() for value in values)
+
+
+def test_a_judgement_depends_on_its_key_alone_and_networks_do_not_depend_on_their_number() -> None:
+    def judge(networks: int, key: Key) -> tuple[float, ...]:
+        return evaluate(
+            task("flip_rotate"), lambda _: noise(6), small(networks=networks), key, {"test": noise(300, 1)}
+        )["test"]
+
+    torch.manual_seed(1)
+    five = judge(5, Key(0))
+    torch.manual_seed(2)
+    assert judge(5, Key(0)) == five and judge(2, Key(0)) == five[:2]
+    assert judge(5, Key(1)) != five
+
+
+class Table(nn.Module):
+    """Scores that are read off the images: the first pixels are the scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert not self.training and not torch.is_grad_enabled()
+        return self.scale * x[:, 0, 0, :CLASSES]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 8, 500])
+def test_accuracy_is_the_share_of_right_labels(batch: int) -> None:
+    scored = torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    labels = torch.tensor([0, 1, 2, 1, 1, 0, 2])
+    images = torch.zeros(7, 1, 6, 6)
+    images[torch.arange(7), 0, 0, scored] = 1.0
+    assert accuracy(Table(), Split(images, labels), batch) == pytest.approx(100 * 4 / 7, rel=1e-15)
+    assert accuracy(Table(), Split(images, scored), batch) == 100
+    assert accuracy(Table(), Split(images, (scored + 1) % CLASSES), batch) == 0
+
+
+@pytest.mark.parametrize("way", [Standard(), Addressing(bases=2)])
+def test_everything_is_recalled_class_by_class_with_its_label(way: Any) -> None:
+    what = Task(SHAPE, CLASSES, ConvNet(width=2), way, "none", torch.device("cpu"))
+    memory = way.init(SHAPE, CLASSES, 2.0, Key(0))
+    split = recalled(what, {k: v.requires_grad_() for k, v in memory.items()})
+    per_class = way.per_class(SHAPE, CLASSES, 2.0)
+    assert split.labels.tolist() == [c for c in range(CLASSES) for _ in range(per_class)]
+    for c in range(CLASSES):
+        torch.testing.assert_close(split.images[split.labels == c], way.recall(memory, torch.tensor([c]))[0].detach())
+    assert not split.images.requires_grad

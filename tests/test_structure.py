@@ -1,0 +1,172 @@
+"""The shape of the code: imports run one way, outside packages stay where they belong, and no draw is unkeyed."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from command_line import REPOSITORY
+
+LAYERS = [
+    ["errors"],
+    ["keys", "files"],
+    ["locks", "types", "registry"],
+    ["architectures", "datasets", "inner_optimizers", "parameterizations"],
+    ["unroll"],
+    ["distill", "evaluate", "memory", "objectives"],
+    ["figures"],
+    ["experiments"],
+    ["checkpoint", "results", "tracking"],
+    ["session"],
+    ["config"],
+    ["perform"],
+    ["check", "contracts", "run"],
+]
+"""Lower to higher: a part may import from parts below its own line, and from within itself."""
+
+MAY = {("types", "registry"), ("registry", "types")}
+"""Parts of one line that may know each other in either order; a circle is excluded by a test of its own."""
+
+SIDEWAYS = {
+    # Inside one line, these directions and no others.
+    "distill": {"evaluate"}, "memory": {"evaluate"}, "objectives": {"evaluate"},
+    "session": set(), "run": {"contracts"}, "check": {"contracts"},
+}  # fmt: skip
+
+SUITE = REPOSITORY / "suite"
+MODULES = {".".join(p.relative_to(SUITE).with_suffix("").parts): p for p in sorted(SUITE.rglob("*.py"))}
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
+
+
+def imported(module: str) -> Iterator[tuple[str, int]]:
+    """Every dotted name a module imports anywhere, whatever the form, and the line."""
+    package = ["suite", *module.split(".")[:-1]]
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1], *filter(None, [node.module])] if node.level else None
+            base = base or (node.module or "").split(".")
+            for alias in node.names:
+                whole = ".".join([*base, alias.name])
+                inner = whole.removeprefix("suite.")
+                is_module = inner in MODULES or f"{inner}.__init__" in MODULES
+                yield (whole if is_module else ".".join(base)), node.lineno
+
+
+def part(module: str) -> str:
+    return module.split(".")[0]
+
+
+def level(name: str) -> int:
+    (found,) = [i for i, names in enumerate(LAYERS) if name in names]
+    return found
+
+
+def test_every_module_has_its_place() -> None:
+    placed = {name for names in LAYERS for name in names}
+    assert {part(m) for m in MODULES} - {"__init__"} <= placed
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "__init__"])
+def test_imports_run_one_way(module: str) -> None:
+    for name, line in imported(module):
+        if not name.startswith("suite.") or part(name.removeprefix("suite.")) == part(module):
+            continue
+        other = part(name.removeprefix("suite."))
+        allowed = level(other) < level(part(module)) or (part(module), other) in MAY
+        allowed = allowed or other in SIDEWAYS.get(part(module), set())
+        assert allowed, f"{MODULES[module]}:{line}: {part(module)} must not import {other}"
+
+
+def test_no_circle() -> None:
+    needs = {m: {part(n.removeprefix("suite.")) for n, _ in imported(m) if n.startswith("suite.")} for m in MODULES}
+    parts = {p: set().union(*(needs[m] for m in needs if part(m) == p)) - {p} for p in {part(m) for m in MODULES}}
+    while parts:
+        free = {p for p, other in parts.items() if not other & set(parts)}
+        assert free, f"a circle among {sorted(parts)}"
+        parts = {p: other for p, other in parts.items() if p not in free}
+
+
+def test_components_of_one_kind_do_not_know_those_of_another() -> None:
+    kinds = {"architectures", "datasets", "inner_optimizers", "parameterizations"}
+    for module in MODULES:
+        if part(module) in kinds:
+            known = {part(name.removeprefix("suite.")) for name, _ in imported(module) if name.startswith("suite.")}
+            assert not known & (kinds - {part(module)}), module
+
+
+@pytest.mark.parametrize(
+    ("package", "places"),
+    [("mlflow", {"tracking"}), ("gin", {"config", "registry"}), ("matplotlib", {"figures"}), ("tqdm", {"session"})],
+)
+def test_outside_packages_are_met_in_one_place(package: str, places: set[str]) -> None:
+    found = {m for m in MODULES for name, _ in imported(m) if name.split(".")[0] == package}
+    assert found == places
+
+
+def test_nothing_is_unpickled() -> None:
+    """Only the reader of CIFAR's published batches knows the module, for its restricted unpickler."""
+    assert {m for m in MODULES for name, _ in imported(m) if name.split(".")[0] == "pickle"} <= {"datasets.cifar"}
+    for module in MODULES:
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Call):
+                assert dotted(node.func) not in {"torch.load", "torch.save", "eval", "exec", "os.system"}, module
+
+
+def test_the_configuration_folder_is_no_package() -> None:
+    assert not list((REPOSITORY / "gin").rglob("*.py"))
+
+
+# ---------------------------------------------------------------- randomness
+
+
+def dotted(node: ast.AST) -> str:
+    """'a.b.c' of a name or an attribute of names; '' for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (before := dotted(node.value)):
+        return f"{before}.{node.attr}"
+    return ""
+
+
+DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial"}
+SEEDING = {"torch.manual_seed", "torch.seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all"}
+CLOCKS = {"time.time", "time.time_ns", "time.monotonic", "datetime.now", "os.getpid", "os.urandom", "uuid.uuid4"}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "keys"])
+def test_no_module_draws_from_a_global_generator(module: str) -> None:
+    names = {name.split(".")[0] for name, _ in imported(module)}
+    assert not names & {"random", "secrets"}
+    for node in ast.walk(tree(module)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = dotted(node.func)
+        place = f"{MODULES[module]}:{node.lineno}: {name}"
+        assert name not in SEEDING and not name.startswith(("np.random", "numpy.random")), place
+        if name.startswith("torch.") and name.removeprefix("torch.") in DRAWS:
+            assert any(word.arg == "generator" for word in node.keywords), f"{place} without a generator"
+        if name.split(".")[-1] in {"manual_seed", "Key", "Generator", "default_rng"}:
+            inside = {dotted(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
+            assert not inside & CLOCKS, f"{place} from a clock"
+
+
+def test_this_test_sees_what_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("import torch\ntorch.manual_seed(0)\n", "import torch\nx = torch.randn(3)\n", "import random\n"):
+        (tmp_path / "bad.py").write_text(text)
+        monkeypatch.setitem(MODULES, "bad", tmp_path / "bad.py")
+        tree.cache_clear()
+        with pytest.raises(AssertionError):
+            test_no_module_draws_from_a_global_generator("bad")
+    (tmp_path / "bad.py").write_text("def f():\n    from suite.run import main\n")
+    monkeypatch.setitem(MODULES, "keys", tmp_path / "bad.py")
+    tree.cache_clear()
+    with pytest.raises(AssertionError, match="must not import run"):
+        test_imports_run_one_way("keys")
+    tree.cache_clear()
