@@ -48,10 +48,11 @@ class Key:
 
 @contextmanager
 def global_generators(key: Key) -> Iterator[None]:
-    """Lend code that insists on torch's global CPU generator (a module's own initialisation) a keyed state of it.
+    """Lend code that insists on torch's global generators (a module's own initialisation, dropout) a keyed state.
 
     The state that was there before comes back afterwards, so nothing outside sees the loan.
     """
-    with torch.random.fork_rng(devices=[]):
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(key.integer())
         yield

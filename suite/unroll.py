@@ -81,7 +81,8 @@ def hypergradient(
 ) -> Hypergradient:
     """d outer_loss(w_T) / d inputs after `steps` inner steps from `params`, by the reverse sweep of this module.
 
-    Raises UsageError where a parameter or an input takes no part, since its zero gradient would hide a mistake.
+    Raises UsageError where a parameter or an input takes no part, since its zero gradient would hide a mistake, and
+    where torch lacks a second derivative.
     """
     params, state = _detached(params), _detached_state(optimizer.init(params))
     keep_from = max(0, steps - retention.graphs)
@@ -150,7 +151,8 @@ def require_unrollable(module: nn.Module, name: str) -> None:
                 f"{name} keeps running statistics in '{part_name}', which no hypergradient can pass through; "
                 "set its norm to 'instance', 'group' or 'layer' (it may still evaluate a memory as it is)"
             )
-        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
+        drops = part.p if isinstance(part, nn.modules.dropout._DropoutNd) else getattr(part, "drop_prob", 0)
+        if drops:
             raise UsageError(
                 f"{name} uses dropout in '{part_name}', which would draw anew when a step is replayed; set it to 0"
             )
@@ -190,12 +192,16 @@ def _pull_back(step: _Step, params_bar: Params, state_bar: State, inputs_bar: Pa
                 outcomes.append(v)
                 cotangents.append(state_bar[slot][k])
     state_leaves = [v for part in step.state.values() for v in part.values()]
-    found = torch.autograd.grad(
-        outcomes,
-        [*step.params.values(), *step.inputs.values(), *state_leaves],
-        cotangents,
-        allow_unused=True,  # an optimizer may ignore its state; parameters and inputs are checked below
-    )
+    leaves = [*step.params.values(), *step.inputs.values(), *state_leaves]
+    try:
+        # An optimizer may ignore its state; parameters and inputs are checked below.
+        found = torch.autograd.grad(outcomes, leaves, cotangents, allow_unused=True)
+    except RuntimeError as error:
+        if "is not implemented" not in str(error):
+            raise
+        raise UsageError(
+            f"the network or optimizer has no second derivative in torch ({error}); use another"
+        ) from error
     n, m = len(step.params), len(step.inputs)
     for name, gradient in zip([*step.params, *step.inputs], found[: n + m], strict=True):
         if gradient is None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -53,6 +54,11 @@ class Timm:
             model = timm.create_model(self.model, **wanted)
         if self.norm != "as_is":
             _replace_batch_norm(model, self.norm)
+        for part in model.modules():
+            if hasattr(part, "fused_attn"):
+                part.fused_attn = False  # torch's fused attention has no second derivative
+        if self.norm == "instance":
+            _refuse_single_pixels(model, shape, self.model)
         return TimmNetwork(model)
 
 
@@ -71,3 +77,23 @@ def _replace_batch_norm(module: nn.Module, norm: Literal["instance", "group", "l
             setattr(module, name, nn.Sequential(replacement, *fused) if fused else replacement)
         else:
             _replace_batch_norm(child, norm)
+
+
+def _refuse_single_pixels(model: nn.Module, shape: ImageShape, name: str) -> None:
+    """Instance norm of a map of one pixel is a constant, and so is everything after it."""
+
+    def look(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if given[0].shape[2:].numel() == 1:
+            raise UsageError(
+                f"{name} shrinks images of {shape} to maps of one pixel, of which instance norm leaves nothing; "
+                "set norm to 'group' or 'layer', or use larger images"
+            )
+
+    norms = [m for m in model.modules() if isinstance(m, nn.GroupNorm) and m.num_groups == m.num_channels]
+    hooks = [norm.register_forward_pre_hook(look) for norm in norms]
+    model.eval()
+    with torch.no_grad():
+        model(torch.zeros(2, shape.channels, shape.height, shape.width))
+    model.train()
+    for hook in hooks:
+        hook.remove()

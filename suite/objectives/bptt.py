@@ -115,9 +115,10 @@ class BPTT:
         slots = sum(v.numel() * v.element_size() for part in state.values() for v in part.values())
         one, two = (_graph_bytes(network, params, task, n) for n in (1, 2))
         graph = one + (two - one) * (batch - 1)
-        replayed = max(0, self.inner_steps - self.retention_graphs)
+        graphs = min(self.retention_graphs, self.inner_steps)
+        replayed = self.inner_steps - graphs
         kept = math.ceil(replayed / self.retention_stride) + min(self.retention_stride - 1, replayed)
-        unrolled = (weights + slots) * kept + graph * max(1, min(self.retention_graphs, self.inner_steps))
+        unrolled = (weights + slots) * (kept + graphs) + graph * max(1, graphs)
         # The outer loss has one plain graph of the real images: about half of a step's, image for image.
         return unrolled + (two - one) * real // 2
 

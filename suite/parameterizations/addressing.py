@@ -1,5 +1,6 @@
 """The addressable memory: bases shared by all classes, and matrices that address them."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +34,7 @@ class Addressing:
         require(self, "coefficient_penalty", self.coefficient_penalty >= 0, "at least 0")
 
     def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
-        budget = round(images_per_class * classes * shape.numel)
+        budget = math.floor(images_per_class * classes * shape.numel + 1e-6)
         matrices = (budget - self.bases * shape.numel) // (classes * self.bases)
         if matrices < 1:
             largest = budget // (shape.numel + classes)
