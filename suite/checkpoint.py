@@ -38,7 +38,9 @@ def write(directory: Path, checkpoint: Checkpoint) -> None:
     target = directory / f"step-{checkpoint.iteration:08d}"
     temporary = directory / f".{target.name}.tmp"
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in checkpoint.tensors.items()}
-    contents = {"tensors.safetensors": save(tensors), "state.json": canonical_json(checkpoint.state).encode()}
+    # safetensors gives tensors back in any order, and sums over them depend on it
+    state = canonical_json({"order": list(tensors), "state": checkpoint.state})
+    contents = {"tensors.safetensors": save(tensors), "state.json": state.encode()}
     manifest = {
         "schema": SCHEMA,
         "iteration": checkpoint.iteration,
@@ -74,15 +76,16 @@ def read_newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     for path in found:
         try:
             return _read(path), complaints
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             aside = path.with_name(f"damaged-{path.name}")
             with disk_errors(aside):
                 shutil.rmtree(aside, ignore_errors=True)
                 path.rename(aside)
             complaints.append(f"the checkpoint {path.name} is damaged ({error}); it was set aside as {aside.name}")
-    if found:
+    damaged = sorted(path.name for path in directory.glob("damaged-step-*"))
+    if damaged:  # also those of an earlier try
         raise RunError(
-            f"no checkpoint in {directory} is whole ({'; '.join(complaints)}); start anew with --fresh, "
+            f"no checkpoint in {directory} is whole ({'; '.join(complaints or damaged)}); start anew with --fresh, "
             "which deletes nothing"
         )
     return None, complaints
@@ -97,8 +100,11 @@ def _read(path: Path) -> Checkpoint:
     manifest = json.loads((path / "manifest.json").read_bytes())
     if manifest["schema"] != SCHEMA:
         raise ValueError(f"it has schema {manifest['schema']}, and this version reads {SCHEMA}")
+    if path.name != f"step-{manifest['iteration']:08d}":
+        raise ValueError(f"its manifest says step {manifest['iteration']}")
     contents = {name: (path / name).read_bytes() for name in manifest["sha256"]}
     for name, digest in manifest["sha256"].items():
         if sha256(contents[name]) != digest:
             raise ValueError(f"{name} was altered")
-    return Checkpoint(manifest["iteration"], load(contents["tensors.safetensors"]), json.loads(contents["state.json"]))
+    tensors, kept = load(contents["tensors.safetensors"]), json.loads(contents["state.json"])
+    return Checkpoint(manifest["iteration"], {name: tensors[name] for name in kept["order"]}, kept["state"])

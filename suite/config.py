@@ -26,7 +26,7 @@ from suite.errors import SuiteError, UsageError
 from suite.evaluate import Protocol
 from suite.files import json_sha256
 from suite.registry import REGISTRIES, fingerprint, suggestion
-from suite.types import Experiment, check_types
+from suite.types import Experiment, check_types, require
 
 ROOT = Path(__file__).resolve().parent.parent
 """Where `gin/` lies; includes are found from here, whatever the working directory."""
@@ -45,6 +45,7 @@ class Root:
 
     def __post_init__(self) -> None:
         check_types(self)
+        require(self, "name", self.name is None or bool(re.fullmatch(r"\w[\w.-]*", self.name)), "letters, digits, '-'")
         if not self.seeds:
             raise UsageError("SEEDS must hold at least one whole number, as in SEEDS = [0]")
 
@@ -101,7 +102,7 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
     with _fresh_config():
         _parse(files, bindings)
         axes = _axes()
-        name = _bound("run.name") or Path(files[0]).stem
+        name = _bound("run.name") or re.sub(r"[^\w.-]+", "-", Path(files[0]).stem).lstrip("-.") or "run"
         cell_before = _bound("run.cell") or {}
         if seed is not None:
             macro = any(where == ("SEEDS", "gin.macro", "value") for where in _parsed_bindings())

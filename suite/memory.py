@@ -19,7 +19,7 @@ from torch.utils.data import TensorDataset
 
 from suite.datasets import cache, preprocess
 from suite.errors import RunError, SuiteError
-from suite.files import canonical_json, make_directory, sha256, write_whole
+from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
 from suite.registry import REGISTRIES, load_components
 from suite.types import ImageShape, Parameterization, Params, Transform
 
@@ -94,7 +94,8 @@ class Memory:
                 tensors |= fitted
             else:
                 write_whole(path.with_name(_beside(self.about["preprocessing"])), save(fitted))
-        about = self.about | {"schema": SCHEMA, "sha256": cache.digest(tensors)}
+        about = self.about | {"schema": SCHEMA}
+        about["sha256"] = _seal(tensors, about)
         data = save(tensors, {"suite": canonical_json(about)})  # one key: the order of several is not fixed
         write_whole(path, data)
         return sha256(data)
@@ -106,11 +107,14 @@ class Memory:
         tensors, metadata = _read(path)
         if "suite" not in metadata:
             raise RunError(f"{path} is a safetensors file, but not a memory of this suite")
-        about = json.loads(metadata["suite"])
+        try:
+            about = dict(json.loads(metadata["suite"]))
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{path} is damaged: its description can't be read; fetch or distil it again") from error
         if about.get("schema") != SCHEMA:
             raise RunError(f"{path} has memory schema {about.get('schema')}; this version of the suite reads {SCHEMA}")
-        if cache.digest(tensors) != about["sha256"]:
-            raise RunError(f"{path} is damaged: its tensors are not those that were saved; fetch or distil it again")
+        if _seal(tensors, about) != about.get("sha256"):
+            raise RunError(f"{path} is damaged: it does not hold what was saved; fetch or distil it again")
         fitted = _under("preprocessing/", tensors)
         beside = path.with_name(_beside(about["preprocessing"]))
         if not fitted and beside.is_file():
@@ -139,6 +143,11 @@ def _read(path: Path) -> tuple[Params, dict[str, str]]:
         raise RunError(f"there is no file {path}") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} can't be read as a memory ({error}); it is damaged or of another kind") from error
+
+
+def _seal(tensors: Params, about: dict[str, Any]) -> str:
+    """SHA-256 of every tensor and of the description."""
+    return json_sha256([cache.digest(tensors), {k: v for k, v in about.items() if k != "sha256"}])
 
 
 def _under(prefix: str, tensors: Params) -> Params:

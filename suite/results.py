@@ -103,12 +103,17 @@ def invalid(made: Any) -> str | None:
     for figure in made["figures"]:
         if not isinstance(figure, dict) or not {"name", "split", "values", "mean", "std", "n", "over"} <= set(figure):
             return "a figure lacks one of name, split, values, mean, std, n, over"
-        if not figure["values"] or len(figure["values"]) != figure["n"]:
+        values = figure["values"]
+        if not isinstance(values, list) or not all(isinstance(v, (int, float)) for v in values):
+            return f"the values of the figure '{figure['name']}' are not a list of numbers"
+        if not values or len(values) != figure["n"]:
             return f"the figure '{figure['name']}' has {len(figure['values'])} values and says n = {figure['n']}"
     try:
         canonical_json(made)
     except ValueError:
         return "it holds NaN or infinity"
+    except TypeError as error:
+        return f"it holds what JSON can't ({error})"
     return None
 
 

@@ -92,12 +92,9 @@ class MlflowTracker:
 
     def start(self, experiment: str, name: str, tags: dict[str, str], known: Path) -> str:
         """Create a run, or go on with the one whose id the file `known` holds for this store; returns its id."""
-        if known.is_file():
-            kept = json.loads(known.read_text())
-            if kept["uri"] == self.uri:
-                with self._sentence():
-                    self._client.update_run(kept["run_id"], status="RUNNING")
-                return str(kept["run_id"])
+        earlier = self._earlier(known)
+        if earlier is not None:
+            return earlier
         with self._sentence(), locked(self.out / ".mlflow.lock"):
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
@@ -107,6 +104,26 @@ class MlflowTracker:
                 experiment_id = found.experiment_id
             run_id = str(self._client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
         write_whole(known, canonical_json({"uri": self.uri, "run_id": run_id}).encode())
+        return run_id
+
+    def _earlier(self, known: Path) -> str | None:
+        """The run that the file names, set to RUNNING; None if it names none that this store has."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            kept = json.loads(known.read_text())
+            uri, run_id = str(kept["uri"]), str(kept["run_id"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if uri != self.uri:
+            return None
+        with self._sentence():
+            try:
+                self._client.update_run(run_id, status="RUNNING")
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # somebody deleted the store's content
+                    return None
+                raise
         return run_id
 
     def parameters(self, run_id: str, values: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ from suite.architectures.convnet import ConvNet
 from suite.datasets.augment import AUGMENTATIONS
 from suite.datasets.digits import Digits
 from suite.distill import NotFinite, Progress, begin, distill
+from suite.errors import RunError
 from suite.evaluate import Accuracies, Protocol, Splits, evaluate, recalled
 from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -240,8 +241,11 @@ class Distillation:
         }
         file = make_directory(session.cache_dir / "controls") / f"{json_sha256(about)[:24]}.json"
         if file.is_file():
-            kept = json.loads(file.read_text())
-            values: Accuracies = {split: tuple(kept["accuracy"][split]) for split in splits}
+            try:
+                kept = json.loads(file.read_text())
+                values: Accuracies = {split: tuple(kept["accuracy"][split]) for split in splits}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise RunError(f"{file} is damaged ({error}); delete it and run the same command again") from error
         else:
 
             def whole(i: int) -> Split:
