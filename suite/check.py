@@ -1,7 +1,7 @@
 """Does a new method keep its promises? `python -m suite.check FILE …` says so for everything the files register.
 
 python -m suite.check my_method.py          what the file registers
-python -m suite.check --kind KIND [NAME]    what is registered already
+python -m suite.check --kind KIND [--name NAME]    what is registered already
 """
 
 import argparse

@@ -76,12 +76,14 @@ def read_newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     for path in found:
         try:
             return _read(path), complaints
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError) as error:
             aside = path.with_name(f"damaged-{path.name}")
             with disk_errors(aside):
                 shutil.rmtree(aside, ignore_errors=True)
                 path.rename(aside)
             complaints.append(f"the checkpoint {path.name} is damaged ({error}); it was set aside as {aside.name}")
+        except OSError as error:  # the disk's trouble, not the checkpoint's
+            raise RunError(f"can't read {path} ({error.strerror or error}); run the same command again") from error
     damaged = sorted(path.name for path in directory.glob("damaged-step-*"))
     if damaged:  # also those of an earlier try
         raise RunError(

@@ -45,7 +45,8 @@ class Root:
 
     def __post_init__(self) -> None:
         check_types(self)
-        require(self, "name", self.name is None or bool(re.fullmatch(r"\w[\w.-]*", self.name)), "letters, digits, '-'")
+        plain = self.name is None or not (self.name.startswith(".") or set(self.name) & {"/", "\0"} or not self.name)
+        require(self, "name", plain, "the name of a folder, without '/'")
         if not self.seeds:
             raise UsageError("SEEDS must hold at least one whole number, as in SEEDS = [0]")
 
@@ -73,7 +74,10 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Names the run's work: equal for equal settings and seed, whatever file they came from."""
+        """Names the run's work: equal for equal settings and seed, whatever file they came from.
+
+        What only trades memory for time counts as a setting too, since it changes the last bits.
+        """
         return json_sha256([fingerprint(self.experiment), self.seed])[:16]
 
     @property
@@ -107,12 +111,13 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
         if seed is not None:
             macro = any(where == ("SEEDS", "gin.macro", "value") for where in _parsed_bindings())
             bindings = [*bindings, f"SEEDS = [{seed}]" if macro else f"run.seeds = [{seed}]"]
-    _refuse_fixed_axes(bindings, axes)
+    _refuse_fixed_axes(files, bindings, axes)
 
-    cells = _picked([dict(zip(axes, combo, strict=True)) for combo in itertools.product(*axes.values())], axes, only)
+    cells = [dict(zip(axes, combo, strict=True)) for combo in itertools.product(*axes.values())]
+    picked = _picked(cells, axes, only)
     used = _used_in_parts(files, bindings)
     runs: list[Run] = []
-    for cell in cells:
+    for cell in cells:  # all of them, since a binding may serve a cell that was not picked
         own = [binding for axis, label in cell.items() for binding in axes[axis][label]]
         labels = dict(cell_before) | cell
         named = [f"run.name = {name!r}", f"run.cell = {labels!r}", "run.axes = None"]
@@ -122,6 +127,8 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
                 root = _build()
                 consumed = _consumed()
                 used |= consumed
+                if cell not in picked:
+                    continue
                 _drop(_parsed_bindings() - consumed)
                 text = gin.config_str(max_line_length=120)
                 operative = gin.operative_config_str(max_line_length=120)
@@ -167,12 +174,21 @@ def _picked(
     return cells
 
 
-def _refuse_fixed_axes(bindings: list[str], axes: dict[str, dict[str, list[str]]]) -> None:
-    fixed = {binding.split("=")[0].strip() for binding in bindings}
+def _refuse_fixed_axes(files: list[str], bindings: list[str], axes: dict[str, dict[str, list[str]]]) -> None:
+    """A later file or `--set` that binds what an axis varies would be overruled by every cell; say so instead."""
+    fixed = {binding.split("=")[0].strip(): "--set" for binding in bindings}
+    known: dict[str, str] | None = None
+    for n in range(1, len(files) + 1) if axes else ():
+        with _fresh_config():
+            _parse(files[:n], [])
+            now = {s: repr(v["value"]) for (s, selector), v in gin_config._CONFIG.items() if selector == "gin.macro"}
+            if known is not None:
+                fixed |= {name: f"--gin {files[n - 1]}" for name, value in now.items() if known.get(name) != value}
+            known = now if known is not None or _bound("run.axes") else None
     for axis, values in axes.items():
-        for name in sorted({line.split("=")[0].strip() for lines in values.values() for line in lines} & fixed):
+        for name in sorted({line.split("=")[0].strip() for lines in values.values() for line in lines} & set(fixed)):
             raise UsageError(
-                f"--set {name}: the table varies it along its axis '{axis}'; pick cells with "
+                f"{fixed[name]} {name}: the table varies it along its axis '{axis}'; pick cells with "
                 f"--only '{axis}={next(iter(values))}', or set run.axes"
             )
 

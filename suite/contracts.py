@@ -303,12 +303,11 @@ def relative_error(found: Params, reference: Params) -> float:
 
 def _small_task() -> tuple[Task, Params, ClassRows]:
     """A task, a memory and real images that an objective can work on in a moment."""
-    build = {kind: registry for kind, registry in REGISTRIES.items()}
     task = Task(
         SHAPE,
         CLASSES,
-        build["architectures"]["mlp"].build(width=16),
-        build["parameterizations"]["standard"].build(),
+        REGISTRIES["architectures"]["mlp"].build(width=16),
+        REGISTRIES["parameterizations"]["standard"].build(),
         "none",
         torch.device("cpu"),
     )

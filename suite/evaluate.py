@@ -1,5 +1,6 @@
 """What a memory is worth: fresh networks trained on its images, and tested on real ones."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -18,6 +19,12 @@ TrainingSet = Callable[[int], Split]
 Part = Literal["test", "validation"]
 Splits = dict[Part, Split]
 Accuracies = dict[Part, tuple[float, ...]]
+Pause = Callable[[], None]
+"""Called between epochs; may raise to stop."""
+
+
+def _go_on() -> None:
+    """The pause of those who need none."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,12 @@ class Protocol:
             require(self, name, getattr(self, name) > 0, "above 0")
         require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
 
+    def sgd_steps(self, images: int) -> int:
+        """Optimizer steps that training on so many images takes."""
+        return self.epochs * math.ceil(images / self.batch)
+
     def label(self) -> str:
-        """'paper-1', and what was changed of it, as in 'paper-1, reduced: networks 3 of 10'."""
+        """'paper-1', and what was changed of it, as in 'paper-1, changed: networks 3 of 10'."""
         published = PROTOCOLS.get(self.name)
         if published is None:
             return f"{self.name}-{self.version}"
@@ -54,7 +65,7 @@ class Protocol:
             for f in fields(self)
             if getattr(self, f.name) != getattr(published, f.name)
         ]
-        return f"{self.name}-{self.version}" + (", reduced: " + ", ".join(changed) if changed else "")
+        return f"{self.name}-{self.version}" + (", changed: " + ", ".join(changed) if changed else "")
 
     @property
     def reduced(self) -> bool:
@@ -66,17 +77,23 @@ PROTOCOLS = {"paper": Protocol()}
 """The published protocols, by name: change one, and its version must change."""
 
 
-def evaluate(task: Task, training_set: TrainingSet, protocol: Protocol, key: Key, splits: Splits) -> Accuracies:
-    """Accuracy in percent of each of the protocol's networks on each split."""
-    found: dict[Part, list[float]] = {name: [] for name in splits}
-    for i in range(protocol.networks):
-        network = train(task, training_set(i), protocol, key("network", i))
-        for name, split in splits.items():
-            found[name].append(accuracy(network, split))
-    return {name: tuple(values) for name, values in found.items()}
+def evaluate(
+    task: Task, training_set: TrainingSet, protocol: Protocol, key: Key, splits: Splits, pause: Pause = _go_on
+) -> Accuracies:
+    """Accuracy in percent of each of the protocol's networks on each split; `pause` is called now and then."""
+    found = [evaluate_one(task, training_set(i), protocol, key, i, splits, pause) for i in range(protocol.networks)]
+    return {name: tuple(one[name] for one in found) for name in splits}
 
 
-def train(task: Task, data: Split, protocol: Protocol, key: Key) -> nn.Module:
+def evaluate_one(
+    task: Task, data: Split, protocol: Protocol, key: Key, number: int, splits: Splits, pause: Pause = _go_on
+) -> dict[Part, float]:
+    """Accuracy in percent of the network of this number; the key and number alone decide its draws."""
+    network = train(task, data, protocol, key("network", number), pause)
+    return {name: accuracy(network, split) for name, split in splits.items()}
+
+
+def train(task: Task, data: Split, protocol: Protocol, key: Key, pause: Pause = _go_on) -> nn.Module:
     """One fresh network, trained on `data` by the protocol."""
     data = data.to(task.device)
     n, batch = len(data), protocol.batch
@@ -85,6 +102,7 @@ def train(task: Task, data: Split, protocol: Protocol, key: Key) -> nn.Module:
         network = task.architecture.build(task.shape, task.classes).to(task.device).train()
         optimizer = torch.optim.SGD(network.parameters(), lr=protocol.lr, momentum=protocol.momentum)
         for epoch in range(protocol.epochs):
+            pause()
             order = key("order", epoch).permutation(n).to(task.device)
             for first in range(0, n, batch):
                 rows = order[first : first + batch]
@@ -97,14 +115,15 @@ def train(task: Task, data: Split, protocol: Protocol, key: Key) -> nn.Module:
 
 
 def accuracy(network: nn.Module, split: Split, batch: int = 500) -> float:
-    """Percent of a split that the network labels rightly."""
+    """Percent of a split that the network labels rightly; scores that are not finite label nothing."""
     network.eval()
     where = next(network.parameters()).device
     right = torch.zeros((), dtype=torch.long, device=where)
     with torch.no_grad():
         for first in range(0, len(split), batch):
             part = Split(split.images[first : first + batch], split.labels[first : first + batch]).to(where)
-            right += (network(part.images).argmax(1) == part.labels).sum()
+            scores = network(part.images)
+            right += ((scores.argmax(1) == part.labels) & scores.isfinite().all(1)).sum()
     return 100 * right.item() / len(split)
 
 

@@ -1,7 +1,8 @@
 """Keyed, stateless randomness: every draw is a function of (seed, purpose, step) and of nothing else.
 
 There is no generator to save, restore or share: whoever knows the key can repeat the draw, in any order and in any
-process. All draws are made on the CPU, so that a GPU run uses the same numbers.
+process. Draws are made on the CPU, so that a GPU run uses the same numbers; only what a module draws for itself while
+it trains (dropout) comes from its device.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ class Key:
         return Key(self.seed, self.path + parts)
 
     def integer(self) -> int:
-        """64 bits that depend on the whole key: the head of the SHA-256 of its JSON text."""
+        """64 bits of the SHA-256 of the key's JSON text; torch's CPU generator uses the lower 32 of them."""
         text = json.dumps([self.seed, *self.path], separators=(",", ":"))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
 

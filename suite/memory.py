@@ -127,11 +127,13 @@ class Memory:
 def rebuilt(kind: str, description: dict[str, Any]) -> Any:
     """A registered component from its description; a component among its fields is of the same kind."""
     fields = {
-        k: rebuilt(kind, v) if isinstance(v, dict) and "is" in v else v for k, v in description.items() if k != "is"
+        k: rebuilt(kind, v) if isinstance(v, dict) and "is" in v else v
+        for k, v in description.items()
+        if k not in ("is", "source")
     }
     try:
         return REGISTRIES[kind][description["is"]].build(**fields)
-    except SuiteError as error:
+    except (SuiteError, TypeError) as error:
         raise RunError(f"the memory needs {kind}.{description['is']}: {error}") from error
 
 

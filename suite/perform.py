@@ -19,7 +19,10 @@ from suite.files import disk_errors, json_sha256, make_directory, write_whole
 from suite.locks import locked
 from suite.registry import describe
 from suite.session import RunSession, Stop
-from suite.tracking import Tracker, flat
+from suite.tracking import Status, Tracker, flat
+
+KNOWN = ".tracking.json"
+"""The tracker's id of the run."""
 
 FINISHED = "result.json"
 """Written last: a run directory that holds it is done."""
@@ -46,7 +49,7 @@ def perform_all(runs: list[Run], place: Place) -> list[dict[str, Any]]:
         records = [perform(run, place, parent) for run in runs]
     except SuiteError:
         if parent:
-            tracker.finish(parent, "KILLED" if place.stop.signal else "FAILED")
+            _end(tracker, parent, "KILLED" if place.stop.signal else "FAILED")
         raise
     if parent:
         tracker.finish(parent, "FINISHED")
@@ -68,6 +71,8 @@ def perform(run: Run, place: Place, parent: str = "") -> dict[str, Any]:
         if (directory / FINISHED).is_file():
             record = _earlier_record(directory / FINISHED)
             print(f"[{run.label}] was done before; --fresh does it anew", file=sys.stderr)
+            if parent:
+                place.tracker.tag(directory / KNOWN, {"mlflow.parentRunId": parent})
             return record
         return _perform(run, directory, place, parent)
 
@@ -85,7 +90,15 @@ def _perform(run: Run, directory: Path, place: Place, parent: str) -> dict[str, 
     tags = {"suite.run_key": run.key, "suite.scale": run.scale, "suite.experiment": config["is"]}
     if parent:
         tags["mlflow.parentRunId"] = parent
-    run_id = tracker.start(run.name, run.label, tags, directory / ".tracking.json")
+    run_id = tracker.start(run.name, run.label, tags, directory / KNOWN)
+    staged = directory / ".done" / FINISHED
+    if staged.is_file():  # measured to the end, but the tracker did not take it
+        record = _earlier_record(staged)
+        _leave(record, directory, tracker, run_id)
+        return record
+    (directory / "failure.txt").unlink(missing_ok=True)
+    if place.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(place.device)
     session = RunSession(
         seed=run.seed,
         device=place.device,
@@ -112,14 +125,14 @@ def _perform(run: Run, directory: Path, place: Place, parent: str) -> dict[str, 
             config_text=run.config_text,
             scale_label=run.scale,
             device=place.device,
-            cost={"seconds": time.monotonic() - started, "peak_memory_mib": _peak_memory(place.device)},
+            cost={"last_sitting_seconds": time.monotonic() - started} | _peak_memory(place.device),
         )
         session.log(outcome.scale.get("iterations", 0), {_metric(f): f["mean"] for f in record["figures"]})
         session.send()
         session.write_metrics()
         _leave(record, directory, tracker, run_id)
     except Interrupted:
-        tracker.finish(run_id, "KILLED")
+        _end(tracker, run_id, "KILLED")
         raise
     except BaseException as error:
         _fail(run, directory, tracker, run_id)
@@ -144,6 +157,14 @@ def _leave(record: dict[str, Any], directory: Path, tracker: Tracker, run_id: st
     with disk_errors(directory):
         staged.rename(directory / FINISHED)
         staged.parent.rmdir()
+
+
+def _end(tracker: Tracker, run_id: str, status: Status) -> None:
+    """Mark a run that did not finish; a silent tracker must not hide why."""
+    try:
+        tracker.finish(run_id, status)
+    except RunError as trouble:
+        print(f"suite.run: {trouble}", file=sys.stderr)
 
 
 def _fail(run: Run, directory: Path, tracker: Tracker, run_id: str) -> None:
@@ -172,7 +193,6 @@ def prepare_device(name: str | None) -> torch.device:
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
-        torch.cuda.reset_peak_memory_stats(device)
     elif device.type != "cpu":
         raise UsageError(f"--device: '{name}' is not supported; use cpu, cuda or cuda:1")
     return device
@@ -208,8 +228,8 @@ def _metric(figure: dict[str, Any]) -> str:
     return f"{figure['split']}_accuracy/{figure['name'].replace(' ', '_')}"
 
 
-def _peak_memory(device: torch.device) -> float:
-    """MiB at the most: of the GPU for a GPU run, of the process otherwise."""
+def _peak_memory(device: torch.device) -> dict[str, float]:
+    """MiB at the most: of this run on a GPU; on a CPU of the whole process, earlier runs of a table included."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {"peak_memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}
+    return {"process_peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}

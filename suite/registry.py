@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
+import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 
 import gin
 from suite.errors import UsageError
-from suite.files import json_sha256
+from suite.files import json_sha256, sha256
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -47,7 +48,7 @@ class Registry:
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: make a class (or function) available as `@<kind>.<name>()`. The class itself is returned."""
+        """Decorator: make a class available as `@<kind>.<name>()`, as a rule a frozen dataclass; it is returned."""
 
         def decorate(build: T) -> T:
             if not name.isidentifier():
@@ -113,12 +114,32 @@ def name_of(thing: object) -> str:
 
 
 def describe(thing: Any) -> Any:
-    """A configuration as plain data: a dataclass becomes {'is': its name, its fields}, ready for JSON and hashing."""
+    """A configuration as plain data: a dataclass becomes {'is': its name, its fields}, ready for JSON and hashing.
+
+    A whole number in a field for numbers becomes a float, so that 1 and 1.0 are one setting. A component from outside
+    carries the hash of its source, so that an edited method is another method.
+    """
     if is_dataclass(thing) and not isinstance(thing, type):
-        return {"is": name_of(thing)} | {f.name: describe(getattr(thing, f.name)) for f in fields(thing)}
+        hints = typing.get_type_hints(type(thing))
+        values = {f.name: (getattr(thing, f.name), hints[f.name]) for f in fields(thing)}
+        numbers = {k: float(v) if type(v) is int and _takes_float(hint) else v for k, (v, hint) in values.items()}
+        return {"is": name_of(thing)} | _source(type(thing)) | {k: describe(v) for k, v in numbers.items()}
     if isinstance(thing, (list, tuple)):
         return [describe(value) for value in thing]
     return thing
+
+
+def _takes_float(hint: Any) -> bool:
+    return hint is float or (float in typing.get_args(hint) and int not in typing.get_args(hint))
+
+
+def _source(kind: type) -> dict[str, str]:
+    if kind.__module__.split(".")[0] == "suite":
+        return {}
+    try:
+        return {"source": sha256(Path(inspect.getfile(kind)).read_bytes())[:16]}
+    except (OSError, TypeError):  # made without a file, in an interpreter
+        return {}
 
 
 def fingerprint(thing: Any) -> str:

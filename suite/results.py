@@ -138,7 +138,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": gpu or device.type,
         "cuda": torch.version.cuda if gpu else None,
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "deterministic": device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
         "code": code_state(),
     }
 

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 failed, 2 asked for wrongly, 75 stopped by a signal at a 
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"suite.run: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
-        print("suite.run: stopped before the first run began; nothing was lost", file=sys.stderr)
+        print("suite.run: stopped outside a run; nothing was lost", file=sys.stderr)
         return Interrupted.status
 
 
@@ -86,7 +87,7 @@ def _main(options: argparse.Namespace) -> int:
     for run in runs:
         print(f"pictures: {directory_of(run, out) / 'figures'}")
     if tracker.uri != "none":
-        print(f"compare runs: mlflow ui --backend-store-uri {tracker.uri}")
+        print(f"compare runs: {sys.executable} -m mlflow ui --backend-store-uri {shlex.quote(tracker.uri)}")
     return 0
 
 

@@ -46,6 +46,7 @@ class Stop:
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = signal.Signals(number)
+        os.write(2, b"stopping at the next checkpoint; a second signal ends at once\n")  # print() may be at work
 
 
 class RunSession:
@@ -91,9 +92,8 @@ class RunSession:
 
     def pause(self) -> None:
         if self._stop.signal is not None:
-            raise Interrupted(
-                f"stopped by {self._stop.signal.name} at a checkpoint; the same command goes on from there"
-            )
+            name = self._stop.signal.name
+            raise Interrupted(f"stopped by {name} at a checkpoint; the same command, without --fresh, goes on there")
 
     # ------------------------------------------------------------ metrics
 

@@ -39,6 +39,8 @@ class Tracker(Protocol):
 
     def start(self, experiment: str, name: str, tags: dict[str, str], known: Path) -> str: ...
 
+    def tag(self, known: Path, tags: dict[str, str]) -> None: ...
+
     def parameters(self, run_id: str, values: dict[str, str]) -> None: ...
 
     def metrics(self, run_id: str, points: list[Point]) -> None: ...
@@ -55,6 +57,8 @@ class NoTracker:
 
     def start(self, experiment: str, name: str, tags: dict[str, str], known: Path) -> str:
         return ""
+
+    def tag(self, known: Path, tags: dict[str, str]) -> None: ...
 
     def parameters(self, run_id: str, values: dict[str, str]) -> None: ...
 
@@ -92,8 +96,10 @@ class MlflowTracker:
 
     def start(self, experiment: str, name: str, tags: dict[str, str], known: Path) -> str:
         """Create a run, or go on with the one whose id the file `known` holds for this store; returns its id."""
-        earlier = self._earlier(known)
+        earlier = self._earlier(known, tags)
         if earlier is not None:
+            with self._sentence():
+                self._client.update_run(earlier, status="RUNNING")
             return earlier
         with self._sentence(), locked(self.out / ".mlflow.lock"):
             found = self._client.get_experiment_by_name(experiment)
@@ -106,8 +112,12 @@ class MlflowTracker:
         write_whole(known, canonical_json({"uri": self.uri, "run_id": run_id}).encode())
         return run_id
 
-    def _earlier(self, known: Path) -> str | None:
-        """The run that the file names, set to RUNNING; None if it names none that this store has."""
+    def tag(self, known: Path, tags: dict[str, str]) -> None:
+        """Tag the run whose id the file `known` holds, if this store has it."""
+        self._earlier(known, tags)
+
+    def _earlier(self, known: Path, tags: dict[str, str]) -> str | None:
+        """The run that the file names, tagged; None if it names none that this store has."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -119,7 +129,8 @@ class MlflowTracker:
             return None
         with self._sentence():
             try:
-                self._client.update_run(run_id, status="RUNNING")
+                for key, value in tags.items():
+                    self._client.set_tag(run_id, key, value)
             except MlflowException as error:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # somebody deleted the store's content
                     return None

@@ -34,7 +34,7 @@ OuterLoss = Callable[[Params], Tensor]
 
 @dataclass(frozen=True)
 class Retention:
-    """What the forward sweep keeps for the way back: more memory for less work, and the same hypergradient.
+    """What the forward sweep keeps for the way back: more memory for less work, the same result up to rounding.
 
     `graphs`: the last so many steps keep their graphs and are not replayed (the most memory, the least work).
     `stride`: of the other steps, every stride-th state is kept; those between are run again (the least memory).

@@ -74,9 +74,9 @@ def test_the_papers_protocol_is_the_default() -> None:
 
 def test_a_label_says_what_was_changed() -> None:
     changed = Protocol(networks=3, epochs=20)
-    assert changed.label() == "paper-1, reduced: networks 3 of 10, epochs 20 of 300" and changed.reduced
-    assert Protocol(augment=False).label() == "paper-1, reduced: augment False of True"
-    assert Protocol(version=2).label() == "paper-2, reduced: version 2 of 1"
+    assert changed.label() == "paper-1, changed: networks 3 of 10, epochs 20 of 300" and changed.reduced
+    assert Protocol(augment=False).label() == "paper-1, changed: augment False of True"
+    assert Protocol(version=2).label() == "paper-2, changed: version 2 of 1"
     assert Protocol(augment=False).reduced and Protocol(lr=0.02).reduced and Protocol(version=2).reduced
     own = Protocol(name="mine", version=4, networks=3)
     assert own.label() == "mine-4" and not own.reduced

@@ -80,7 +80,7 @@ def test_the_record_is_valid_and_says_what_was_measured(out: Path, record: dict[
 
 def test_a_run_that_is_smaller_than_the_paper_s_is_marked(out: Path, record: dict[str, Any]) -> None:
     assert record["scale"]["reduced"] is True and record["scale"]["label"] == "smoke"
-    assert record["scale"]["fraction"] == 2 / 50_000 and "reduced: networks 2 of 10" in record["scale"]["protocol"]
+    assert record["scale"]["fraction"] == 2 / 50_000 and "changed: networks 2 of 10" in record["scale"]["protocol"]
 
 
 def test_what_is_printed(data_dir: Path, tmp_path: Path) -> None:
@@ -93,10 +93,10 @@ def test_what_is_printed(data_dir: Path, tmp_path: Path) -> None:
     told = done.err.splitlines()
     assert all(line.startswith("[seed 0] ") for line in told)  # this is no terminal: lines, no bar
     assert any("1/1" in line and "loss" in line for line in told)
-    assert any("full-data control: network 1 of 1" in line for line in told)
+    assert any("evaluating the full data: network 1 of 1" in line for line in told)
     # The control is measured once for equal settings and seed.
     again = go(data_dir, tmp_path, *sets("FULL_DATA_EPOCHS = 1", "ITERATIONS = 2"), "--json")
-    assert "full-data control" not in again.err
+    assert "evaluating the full data" not in again.err
     first = json.loads(next(p for p in tmp_path.glob("quickstart/*/result.json")).read_text())
     full = [[f for f in r["figures"] if f["name"] == "full data"] for r in (first, again.record)]
     assert full[0] == full[1] and full[0][0]["n"] == 1

@@ -14,9 +14,14 @@ import os
 import sys
 from typing import Any
 
+from suite.errors import SuiteError
+
 STEPS = 5
 WIDTH = 16
 """Channels of the networks in the float64 rows: exactness does not depend on it, and time does."""
+
+FULL_METHOD = "downsampled addressing"
+"""The paper's full method: bases stored at half resolution."""
 
 LONG_STEPS = 150
 LONG_WIDTH = 128
@@ -29,7 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--long-steps", type=int, default=LONG_STEPS, help="steps of the float32 rows (%(default)s)")
     parser.add_argument("--only", metavar="OPTIMIZER", help="only the rows of one inner optimizer")
     options = parser.parse_args(arguments)
-    rows = table(options.long_steps, options.only)
+    try:
+        rows = table(options.long_steps, options.only)
+    except SuiteError as error:
+        print(f"tools.exactness: {error}", file=sys.stderr)
+        return error.status
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -46,7 +55,8 @@ def table(long_steps: int = LONG_STEPS, only: str | None = None) -> list[dict[st
 
     load_components()
     optimizers = [only] if only else inner_optimizers.names()
-    combinations = [(o, p, n) for o in optimizers for p in parameterizations.names() for n in NETWORKS]
+    stored = [*parameterizations.names(), FULL_METHOD]
+    combinations = [(o, p, n) for o in optimizers for p in stored for n in NETWORKS]
     return [short_row(*names) for names in combinations] + [long_row(o, long_steps) for o in optimizers]
 
 
@@ -55,7 +65,12 @@ def short_row(optimizer: str, parameterization: str, network: str) -> dict[str, 
     from suite.contracts import Problem, finite_difference_error, relative_error
     from suite.registry import inner_optimizers, parameterizations
 
-    recalls = parameterizations[parameterization].build(**({"bases": 2} if parameterization == "addressing" else {}))
+    small: dict[str, dict[str, Any]] = {"addressing": {"bases": 2}}
+    if parameterization == FULL_METHOD:
+        inner = parameterizations["addressing"].build(bases=8)
+        recalls = parameterizations["downsampled"].build(of=inner, factor=2)
+    else:
+        recalls = parameterizations[parameterization].build(**small.get(parameterization, {}))
     build = inner_optimizers[optimizer].build
     sharp = Problem(build(), recalls, network, STEPS, width=WIDTH)
     # Adam divides by tiny numbers; a larger eps keeps the loss smooth on the scale of a finite difference.

@@ -2,7 +2,10 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +13,11 @@ import torch
 from suite import __version__, figures
 from suite.architectures.convnet import ConvNet
 from suite.datasets.augment import AUGMENTATIONS
+from suite.datasets.cache import digest as tensors_sha256
 from suite.datasets.digits import Digits
 from suite.distill import NotFinite, Progress, begin, distill
 from suite.errors import RunError
-from suite.evaluate import Accuracies, Protocol, Splits, evaluate, recalled
+from suite.evaluate import Accuracies, Part, Protocol, Splits, TrainingSet, evaluate, evaluate_one, recalled
 from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -50,7 +54,7 @@ class Distillation:
     """Distil a data set into a memory of a given budget and evaluate it beside its controls (paper, A.1).
 
     A `validation` fraction of every training class is set aside and watches the training; the memory of the last
-    iteration is the result, and test images are opened once, at the end. The controls, under the same protocol: real
+    iteration is the result, and test images are opened at the end alone. The controls, under the same protocol: real
     images drawn at random, as many as the budget pays for, anew for every network; and the whole training part for
     `full_data_epochs` (0: left out). `augmentation` 'default' means the data set's own.
     """
@@ -118,7 +122,7 @@ class Distillation:
         real = ClassRows.of(data.train.to(session.device), task.classes)
         loaded = time.monotonic()
         last, seconds = self._distil(session, task, data, real)
-        memory = self._save_memory(session, task, data, last.memory)
+        memory = self._save_memory(session, task, data, last)
         evaluated = time.monotonic()
         found = self._evaluate(session, task, data, real.split, last.memory)
         session.pause()
@@ -137,133 +141,133 @@ class Distillation:
         )
 
     def _distil(self, session: Session, task: Task, data: Data, real: ClassRows) -> tuple[Progress, float]:
-        """The memory after the last iteration, and the seconds that took, those of earlier sittings included."""
+        """The memory after the last iteration, and the seconds its outer steps took, earlier sittings included."""
         restored = session.restore()
-        start = begin(task, self.outer_optimizer, self.images_per_class, session.key)
-        seconds_before = 0.0
+        last, seconds = begin(task, self.outer_optimizer, self.images_per_class, session.key), 0.0
         if restored is not None:
             iteration, tensors, state = restored
-            start = _unpacked(iteration, tensors, session.device)
-            seconds_before = state["seconds"]
+            last, seconds = _unpacked(iteration, tensors, session.device), state["seconds"]
         elif self._validates_at(0):
-            self._validate(session, task, data, start)
-
-        clock, last = time.monotonic(), start
-
-        def checkpoint(progress: Progress) -> None:
-            state = {"seconds": seconds_before + time.monotonic() - clock}
-            session.checkpoint(progress.iteration, _packed(progress), state)
+            self._validate(session, task, data, last)
 
         every = max(1, self.iterations // LOGGED_POINTS)
         steps = distill(
-            task, self.objective, self.outer_optimizer, real, start, session.key("outer"), self.iterations, self.clip
+            task, self.objective, self.outer_optimizer, real, last, session.key("outer"), self.iterations, self.clip
         )
+        clock = time.monotonic()
         try:
             for last in steps:
+                seconds += time.monotonic() - clock
                 if last.iteration % every == 0 or last.iteration == self.iterations:
                     session.log(last.iteration, {name: value.item() for name, value in last.metrics.items()})
-                session.progress(last.iteration, self.iterations, _words(session, last))
+                session.progress(last.iteration, self.iterations, _words(session))
                 validates = self._validates_at(last.iteration)
                 if validates:
                     self._validate(session, task, data, last)
                 if validates or last.iteration == self.iterations or session.checkpoint_due():
-                    checkpoint(last)
+                    session.checkpoint(last.iteration, _packed(last), {"seconds": seconds})
+                clock = time.monotonic()
         except NotFinite as error:
-            checkpoint(last)
-            self._save_memory(session, task, data, last.memory)
+            session.checkpoint(last.iteration, _packed(last), {"seconds": seconds})
+            self._save_memory(session, task, data, last)
             raise NotFinite(f"{error} (the memory of step {last.iteration} is kept in {session.directory})") from error
-        return last, seconds_before + time.monotonic() - clock
+        return last, seconds
 
     def _validates_at(self, iteration: int) -> bool:
-        """At the start, and at `validation_points` even distances up to the last iteration."""
-        if self.validation == 0 or self.validation_points == 0:
+        """At the start, and at `validation_points` even distances up to and with the last iteration."""
+        if self.validation == 0:
             return False
-        every = max(1, self.iterations // self.validation_points)
-        return iteration % every == 0
+        n = self.validation_points
+        return iteration * n // self.iterations > (iteration - 1) * n // self.iterations
 
     def _validate(self, session: Session, task: Task, data: Data, progress: Progress) -> None:
         protocol = replace(self.evaluation, networks=self.validation_networks)
         training_set = recalled(task, progress.memory)
         splits: Splits = {"validation": data.validation}
-        found = evaluate(task, lambda i: training_set, protocol, session.key("validation"), splits)["validation"]
+        key = session.key("validation")
+        found = evaluate(task, lambda i: training_set, protocol, key, splits)["validation"]
         session.log(progress.iteration, {"validation_accuracy": sum(found) / len(found)})
 
     def _evaluate(self, session: Session, task: Task, data: Data, train: Split, memory: Params) -> list[Figure]:
+        """The memory on test and validation images, and its controls on test images."""
         key, protocol = session.key("evaluation"), self.evaluation
-        only_test: Splits = {"test": data.test}
-        splits = dict(only_test)
+        test: Splits = {"test": data.test}
+        both = dict(test)
         if len(data.validation):
-            splits["validation"] = data.validation
-        training_set = recalled(task, memory)
-
-        def distilled(i: int) -> Split:
-            session.pause()
-            session.say(f"evaluating the memory: network {i + 1} of {protocol.networks}")
-            return training_set
-
-        each = max(1, int(self.images_per_class))
+            both["validation"] = data.validation
+        images = recalled(task, memory)
         rows = ClassRows.of(train, task.classes)
+        each = min(max(1, int(self.images_per_class)), *(len(r) for r in rows.rows))
+        every_class = list(range(task.classes))
 
-        def random_real(i: int) -> Split:
-            session.pause()
-            session.say(f"evaluating random real images: network {i + 1} of {protocol.networks}")
-            return rows.draw(list(range(task.classes)), each, key("random real images", i))
+        def measured(
+            name: str, protocol: Protocol, draw: TrainingSet, splits: Splits, folder: Path, **about: Any
+        ) -> Accuracies:
+            """Every network's accuracies; those measured before are read back, so that no sitting repeats another's."""
 
+            def measure(i: int) -> dict[Part, float]:
+                session.say(f"evaluating {name}: network {i + 1} of {protocol.networks}")
+                return evaluate_one(task, draw(i), protocol, key, i, splits, session.pause)
+
+            about |= {"of": name, "protocol": asdict(replace(protocol, networks=1))}
+            found = []
+            for i in range(protocol.networks):
+                session.pause()
+                found.append(_kept(folder, about | {"network": i}, partial(measure, i)))
+            return {part: tuple(one[part] for one in found) for part in splits}
+
+        own = session.directory / ".evaluation"
+        which = {"memory": tensors_sha256(memory)}
         networks = "evaluation networks"
-        found = [("memory", evaluate(task, distilled, protocol, key, splits), networks, "")]
-        control = evaluate(task, random_real, protocol, key, only_test)
-        note = f"{each} real images per class"
-        found.append(("random real images", control, f"{networks}, each with its own draw of images", note))
+        note = f"{len(images)} recalled images, {protocol.sgd_steps(len(images))} SGD steps"
+        figures_found = [
+            ("memory", measured("the memory", protocol, lambda i: images, both, own, **which), networks, note)
+        ]
+        note = f"{each} real images per class, {protocol.sgd_steps(each * task.classes)} SGD steps"
+        note += ", more than the budget" if self.images_per_class < 1 else ""
+        control = measured(
+            "random real images",
+            protocol,
+            lambda i: rows.draw(every_class, each, key("random real images", i)),
+            test,
+            own,
+            **which,
+        )
+        figures_found.append(("random real images", control, f"{networks}, each with its own draw of images", note))
         if self.full_data_epochs:
-            full, note = self._full_data(session, task, data, train, only_test)
-            found.append(("full data", full, networks, note))
+            # Fewer epochs and networks than the protocol's: shared by all runs with equal data, network and seed.
+            short = replace(protocol, epochs=self.full_data_epochs, networks=self.full_data_networks)
+            shared = make_directory(session.cache_dir / "controls")
+            about = self._control_about(session, task, data)
+            full = measured("the full data", short, lambda i: train, test, shared, **about)
+            note = f"{len(train)} images, {short.epochs} epochs of the paper's {Protocol().epochs}"
+            figures_found.append(("full data", full, networks, note))
         return [
             Figure(name, split, values, over, note)
-            for name, by_split, over, note in found
+            for name, by_split, over, note in figures_found
             for split, values in by_split.items()
         ]
 
-    def _full_data(
-        self, session: Session, task: Task, data: Data, train: Split, splits: Splits
-    ) -> tuple[Accuracies, str]:
-        """The control with all training images: measured once for equal settings and seed, then read back."""
-        protocol = replace(self.evaluation, epochs=self.full_data_epochs, networks=self.full_data_networks)
-        about = {
-            "control": "full data",
+    def _control_about(self, session: Session, task: Task, data: Data) -> dict[str, Any]:
+        """All that the full-data control depends on."""
+        return {
             "data": data.digest,
             "preprocessing": data.transform.describe(),
             "validation": self.validation,
             "architecture": describe(self.architecture),
             "augmentation": task.augmentation,
-            "protocol": asdict(protocol),
             "seed": session.key.seed,
-            "suite": __version__,
+            "device": session.device.type,
+            "versions": [__version__, torch.__version__],
         }
-        file = make_directory(session.cache_dir / "controls") / f"{json_sha256(about)[:24]}.json"
-        if file.is_file():
-            try:
-                kept = json.loads(file.read_text())
-                values: Accuracies = {split: tuple(kept["accuracy"][split]) for split in splits}
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise RunError(f"{file} is damaged ({error}); delete it and run the same command again") from error
-        else:
-
-            def whole(i: int) -> Split:
-                session.pause()
-                session.say(f"full-data control: network {i + 1} of {protocol.networks}, {protocol.epochs} epochs")
-                return train
-
-            values = evaluate(task, whole, protocol, session.key("full data"), splits)
-            write_whole(file, canonical_json({"about": about, "accuracy": values}).encode())
-        return values, f"{len(train)} images, {protocol.epochs} epochs of {self.evaluation.epochs}"
 
     # ------------------------------------------------------------ what is left behind
 
-    def _save_memory(self, session: Session, task: Task, data: Data, tensors: Params) -> Memory:
-        budget = self._budget(task, tensors)
+    def _save_memory(self, session: Session, task: Task, data: Data, last: Progress) -> Memory:
+        budget = self._budget(task, last.memory)
         transform = data.transform
         memory = Memory(
-            {k: v.cpu() for k, v in tensors.items()},
+            {k: v.cpu() for k, v in last.memory.items()},
             {
                 "dataset": data.info.name,
                 "dataset_digest": data.digest,
@@ -275,7 +279,10 @@ class Distillation:
                 "budget": asdict(budget),
                 "architecture": describe(self.architecture),
                 "protocol": asdict(self.evaluation),
+                "config": describe(self),
                 "config_hash": fingerprint(self),
+                "iteration": last.iteration,
+                "iterations": self.iterations,
                 "seed": session.key.seed,
             },
             transform,
@@ -298,13 +305,22 @@ class Distillation:
         )
 
     def _scale(self) -> dict[str, Any]:
+        less = [f"{self.iterations} of {PAPER_ITERATIONS} iterations"] if self.iterations < PAPER_ITERATIONS else []
+        for name in ("inner_steps", "real_per_class"):
+            used, paper = getattr(self.objective, name, None), getattr(type(self.objective), name, None)
+            if used is not None and paper is not None and used < paper:
+                less.append(f"{name} {used} of {paper}")
+        if self.evaluation.reduced:
+            less.append(self.evaluation.label())
         return {
             "iterations": self.iterations,
             "paper_iterations": PAPER_ITERATIONS,
             "fraction": self.iterations / PAPER_ITERATIONS,
             "protocol": self.evaluation.label(),
+            "validation_held_out": self.validation,
             "full_data_epochs": self.full_data_epochs,
-            "reduced": self.iterations < PAPER_ITERATIONS or self.evaluation.reduced,
+            "reduced": bool(less),
+            "reduced_by": less,
         }
 
     def _facts(self, session: Session, data: Data) -> dict[str, Any]:
@@ -318,7 +334,19 @@ class Distillation:
         }
 
 
-def _words(session: Session, progress: Progress) -> str:
+def _kept(folder: Path, about: dict[str, Any], measure: Callable[[], dict[Part, float]]) -> dict[Part, float]:
+    """What was measured of this before, or what is measured now, written down."""
+    file = make_directory(folder) / f"{json_sha256(about)[:24]}.json"
+    if not file.is_file():
+        write_whole(file, canonical_json({"about": about, "accuracy": measure()}).encode())
+    try:
+        kept = json.loads(file.read_text())["accuracy"]
+        return {part: float(value) for part, value in kept.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{file} is damaged ({error}); delete it and run the same command again") from error
+
+
+def _words(session: Session) -> str:
     losses, accuracies = session.history("loss"), session.history("validation_accuracy")
     words = [f"loss {losses[-1][1]:.3f}"] if losses else []
     return ", ".join(words + ([f"validation {accuracies[-1][1]:.1f}%"] if accuracies else []))
