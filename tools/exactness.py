@@ -65,12 +65,10 @@ def short_row(optimizer: str, parameterization: str, network: str) -> dict[str, 
     from suite.contracts import Problem, finite_difference_error, relative_error
     from suite.registry import inner_optimizers, parameterizations
 
-    small: dict[str, dict[str, Any]] = {"addressing": {"bases": 2}}
+    fields: dict[str, Any] = {"bases": 2} if parameterization == "addressing" else {}
     if parameterization == FULL_METHOD:
-        inner = parameterizations["addressing"].build(bases=8)
-        recalls = parameterizations["downsampled"].build(of=inner, factor=2)
-    else:
-        recalls = parameterizations[parameterization].build(**small.get(parameterization, {}))
+        fields = {"of": parameterizations["addressing"].build(bases=7)}
+    recalls = parameterizations[parameterization.split()[0]].build(**fields)
     build = inner_optimizers[optimizer].build
     sharp = Problem(build(), recalls, network, STEPS, width=WIDTH)
     # Adam divides by tiny numbers; a larger eps keeps the loss smooth on the scale of a finite difference.
