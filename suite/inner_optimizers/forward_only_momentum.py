@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch
-
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.registry import inner_optimizers
 from suite.types import Params, State, check_types, require
 
@@ -26,8 +25,8 @@ class ForwardOnlyMomentum:
         require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
 
     def init(self, params: Params) -> State:
-        return {"momentum": {k: torch.zeros_like(w) for k, w in params.items()}}
+        return SGDMomentum(self.lr, self.momentum).init(params)
 
     def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]:
-        b = {k: self.momentum * state["momentum"][k].detach() + g for k, g in grads.items()}
-        return {k: w - self.lr * b[k] for k, w in params.items()}, {"momentum": b}
+        stopped = {"momentum": {k: b.detach() for k, b in state["momentum"].items()}}
+        return SGDMomentum(self.lr, self.momentum).step(params, grads, stopped)
