@@ -57,9 +57,8 @@ class Done:
     def complaint(self) -> str:
         """The one line of stderr that is the command's own, which a failed command must have exactly one of."""
         assert "Traceback" not in self.err and "Traceback" not in self.out
-        own = [
-            line for line in self.err.splitlines() if not line.startswith(("[", "stopping"))
-        ]  # "[label] …" is progress
+        beside = ("[", "stopping at")  # progress is '[label] …', and a signal is acknowledged
+        own = [line for line in self.err.splitlines() if not line.startswith(beside)]
         assert len(own) == 1, own
         assert own[0].startswith("suite.run: "), own[0]
         return own[0].removeprefix("suite.run: ")

@@ -1,0 +1,121 @@
+"""The distillation experiment: what it validates, keeps, calls reduced, and measures only once."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import QUICK, command, only_run, resolve, sets, start
+
+from suite.errors import RunError, UsageError
+from suite.evaluate import accuracy
+from suite.tracking import NoTracker
+from suite.types import Split
+
+ABLATION, QUICKSTART = "gin/ablation_momentum.gin", "gin/quickstart.gin"
+
+
+@pytest.mark.parametrize(("iterations", "points"), [(500, 3), (19, 10), (2, 1), (7, 7), (100, 25)])
+def test_validation_points_are_as_many_as_asked_and_end_with_the_last(iterations: int, points: int) -> None:
+    (run,) = resolve([QUICKSTART], [f"ITERATIONS = {iterations}", f"VALIDATION_POINTS = {points}"])
+    at = [i for i in range(iterations + 1) if run.experiment._validates_at(i)]  # type: ignore[attr-defined]
+    assert len(at) == points + 1 and at[0] == 0 and at[-1] == iterations
+    assert max(b - a for a, b in pairwise(at)) <= -(-iterations // points)
+
+
+@pytest.mark.parametrize(
+    ("files", "bindings", "words"),
+    [
+        (["gin/shared/distillation.gin"], [], []),
+        ([ABLATION], [], []),
+        (["gin/shared/distillation.gin"], ["ITERATIONS = 49999"], ["49999 of 50000 iterations"]),
+        ([QUICKSTART, "gin/scale/paper.gin"], [], ["inner_steps 40 of 150"]),
+        (["gin/shared/distillation.gin"], ["EPOCHS = 299"], ["epochs 299 of 300"]),
+        (["gin/shared/distillation.gin"], ["REAL_IMAGES = 8"], ["real_per_class 8 of 64"]),
+    ],
+)
+def test_whatever_is_less_than_the_paper_s_is_called_reduced(
+    files: list[str], bindings: list[str], words: list[str]
+) -> None:
+    scale = resolve(files, bindings)[0].experiment._scale()  # type: ignore[attr-defined]
+    assert scale["reduced"] == bool(words)
+    assert all(any(word in said for said in scale["reduced_by"]) for word in words)
+
+
+def test_a_binding_of_one_cell_is_no_mistake_when_another_is_picked() -> None:
+    small = ["PARAMETERIZATION = @parameterizations.downsampled()", "parameterizations.downsampled.factor = 4"]
+    axes = {"stored": {"free": ["PARAMETERIZATION = @parameterizations.standard()"], "small": small}}
+    bindings = [f"run.axes = {axes!r}"]
+    assert [run.label for run in resolve([QUICKSTART], bindings, only=["free"])] == ["free seed 0"]
+    assert len(resolve([QUICKSTART], bindings)) == 2
+
+
+def test_a_later_file_can_not_silently_lose_to_an_axis(tmp_path: Path) -> None:
+    late = tmp_path / "late.gin"
+    late.write_text("IMAGES_PER_CLASS = 50\n")
+    with pytest.raises(UsageError, match=r"late.gin IMAGES_PER_CLASS: the table varies it .*--only"):
+        resolve([ABLATION, str(late)])
+
+
+def test_an_edited_method_is_another_run(tmp_path: Path) -> None:
+    text = """
+from dataclasses import dataclass
+from suite.registry import inner_optimizers
+@inner_optimizers.register("edited")
+@dataclass(frozen=True)
+class Edited:
+    \"\"\"A method under work.\"\"\"
+    def init(self, params): return {}
+    def step(self, params, grads, state): return {k: w - RATE * grads[k] for k, w in params.items()}, {}
+"""
+    keys = []
+    for rate in ("0.1", "0.2", "0.1"):
+        (tmp_path / "edited.py").write_text(text.replace("RATE", rate))
+        words = [*QUICK, "--plugin", tmp_path / "edited.py", "--dry-run", "--json"]
+        done = start(*words, *sets("INNER_OPTIMIZER = @inner_optimizers.edited()")).communicate()
+        keys.append(json.loads(done[0])[0]["key"])
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_a_network_that_diverged_labels_nothing() -> None:
+    split = Split(torch.ones(4, 1, 2, 2), torch.zeros(4, dtype=torch.long))
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+    with torch.no_grad():
+        network[1].weight.fill_(float("nan"))
+    assert accuracy(network, split) == 0.0
+
+
+def test_what_was_evaluated_is_not_evaluated_again(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sitting that ends in the evaluation leaves every finished network's figures to the next."""
+    arguments = [*QUICK, "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
+
+    def breaks(*_: object, **__: object) -> None:
+        raise RunError("the lights went out")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("suite.figures.recalled_images", breaks)
+        assert command(*arguments).status == 1
+    again = command(*arguments, "--json")
+    assert again.status == 0 and "evaluating" not in again.err
+    fresh = command(*arguments, "--json", "--fresh")
+    assert "evaluating" in fresh.err and fresh.record["figures"] == again.record["figures"]
+
+
+def test_a_run_whose_tracker_failed_at_the_end_is_finished_without_measuring_again(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*QUICK, "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
+
+    def silent(*_: object, **__: object) -> None:
+        raise RunError("the tracking store did not answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(NoTracker, "artifact", silent)
+        assert command(*arguments).status == 1
+    assert not (only_run(tmp_path) / "result.json").exists()
+    again = command(*arguments, "--json")
+    assert again.status == 0 and "1/2" not in again.err and again.record["figures"]
+    assert (only_run(tmp_path) / "result.json").is_file() and not (only_run(tmp_path) / ".done").exists()
