@@ -134,7 +134,7 @@ def _perform(run: Run, directory: Path, place: Place, parent: str) -> dict[str, 
     except Interrupted:
         _end(tracker, run_id, "KILLED")
         raise
-    except BaseException as error:
+    except BaseException as error:  # nothing is swallowed: it is marked, and raised again
         _fail(run, directory, tracker, run_id)
         if isinstance(error, SuiteError) or not isinstance(error, Exception):
             raise
