@@ -15,7 +15,8 @@ Nothing here knows what an optimizer does: autograd differentiates its `step`. T
 whatever `Retention` keeps: states, from which a step is replayed with its graph, or the graphs themselves.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +30,7 @@ InnerLoss = Callable[[Params, Params, int], Tensor]
 """(network parameters, inputs, t) -> loss of inner step t. Must be a pure function: it is replayed."""
 
 OuterLoss = Callable[[Params], Tensor]
-"""Network parameters after the last step -> what the memory is judged by."""
+"""Network parameters after the last step -> what the memory is judged by, or a part of it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,23 @@ class Retention:
         check_types(self)
         require(self, "graphs", self.graphs >= 0, "at least 0")
         require(self, "stride", self.stride >= 1, "at least 1")
+
+    def size(self, steps: int, state: int, graph: int) -> int:
+        """Bytes an unroll needs at its peak, from those of a state (weights, the optimizer's slots) and of a graph."""
+        graphs = min(self.graphs, steps)
+        replayed = steps - graphs
+        kept = math.ceil(replayed / self.stride) + min(self.stride - 1, replayed)
+        return state * (kept + graphs) + graph * max(1, graphs)
+
+    @staticmethod
+    def within(memory: int, steps: int, state: int, graph: int) -> "Retention":
+        """The least work that a memory of so many bytes affords; where it affords nothing, what needs the least."""
+        graphs = min(steps, (memory - steps * state) // graph)
+        if graphs > 0:
+            return Retention(graphs)
+        sizes = {stride: Retention(0, stride).size(steps, state, graph) for stride in range(1, math.isqrt(steps) + 2)}
+        fitting = [stride for stride, size in sizes.items() if size <= memory]
+        return Retention(0, min(fitting, default=min(sizes, key=sizes.__getitem__)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +90,7 @@ class _Step:
 
 def hypergradient(
     inner_loss: InnerLoss,
-    outer_loss: OuterLoss,
+    outer_loss: OuterLoss | Sequence[OuterLoss],
     params: Params,
     inputs: Params,
     optimizer: InnerOptimizer,
@@ -81,6 +99,7 @@ def hypergradient(
 ) -> Hypergradient:
     """d outer_loss(w_T) / d inputs after `steps` inner steps from `params`, by the reverse sweep of this module.
 
+    An outer loss in parts is their sum; one part's graph is gone before the next is made.
     Raises UsageError where a parameter or an input takes no part, since its zero gradient would hide a mistake, and
     where torch lacks a second derivative.
     """
@@ -100,9 +119,7 @@ def hypergradient(
             params, state, loss = _step(inner_loss, params, state, inputs, optimizer, t)
             losses.append(loss)
 
-    leaves = _leaves(params)
-    final = outer_loss(leaves)
-    params_bar = dict(zip(leaves, _gradients(final, leaves, "the outer loss"), strict=True))
+    final, params_bar = _judged(params, outer_loss)
     state_bar: State = {slot: {k: torch.zeros_like(v) for k, v in part.items()} for slot, part in state.items()}
     inputs_bar = {k: torch.zeros_like(v) for k, v in inputs.items()}
 
@@ -115,12 +132,12 @@ def hypergradient(
                 kept[between + 1] = (params, state)
         step = graphs.pop(t) if t in graphs else _step_with_graph(inner_loss, *kept.pop(t), inputs, optimizer, t)
         params_bar, state_bar, inputs_bar = _pull_back(step, params_bar, state_bar, inputs_bar)
-    return Hypergradient(final.detach(), inputs_bar, torch.stack(losses) if losses else final.new_zeros(0))
+    return Hypergradient(final, inputs_bar, torch.stack(losses) if losses else final.new_zeros(0))
 
 
 def hypergradient_by_full_graph(
     inner_loss: InnerLoss,
-    outer_loss: OuterLoss,
+    outer_loss: OuterLoss | Sequence[OuterLoss],
     params: Params,
     inputs: Params,
     optimizer: InnerOptimizer,
@@ -135,7 +152,7 @@ def hypergradient_by_full_graph(
         grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
         params, state = optimizer.step(params, dict(zip(params, grads, strict=True)), state)
         losses.append(loss.detach())
-    final = outer_loss(params)
+    final = torch.stack([part(params) for part in _parts(outer_loss)]).sum()
     gradients = torch.autograd.grad(final, list(inputs.values()))
     return Hypergradient(final.detach(), dict(zip(inputs, gradients, strict=True)), torch.stack(losses))
 
@@ -156,6 +173,23 @@ def require_unrollable(module: nn.Module, name: str) -> None:
             raise UsageError(
                 f"{name} uses dropout in '{part_name}', which would draw anew when a step is replayed; set it to 0"
             )
+
+
+def _parts(outer_loss: OuterLoss | Sequence[OuterLoss]) -> Sequence[OuterLoss]:
+    return outer_loss if isinstance(outer_loss, Sequence) else [outer_loss]
+
+
+def _judged(params: Params, outer_loss: OuterLoss | Sequence[OuterLoss]) -> tuple[Tensor, Params]:
+    """The outer loss and its gradient in the parameters."""
+    first, *rest = _parts(outer_loss)
+    leaves = _leaves(params)
+    loss = first(leaves)
+    total, gradients = loss.detach(), _gradients(loss, leaves, "the outer loss")
+    for part in rest:
+        loss = part(leaves)
+        total = total + loss.detach()
+        gradients = tuple(a + b for a, b in zip(gradients, _gradients(loss, leaves, "the outer loss"), strict=True))
+    return total, dict(zip(leaves, gradients, strict=True))
 
 
 def _step(

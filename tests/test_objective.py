@@ -16,6 +16,7 @@ from suite.errors import UsageError
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
+from suite.objectives import bptt
 from suite.objectives.bptt import BPTT, fresh_network
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled
@@ -110,8 +111,7 @@ def test_the_gradient_is_that_of_the_step_written_out(way: Any, augmentation: st
         classes_per_step=classes,
         images_per_class_per_step=each,
         real_per_class=3,
-        retention_graphs=1,
-        retention_stride=2,
+        memory_gib=1e-4,
     )
     for key in (Key(3)(0), Key(3)(1)):
         gradients, metrics = objective.gradients(what, start, real(), key)
@@ -178,7 +178,10 @@ def test_every_inner_step_draws_images_anew_and_another_outer_step_another_netwo
             return network
 
     what = replace(task(way), architecture=Noting())
-    objective = BPTT(inner_steps=5, images_per_class_per_step=3, real_per_class=1, retention_graphs=5)
+    objective = BPTT(inner_steps=5, images_per_class_per_step=3, real_per_class=1)
+    objective.plan(what, 8)  # a step's graph is measured once, on networks of its own
+    batches.clear()
+    networks.clear()
     for step in range(2):
         objective.gradients(what, start, real(), Key(0)(step))
     inner = batches[:5] + batches[6:11]  # the sixth is the outer loss
@@ -205,14 +208,17 @@ def test_a_step_depends_on_its_key_alone_and_changes_nothing_it_is_given() -> No
     assert all(torch.equal(start[k], before[k]) and not start[k].requires_grad for k in start)
 
 
-def test_retention_changes_nothing_but_the_work() -> None:
+def test_memory_changes_nothing_but_the_work() -> None:
     way = Addressing(bases=2)
     plain, _ = BPTT(inner_steps=5).gradients(task(way), memory(way), real(), Key(0))
-    for graphs, stride in ((5, 1), (2, 1), (0, 4), (1, 2)):
-        objective = BPTT(inner_steps=5, retention_graphs=graphs, retention_stride=stride)
+    kept = set()
+    for gib in (1e-9, 2e-5, 1e-4, 3e-4, 1.0):
+        objective = BPTT(inner_steps=5, memory_gib=gib)
+        kept.add(objective.plan(task(way), 4)["inner steps whose graphs are kept"])
         found, _ = objective.gradients(task(way), memory(way), real(), Key(0))
         for k in plain:
             torch.testing.assert_close(found[k], plain[k], rtol=1e-12, atol=1e-16)
+    assert len(kept) > 2
 
 
 def test_following_the_gradient_lowers_the_loss() -> None:
@@ -245,8 +251,7 @@ def test_a_network_that_can_not_be_unrolled_is_refused_by_its_name() -> None:
         ({"classes_per_step": 1}, "BPTT.classes_per_step must be above 1, or None"),
         ({"images_per_class_per_step": 0}, "BPTT.images_per_class_per_step must be above 0"),
         ({"real_per_class": 0}, "BPTT.real_per_class must be above 0"),
-        ({"retention_graphs": -1}, "Retention.graphs must be at least 0"),
-        ({"retention_stride": 0}, "Retention.stride must be at least 1"),
+        ({"memory_gib": 0}, "BPTT.memory_gib must be above 0"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_in_one_line(settings: dict, words: str) -> None:
@@ -278,13 +283,14 @@ def test_a_plan_counts_what_a_step_will_use() -> None:
     assert _plan(classes_per_step=100)["inner batch"] == 10 * 32
 
 
-def test_the_expected_memory_grows_with_steps_and_shrinks_with_the_stride() -> None:
-    by_steps = [_expected(inner_steps=n) for n in (10, 50, 150)]
-    assert by_steps == sorted(by_steps) and by_steps[2] - by_steps[1] == pytest.approx(100 * _state_mib(), abs=1)
-    by_stride = [_expected(inner_steps=150, retention_stride=n) for n in (1, 2, 5, 12)]
-    assert by_stride == sorted(by_stride, reverse=True)
-    assert by_stride[0] - by_stride[3] == pytest.approx((150 - 13 - 11) * _state_mib(), abs=1)
-    assert _expected(retention_stride=150) > _expected(retention_stride=12)  # too long a stretch is run again
+def test_the_expected_memory_keeps_to_what_is_allowed() -> None:
+    """Down to the least that any stride needs: about two square roots of the steps' states, and one graph."""
+    for gib in (8.0, 1.0, 0.5, 0.3, 0.1):
+        plan = _plan(inner_steps=150, memory_gib=gib)
+        assert plan["expected memory of one unroll (MiB)"] <= 1024 * gib + 5  # the outer loss's piece comes on top
+    assert _plan(inner_steps=150, memory_gib=8.0)["inner steps whose graphs are kept"] == 150
+    least = _expected(inner_steps=150, memory_gib=1e-6)
+    assert 24 * _state_mib() <= least < 30 * _state_mib()
 
 
 def _state_mib() -> float:
@@ -299,9 +305,19 @@ def test_the_expected_memory_knows_of_the_optimizers_state_and_of_the_batch() ->
 
 
 @pytest.mark.parametrize("network", [WIDE, ConvNet(width=32)])
-def test_the_expected_memory_grows_with_the_graphs_that_are_kept(network: Architecture) -> None:
-    """A kept graph holds its step's weights and state, too, so it can't be cheaper than a kept state."""
+def test_more_memory_keeps_more_graphs(network: Architecture) -> None:
     what = Task(ImageShape(1, 28, 28), 10, network, Standard(), "none", torch.device("cpu"))
-    plans = [BPTT(inner_steps=40, retention_graphs=n).plan(what, 2) for n in (1, 2, 20, 40, 80)]
-    sizes = [plan["expected memory of one unroll (MiB)"] for plan in plans]
-    assert sizes == sorted(sizes) and sizes[0] < sizes[3] == sizes[4]
+    plans = [BPTT(inner_steps=40, memory_gib=gib).plan(what, 2) for gib in (0.01, 0.1, 0.2, 0.3, 4, 8)]
+    kept = [plan["inner steps whose graphs are kept"] for plan in plans]
+    assert kept == sorted(kept) and kept[0] < kept[-1] == kept[-2] == 40
+
+
+def test_images_of_the_outer_loss_are_judged_in_pieces_to_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = Standard()
+    found = []
+    for piece in (1, 7, 1000):
+        monkeypatch.setattr(bptt, "PIECE", piece)
+        found.append(BPTT(inner_steps=2).gradients(task(way), memory(way), real(), Key(0)))
+    for gradients, metrics in found[1:]:
+        torch.testing.assert_close(gradients["images"], found[0][0]["images"], rtol=1e-12, atol=1e-16)
+        assert float(metrics["loss"]) == pytest.approx(float(found[0][1]["loss"]), rel=1e-13)

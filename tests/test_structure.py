@@ -10,7 +10,7 @@ from command_line import REPOSITORY
 
 LAYERS = [
     ["errors"],
-    ["keys", "files"],
+    ["fast", "files", "keys"],
     ["locks", "types", "registry"],
     ["architectures", "datasets", "inner_optimizers", "parameterizations"],
     ["unroll"],

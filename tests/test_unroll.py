@@ -131,6 +131,37 @@ def test_impossible_retentions_are_refused(graphs: int, stride: int) -> None:
         Retention(graphs, stride)
 
 
+@pytest.mark.parametrize("retention", [Retention(), Retention(STEPS)])
+def test_an_outer_loss_in_parts_is_their_sum(retention: Retention) -> None:
+    parts = [lambda params, s=s: s * outer({k: v * s for k, v in params.items()}) for s in (0.5, 1.0, 2.0)]
+
+    def whole(params: Params) -> torch.Tensor:
+        return torch.stack([part(params) for part in parts]).sum()
+
+    expected = hypergradient(inner, whole, *problem(), SGDMomentum(), STEPS, retention)
+    for method in (hypergradient, hypergradient_by_full_graph):
+        found = method(inner, parts, *problem(), SGDMomentum(), STEPS)
+        assert difference(found, expected) < 1e-13
+        torch.testing.assert_close(found.loss, expected.loss, rtol=1e-14, atol=0)
+
+
+def test_memory_decides_what_is_kept() -> None:
+    """100 steps of state 2 and graph 10: all graphs cost 1,200, all states 210, and nothing is below every tenth."""
+    expected = {
+        5000: Retention(100),
+        1200: Retention(100),
+        1199: Retention(99),
+        210: Retention(1),
+        209: Retention(0, 2),
+        60: Retention(0, 5),
+        48: Retention(0, 10),
+        1: Retention(0, 10),
+    }
+    for memory, retention in expected.items():
+        assert Retention.within(memory, 100, state=2, graph=10) == retention, memory
+        assert memory < 48 or retention.size(100, 2, 10) <= memory
+
+
 # ---------------------------------------------------------------- memory
 
 LONG = 24
@@ -160,7 +191,8 @@ def _live_states(retention: Retention) -> int:
 def test_a_stride_keeps_fewer_states() -> None:
     """Every stride-th state, and those of the stretch that is run again: what the expected memory of a plan says."""
     for stride in (1, 2, 4, 5, 8, LONG):
-        assert _live_states(Retention(0, stride)) == math.ceil(LONG / stride) + stride - 1
+        states = _live_states(Retention(0, stride))
+        assert states == math.ceil(LONG / stride) + stride - 1 == Retention(0, stride).size(LONG, 1, 0)
 
 
 def _live_saved(retention: Retention) -> int:

@@ -1,7 +1,7 @@
 """Back-propagation through time: the memory is judged by what a network learns from it."""
 
-import math
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -10,11 +10,15 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from suite.datasets import augment
+from suite.fast import fast
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
 from suite.registry import name_of, objectives
 from suite.types import ClassRows, InnerOptimizer, Params, Task, check_types, require
 from suite.unroll import Retention, hypergradient, require_unrollable
+
+PIECE = 40
+"""Images of the outer loss that a CPU passes through the network at once: what they leave behind stays in its cache."""
 
 
 @objectives.register("bptt")
@@ -25,8 +29,9 @@ class BPTT:
     Every outer step takes a fresh network and `classes_per_step` classes (None: all). Every inner step trains it on
     `images_per_class_per_step` of the images recalled for each of them, drawn anew without replacement (all there are,
     if fewer); the outer loss is the cross-entropy on `real_per_class` real training images of each. One draw of the
-    augmentation serves every image and step of an outer step. `retention_graphs` and `retention_stride` trade memory
-    for time without changing the result (`suite.unroll.Retention`). Paper, sections 3 and A.1.
+    augmentation serves every image and step of an outer step. An unroll keeps as many graphs as `memory_gib` affords,
+    and replays the other steps: more memory, less time, the same result up to rounding (`suite.unroll.Retention`).
+    Paper, sections 3 and A.1.
     """
 
     inner_optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
@@ -34,8 +39,7 @@ class BPTT:
     classes_per_step: int | None = None
     images_per_class_per_step: int = 32
     real_per_class: int = 64
-    retention_graphs: int = 0
-    retention_stride: int = 1
+    memory_gib: float = 8.0
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -45,10 +49,7 @@ class BPTT:
         )
         require(self, "images_per_class_per_step", self.images_per_class_per_step > 0, "above 0")
         require(self, "real_per_class", self.real_per_class > 0, "above 0")
-        self.retention()
-
-    def retention(self) -> Retention:
-        return Retention(self.retention_graphs, self.retention_stride)
+        require(self, "memory_gib", self.memory_gib > 0, "above 0")
 
     def gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
         classes = self._classes(task, key)
@@ -72,17 +73,19 @@ class BPTT:
             scores = functional_call(network, params, (inputs["images"][rows[t]],))
             return cross_entropy(scores, labels[rows[t]])
 
-        def outer_loss(params: Params) -> Tensor:
-            return cross_entropy(functional_call(network, params, (real_images,)), batch.labels)
+        def outer_loss(images: Tensor, labels: Tensor, params: Params) -> Tensor:
+            return cross_entropy(functional_call(network, params, (images,)), labels, reduction="sum") / len(batch)
 
+        piece = PIECE if task.device.type == "cpu" else len(batch)
+        pieces = zip(real_images.split(piece), batch.labels.split(piece), strict=True)
         found = hypergradient(
             inner_loss,
-            outer_loss,
+            [partial(outer_loss, *both) for both in pieces],
             dict(network.named_parameters()),
             {"images": images.detach()},
             self.inner_optimizer,
             self.inner_steps,
-            self.retention(),
+            self._retention(task, network, rows.shape[1]),
         )
         gradients = torch.autograd.grad(images, list(leaves.values()), found.gradients["images"])
         metrics = {"loss": found.loss, "inner_loss_first": found.inner_losses[0], "inner_loss": found.inner_losses[-1]}
@@ -92,14 +95,19 @@ class BPTT:
         classes = min(self.classes_per_step or task.classes, task.classes)
         batch = classes * min(self.images_per_class_per_step, per_class)
         real = classes * self.real_per_class
-        network = fresh_network(task, Key(0)("plan"))
-        parameters = sum(p.numel() for p in network.parameters())
+        network = fresh_network(task, Key(0))
+        retention = self._retention(task, network, batch)
+        size = retention.size(self.inner_steps, *self._sizes(task, network, batch))
+        # The outer loss has one plain graph of real images: about half of a step's, image for image.
+        at_once = min(real, PIECE if task.device.type == "cpu" else real)
+        size += at_once * (_graph_bytes(task, 2) - _graph_bytes(task, 1)) // 2
         return {
             "inner steps": self.inner_steps,
             "inner batch": batch,
             "real images in the outer loss": real,
-            "network parameters": parameters,
-            "expected memory of one unroll (MiB)": round(self._expected_bytes(task, network, batch, real) / 2**20),
+            "network parameters": sum(p.numel() for p in network.parameters()),
+            "inner steps whose graphs are kept": min(retention.graphs, self.inner_steps),
+            "expected memory of one unroll (MiB)": round(size / 2**20),
         }
 
     def _classes(self, task: Task, key: Key) -> Tensor:
@@ -107,20 +115,15 @@ class BPTT:
             return torch.arange(task.classes)
         return key("classes").permutation(task.classes)[: self.classes_per_step].sort().values
 
-    def _expected_bytes(self, task: Task, network: nn.Module, batch: int, real: int) -> int:
-        """Kept states, plus the graphs that live at once: what a graph saves is measured on one image and two."""
-        params = {k: p.detach().requires_grad_() for k, p in network.named_parameters()}
-        weights = sum(p.numel() * p.element_size() for p in params.values())
-        state = self.inner_optimizer.init(params)
-        slots = sum(v.numel() * v.element_size() for part in state.values() for v in part.values())
-        one, two = (_graph_bytes(network, params, task, n) for n in (1, 2))
-        graph = one + (two - one) * (batch - 1)
-        graphs = min(self.retention_graphs, self.inner_steps)
-        replayed = self.inner_steps - graphs
-        kept = math.ceil(replayed / self.retention_stride) + min(self.retention_stride - 1, replayed)
-        unrolled = (weights + slots) * (kept + graphs) + graph * max(1, graphs)
-        # The outer loss has one plain graph of the real images: about half of a step's, image for image.
-        return unrolled + (two - one) * real // 2
+    def _retention(self, task: Task, network: nn.Module, batch: int) -> Retention:
+        return Retention.within(int(self.memory_gib * 2**30), self.inner_steps, *self._sizes(task, network, batch))
+
+    def _sizes(self, task: Task, network: nn.Module, batch: int) -> tuple[int, int]:
+        """Bytes of a state and of a step's graph; what a graph saves is measured on one image and on two."""
+        state = self.inner_optimizer.init({k: p.detach() for k, p in network.named_parameters()})
+        tensors = [*network.parameters(), *(v for part in state.values() for v in part.values())]
+        one, two = (_graph_bytes(task, images) for images in (1, 2))
+        return sum(v.numel() * v.element_size() for v in tensors), one + (two - one) * (batch - 1)
 
 
 def fresh_network(task: Task, key: Key) -> nn.Module:
@@ -128,11 +131,14 @@ def fresh_network(task: Task, key: Key) -> nn.Module:
     with global_generators(key):
         network = task.architecture.build(task.shape, task.classes)
     require_unrollable(network, name_of(task.architecture))
-    return network.to(task.device)
+    return fast(network, task.device)
 
 
-def _graph_bytes(network: nn.Module, params: Params, task: Task, images: int) -> int:
+@lru_cache(maxsize=8)
+def _graph_bytes(task: Task, images: int) -> int:
     """Bytes that autograd saves for one inner step on so many images, weights left out."""
+    network = fresh_network(task, Key(0))
+    params = {k: p.detach().requires_grad_() for k, p in network.named_parameters()}
     seen: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -142,7 +148,8 @@ def _graph_bytes(network: nn.Module, params: Params, task: Task, images: int) ->
 
     shape = task.shape
     x = Key(0)("plan", images).generator()
-    batch = torch.randn(images, shape.channels, shape.height, shape.width, generator=x).to(task.device).requires_grad_()
+    batch = torch.randn(images, shape.channels, shape.height, shape.width, generator=x)
+    batch = batch.to(next(network.parameters())).requires_grad_()
     labels = torch.zeros(images, dtype=torch.long, device=task.device)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         loss = cross_entropy(functional_call(network, params, (batch,)), labels)

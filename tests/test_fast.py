@@ -1,0 +1,125 @@
+"""The faster network is the same network: values, gradients and second derivatives, names and parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from suite.architectures.alexnet import AlexNet
+from suite.architectures.convnet import ConvNet
+from suite.architectures.resnet12 import ResNet12
+from suite.fast import GroupNorm, fast
+from suite.keys import Key, global_generators
+from suite.types import ImageShape
+
+CPU = torch.device("cpu")
+CHANNELS = 6
+
+
+def numbers(*shape: int, name: str) -> Tensor:
+    return torch.randn(shape, generator=Key(0)(name).generator(), dtype=torch.float64)
+
+
+def norms(groups: int) -> tuple[nn.GroupNorm, GroupNorm]:
+    plain = nn.GroupNorm(groups, CHANNELS).double()
+    with torch.no_grad():
+        plain.weight.copy_(numbers(CHANNELS, name="weight"))
+        plain.bias.copy_(numbers(CHANNELS, name="bias"))
+    return plain, GroupNorm(plain)
+
+
+def as_function(norm: nn.GroupNorm) -> Callable[..., Tensor]:
+    def function(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, (x,))
+
+    return function
+
+
+def inputs(norm: nn.GroupNorm, mean: float = 0.0) -> list[Tensor]:
+    x = numbers(3, CHANNELS, 4, 5, name="x") + mean
+    return [v.detach().clone().requires_grad_() for v in (x, norm.weight, norm.bias)]
+
+
+GROUPS = [1, 2, 3, CHANNELS]
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_both_derivatives_are_those_of_torch(groups: int, layout: torch.memory_format) -> None:
+    found = []
+    for norm in norms(groups):
+        x, weight, bias = inputs(norm, mean=1.0)
+        y = as_function(norm)(x.contiguous(memory_format=layout), weight, bias)
+        cotangent = torch.arange(y.numel(), dtype=y.dtype).view_as(y).cos()
+        first = torch.autograd.grad((y.sin() * cotangent).sum(), (x, weight, bias), create_graph=True)
+        # Each gradient with a weight of its own, so that all three of its cotangents are tried.
+        mixed = torch.stack([(g.sin() * (i + 1)).sum() for i, g in enumerate(first)]).sum()
+        found.append([y, *first, *torch.autograd.grad(mixed, (x, weight, bias))])
+    for one, other in zip(*found, strict=True):
+        assert other.norm() > 0
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+def test_both_derivatives_are_those_of_finite_differences(groups: int) -> None:
+    norm = norms(groups)[1]
+    assert torch.autograd.gradcheck(as_function(norm), inputs(norm))
+    assert torch.autograd.gradgradcheck(as_function(norm), inputs(norm))
+
+
+def test_a_third_derivative_is_refused_not_wrong() -> None:
+    norm = norms(2)[1]
+    x, weight, bias = inputs(norm)
+    (first,) = torch.autograd.grad(as_function(norm)(x, weight, bias).sin().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="third derivative"):
+        torch.autograd.grad(first.sin().sum(), x, create_graph=True)
+
+
+def test_single_precision_is_as_good_as_torchs() -> None:
+    """Judged by double precision, where the mean is ten times the deviation."""
+    errors = []
+    for norm in norms(CHANNELS):
+        exact = second(norm, torch.float64)
+        found = second(norm, torch.float32)
+        errors.append([float((a.double() - b).norm() / b.norm()) for a, b in zip(found, exact, strict=True)])
+    for plain, ours in zip(*errors, strict=True):
+        assert 0 < ours < 4 * plain
+
+
+def second(norm: nn.GroupNorm, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    leaves = [v.detach().to(dtype).requires_grad_() for v in inputs(norm, mean=10.0)]
+    y = as_function(norm)(*leaves)
+    weights = torch.arange(y.numel()).view_as(y).cos().to(dtype)
+    first = torch.autograd.grad((y.square() * weights).sum(), leaves, create_graph=True)
+    return torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), leaves)
+
+
+@pytest.mark.parametrize("recipe", [ConvNet(width=4), ConvNet(width=4, norm="layer"), ResNet12(width=4), AlexNet()])
+def test_a_network_keeps_its_names_values_and_outputs(recipe: Any) -> None:
+    def build() -> nn.Module:
+        with global_generators(Key(0)):
+            return recipe.build(ImageShape(3, 16, 16), 5).double()
+
+    plain, made = build(), fast(build(), CPU)
+    assert any(isinstance(part, GroupNorm) for part in made.modules())
+    assert [k for k, _ in plain.named_parameters()] == [k for k, _ in made.named_parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), made.parameters(), strict=True))
+    assert list(plain.state_dict()) == list(made.state_dict())
+    x = numbers(2, 3, 16, 16, name="images")
+    torch.testing.assert_close(made(x), plain(x), rtol=1e-12, atol=1e-12)
+
+
+def test_what_it_has_no_twin_for_stays() -> None:
+    parts = nn.Sequential(nn.BatchNorm2d(2), nn.GroupNorm(1, 2, affine=False), nn.LayerNorm(4))
+    assert [type(part) for part in fast(parts, CPU)] == [nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm]
+    made = fast(nn.Sequential(nn.GroupNorm(1, 2)), CPU)
+    flat = torch.randn(3, 2, generator=Key(0).generator())
+    torch.testing.assert_close(made(flat), nn.GroupNorm(1, 2)(flat))
+
+
+def test_elsewhere_than_on_a_cpu_a_network_is_only_moved() -> None:
+    made = fast(nn.Sequential(nn.Conv2d(2, 2, 3), nn.GroupNorm(1, 2)), torch.device("meta"))
+    assert type(made[1]) is nn.GroupNorm and made[0].weight.is_meta
+    assert made[0].weight.is_contiguous()
