@@ -21,14 +21,17 @@ from torch import Tensor, device, nn
 from torch.autograd import Function
 
 
-def fast(network: nn.Module, where: device) -> nn.Module:
-    """The network itself, moved to a device and made fast on it; names, values and gradients of its parameters stay."""
+def fast(network: nn.Module, where: device, rewritten: bool = True) -> nn.Module:
+    """The network itself, moved to a device and made fast on it; names, values and gradients of its parameters stay.
+
+    `rewritten` False keeps torch's own layers, which function transforms and torch.compile can take apart.
+    """
     network = network.to(where)
     if where.type != "cpu":
         return network
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.GroupNorm and child.affine:
+            if rewritten and type(child) is nn.GroupNorm and child.affine:
                 setattr(parent, name, GroupNorm(child))
     return network.to(memory_format=torch.channels_last)
 

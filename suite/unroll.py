@@ -26,8 +26,10 @@ from torch import Tensor, nn
 from suite.errors import UsageError
 from suite.types import InnerOptimizer, Params, State, check_types, require
 
-InnerLoss = Callable[[Params, Params, int], Tensor]
-"""(network parameters, inputs, t) -> loss of inner step t. Must be a pure function: it is replayed."""
+InnerLoss = Callable[[Params, Params, int | Tensor], Tensor]
+"""(network parameters, inputs, t) -> loss of inner step t. Must be a pure function: it is replayed.
+
+`suite.program` gives t as a tensor of one number on the device."""
 
 OuterLoss = Callable[[Params], Tensor]
 """Network parameters after the last step -> what the memory is judged by, or a part of it."""
@@ -77,7 +79,7 @@ class Hypergradient:
 
 
 @dataclass(frozen=True, eq=False)
-class _Step:
+class Step:
     """One inner step with its graph: the leaves it started from, what it made of them, and the loss on the way."""
 
     params: Params
@@ -106,20 +108,20 @@ def hypergradient(
     params, state = _detached(params), _detached_state(optimizer.init(params))
     keep_from = max(0, steps - retention.graphs)
     kept: dict[int, tuple[Params, State]] = {}
-    graphs: dict[int, _Step] = {}
+    graphs: dict[int, Step] = {}
     losses: list[Tensor] = []
     for t in range(steps):
         if t >= keep_from:
-            graphs[t] = step = _step_with_graph(inner_loss, params, state, inputs, optimizer, t)
+            graphs[t] = step = step_with_graph(inner_loss, params, state, inputs, optimizer, t)
             params, state = _detached(step.next_params), _detached_state(step.next_state)
             losses.append(step.loss.detach())
         else:
             if t % retention.stride == 0:
                 kept[t] = (params, state)
-            params, state, loss = _step(inner_loss, params, state, inputs, optimizer, t)
+            params, state, loss = inner_step(inner_loss, params, state, inputs, optimizer, t)
             losses.append(loss)
 
-    final, params_bar = _judged(params, outer_loss)
+    final, params_bar = judged(params, outer_loss)
     state_bar: State = {slot: {k: torch.zeros_like(v) for k, v in part.items()} for slot, part in state.items()}
     inputs_bar = {k: torch.zeros_like(v) for k, v in inputs.items()}
 
@@ -128,10 +130,10 @@ def hypergradient(
             start = t - t % retention.stride
             params, state = kept[start]
             for between in range(start, t):
-                params, state, _ = _step(inner_loss, params, state, inputs, optimizer, between)
+                params, state, _ = inner_step(inner_loss, params, state, inputs, optimizer, between)
                 kept[between + 1] = (params, state)
-        step = graphs.pop(t) if t in graphs else _step_with_graph(inner_loss, *kept.pop(t), inputs, optimizer, t)
-        params_bar, state_bar, inputs_bar = _pull_back(step, params_bar, state_bar, inputs_bar)
+        step = graphs.pop(t) if t in graphs else step_with_graph(inner_loss, *kept.pop(t), inputs, optimizer, t)
+        params_bar, state_bar, inputs_bar = pull_back(step, params_bar, state_bar, inputs_bar)
     return Hypergradient(final, inputs_bar, torch.stack(losses) if losses else final.new_zeros(0))
 
 
@@ -179,7 +181,7 @@ def _parts(outer_loss: OuterLoss | Sequence[OuterLoss]) -> Sequence[OuterLoss]:
     return outer_loss if isinstance(outer_loss, Sequence) else [outer_loss]
 
 
-def _judged(params: Params, outer_loss: OuterLoss | Sequence[OuterLoss]) -> tuple[Tensor, Params]:
+def judged(params: Params, outer_loss: OuterLoss | Sequence[OuterLoss]) -> tuple[Tensor, Params]:
     """The outer loss and its gradient in the parameters."""
     first, *rest = _parts(outer_loss)
     leaves = _leaves(params)
@@ -192,8 +194,8 @@ def _judged(params: Params, outer_loss: OuterLoss | Sequence[OuterLoss]) -> tupl
     return total, dict(zip(leaves, gradients, strict=True))
 
 
-def _step(
-    inner_loss: InnerLoss, params: Params, state: State, inputs: Params, optimizer: InnerOptimizer, t: int
+def inner_step(
+    inner_loss: InnerLoss, params: Params, state: State, inputs: Params, optimizer: InnerOptimizer, t: int | Tensor
 ) -> tuple[Params, State, Tensor]:
     """One inner step that leaves no graph behind."""
     leaves = _leaves(params)
@@ -204,19 +206,19 @@ def _step(
     return params, state, loss.detach()
 
 
-def _step_with_graph(
-    inner_loss: InnerLoss, params: Params, state: State, inputs: Params, optimizer: InnerOptimizer, t: int
-) -> _Step:
+def step_with_graph(
+    inner_loss: InnerLoss, params: Params, state: State, inputs: Params, optimizer: InnerOptimizer, t: int | Tensor
+) -> Step:
     """The same inner step, from fresh leaves, with the graph from them to its outcome."""
     params, inputs = _leaves(params), _leaves(inputs)
     state = {slot: _leaves(part) for slot, part in state.items()}
     loss = inner_loss(params, inputs, t)
     grads = _gradients(loss, params, f"the loss of inner step {t}", create_graph=True)
     next_params, next_state = optimizer.step(params, dict(zip(params, grads, strict=True)), state)
-    return _Step(params, state, inputs, next_params, next_state, loss)
+    return Step(params, state, inputs, next_params, next_state, loss)
 
 
-def _pull_back(step: _Step, params_bar: Params, state_bar: State, inputs_bar: Params) -> tuple[Params, State, Params]:
+def pull_back(step: Step, params_bar: Params, state_bar: State, inputs_bar: Params) -> tuple[Params, State, Params]:
     """Cotangents of a step's outcome -> cotangents of what it started from; the inputs' are added up."""
     outcomes = list(step.next_params.values())
     cotangents = list(params_bar.values())

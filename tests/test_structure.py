@@ -14,6 +14,7 @@ LAYERS = [
     ["locks", "types", "registry"],
     ["architectures", "datasets", "inner_optimizers", "parameterizations"],
     ["unroll"],
+    ["program"],
     ["distill", "evaluate", "memory", "objectives"],
     ["figures"],
     ["experiments"],

@@ -1,10 +1,11 @@
 """Back-propagation through time: the memory is judged by what a network learns from it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
@@ -13,9 +14,10 @@ from suite.datasets import augment
 from suite.fast import fast
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
+from suite.program import Program
 from suite.registry import name_of, objectives
 from suite.types import ClassRows, InnerOptimizer, Params, Task, check_types, require
-from suite.unroll import Retention, hypergradient, require_unrollable
+from suite.unroll import OuterLoss, Retention, hypergradient, require_unrollable
 
 PIECE = 40
 """Images of the outer loss that a CPU passes through the network at once: what they leave behind stays in its cache."""
@@ -31,7 +33,8 @@ class BPTT:
     if fewer); the outer loss is the cross-entropy on `real_per_class` real training images of each. One draw of the
     augmentation serves every image and step of an outer step. An unroll keeps as many graphs as `memory_gib` affords,
     and replays the other steps: more memory, less time, the same result up to rounding (`suite.unroll.Retention`).
-    Paper, sections 3 and A.1.
+    `execution` 'auto' is 'captured' on a GPU (`suite.program`) and 'eager' elsewhere; 'compiled' has torch.compile fuse
+    the steps as well, for runs long enough to make up for the minute that takes. Paper, sections 3 and A.1.
     """
 
     inner_optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
@@ -40,6 +43,7 @@ class BPTT:
     images_per_class_per_step: int = 32
     real_per_class: int = 64
     memory_gib: float = 8.0
+    execution: Literal["auto", "eager", "captured", "compiled"] = "auto"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -65,28 +69,28 @@ class BPTT:
         first = torch.arange(len(classes)).repeat(self.inner_steps) * per_class
         rows = (draws + first[:, None]).view(self.inner_steps, -1).to(task.device)
 
-        network = fresh_network(task, key("network"))
+        execution = self._execution(task)
+        network = fresh_network(task, key("network"), rewritten=execution != "compiled")
         batch = real.draw(classes.tolist(), self.real_per_class, key("real"))
-        real_images = augmented(batch.images)
-
-        def inner_loss(params: Params, inputs: Params, t: int) -> Tensor:
-            scores = functional_call(network, params, (inputs["images"][rows[t]],))
-            return cross_entropy(scores, labels[rows[t]])
-
-        def outer_loss(images: Tensor, labels: Tensor, params: Params) -> Tensor:
-            return cross_entropy(functional_call(network, params, (images,)), labels, reduction="sum") / len(batch)
-
-        piece = PIECE if task.device.type == "cpu" else len(batch)
-        pieces = zip(real_images.split(piece), batch.labels.split(piece), strict=True)
-        found = hypergradient(
-            inner_loss,
-            [partial(outer_loss, *both) for both in pieces],
-            dict(network.named_parameters()),
-            {"images": images.detach()},
-            self.inner_optimizer,
-            self.inner_steps,
-            self._retention(task, network, rows.shape[1]),
-        )
+        data = _Data(rows, labels[rows], augmented(batch.images), batch.labels)
+        params: Params = dict(network.named_parameters())
+        inputs = {"images": images.detach()}
+        if execution == "eager":
+            retention = self._retention(task, network, rows.shape[1])
+            problem = _Problem(network, data)
+            found = hypergradient(
+                problem.inner_loss,
+                problem.outer_losses(),
+                params,
+                inputs,
+                self.inner_optimizer,
+                self.inner_steps,
+                retention,
+            )
+        else:
+            problem, program = _program(self, task, execution == "compiled", rows.shape[1], len(batch), len(images))
+            problem.data.fill(data)
+            found = program(params, inputs)
         gradients = torch.autograd.grad(images, list(leaves.values()), found.gradients["images"])
         metrics = {"loss": found.loss, "inner_loss_first": found.inner_losses[0], "inner_loss": found.inner_losses[-1]}
         return dict(zip(leaves, gradients, strict=True)), metrics
@@ -95,8 +99,9 @@ class BPTT:
         classes = min(self.classes_per_step or task.classes, task.classes)
         batch = classes * min(self.images_per_class_per_step, per_class)
         real = classes * self.real_per_class
-        network = fresh_network(task, Key(0))
-        retention = self._retention(task, network, batch)
+        network, execution = fresh_network(task, Key(0)), self._execution(task)
+        # A program keeps every state and one graph.
+        retention = self._retention(task, network, batch) if execution == "eager" else Retention()
         size = retention.size(self.inner_steps, *self._sizes(task, network, batch))
         # The outer loss has one plain graph of real images: about half of a step's, image for image.
         at_once = min(real, PIECE if task.device.type == "cpu" else real)
@@ -106,6 +111,7 @@ class BPTT:
             "inner batch": batch,
             "real images in the outer loss": real,
             "network parameters": sum(p.numel() for p in network.parameters()),
+            "inner steps are run": execution,
             "inner steps whose graphs are kept": min(retention.graphs, self.inner_steps),
             "expected memory of one unroll (MiB)": round(size / 2**20),
         }
@@ -114,6 +120,11 @@ class BPTT:
         if self.classes_per_step is None or self.classes_per_step >= task.classes:
             return torch.arange(task.classes)
         return key("classes").permutation(task.classes)[: self.classes_per_step].sort().values
+
+    def _execution(self, task: Task) -> str:
+        if self.execution == "auto":
+            return "captured" if task.device.type == "cuda" else "eager"
+        return self.execution
 
     def _retention(self, task: Task, network: nn.Module, batch: int) -> Retention:
         return Retention.within(int(self.memory_gib * 2**30), self.inner_steps, *self._sizes(task, network, batch))
@@ -126,12 +137,71 @@ class BPTT:
         return sum(v.numel() * v.element_size() for v in tensors), one + (two - one) * (batch - 1)
 
 
-def fresh_network(task: Task, key: Key) -> nn.Module:
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """What an outer step shows its network: rows of the recalled images and their labels, and the real images."""
+
+    rows: Int64[Tensor, "steps batch"]
+    labels: Int64[Tensor, "steps batch"]
+    real: Float[Tensor, "n c h w"]
+    real_labels: Int64[Tensor, " n"]
+
+    def fill(self, other: "_Data") -> None:
+        """Take over another's numbers, in place."""
+        for field_ in fields(self):
+            getattr(self, field_.name).copy_(getattr(other, field_.name))
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """The losses of an outer step."""
+
+    network: nn.Module
+    data: _Data
+
+    def inner_loss(self, params: Params, inputs: Params, t: int | Tensor) -> Tensor:
+        rows, labels = (
+            v[t] if isinstance(t, int) else v.index_select(0, t)[0] for v in (self.data.rows, self.data.labels)
+        )
+        scores = functional_call(self.network, params, (inputs["images"].index_select(0, rows),))
+        return cross_entropy(scores, labels)
+
+    def outer_losses(self) -> list[OuterLoss]:
+        """The mean over the real images, in pieces."""
+        real, labels = self.data.real, self.data.real_labels
+        piece = PIECE if real.device.type == "cpu" else len(real)
+
+        def loss(images: Tensor, labels: Tensor, params: Params) -> Tensor:
+            scores = functional_call(self.network, params, (images,))
+            return cross_entropy(scores, labels, reduction="sum") / len(real)
+
+        return [partial(loss, *both) for both in zip(real.split(piece), labels.split(piece), strict=True)]
+
+
+@lru_cache(maxsize=1)
+def _program(
+    objective: BPTT, task: Task, compiled: bool, batch: int, real: int, images: int
+) -> tuple[_Problem, Program]:
+    """The program of all outer steps of these sizes, and the problem whose data it reads."""
+    network = fresh_network(task, Key(0), rewritten=not compiled)
+    some = next(network.parameters())
+    shape = (task.shape.channels, task.shape.height, task.shape.width)
+    steps = objective.inner_steps
+    rows = torch.zeros(steps, batch, dtype=torch.long, device=some.device)
+    labels = torch.zeros(real, dtype=torch.long, device=some.device)
+    problem = _Problem(network, _Data(rows, rows.clone(), some.new_zeros(real, *shape), labels))
+    inputs = {"images": some.new_zeros(images, *shape)}
+    params: Params = dict(network.named_parameters())
+    how = objective.inner_optimizer, steps, compiled
+    return problem, Program(problem.inner_loss, problem.outer_losses(), params, inputs, *how)
+
+
+def fresh_network(task: Task, key: Key, rewritten: bool = True) -> nn.Module:
     """A newly initialised network for the task, refused if it can't be unrolled."""
     with global_generators(key):
         network = task.architecture.build(task.shape, task.classes)
     require_unrollable(network, name_of(task.architecture))
-    return fast(network, task.device)
+    return fast(network, task.device, rewritten)
 
 
 @lru_cache(maxsize=8)

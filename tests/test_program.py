@@ -1,0 +1,192 @@
+"""The program is the plain hypergradient, whatever is called before it; on a GPU as captured graphs, too."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from suite.architectures.convnet import ConvNet
+from suite.architectures.mlp import MLP
+from suite.contracts import relative_error
+from suite.errors import UsageError
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.keys import Key
+from suite.objectives.bptt import BPTT
+from suite.parameterizations.addressing import Addressing
+from suite.parameterizations.standard import Standard
+from suite.program import Program
+from suite.registry import inner_optimizers
+from suite.types import ClassRows, ImageShape, InnerOptimizer, Params, Split, State, Task
+from suite.unroll import Hypergradient, hypergradient_by_full_graph
+
+STEPS, CLASSES = 7, 4
+SHAPE = ImageShape(1, 8, 8)
+
+
+def numbers(*shape: int, name: str) -> Tensor:
+    return torch.randn(shape, generator=Key(0)(name).generator(), dtype=torch.float64)
+
+
+def inner(params: Params, inputs: Params, t: int | Tensor) -> Tensor:
+    """A small network on another mini-batch at every step."""
+    rows = (torch.arange(3) + 2 * t) % 9
+    x = torch.cat([inputs["x"], inputs["more"].tanh()]).index_select(0, rows)
+    return cross_entropy(torch.tanh(x @ params["first"]) @ params["second"], rows % 2)
+
+
+REAL = numbers(8, 4, name="real")
+
+
+def outer(params: Params) -> Tensor:
+    return cross_entropy(torch.tanh(REAL @ params["first"]) @ params["second"], torch.arange(8) % 2)
+
+
+def problem(name: str = "") -> tuple[Params, Params]:
+    params = {"first": numbers(4, 5, name=name + "first"), "second": numbers(5, 2, name=name + "second")}
+    return params, {"x": numbers(5, 4, name=name + "x"), "more": numbers(4, 4, name=name + "more")}
+
+
+def assert_equal(found: Hypergradient, expected: Hypergradient) -> None:
+    assert all(g.norm() > 0 for g in expected.gradients.values())
+    for k, g in expected.gradients.items():
+        torch.testing.assert_close(found.gradients[k], g, rtol=1e-11, atol=1e-14)
+    torch.testing.assert_close(found.loss, expected.loss, rtol=1e-13, atol=0)
+    torch.testing.assert_close(found.inner_losses, expected.inner_losses, rtol=1e-13, atol=0)
+
+
+def quick(name: str) -> InnerOptimizer:
+    optimizer: Any = inner_optimizers[name].build()
+    return replace(optimizer, lr=0.05)
+
+
+@pytest.mark.parametrize("optimizer", inner_optimizers.names())
+def test_it_is_the_hypergradient_call_after_call(optimizer: str) -> None:
+    program = Program(inner, outer, *problem("first call"), quick(optimizer), STEPS)
+    for name in ("one", "other", "one"):
+        expected = hypergradient_by_full_graph(inner, outer, *problem(name), quick(optimizer), STEPS)
+        assert_equal(program(*problem(name)), expected)
+
+
+def results(found: Hypergradient) -> list[Tensor]:
+    return [found.loss, found.inner_losses, *found.gradients.values()]
+
+
+def test_what_it_gives_is_not_overwritten_by_the_next_call() -> None:
+    program = Program(inner, outer, *problem(), SGDMomentum(), STEPS)
+    first = program(*problem("one"))
+    kept = [v.clone() for v in results(first)]
+    program(*problem("other"))
+    assert all(torch.equal(a, b) for a, b in zip(kept, results(first), strict=True))
+
+
+@dataclass(frozen=True)
+class Previous:
+    """Steps away from the weights of the step before, which it hands on as they are; and a slot it never changes."""
+
+    def init(self, params: Params) -> State:
+        return {"before": {k: v.clone() for k, v in params.items()}, "rate": {"lr": params["first"].new_tensor(0.2)}}
+
+    def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]:
+        lr = state["rate"]["lr"]
+        new = {k: 1.5 * w - 0.5 * state["before"][k] - lr * grads[k] for k, w in params.items()}
+        return new, {"before": params, "rate": state["rate"]}
+
+
+def test_a_state_that_is_yesterdays_weights_is_kept_apart_from_todays() -> None:
+    program = Program(inner, outer, *problem(), Previous(), STEPS)
+    assert_equal(program(*problem()), hypergradient_by_full_graph(inner, outer, *problem(), Previous(), STEPS))
+
+
+@dataclass(frozen=True)
+class Counting:
+    def init(self, params: Params) -> State:
+        return {"count": {"t": torch.zeros((), dtype=torch.long)}}
+
+    def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]:
+        return {k: w - 0.1 * grads[k] for k, w in params.items()}, {"count": {"t": state["count"]["t"] + 1}}
+
+
+def test_a_state_of_whole_numbers_is_refused() -> None:
+    with pytest.raises(UsageError, match="numbers of the parameters' kind"):
+        Program(inner, outer, *problem(), Counting(), STEPS)
+
+
+# ---------------------------------------------------------------- in the objective
+
+
+@dataclass(frozen=True)
+class Double:
+    of: Any
+
+    def build(self, shape: ImageShape, classes: int) -> torch.nn.Module:
+        network: torch.nn.Module = self.of.build(shape, classes).double()
+        return network
+
+
+def gradients(execution: Any, recipe: Any, way: Any, calls: int, **fields: Any) -> list[Params]:
+    task = Task(SHAPE, CLASSES, Double(recipe), way, "flip_rotate", torch.device("cpu"))
+    memory = {k: v.double() for k, v in way.init(SHAPE, CLASSES, 3, Key(0)).items()}
+    labels = torch.arange(40) % CLASSES
+    real = ClassRows.of(Split(numbers(40, 1, 8, 8, name="real images"), labels), CLASSES)
+    objective = BPTT(
+        inner_steps=5, classes_per_step=3, images_per_class_per_step=2, real_per_class=5, execution=execution, **fields
+    )
+    found = []
+    for step in range(calls):
+        gradient, metrics = objective.gradients(task, memory, real, Key(1)(step))
+        found.append(gradient | {f"metric {k}": v for k, v in metrics.items()})
+        memory = {k: v - 0.1 * gradient[k] for k, v in memory.items()}
+    return found
+
+
+@pytest.mark.parametrize("way", [Standard(), Addressing(bases=2)], ids=["standard", "addressing"])
+@pytest.mark.parametrize("recipe", [MLP(width=5), ConvNet(width=4, depth=1)], ids=["mlp", "convnet"])
+def test_outer_steps_by_a_program_are_the_plain_ones(recipe: Any, way: Any) -> None:
+    plain, program = (gradients(execution, recipe, way, calls=3) for execution in ("eager", "captured"))
+    for one, other in zip(program, plain, strict=True):
+        assert relative_error(one, other) < 1e-11
+
+
+def compiled_errors(optimizer: str) -> list[float]:
+    """Of two compiled outer steps; zero gradients, which is how a missing second derivative shows, count as wrong."""
+    fields = {"inner_optimizer": quick(optimizer)}
+    recipe = ConvNet(width=4, depth=1, activation="silu")
+    plain, compiled = (gradients(how, recipe, Standard(), calls=2, **fields) for how in ("eager", "compiled"))
+    return [relative_error(one, other) for one, other in zip(compiled, plain, strict=True)]
+
+
+@pytest.mark.slow
+def test_compiled_outer_steps_are_the_plain_ones() -> None:
+    """By torch.compile on this CPU, in a process where no shapes are checked: it can't take the checks apart."""
+    command = "import json, test_program; print(json.dumps(test_program.compiled_errors('sgd_momentum')))"
+    folder = Path(__file__).parent
+    paths = os.pathsep.join([str(folder), str(folder.parent)])
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all(error < 1e-9 for error in json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("execution", ["captured", "compiled"])
+def test_captured_graphs_are_the_plain_steps(execution: Any) -> None:
+    where = torch.device("cuda")
+    task = Task(ImageShape(3, 32, 32), 10, ConvNet(), Standard(), "none", where)
+    memory = {k: v.to(where) for k, v in Standard().init(task.shape, 10, 1, Key(0)).items()}
+    images = torch.randn(100, 3, 32, 32, generator=Key(2).generator())
+    real = ClassRows.of(Split(images, torch.arange(100) % 10).to(where), 10)
+    for step in range(2):
+        plain, found = (
+            BPTT(inner_steps=10, execution=how).gradients(task, memory, real, Key(step))[0]  # type: ignore[arg-type]
+            for how in ("eager", execution)
+        )
+        assert found["images"].norm() > 0
+        assert relative_error(found, plain) < 0.05
