@@ -2,13 +2,15 @@
 
     python -m tools.bench hypergradient [--reference CHECKOUT] [--dataset NAME] [--steps N] ...
     python -m tools.bench memory [--steps N ...]
+    python -m tools.bench cost [--dataset NAME] ...
+    python -m tools.bench gpu --out DIR [--reference CHECKOUT]
 
 An outer iteration is the whole of it: recall, a fresh network, the inner steps, the outer loss on real images, and the
 way back to the memory. All contenders get the same network, memory and images, in turn in one process, and are
 compared pair by pair. Each one's peak memory comes from a process of its own. With --exact, each gradient is compared
 with the engine's in float64, since two float32 paths differ from each other for no fault of either. The contenders:
 
-    engine M GiB     this suite with so much memory for an unroll (--memory)
+    engine M GiB …   this suite with so much memory for an unroll (--memory), by --execution and --precision
     full graph       plain autograd through one graph of all steps, torch's own layers
     torchopt         the same graph by TorchOpt's differentiable optimizer, where it is installed
     released code    the paper's, where --reference names a checkout of it
@@ -16,7 +18,6 @@ with the engine's in float64, since two float32 paths differ from each other for
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+EXECUTIONS, PRECISIONS = ("auto", "eager", "captured", "compiled"), ("float32", "tf32", "bfloat16")
 FULL_GRAPH, TORCHOPT, RELEASED = "full graph", "torchopt", "released code"
 
 
@@ -52,25 +54,52 @@ def main(arguments: list[str] | None = None) -> int:
     compare = commands.add_parser("hypergradient", help="time per outer iteration and peak memory, side by side")
     _add_setting(compare)
     compare.add_argument("--memory", type=float, nargs="+", default=[8.0], help="GiB for an unroll (%(default)s)")
+    compare.add_argument("--execution", nargs="+", default=["auto"], choices=EXECUTIONS, help="of the engine")
+    compare.add_argument("--precision", nargs="+", default=["float32"], choices=PRECISIONS, help="of the engine")
     compare.add_argument("--repeats", type=int, default=5)
     compare.add_argument("--without", nargs="+", default=[], help="contenders to leave out")
     compare.add_argument("--exact", action="store_true", help="compare the gradients with float64")
+    compare.add_argument("--any-algorithm", action="store_true", help="allow algorithms that do not repeat their bits")
     compare.add_argument("--no-peak", action="store_true", help="leave out the peak memory")
     compare.add_argument("--json", action="store_true")
     memory = commands.add_parser("memory", help="promised and measured peak memory at several numbers of steps")
     memory.add_argument("--steps", type=int, nargs="+", default=[20, 50, 100, 200])
     memory.add_argument("--memory", type=float, nargs="+", default=[8.0, 1.0, 0.2])
     memory.add_argument("--json", action="store_true")
+    cost = commands.add_parser("cost", help="operations of an inner step, bytes it keeps, and the share of the peak")
+    _add_setting(cost)
+    cost.add_argument("--memory", type=float, default=8.0)
+    cost.add_argument("--json", action="store_true")
+    gpu = commands.add_parser("gpu", help="all that is to be measured on a GPU, into a folder")
+    gpu.add_argument("--out", type=Path, required=True)
+    gpu.add_argument("--reference", default="", metavar="CHECKOUT")
+    gpu.add_argument("--device", default="cuda")
+    gpu.add_argument("--steps", type=int, default=150)
+    gpu.add_argument("--repeats", type=int, default=5)
+    kernel = commands.add_parser("kernels", help="of one outer iteration on a GPU: time in kernels and on the clock")
+    _add_setting(kernel)
+    kernel.add_argument("--execution", default="captured", choices=EXECUTIONS)
     peak = commands.add_parser("peak", help="the peak memory of one contender in this process (used by the others)")
     peak.add_argument("setting", type=json.loads)
     peak.add_argument("contender")
     options = parser.parse_args(arguments)
 
     from suite.errors import SuiteError
+    from suite.perform import prepare_device
 
     try:
+        if options.command in ("hypergradient", "cost", "kernels"):
+            prepare_device(options.device)
+        elif options.command == "peak":
+            prepare_device(options.setting["device"])
         if options.command == "peak":
             print(json.dumps(peak_of(Setting(**options.setting), options.contender)))
+        elif options.command == "cost":
+            print(cost_table(options))
+        elif options.command == "kernels":
+            print(json.dumps(kernels(_setting(options), options.execution)))
+        elif options.command == "gpu":
+            measure_gpu(options)
         elif options.command == "memory":
             print(memory_table(options.steps, options.memory, options.json))
         else:
@@ -94,6 +123,10 @@ def _add_setting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", default="", metavar="CHECKOUT", help="a checkout of the paper's released code")
 
 
+def _setting(options: argparse.Namespace) -> Setting:
+    return Setting(**{name: getattr(options, name) for name in asdict(Setting())})
+
+
 # ---------------------------------------------------------------- tables
 
 
@@ -104,8 +137,17 @@ def hypergradient_table(options: argparse.Namespace) -> str:
     from suite.contracts import relative_error
     from suite.results import environment
 
-    setting = Setting(**{name: getattr(options, name) for name in asdict(Setting())})
-    names = [n for n in contenders(setting, options.memory) if n not in options.without]
+    if options.any_algorithm:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.benchmark = True
+    setting = _setting(options)
+    engines = [
+        engine(gib, execution, precision)
+        for gib in options.memory
+        for execution in options.execution
+        for precision in options.precision
+    ]
+    names = [n for n in contenders(setting, engines) if n not in options.without]
     steps = {name: outer_step(setting, name) for name in names}
     gradients = {name: step() for name, step in steps.items()}  # what a first call allocates and tunes is not timed
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -149,7 +191,7 @@ def hypergradient_table(options: argparse.Namespace) -> str:
 def memory_table(steps: list[int], memory: list[float], as_json: bool) -> str:
     """Promised and measured peak memory of the engine, and of the full graph, at several numbers of steps."""
     rows: dict[str, list[dict[str, float]]] = {}
-    for name in [*(_engine(gib) for gib in memory), FULL_GRAPH]:
+    for name in [*(engine(gib) for gib in memory), FULL_GRAPH]:
         rows[name] = [_peak_in_own_process(Setting(steps=t), name) for t in steps]
     if as_json:
         return json.dumps(rows, indent=1)
@@ -163,21 +205,162 @@ def memory_table(steps: list[int], memory: list[float], as_json: bool) -> str:
     return "\n".join(lines)
 
 
+def cost_table(options: argparse.Namespace) -> str:
+    """What an inner step costs in multiplications and bytes, and how much of the machine's peak the engine reaches."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from suite.keys import Key
+    from suite.objectives.bptt import fresh_network
+
+    setting = _setting(options)
+    name = engine(options.memory, "eager")
+
+    def counted(work: Callable[[], Any]) -> int:
+        with FlopCounterMode(display=False) as counter:
+            work()
+        return counter.get_total_flops()
+
+    def outer_flops(steps: int) -> int:
+        step = outer_step(replace(setting, steps=steps), name)
+        step()  # what a step's graph keeps is measured once
+        return counted(step)
+
+    task = _task(setting)
+    per_class = task.parameterization.per_class(task.shape, task.classes, setting.images_per_class)
+    images = torch.zeros(task.classes * per_class, task.shape.channels, task.shape.height, task.shape.width)
+    network = fresh_network(task, Key(0))
+    one_pass = counted(lambda: network(images.to(task.device)))
+    inner = outer_flops(3) - outer_flops(2)
+    step = outer_step(setting, name)
+    step()
+    seconds = statistics.median(_seconds(step, setting.device) for _ in range(3))
+    rate = outer_flops(setting.steps) / seconds
+    peak = max(_rate(work, setting.device) for work in _large_products(setting.device))
+    state, graph = _objective(setting, name)._sizes(task, network, len(images))
+    made: dict[str, Any] = {
+        "MFLOP of a forward pass": one_pass / 1e6,
+        "forward passes' worth an inner step": inner / one_pass,
+        "MiB of a kept state": state / 2**20,
+        "MiB of a kept graph": graph / 2**20,
+        "ms an inner step, outer loss included": 1e3 * seconds / setting.steps,
+        "GFLOP/s of an outer iteration": rate / 1e9,
+        "GFLOP/s of a large product": peak / 1e9,
+        "share of that": rate / peak,
+    }
+    if options.json:
+        return json.dumps({"setting": asdict(setting) | {"reference": False}, **made}, indent=1)
+    return "\n".join(f"{key:<40} {value:.3g}" for key, value in made.items())
+
+
+def _large_products(device: str) -> list[tuple[Callable[[], Any], int]]:
+    """A matrix product and a convolution that a machine does best at, and their operations."""
+    import torch
+
+    n = 8192 if device.startswith("cuda") else 2048
+    a = torch.ones(n, n, device=device)
+    x = torch.ones(64, 256, 32, 32, device=device).to(memory_format=torch.channels_last)
+    w = torch.ones(256, 256, 3, 3, device=device).to(memory_format=torch.channels_last)
+    convolution = 2 * 64 * 256 * 256 * 9 * 32 * 32
+    return [(lambda: a @ a, 2 * n**3), (lambda: torch.conv2d(x, w, padding=1), convolution)]
+
+
+def _rate(work: tuple[Callable[[], Any], int], device: str) -> float:
+    product, operations = work
+    product()
+    return operations / statistics.median(_seconds(product, device) for _ in range(5))
+
+
+def measure_gpu(options: argparse.Namespace) -> None:
+    """Each table as JSON in a file, so that what is done is kept when the time runs out; tables printed as they come."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    shared = ["--device", options.device, "--steps", str(options.steps), "--repeats", str(options.repeats), "--json"]
+    reference = ["--reference", options.reference] if options.reference else []
+    cifar = ["--dataset", "cifar10", "--execution", "eager", "captured", "compiled"]
+    every = ["--precision", *PRECISIONS]
+    tables = {
+        "cifar10-1": [*cifar, *every, "--exact", *reference],
+        "cifar10-10": [*cifar, "--images-per-class", "10", "--exact", *reference],
+        "cifar10-addressing": [*cifar, "--parameterization", "addressing", *reference],
+        "cifar10-resnet12": [*cifar, "--architecture", "resnet12", *reference],
+        "cifar10-1-any-algorithm": [*cifar, "--any-algorithm", *reference],
+        "fashion_mnist-1": ["--execution", "eager", "captured", "compiled", *reference],
+    }
+    for name, words in tables.items():
+        _keep(options.out / f"{name}.json", ["hypergradient", *words, *shared])
+    for execution in ("eager", "captured", "compiled"):
+        words = ["kernels", "--dataset", "cifar10", "--device", options.device, "--execution", execution]
+        _keep(options.out / f"kernels-{execution}.json", [*words, "--steps", str(options.steps)])
+
+
+def _keep(file: Path, words: list[str]) -> None:
+    """The output of one of these commands, in a process of its own; a failure is kept as such and the next one tried."""
+    done = subprocess.run([sys.executable, "-m", "tools.bench", *words], capture_output=True, text=True)
+    file.write_text(done.stdout if done.returncode == 0 else json.dumps({"failed": done.stderr[-4000:]}))
+    print(f"{file.name}: {'done' if done.returncode == 0 else 'FAILED'}", flush=True)
+
+
+def kernels(setting: Setting, execution: str) -> dict[str, float]:
+    """Time in kernels against time on the clock, of one outer iteration on a GPU."""
+    from torch.profiler import ProfilerActivity, profile
+
+    step = outer_step(setting, engine(8, execution))
+    step()
+    wall = statistics.median(_seconds(step, setting.device) for _ in range(5))
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        step()
+    events = [event for event in seen.key_averages() if event.self_device_time_total > 0]
+    busy = sum(event.self_device_time_total for event in events) / 1e6
+    launches = sum(event.count for event in events)
+    return {"wall_seconds": wall, "kernel_seconds": busy, "kernels": launches, "share": busy / wall}
+
+
 # ---------------------------------------------------------------- contenders
 
 
-def contenders(setting: Setting, memory: list[float]) -> list[str]:
+def contenders(setting: Setting, engines: list[str]) -> list[str]:
     """Names of all that can run here; the last one is what the others are compared with."""
     import importlib.util
 
-    names = [*(_engine(gib) for gib in memory), FULL_GRAPH]
+    names = [*engines, FULL_GRAPH]
     if importlib.util.find_spec("torchopt"):
         names.insert(-1, TORCHOPT)
     return [*names, RELEASED] if setting.reference else names
 
 
-def _engine(gib: float) -> str:
-    return f"engine {gib:g} GiB"
+def engine(gib: float, execution: str = "auto", precision: str = "float32") -> str:
+    """Name of this engine in one of its modes."""
+    modes = [mode for mode in (execution, precision) if mode not in ("auto", "float32")]
+    return " ".join([f"engine {gib:g} GiB", *modes])
+
+
+def _objective(setting: Setting, contender: str) -> Any:
+    from suite.objectives.bptt import BPTT
+
+    _, gib, _, *modes = contender.split()
+    return BPTT(
+        inner_steps=setting.steps,
+        images_per_class_per_step=10**6,
+        real_per_class=setting.real_per_class,
+        memory_gib=float(gib),
+        execution=next((m for m in modes if m in EXECUTIONS), "auto"),  # type: ignore[arg-type]
+        precision=next((m for m in modes if m in PRECISIONS), "float32"),  # type: ignore[arg-type]
+    )
+
+
+def _task(setting: Setting, double: bool = False) -> Any:
+    import torch
+
+    from suite.registry import architectures, load_components, parameterizations
+    from suite.types import ImageShape, Task
+
+    load_components()
+    fields = {"bases": setting.bases} if setting.parameterization == "addressing" else {}
+    parameterization = parameterizations[setting.parameterization].build(**fields)
+    recipe = architectures[setting.architecture].build()
+    recipe = _Double(recipe) if double else recipe
+    shape, where = ImageShape(*SHAPES[setting.dataset]), torch.device(setting.device)
+    return Task(shape, 10, recipe, parameterization, "none", where)
 
 
 def outer_step(setting: Setting, contender: str, double: bool = False) -> Callable[[], dict[str, Any]]:
@@ -185,30 +368,20 @@ def outer_step(setting: Setting, contender: str, double: bool = False) -> Callab
     import torch
 
     from suite.keys import Key, global_generators
-    from suite.objectives.bptt import BPTT
-    from suite.registry import architectures, load_components, parameterizations
-    from suite.types import ClassRows, ImageShape, Split, Task
+    from suite.types import ClassRows, Split
 
-    load_components()
-    shape, classes, key = ImageShape(*SHAPES[setting.dataset]), 10, Key(0)
-    dtype = torch.float64 if double else torch.float32
-    fields = {"bases": setting.bases} if setting.parameterization == "addressing" else {}
-    parameterization = parameterizations[setting.parameterization].build(**fields)
-    recipe = architectures[setting.architecture].build()
-    where = torch.device(setting.device)
-    task = Task(shape, classes, _Double(recipe) if double else recipe, parameterization, "none", where)
-    memory = parameterization.init(shape, classes, setting.images_per_class, key("memory"))
+    task, key, dtype = _task(setting, double), Key(0), torch.float64 if double else torch.float32
+    shape, classes, where = task.shape, task.classes, task.device
+    memory = task.parameterization.init(shape, classes, setting.images_per_class, key("memory"))
     memory = {k: v.to(where, dtype) for k, v in memory.items()}
     labels = torch.arange(classes).repeat_interleave(setting.real_per_class)
     size = (len(labels), shape.channels, shape.height, shape.width)
     real = Split(torch.randn(size, generator=key("real").generator()).to(where, dtype), labels.to(where))
-    objective = BPTT(inner_steps=setting.steps, images_per_class_per_step=10**6, real_per_class=setting.real_per_class)
     if contender.startswith("engine "):
-        objective = replace(objective, memory_gib=float(contender.split()[1]))
-        rows = ClassRows.of(real, classes)
-        return lambda: objective.gradients(task, memory, rows, key)[0]
+        objective, rows = _objective(setting, contender), ClassRows.of(real, classes)
+        return lambda: objective.gradients(task, memory, rows, key)[0]  # type: ignore[no-any-return]
     with global_generators(key("network")):  # the weights that the engine's gets
-        plain = recipe.build(shape, classes).to(where)
+        plain = task.architecture.build(shape, classes).to(where)
     # The engine draws its real images in this order.
     drawn = ClassRows.of(real, classes).draw(list(range(classes)), setting.real_per_class, key("real"))
     if contender == RELEASED:
@@ -297,26 +470,10 @@ def peak_of(setting: Setting, contender: str) -> dict[str, float]:
     after = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found = {"peak_mib": (after - before) / 2**20, "seconds": seconds}
     if contender.startswith("engine "):
-        found["promised_mib"] = promised(setting, contender)
+        per_class = _task(setting).parameterization.per_class(_task(setting).shape, 10, setting.images_per_class)
+        plan = _objective(setting, contender).plan(_task(setting), per_class)
+        found["promised_mib"] = float(plan["expected memory of one unroll (MiB)"])
     return found
-
-
-def promised(setting: Setting, contender: str) -> float:
-    """MiB that a plan of the engine expects."""
-    import torch
-
-    from suite.objectives.bptt import BPTT
-    from suite.registry import architectures, load_components, parameterizations
-    from suite.types import ImageShape, Task
-
-    load_components()
-    shape, where = ImageShape(*SHAPES[setting.dataset]), torch.device(setting.device)
-    recipes = architectures[setting.architecture].build(), parameterizations[setting.parameterization].build()
-    task = Task(shape, 10, *recipes, "none", where)
-    gib = float(contender.split()[1])
-    objective = BPTT(inner_steps=setting.steps, real_per_class=setting.real_per_class, memory_gib=gib)
-    plan = objective.plan(task, setting.images_per_class)
-    return float(plan["expected memory of one unroll (MiB)"])
 
 
 def _peak_in_own_process(setting: Setting, contender: str) -> dict[str, float]:
@@ -327,7 +484,4 @@ def _peak_in_own_process(setting: Setting, contender: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    import torch
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     sys.exit(main())

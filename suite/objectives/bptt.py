@@ -1,16 +1,19 @@
 """Back-propagation through time: the memory is judged by what a network learns from it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor, device, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from suite.datasets import augment
+from suite.errors import UsageError
 from suite.fast import fast
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
@@ -34,7 +37,9 @@ class BPTT:
     augmentation serves every image and step of an outer step. An unroll keeps as many graphs as `memory_gib` affords,
     and replays the other steps: more memory, less time, the same result up to rounding (`suite.unroll.Retention`).
     `execution` 'auto' is 'captured' on a GPU (`suite.program`) and 'eager' elsewhere; 'compiled' has torch.compile fuse
-    the steps as well, for runs long enough to make up for the minute that takes. Paper, sections 3 and A.1.
+    the steps as well, for runs long enough to make up for the minute that takes. `precision` is that of the networks'
+    products: 'tf32' (a GPU's) and 'bfloat16' (by autocast; weights and updates stay in float32) change the figures.
+    Paper, sections 3 and A.1.
     """
 
     inner_optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
@@ -44,6 +49,7 @@ class BPTT:
     real_per_class: int = 64
     memory_gib: float = 8.0
     execution: Literal["auto", "eager", "captured", "compiled"] = "auto"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -56,6 +62,10 @@ class BPTT:
         require(self, "memory_gib", self.memory_gib > 0, "above 0")
 
     def gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
+        with _tf32(task.device) if self.precision == "tf32" else nullcontext():
+            return self._gradients(task, memory, real, key)
+
+    def _gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
         classes = self._classes(task, key)
         augmented = augment.draw(task.augmentation, key("augmentation"))
         leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
@@ -70,14 +80,14 @@ class BPTT:
         rows = (draws + first[:, None]).view(self.inner_steps, -1).to(task.device)
 
         execution = self._execution(task)
-        network = fresh_network(task, key("network"), rewritten=execution != "compiled")
+        network = fresh_network(task, key("network"), self._rewritten(execution))
         batch = real.draw(classes.tolist(), self.real_per_class, key("real"))
         data = _Data(rows, labels[rows], augmented(batch.images), batch.labels)
         params: Params = dict(network.named_parameters())
         inputs = {"images": images.detach()}
         if execution == "eager":
             retention = self._retention(task, network, rows.shape[1])
-            problem = _Problem(network, data)
+            problem = _Problem(network, data, self.precision == "bfloat16")
             found = hypergradient(
                 problem.inner_loss,
                 problem.outer_losses(),
@@ -88,7 +98,7 @@ class BPTT:
                 retention,
             )
         else:
-            problem, program = _program(self, task, execution == "compiled", rows.shape[1], len(batch), len(images))
+            problem, program = _program(self, task, execution, rows.shape[1], len(batch), len(images))
             problem.data.fill(data)
             found = program(params, inputs)
         gradients = torch.autograd.grad(images, list(leaves.values()), found.gradients["images"])
@@ -126,6 +136,10 @@ class BPTT:
             return "captured" if task.device.type == "cuda" else "eager"
         return self.execution
 
+    def _rewritten(self, execution: str) -> bool:
+        """Whether the network gets layers of our own, which neither torch.compile nor autocast knows."""
+        return execution != "compiled" and self.precision != "bfloat16"
+
     def _retention(self, task: Task, network: nn.Module, batch: int) -> Retention:
         return Retention.within(int(self.memory_gib * 2**30), self.inner_steps, *self._sizes(task, network, batch))
 
@@ -135,6 +149,19 @@ class BPTT:
         tensors = [*network.parameters(), *(v for part in state.values() for v in part.values())]
         one, two = (_graph_bytes(task, images) for images in (1, 2))
         return sum(v.numel() * v.element_size() for v in tensors), one + (two - one) * (batch - 1)
+
+
+@contextmanager
+def _tf32(where: device) -> Iterator[None]:
+    """Products of float32 with 10 bits of mantissa on a GPU's tensor cores, and afterwards what there was before."""
+    if where.type != "cuda":
+        raise UsageError("BPTT.precision 'tf32' is a GPU's; on a CPU use float32 or bfloat16")
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,13 +185,19 @@ class _Problem:
 
     network: nn.Module
     data: _Data
+    halved: bool
+
+    def scores(self, params: Params, images: Tensor) -> Tensor:
+        # Without its cache, autocast keeps no cast weight from one step or captured graph to the next.
+        with torch.autocast(images.device.type, torch.bfloat16, self.halved, cache_enabled=False):
+            scores: Tensor = functional_call(self.network, params, (images,))
+        return scores.to(images.dtype)
 
     def inner_loss(self, params: Params, inputs: Params, t: int | Tensor) -> Tensor:
         rows, labels = (
             v[t] if isinstance(t, int) else v.index_select(0, t)[0] for v in (self.data.rows, self.data.labels)
         )
-        scores = functional_call(self.network, params, (inputs["images"].index_select(0, rows),))
-        return cross_entropy(scores, labels)
+        return cross_entropy(self.scores(params, inputs["images"].index_select(0, rows)), labels)
 
     def outer_losses(self) -> list[OuterLoss]:
         """The mean over the real images, in pieces."""
@@ -172,27 +205,27 @@ class _Problem:
         piece = PIECE if real.device.type == "cpu" else len(real)
 
         def loss(images: Tensor, labels: Tensor, params: Params) -> Tensor:
-            scores = functional_call(self.network, params, (images,))
-            return cross_entropy(scores, labels, reduction="sum") / len(real)
+            return cross_entropy(self.scores(params, images), labels, reduction="sum") / len(real)
 
         return [partial(loss, *both) for both in zip(real.split(piece), labels.split(piece), strict=True)]
 
 
 @lru_cache(maxsize=1)
 def _program(
-    objective: BPTT, task: Task, compiled: bool, batch: int, real: int, images: int
+    objective: BPTT, task: Task, execution: str, batch: int, real: int, images: int
 ) -> tuple[_Problem, Program]:
     """The program of all outer steps of these sizes, and the problem whose data it reads."""
-    network = fresh_network(task, Key(0), rewritten=not compiled)
+    network = fresh_network(task, Key(0), objective._rewritten(execution))
     some = next(network.parameters())
     shape = (task.shape.channels, task.shape.height, task.shape.width)
     steps = objective.inner_steps
     rows = torch.zeros(steps, batch, dtype=torch.long, device=some.device)
     labels = torch.zeros(real, dtype=torch.long, device=some.device)
-    problem = _Problem(network, _Data(rows, rows.clone(), some.new_zeros(real, *shape), labels))
+    data = _Data(rows, rows.clone(), some.new_zeros(real, *shape), labels)
+    problem = _Problem(network, data, objective.precision == "bfloat16")
     inputs = {"images": some.new_zeros(images, *shape)}
     params: Params = dict(network.named_parameters())
-    how = objective.inner_optimizer, steps, compiled
+    how = objective.inner_optimizer, steps, execution == "compiled"
     return problem, Program(problem.inner_loss, problem.outer_losses(), params, inputs, *how)
 
 
