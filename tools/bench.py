@@ -272,7 +272,7 @@ def _rate(work: tuple[Callable[[], Any], int], device: str) -> float:
 
 
 def measure_gpu(options: argparse.Namespace) -> None:
-    """Each table as JSON in a file, so that what is done is kept when the time runs out; tables printed as they come."""
+    """Each table as JSON in a file of its own, so that what is done is kept when the time runs out."""
     options.out.mkdir(parents=True, exist_ok=True)
     shared = ["--device", options.device, "--steps", str(options.steps), "--repeats", str(options.repeats), "--json"]
     reference = ["--reference", options.reference] if options.reference else []
@@ -294,7 +294,7 @@ def measure_gpu(options: argparse.Namespace) -> None:
 
 
 def _keep(file: Path, words: list[str]) -> None:
-    """The output of one of these commands, in a process of its own; a failure is kept as such and the next one tried."""
+    """The output of one of these commands, in a process of its own; a failure is kept, and the next one tried."""
     done = subprocess.run([sys.executable, "-m", "tools.bench", *words], capture_output=True, text=True)
     file.write_text(done.stdout if done.returncode == 0 else json.dumps({"failed": done.stderr[-4000:]}))
     print(f"{file.name}: {'done' if done.returncode == 0 else 'FAILED'}", flush=True)
@@ -337,14 +337,15 @@ def engine(gib: float, execution: str = "auto", precision: str = "float32") -> s
 def _objective(setting: Setting, contender: str) -> Any:
     from suite.objectives.bptt import BPTT
 
-    _, gib, _, *modes = contender.split()
+    _, gib, _, *words = contender.split()
+    modes: list[Any] = words
     return BPTT(
         inner_steps=setting.steps,
         images_per_class_per_step=10**6,
         real_per_class=setting.real_per_class,
         memory_gib=float(gib),
-        execution=next((m for m in modes if m in EXECUTIONS), "auto"),  # type: ignore[arg-type]
-        precision=next((m for m in modes if m in PRECISIONS), "float32"),  # type: ignore[arg-type]
+        execution=next((m for m in modes if m in EXECUTIONS), "auto"),
+        precision=next((m for m in modes if m in PRECISIONS), "float32"),
     )
 
 
@@ -379,7 +380,7 @@ def outer_step(setting: Setting, contender: str, double: bool = False) -> Callab
     real = Split(torch.randn(size, generator=key("real").generator()).to(where, dtype), labels.to(where))
     if contender.startswith("engine "):
         objective, rows = _objective(setting, contender), ClassRows.of(real, classes)
-        return lambda: objective.gradients(task, memory, rows, key)[0]  # type: ignore[no-any-return]
+        return lambda: objective.gradients(task, memory, rows, key)[0]
     with global_generators(key("network")):  # the weights that the engine's gets
         plain = task.architecture.build(shape, classes).to(where)
     # The engine draws its real images in this order.
