@@ -20,6 +20,9 @@ import torch
 from torch import Tensor, device, nn
 from torch.autograd import Function
 
+PIECE = 40
+"""Images that a network on a CPU is given at once: the activations of more leave its caches."""
+
 
 def fast(network: nn.Module, where: device, rewritten: bool = True) -> nn.Module:
     """The network itself, moved to a device and made fast on it; names, values and gradients of its parameters stay.

@@ -9,7 +9,8 @@ import torch
 from command_line import QUICK, command, only_run, resolve, sets, start
 
 from suite.errors import RunError, UsageError
-from suite.evaluate import accuracy
+from suite.evaluate import Part, accuracy
+from suite.experiments.distillation import _Kept
 from suite.tracking import NoTracker
 from suite.types import Split
 
@@ -102,6 +103,32 @@ def test_what_was_evaluated_is_not_evaluated_again(
     assert again.status == 0 and "evaluating" not in again.err
     fresh = command(*arguments, "--json", "--fresh")
     assert "evaluating" in fresh.err and fresh.record["figures"] == again.record["figures"]
+
+
+def test_an_evaluation_that_is_stopped_half_way_ends_in_the_same_record(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured is read back, and only what is missing is measured: here all but the first network."""
+    arguments = [*QUICK, "--data-dir", data_dir, "--tracking-uri", "none", "--json"]
+    whole = command(*arguments, "--out", tmp_path / "whole")
+    write, written = _Kept.write, []
+
+    def writes_once(kept: _Kept, accuracies: dict[Part, float]) -> None:
+        if written:
+            raise RunError("the lights went out")
+        written.append(kept.file)
+        write(kept, accuracies)
+
+    arguments += ["--out", tmp_path / "halves"]
+    with monkeypatch.context() as broken:
+        broken.setattr(_Kept, "write", writes_once)
+        assert command(*arguments).status == 1
+    kept = written[0].read_bytes()
+    again = command(*arguments)
+    assert again.status == 0 and written[0].read_bytes() == kept
+    assert "the memory: network 1" not in again.err and "the memory: network 2" in again.err
+    for one, other in zip(whole.record["figures"], again.record["figures"], strict=True):
+        assert one["name"] == other["name"] and one["values"] == pytest.approx(other["values"], abs=1.0)
 
 
 def test_a_run_whose_tracker_failed_at_the_end_is_finished_without_measuring_again(

@@ -11,8 +11,20 @@ from torch.nn.functional import cross_entropy
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
+from suite.architectures.resnet12 import ResNet12
+from suite.datasets.digits import Digits
 from suite.errors import UsageError
-from suite.evaluate import PROTOCOLS, Protocol, accuracy, evaluate, recalled, train
+from suite.evaluate import (
+    PROTOCOLS,
+    Protocol,
+    accuracy,
+    evaluate,
+    evaluate_each,
+    recalled,
+    together,
+    train,
+    train_all,
+)
 from suite.keys import Key, global_generators
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.standard import Standard
@@ -186,6 +198,171 @@ def test_a_network_with_dropout_and_running_statistics_may_judge() -> None:
         )
         assert torch.equal(torch.random.get_rng_state(), before)
     assert results[0] == results[1]
+
+
+# ---------------------------------------------------------------- together, and in pieces
+
+
+@dataclass(frozen=True)
+class Double:
+    """Another architecture in double precision, with a layer of its own if one is given."""
+
+    of: Architecture
+    first: nn.Module | None = None
+
+    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        network = self.of.build(shape, classes)
+        return (network if self.first is None else nn.Sequential(self.first, network)).double()
+
+
+def doubled(split: Split) -> Split:
+    return Split(split.images.double(), split.labels)
+
+
+def assert_same_weights(found: nn.Module, expected: nn.Module) -> None:
+    names = dict(expected.named_parameters())
+    assert set(names) == set(dict(found.named_parameters()))
+    for name, weight in found.named_parameters():
+        torch.testing.assert_close(weight, names[name], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [MLP(width=6), ConvNet(width=4, depth=1), ConvNet(width=4, depth=1, norm="none", pooling="max"), ResNet12(width=2)],
+    ids=["mlp", "convnet", "convnet without norm", "resnet12"],
+)
+def test_networks_trained_together_are_those_trained_one_by_one(recipe: Architecture) -> None:
+    """Own starts, own orders, own augmentations, own images; the last mini-batch is smaller than the others."""
+    what, protocol = task("flip_rotate", Double(recipe)), small(epochs=6, batch=4)
+    sets, keys = [doubled(noise(10, seed)) for seed in range(3)], [Key(0)("network", i) for i in range(3)]
+    for found, data, key in zip(train_all(what, sets, protocol, keys), sets, keys, strict=True):
+        with global_generators(key("network")):
+            start = what.architecture.build(SHAPE, CLASSES)
+        expected = train(what, data, protocol, key)
+        assert_same_weights(found, expected)
+        assert not torch.equal(list(found.parameters())[-1], list(start.parameters())[-1])
+
+
+@pytest.mark.parametrize("recipe", [MLP(), ConvNet(width=32)], ids=["mlp", "convnet"])
+def test_figures_together_and_one_by_one_agree_on_digits(recipe: Architecture, tmp_path: Any) -> None:
+    """Within the tolerance that `Protocol` states."""
+    info, data = Digits().info, Digits().load(tmp_path, Key(0), 0.1)
+    what = Task(info.shape, info.classes, recipe, Standard(), "none", torch.device("cpu"))
+    rows = [torch.cat([(data.train.labels == c).nonzero()[i : i + 1, 0] for c in range(10)]) for i in range(3)]
+    sets = [Split(data.train.images[r], data.train.labels[r]) for r in rows]
+    protocol, key = Protocol(name="small", networks=3, epochs=100), Key(0)
+    joined = train_all(what, sets, protocol, [key("network", i) for i in range(3)])
+    found = [accuracy(network, data.test) for network in joined]
+    alone = [accuracy(train(what, sets[i], protocol, key("network", i)), data.test) for i in range(3)]
+    assert found == pytest.approx(alone, abs=1.0) and min(found) > 30
+    assert len(set(found)) > 1
+
+
+def test_a_step_of_all_networks_holds_no_more_images_than_the_batch_of_one_may() -> None:
+    assert [together(task(), n, Protocol()) for n in (1, 10, 100, 300, 640, 50_000)] == [640, 64, 6, 2, 1, 1]
+
+
+class Mixing(nn.Module):
+    """Not a layer that is known to treat images one by one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
+def test_networks_that_draw_or_mix_images_are_trained_one_by_one() -> None:
+    assert together(task(), 4, Protocol()) > 1
+    for layer in (nn.Dropout(0.5), nn.BatchNorm2d(1), nn.BatchNorm2d(1, track_running_stats=False), Mixing()):
+        assert together(task(network=Double(MLP(width=4), layer)), 4, Protocol()) == 1
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", 1), ("cuda", 160)])
+def test_on_a_cpu_networks_with_convolutions_are_trained_one_by_one(
+    device: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("suite.evaluate._fresh", lambda task: task.architecture.build(task.shape, task.classes))
+    what = Task(SHAPE, CLASSES, ConvNet(width=2, depth=1), Standard(), "none", torch.device(device))
+    assert together(what, 4, Protocol()) == expected
+
+
+def test_sets_of_several_sizes_are_trained_one_by_one() -> None:
+    what, sets, keys = task(network=Double(MLP(width=4))), [doubled(noise(n)) for n in (5, 9)], [Key(0), Key(1)]
+    for found, data, key in zip(train_all(what, sets, small(), keys), sets, keys, strict=True):
+        assert_same_weights(found, train(what, data, small(), key))
+
+
+def large(n: int, seed: int = 0) -> Split:
+    pixels = torch.randn(n, 1, 16, 16, generator=Key(seed)("large").generator(), dtype=torch.float64)
+    return Split(pixels, torch.arange(n) % CLASSES)
+
+
+@pytest.mark.parametrize("n", [10, 7, 13])
+def test_pieces_and_fast_layers_train_as_the_whole_batch_does(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Double(ConvNet(width=3, depth=2))
+    shape = ImageShape(1, 16, 16)
+    what = Task(shape, CLASSES, recipe, Standard(), "flip_rotate", torch.device("cpu"))
+    with monkeypatch.context() as whole:
+        whole.setattr("suite.evaluate._bound_by_convolutions", lambda *_: False)
+        expected = train(what, large(n), small(batch=7), Key(0))
+    monkeypatch.setattr("suite.evaluate.PIECE", 3)
+    assert_same_weights(train(what, large(n), small(batch=7), Key(0)), expected)
+
+
+@pytest.mark.parametrize(("norm", "shown"), [("instance", [3, 3, 1]), ("batch", [7])])
+def test_a_batch_goes_in_pieces_only_where_images_are_treated_one_by_one(
+    norm: Any, shown: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("suite.evaluate.PIECE", 3)
+    noting = Noting(of=Double(ConvNet(width=2, depth=1, norm=norm)))
+    what = Task(ImageShape(1, 16, 16), CLASSES, noting, Standard(), "none", torch.device("cpu"))
+    train(what, large(7), small(epochs=1, batch=7), Key(0))
+    assert [len(images) for images in noting.seen] == shown
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("networks", [1, 3])
+def test_a_pause_comes_with_every_epoch_and_may_stop(networks: int) -> None:
+    paused: list[int] = []
+
+    def pause() -> None:
+        paused.append(0)
+        if len(paused) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        evaluate(task(), lambda _: noise(2), small(networks=networks, epochs=10), Key(0), {"test": noise()}, pause)
+    paused = [0] * 3
+    evaluate(task(), lambda _: noise(4), small(networks=networks, epochs=10), Key(0), {"test": noise()}, pause)
+    assert len(paused) == 3 + 10 * networks  # a batch of four images each: one by one
+
+
+def test_missing_networks_are_judged_as_they_would_have_been_among_all() -> None:
+    what, protocol, splits = task("flip_rotate"), small(networks=5, batch=20), {"test": noise(300, 1)}
+
+    def judged(numbers: list[int]) -> list[Any]:
+        return list(evaluate_each(what, lambda i: noise(6, i), protocol, Key(0), numbers, splits))  # type: ignore[arg-type]
+
+    everyone = judged([0, 1, 2, 3, 4])
+    for numbers in ([3, 4], [1], [0, 2, 4]):
+        assert [one["test"] for one in judged(numbers)] == pytest.approx(
+            [everyone[i]["test"] for i in numbers], abs=1.0
+        )
+
+
+def test_every_network_is_found_before_the_next_is_begun() -> None:
+    """Where networks are trained one by one, none waits for another: an interruption loses one at the most."""
+    asked: list[int] = []
+
+    def training_set(i: int) -> Split:
+        asked.append(i)
+        return noise(4)
+
+    found = evaluate_each(task(), training_set, small(), Key(0), range(3), {"test": noise()})
+    for i in range(3):
+        next(found)
+        assert asked == list(range(i + 1))
 
 
 # ---------------------------------------------------------------- judging

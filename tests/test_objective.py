@@ -260,6 +260,21 @@ def test_a_setting_out_of_range_is_refused_in_one_line(settings: dict, words: st
     assert words in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_precision_is_a_choice_whose_error_shows() -> None:
+    what = replace(task(Standard()), architecture=ConvNet(width=16))
+    start = {k: v.float() for k, v in memory(Standard()).items()}
+    images = real().split
+    some = ClassRows.of(Split(images.images.float(), images.labels), CLASSES)
+    plain, low = (
+        BPTT(inner_steps=5, precision=precision).gradients(what, start, some, Key(0))[0]["images"]
+        for precision in ("float32", "bfloat16")
+    )
+    assert plain.dtype == low.dtype == torch.float32
+    assert 1e-4 < float((plain - low).norm() / plain.norm()) < 0.5
+    with pytest.raises(UsageError, match="'tf32' is a GPU's"):
+        BPTT(precision="tf32").gradients(what, start, some, Key(0))
+
+
 # ---------------------------------------------------------------- plan
 
 WIDE = MLP(width=512, depth=1)

@@ -112,7 +112,7 @@ def test_a_failed_run_says_so_and_keeps_the_traceback(
     def broken(*_args: object, **_kwargs: object) -> None:
         raise ZeroDivisionError("a fault\nof two lines")
 
-    monkeypatch.setattr(evaluate, "train", broken)
+    monkeypatch.setattr(evaluate, "train_all", broken)
     done = command(*QUICK, *sets("VALIDATION_POINTS = 0"), "--data-dir", data_dir, "--out", out)
     assert done.status == 1 and "ZeroDivisionError" in done.complaint and "failure.txt" in done.complaint
     (run,) = Store(out).runs()
@@ -154,7 +154,7 @@ def test_a_store_that_lost_the_run_gets_a_new_one(
     """Somebody deleted the database between two sittings."""
     from suite import evaluate
 
-    monkeypatch.setattr(evaluate, "train", lambda *_: 1 / 0)
+    monkeypatch.setattr(evaluate, "train_all", lambda *_: 1 / 0)
     arguments = [*QUICK, *sets("VALIDATION_POINTS = 0"), "--data-dir", data_dir, "--out", out]
     assert command(*arguments).status == 1
     monkeypatch.undo()

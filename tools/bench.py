@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
-EXECUTIONS, PRECISIONS = ("auto", "eager", "captured", "compiled"), ("float32", "tf32", "bfloat16")
+EXECUTIONS, PRECISIONS = ("eager", "captured", "compiled"), ("float32", "tf32", "bfloat16")
 FULL_GRAPH, TORCHOPT, RELEASED = "full graph", "torchopt", "released code"
 
 
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     compare = commands.add_parser("hypergradient", help="time per outer iteration and peak memory, side by side")
     _add_setting(compare)
     compare.add_argument("--memory", type=float, nargs="+", default=[8.0], help="GiB for an unroll (%(default)s)")
-    compare.add_argument("--execution", nargs="+", default=["auto"], choices=EXECUTIONS, help="of the engine")
+    compare.add_argument("--execution", nargs="+", default=["eager"], choices=EXECUTIONS, help="of the engine")
     compare.add_argument("--precision", nargs="+", default=["float32"], choices=PRECISIONS, help="of the engine")
     compare.add_argument("--repeats", type=int, default=5)
     compare.add_argument("--without", nargs="+", default=[], help="contenders to leave out")
@@ -328,9 +328,9 @@ def contenders(setting: Setting, engines: list[str]) -> list[str]:
     return [*names, RELEASED] if setting.reference else names
 
 
-def engine(gib: float, execution: str = "auto", precision: str = "float32") -> str:
+def engine(gib: float, execution: str = "eager", precision: str = "float32") -> str:
     """Name of this engine in one of its modes."""
-    modes = [mode for mode in (execution, precision) if mode not in ("auto", "float32")]
+    modes = [mode for mode in (execution, precision) if mode not in ("eager", "float32")]
     return " ".join([f"engine {gib:g} GiB", *modes])
 
 
@@ -344,7 +344,7 @@ def _objective(setting: Setting, contender: str) -> Any:
         images_per_class_per_step=10**6,
         real_per_class=setting.real_per_class,
         memory_gib=float(gib),
-        execution=next((m for m in modes if m in EXECUTIONS), "auto"),
+        execution=next((m for m in modes if m in EXECUTIONS), "eager"),
         precision=next((m for m in modes if m in PRECISIONS), "float32"),
     )
 
@@ -455,8 +455,6 @@ def _seconds(step: Callable[[], Any], device: str) -> float:
 
 def peak_of(setting: Setting, contender: str) -> dict[str, float]:
     """Memory that one outer iteration adds at its peak, in MiB; its seconds; and what the engine promises."""
-    import resource
-
     import torch
 
     outer_step(replace(setting, steps=1, real_per_class=1), contender)()  # the first use of every operation
@@ -466,15 +464,21 @@ def peak_of(setting: Setting, contender: str) -> dict[str, float]:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        before = _resident_peak()
     seconds = _seconds(step, setting.device)
-    after = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    after = torch.cuda.max_memory_allocated() if cuda else _resident_peak()
     found = {"peak_mib": (after - before) / 2**20, "seconds": seconds}
     if contender.startswith("engine "):
         per_class = _task(setting).parameterization.per_class(_task(setting).shape, 10, setting.images_per_class)
         plan = _objective(setting, contender).plan(_task(setting), per_class)
         found["promised_mib"] = float(plan["expected memory of one unroll (MiB)"])
     return found
+
+
+def _resident_peak() -> int:
+    """Most bytes this process ever had in memory. (Linux's getrusage counts the parent's before exec, too.)"""
+    (line,) = [line for line in Path("/proc/self/status").read_text().split("\n") if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
 
 
 def _peak_in_own_process(setting: Setting, contender: str) -> dict[str, float]:

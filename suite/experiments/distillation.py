@@ -2,9 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from suite.datasets.cache import digest as tensors_sha256
 from suite.datasets.digits import Digits
 from suite.distill import NotFinite, Progress, begin, distill
 from suite.errors import RunError
-from suite.evaluate import Accuracies, Part, Protocol, Splits, TrainingSet, evaluate, evaluate_one, recalled
+from suite.evaluate import Accuracies, Part, Protocol, Splits, TrainingSet, evaluate, evaluate_each, recalled
 from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -191,10 +189,10 @@ class Distillation:
     def _evaluate(self, session: Session, task: Task, data: Data, train: Split, memory: Params) -> list[Figure]:
         """The memory on test and validation images, and its controls on test images."""
         key, protocol = session.key("evaluation"), self.evaluation
-        test: Splits = {"test": data.test}
+        test: Splits = {"test": data.test.to(session.device)}
         both = dict(test)
         if len(data.validation):
-            both["validation"] = data.validation
+            both["validation"] = data.validation.to(session.device)
         images = recalled(task, memory)
         rows = ClassRows.of(train, task.classes)
         each = min(max(1, int(self.images_per_class)), *(len(r) for r in rows.rows))
@@ -205,16 +203,18 @@ class Distillation:
         ) -> Accuracies:
             """Every network's accuracies; those measured before are read back, so that no sitting repeats another's."""
 
-            def measure(i: int) -> dict[Part, float]:
+            def announced(i: int) -> Split:
                 session.say(f"evaluating {name}: network {i + 1} of {protocol.networks}")
-                return evaluate_one(task, draw(i), protocol, key, i, splits, session.pause)
+                return draw(i)
 
             about |= {"of": name, "protocol": asdict(replace(protocol, networks=1))}
-            found = []
-            for i in range(protocol.networks):
-                session.pause()
-                found.append(_kept(folder, about | {"network": i}, partial(measure, i)))
-            return {part: tuple(one[part] for one in found) for part in splits}
+            kept = [_Kept.of(folder, about | {"network": i}) for i in range(protocol.networks)]
+            missing = [i for i, one in enumerate(kept) if not one.file.is_file()]
+            found = evaluate_each(task, announced, protocol, key, missing, splits, session.pause)
+            for i, accuracies in zip(missing, found, strict=True):
+                kept[i].write(accuracies)
+            accuracies_of = [one.read() for one in kept]
+            return {part: tuple(one[part] for one in accuracies_of) for part in splits}
 
         own = session.directory / ".evaluation"
         which = {"memory": tensors_sha256(memory)}
@@ -334,16 +334,27 @@ class Distillation:
         }
 
 
-def _kept(folder: Path, about: dict[str, Any], measure: Callable[[], dict[Part, float]]) -> dict[Part, float]:
-    """What was measured of this before, or what is measured now, written down."""
-    file = make_directory(folder) / f"{json_sha256(about)[:24]}.json"
-    if not file.is_file():
-        write_whole(file, canonical_json({"about": about, "accuracy": measure()}).encode())
-    try:
-        kept = json.loads(file.read_text())["accuracy"]
-        return {part: float(value) for part, value in kept.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{file} is damaged ({error}); delete it and run the same command again") from error
+@dataclass(frozen=True)
+class _Kept:
+    """The file of one network's accuracies, named by all that they depend on."""
+
+    file: Path
+    about: dict[str, Any]
+
+    @staticmethod
+    def of(folder: Path, about: dict[str, Any]) -> "_Kept":
+        return _Kept(folder / f"{json_sha256(about)[:24]}.json", about)
+
+    def write(self, accuracies: dict[Part, float]) -> None:
+        make_directory(self.file.parent)
+        write_whole(self.file, canonical_json({"about": self.about, "accuracy": accuracies}).encode())
+
+    def read(self) -> dict[Part, float]:
+        try:
+            kept = json.loads(self.file.read_text())["accuracy"]
+            return {part: float(value) for part, value in kept.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{self.file} is damaged ({error}); delete it and run the same command again") from error
 
 
 def _words(session: Session) -> str:

@@ -14,16 +14,13 @@ from torch.nn.functional import cross_entropy
 
 from suite.datasets import augment
 from suite.errors import UsageError
-from suite.fast import fast
+from suite.fast import PIECE, fast
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
 from suite.program import Program
 from suite.registry import name_of, objectives
 from suite.types import ClassRows, InnerOptimizer, Params, Task, check_types, require
 from suite.unroll import OuterLoss, Retention, hypergradient, require_unrollable
-
-PIECE = 40
-"""Images of the outer loss that a CPU passes through the network at once: what they leave behind stays in its cache."""
 
 
 @objectives.register("bptt")
@@ -36,10 +33,10 @@ class BPTT:
     if fewer); the outer loss is the cross-entropy on `real_per_class` real training images of each. One draw of the
     augmentation serves every image and step of an outer step. An unroll keeps as many graphs as `memory_gib` affords,
     and replays the other steps: more memory, less time, the same result up to rounding (`suite.unroll.Retention`).
-    `execution` 'auto' is 'captured' on a GPU (`suite.program`) and 'eager' elsewhere; 'compiled' has torch.compile fuse
-    the steps as well, for runs long enough to make up for the minute that takes. `precision` is that of the networks'
-    products: 'tf32' (a GPU's) and 'bfloat16' (by autocast; weights and updates stay in float32) change the figures.
-    Paper, sections 3 and A.1.
+    `execution` 'captured' replays two CUDA graphs on a GPU and keeps every state (`suite.program`); 'compiled' has
+    torch.compile fuse the steps as well, for runs long enough to make up for the minute that takes. `precision` is that
+    of the networks' products: 'tf32' (a GPU's) and 'bfloat16' (by autocast; weights and updates stay in float32) change
+    the figures. Paper, sections 3 and A.1.
     """
 
     inner_optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
@@ -48,7 +45,7 @@ class BPTT:
     images_per_class_per_step: int = 32
     real_per_class: int = 64
     memory_gib: float = 8.0
-    execution: Literal["auto", "eager", "captured", "compiled"] = "auto"
+    execution: Literal["eager", "captured", "compiled"] = "eager"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
@@ -79,13 +76,12 @@ class BPTT:
         first = torch.arange(len(classes)).repeat(self.inner_steps) * per_class
         rows = (draws + first[:, None]).view(self.inner_steps, -1).to(task.device)
 
-        execution = self._execution(task)
-        network = fresh_network(task, key("network"), self._rewritten(execution))
+        network = fresh_network(task, key("network"), self._rewritten())
         batch = real.draw(classes.tolist(), self.real_per_class, key("real"))
         data = _Data(rows, labels[rows], augmented(batch.images), batch.labels)
         params: Params = dict(network.named_parameters())
         inputs = {"images": images.detach()}
-        if execution == "eager":
+        if self.execution == "eager":
             retention = self._retention(task, network, rows.shape[1])
             problem = _Problem(network, data, self.precision == "bfloat16")
             found = hypergradient(
@@ -98,7 +94,7 @@ class BPTT:
                 retention,
             )
         else:
-            problem, program = _program(self, task, execution, rows.shape[1], len(batch), len(images))
+            problem, program = _program(self, task, rows.shape[1], len(batch), len(images))
             problem.data.fill(data)
             found = program(params, inputs)
         gradients = torch.autograd.grad(images, list(leaves.values()), found.gradients["images"])
@@ -109,9 +105,9 @@ class BPTT:
         classes = min(self.classes_per_step or task.classes, task.classes)
         batch = classes * min(self.images_per_class_per_step, per_class)
         real = classes * self.real_per_class
-        network, execution = fresh_network(task, Key(0)), self._execution(task)
+        network = fresh_network(task, Key(0))
         # A program keeps every state and one graph.
-        retention = self._retention(task, network, batch) if execution == "eager" else Retention()
+        retention = self._retention(task, network, batch) if self.execution == "eager" else Retention()
         size = retention.size(self.inner_steps, *self._sizes(task, network, batch))
         # The outer loss has one plain graph of real images: about half of a step's, image for image.
         at_once = min(real, PIECE if task.device.type == "cpu" else real)
@@ -121,7 +117,7 @@ class BPTT:
             "inner batch": batch,
             "real images in the outer loss": real,
             "network parameters": sum(p.numel() for p in network.parameters()),
-            "inner steps are run": execution,
+            "inner steps are run": self.execution,
             "inner steps whose graphs are kept": min(retention.graphs, self.inner_steps),
             "expected memory of one unroll (MiB)": round(size / 2**20),
         }
@@ -131,14 +127,9 @@ class BPTT:
             return torch.arange(task.classes)
         return key("classes").permutation(task.classes)[: self.classes_per_step].sort().values
 
-    def _execution(self, task: Task) -> str:
-        if self.execution == "auto":
-            return "captured" if task.device.type == "cuda" else "eager"
-        return self.execution
-
-    def _rewritten(self, execution: str) -> bool:
+    def _rewritten(self) -> bool:
         """Whether the network gets layers of our own, which neither torch.compile nor autocast knows."""
-        return execution != "compiled" and self.precision != "bfloat16"
+        return self.execution != "compiled" and self.precision != "bfloat16"
 
     def _retention(self, task: Task, network: nn.Module, batch: int) -> Retention:
         return Retention.within(int(self.memory_gib * 2**30), self.inner_steps, *self._sizes(task, network, batch))
@@ -211,11 +202,9 @@ class _Problem:
 
 
 @lru_cache(maxsize=1)
-def _program(
-    objective: BPTT, task: Task, execution: str, batch: int, real: int, images: int
-) -> tuple[_Problem, Program]:
+def _program(objective: BPTT, task: Task, batch: int, real: int, images: int) -> tuple[_Problem, Program]:
     """The program of all outer steps of these sizes, and the problem whose data it reads."""
-    network = fresh_network(task, Key(0), objective._rewritten(execution))
+    network = fresh_network(task, Key(0), objective._rewritten())
     some = next(network.parameters())
     shape = (task.shape.channels, task.shape.height, task.shape.width)
     steps = objective.inner_steps
@@ -225,7 +214,7 @@ def _program(
     problem = _Problem(network, data, objective.precision == "bfloat16")
     inputs = {"images": some.new_zeros(images, *shape)}
     params: Params = dict(network.named_parameters())
-    how = objective.inner_optimizer, steps, execution == "compiled"
+    how = objective.inner_optimizer, steps, objective.execution == "compiled"
     return problem, Program(problem.inner_loss, problem.outer_losses(), params, inputs, *how)
 
 
