@@ -14,7 +14,7 @@ from torch import Tensor, device
 
 from suite.errors import UsageError
 from suite.types import InnerOptimizer, Params, State
-from suite.unroll import Hypergradient, InnerLoss, OuterLoss, inner_step, judged, pull_back, step_with_graph
+from suite.unroll import Hypergradient, InnerLoss, OuterLoss, inner_step, judged, pull_back, steps_with_graph
 
 ALIGNMENT = 64
 """Every tensor of a row starts at a multiple of so many numbers, as libraries for GPUs like it."""
@@ -107,7 +107,7 @@ class Program:
     def _plain_return(
         self, params: Params, state: State, inputs: Params, t: Tensor, params_bar: Params, state_bar: State, bar: Params
     ) -> tuple[Params, State, Params]:
-        step = step_with_graph(self._inner_loss, params, state, inputs, self._optimizer, t)
+        step = steps_with_graph(self._inner_loss, params, state, inputs, self._optimizer, [t])
         return pull_back(step, params_bar, state_bar, bar)
 
     # ------------------------------------------------------------ function transforms, which torch.compile can fuse

@@ -16,7 +16,7 @@ whatever `Retention` keeps: states, from which a step is replayed with its graph
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +39,7 @@ OuterLoss = Callable[[Params], Tensor]
 class Retention:
     """What the forward sweep keeps for the way back: more memory for less work, the same result up to rounding.
 
-    `graphs`: the last so many steps keep their graphs and are not replayed (the most memory, the least work).
+    `graphs`: the last so many steps keep one graph and are not replayed (the most memory, the least work).
     `stride`: of the other steps, every stride-th state is kept; those between are run again (the least memory).
     """
 
@@ -79,15 +79,15 @@ class Hypergradient:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
-    """One inner step with its graph: the leaves it started from, what it made of them, and the loss on the way."""
+class Steps:
+    """Inner steps with their graph: the leaves they started from, what they made of them, and the losses on the way."""
 
     params: Params
     state: State
     inputs: Params
     next_params: Params
     next_state: State
-    loss: Tensor
+    losses: list[Tensor]
 
 
 def hypergradient(
@@ -106,33 +106,32 @@ def hypergradient(
     where torch lacks a second derivative.
     """
     params, state = _detached(params), _detached_state(optimizer.init(params))
-    keep_from = max(0, steps - retention.graphs)
+    replayed = max(0, steps - retention.graphs)
     kept: dict[int, tuple[Params, State]] = {}
-    graphs: dict[int, Step] = {}
     losses: list[Tensor] = []
-    for t in range(steps):
-        if t >= keep_from:
-            graphs[t] = step = step_with_graph(inner_loss, params, state, inputs, optimizer, t)
-            params, state = _detached(step.next_params), _detached_state(step.next_state)
-            losses.append(step.loss.detach())
-        else:
-            if t % retention.stride == 0:
-                kept[t] = (params, state)
-            params, state, loss = inner_step(inner_loss, params, state, inputs, optimizer, t)
-            losses.append(loss)
+    for t in range(replayed):
+        if t % retention.stride == 0:
+            kept[t] = (params, state)
+        params, state, loss = inner_step(inner_loss, params, state, inputs, optimizer, t)
+        losses.append(loss)
+    last = steps_with_graph(inner_loss, params, state, inputs, optimizer, range(replayed, steps))
+    losses += last.losses
 
-    final, params_bar = judged(params, outer_loss)
+    final, params_bar = judged(last.next_params, outer_loss)
     state_bar: State = {slot: {k: torch.zeros_like(v) for k, v in part.items()} for slot, part in state.items()}
     inputs_bar = {k: torch.zeros_like(v) for k, v in inputs.items()}
+    if replayed < steps:
+        params_bar, state_bar, inputs_bar = pull_back(last, params_bar, state_bar, inputs_bar)
+    del last  # with what it started from, which no replay needs
 
-    for t in reversed(range(steps)):
-        if t not in graphs and t not in kept:
+    for t in reversed(range(replayed)):
+        if t not in kept:
             start = t - t % retention.stride
             params, state = kept[start]
             for between in range(start, t):
                 params, state, _ = inner_step(inner_loss, params, state, inputs, optimizer, between)
                 kept[between + 1] = (params, state)
-        step = graphs.pop(t) if t in graphs else step_with_graph(inner_loss, *kept.pop(t), inputs, optimizer, t)
+        step = steps_with_graph(inner_loss, *kept.pop(t), inputs, optimizer, [t])
         params_bar, state_bar, inputs_bar = pull_back(step, params_bar, state_bar, inputs_bar)
     return Hypergradient(final, inputs_bar, torch.stack(losses) if losses else final.new_zeros(0))
 
@@ -206,29 +205,37 @@ def inner_step(
     return params, state, loss.detach()
 
 
-def step_with_graph(
-    inner_loss: InnerLoss, params: Params, state: State, inputs: Params, optimizer: InnerOptimizer, t: int | Tensor
-) -> Step:
-    """The same inner step, from fresh leaves, with the graph from them to its outcome."""
-    params, inputs = _leaves(params), _leaves(inputs)
-    state = {slot: _leaves(part) for slot, part in state.items()}
-    loss = inner_loss(params, inputs, t)
-    grads = _gradients(loss, params, f"the loss of inner step {t}", create_graph=True)
-    next_params, next_state = optimizer.step(params, dict(zip(params, grads, strict=True)), state)
-    return Step(params, state, inputs, next_params, next_state, loss)
+def steps_with_graph(
+    inner_loss: InnerLoss,
+    params: Params,
+    state: State,
+    inputs: Params,
+    optimizer: InnerOptimizer,
+    steps: Iterable[int | Tensor],
+) -> Steps:
+    """The same inner steps, from fresh leaves, with one graph from them to the last one's outcome."""
+    first_params, inputs = _leaves(params), _leaves(inputs)
+    first_state = {slot: _leaves(part) for slot, part in state.items()}
+    params, state, losses = first_params, first_state, []
+    for t in steps:
+        loss = inner_loss(params, inputs, t)
+        grads = _gradients(loss, params, f"the loss of inner step {t}", create_graph=True)
+        params, state = optimizer.step(params, dict(zip(params, grads, strict=True)), state)
+        losses.append(loss.detach())
+    return Steps(first_params, first_state, inputs, params, state, losses)
 
 
-def pull_back(step: Step, params_bar: Params, state_bar: State, inputs_bar: Params) -> tuple[Params, State, Params]:
-    """Cotangents of a step's outcome -> cotangents of what it started from; the inputs' are added up."""
-    outcomes = list(step.next_params.values())
+def pull_back(steps: Steps, params_bar: Params, state_bar: State, inputs_bar: Params) -> tuple[Params, State, Params]:
+    """Cotangents of the steps' outcome -> cotangents of what it started from; the inputs' are added up."""
+    outcomes = list(steps.next_params.values())
     cotangents = list(params_bar.values())
-    for slot, part in step.next_state.items():
+    for slot, part in steps.next_state.items():
         for k, v in part.items():
             if v.requires_grad:
                 outcomes.append(v)
                 cotangents.append(state_bar[slot][k])
-    state_leaves = [v for part in step.state.values() for v in part.values()]
-    leaves = [*step.params.values(), *step.inputs.values(), *state_leaves]
+    state_leaves = [v for part in steps.state.values() for v in part.values()]
+    leaves = [*steps.params.values(), *steps.inputs.values(), *state_leaves]
     try:
         # An optimizer may ignore its state; parameters and inputs are checked below.
         found = torch.autograd.grad(outcomes, leaves, cotangents, allow_unused=True)
@@ -238,8 +245,8 @@ def pull_back(step: Step, params_bar: Params, state_bar: State, inputs_bar: Para
         raise UsageError(
             f"the network or optimizer has no second derivative in torch ({error}); use another"
         ) from error
-    n, m = len(step.params), len(step.inputs)
-    for name, gradient in zip([*step.params, *step.inputs], found[: n + m], strict=True):
+    n, m = len(steps.params), len(steps.inputs)
+    for name, gradient in zip([*steps.params, *steps.inputs], found[: n + m], strict=True):
         if gradient is None:
             raise UsageError(
                 f"'{name}' takes no part in the inner step, so it has no hypergradient; check the inner loss, and that "
@@ -247,12 +254,12 @@ def pull_back(step: Step, params_bar: Params, state_bar: State, inputs_bar: Para
             )
     state_found = iter(found[n + m :])
     return (
-        dict(zip(step.params, found[:n], strict=True)),
+        dict(zip(steps.params, found[:n], strict=True)),
         {
             slot: {k: torch.zeros_like(v) if (g := next(state_found)) is None else g for k, v in part.items()}
-            for slot, part in step.state.items()
+            for slot, part in steps.state.items()
         },
-        {k: inputs_bar[k] + g for k, g in zip(step.inputs, found[n : n + m], strict=True)},
+        {k: inputs_bar[k] + g for k, g in zip(steps.inputs, found[n : n + m], strict=True)},
     )
 
 
