@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command in ("hypergradient", "cost", "kernels"):
             prepare_device(options.device)
         elif options.command == "peak":
-            prepare_device(options.setting["device"])
+            prepare_device(options.setting.get("device", "cpu"))
         if options.command == "peak":
             print(json.dumps(peak_of(Setting(**options.setting), options.contender)))
         elif options.command == "cost":
