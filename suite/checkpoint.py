@@ -1,12 +1,12 @@
 """What a run needs to go on, in a directory that is whole or not there.
 
 `checkpoints/step-00000120/` holds `tensors.safetensors`, `state.json` and, written last, `manifest.json` with the
-SHA-256 of both. It is written under a temporary name, synced and renamed. Loading verifies before it parses, and runs
-no code.
+SHA-256 of both and of itself. It is written under a temporary name, synced and renamed. Loading verifies before it
+parses, and runs no code.
 """
 
 import json
-import os
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,12 @@ from typing import Any
 from safetensors.torch import load, save
 
 from suite.errors import RunError
-from suite.files import canonical_json, disk_errors, make_directory, sha256, sync_directory
+from suite.files import canonical_json, disk_errors, json_sha256, make_directory, sha256, sync_directory, write_synced
 from suite.types import Params
 
-SCHEMA = 1
+SCHEMA = 2
 KEEP = 2
-"""Checkpoints kept: the newest, and one to fall back on."""
+"""Checkpoints kept: the newest, and one to fall back on; beside them the one that did best on validation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +30,12 @@ class Checkpoint:
     iteration: int
     tensors: Params
     state: dict[str, Any]
+    score: float | None = None
+    """On validation, if it was measured at this iteration."""
 
 
 def write(directory: Path, checkpoint: Checkpoint) -> None:
-    """Add a checkpoint, then drop all but the newest few."""
+    """Add a checkpoint, then drop all but the newest few and the best."""
     make_directory(directory)
     target = directory / f"step-{checkpoint.iteration:08d}"
     temporary = directory / f".{target.name}.tmp"
@@ -41,20 +43,19 @@ def write(directory: Path, checkpoint: Checkpoint) -> None:
     # safetensors gives tensors back in any order, and sums over them depend on it
     state = canonical_json({"order": list(tensors), "state": checkpoint.state})
     contents = {"tensors.safetensors": save(tensors), "state.json": state.encode()}
-    manifest = {
+    manifest: dict[str, Any] = {
         "schema": SCHEMA,
         "iteration": checkpoint.iteration,
+        "score": checkpoint.score,
         "sha256": {name: sha256(data) for name, data in contents.items()},
     }
+    manifest["seal"] = json_sha256(manifest)
     with disk_errors(target):
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir()
             for name, data in (contents | {"manifest.json": canonical_json(manifest).encode()}).items():
-                with (temporary / name).open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                write_synced(temporary / name, data)
             sync_directory(temporary)
             if target.exists():  # the same step again, after a fall back to an older one
                 shutil.rmtree(target)
@@ -62,8 +63,11 @@ def write(directory: Path, checkpoint: Checkpoint) -> None:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         sync_directory(directory)
-    for old in _steps(directory)[KEEP:]:
-        shutil.rmtree(old, ignore_errors=True)
+    steps = _steps(directory)
+    best = max(steps, key=_score)  # the newest of equals
+    for old in steps[KEEP:]:
+        if old != best or _score(best) == -math.inf:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def read_newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -98,10 +102,22 @@ def _steps(directory: Path) -> list[Path]:
     return sorted(directory.glob("step-*"), reverse=True)
 
 
+def _score(path: Path) -> float:
+    """A checkpoint's score on validation; minus infinity if it has none, or can't be read."""
+    try:
+        score = json.loads((path / "manifest.json").read_bytes())["score"]
+        return -math.inf if score is None else float(score)
+    except (OSError, ValueError, KeyError, TypeError):
+        return -math.inf
+
+
 def _read(path: Path) -> Checkpoint:
     manifest = json.loads((path / "manifest.json").read_bytes())
     if manifest["schema"] != SCHEMA:
         raise ValueError(f"it has schema {manifest['schema']}, and this version reads {SCHEMA}")
+    seal = manifest.pop("seal")
+    if json_sha256(manifest) != seal:
+        raise ValueError("manifest.json was altered")
     if path.name != f"step-{manifest['iteration']:08d}":
         raise ValueError(f"its manifest says step {manifest['iteration']}")
     contents = {name: (path / name).read_bytes() for name in manifest["sha256"]}
@@ -109,4 +125,5 @@ def _read(path: Path) -> Checkpoint:
         if sha256(contents[name]) != digest:
             raise ValueError(f"{name} was altered")
     tensors, kept = load(contents["tensors.safetensors"]), json.loads(contents["state.json"])
-    return Checkpoint(manifest["iteration"], {name: tensors[name] for name in kept["order"]}, kept["state"])
+    tensors = {name: tensors[name] for name in kept["order"]}
+    return Checkpoint(manifest["iteration"], tensors, kept["state"], manifest["score"])

@@ -19,6 +19,8 @@ class Progress:
     memory: Params
     state: State
     metrics: dict[str, Tensor]
+    skipped: int = 0
+    """Outer steps that changed nothing, since their numbers were not finite."""
 
 
 class NotFinite(RunError):
@@ -34,14 +36,15 @@ def distill(
     key: Key,
     iterations: int,
     clip: float | None,
+    may_skip: int = 0,
 ) -> Iterator[Progress]:
     """Yield the memory after every outer step from `start` to `iterations`.
 
     Step i draws from `key(i)` alone, so starting from any Progress gives the same bits. The gradient's norm, over all
-    tensors of the memory together, is clipped to `clip`. Raises NotFinite, naming the step and the quantity, before a
-    bad memory is handed out.
+    tensors of the memory together, is clipped to `clip`. A step with NaN or infinity in a metric or in the new memory
+    changes nothing and is counted, up to `may_skip` of them; the next one raises NotFinite, naming step and quantity.
     """
-    memory, state = start.memory, start.state
+    memory, state, skipped = start.memory, start.state, start.skipped
     for iteration in range(start.iteration, iterations):
         gradients, metrics = objective.gradients(task, memory, real, key(iteration))
         gradients = _with_penalty(task, memory, gradients)
@@ -50,10 +53,20 @@ def distill(
             scale = (clip / (norm + 1e-6)).clamp(max=1)
             gradients = {k: g * scale for k, g in gradients.items()}
         with torch.no_grad():
-            memory, state = optimizer.step(memory, gradients, state)
+            new = optimizer.step(memory, gradients, state)
         metrics |= {"hypergradient_norm": norm}
-        _check(iteration + 1, metrics, memory)
-        yield Progress(iteration + 1, memory, state, metrics)
+        bad = _not_finite(metrics, new[0])
+        if not bad:
+            memory, state = new
+        elif skipped < may_skip:
+            skipped, metrics = skipped + 1, {}
+        else:
+            before = f" ({skipped} such steps were skipped before)" if skipped else ""
+            raise NotFinite(
+                f"outer step {iteration + 1}: {', '.join(bad)} became NaN or infinite{before}; "
+                "lower the outer or inner learning rate, or clip the gradient harder"
+            )
+        yield Progress(iteration + 1, memory, state, metrics, skipped)
 
 
 def begin(task: Task, optimizer: InnerOptimizer, images_per_class: float, key: Key) -> Progress:
@@ -72,12 +85,10 @@ def _with_penalty(task: Task, memory: Params, gradients: Params) -> Params:
     return {k: g if p is None else g + p for (k, g), p in zip(gradients.items(), found, strict=True)}
 
 
-def _check(iteration: int, metrics: dict[str, Tensor], memory: Params) -> None:
+def _not_finite(metrics: dict[str, Tensor], memory: Params) -> list[str]:
+    """The quantities that hold NaN or infinity."""
     quantities = metrics | {f"memory '{k}'": v for k, v in memory.items()}
     finite = torch.stack([v.isfinite().all() for v in quantities.values()])
-    if not finite.all():  # the only wait for the device in an outer step
-        bad = [name for name, ok in zip(quantities, finite.tolist(), strict=True) if not ok]
-        raise NotFinite(
-            f"outer step {iteration}: {', '.join(bad)} became NaN or infinite; "
-            "lower the outer or inner learning rate, or clip the gradient harder"
-        )
+    if finite.all():  # the only wait for the device in an outer step
+        return []
+    return [name for name, ok in zip(quantities, finite.tolist(), strict=True) if not ok]

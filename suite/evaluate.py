@@ -105,18 +105,27 @@ def evaluate_each(
 ) -> Iterator[dict[Part, float]]:
     """Accuracies in percent of the networks of these numbers, in order, as they are found.
 
-    The key and a network's number alone decide its draws, whichever networks it is trained with.
+    The key and a network's number alone decide its draws. It is trained with its `companions`, wanted or not, so that
+    its last bits do not depend on which networks are missing.
     """
     splits = {name: split.to(task.device) for name, split in splits.items()}
     left = list(numbers)
     while left:
         first = training_set(left[0])
-        size = together(task, len(first), protocol)
-        group, left = left[:size], left[size:]
-        sets = [first, *(training_set(i) for i in group[1:])]
-        for network in train_all(task, sets, protocol, [key("network", i) for i in group], pause):
+        group = companions(task, len(first), protocol, left[0])
+        sets = [first if i == left[0] else training_set(i) for i in group]
+        networks = train_all(task, sets, protocol, [key("network", i) for i in group], pause)
+        while left and left[0] in group:
+            network = networks[group.index(left.pop(0))]
             batch = PIECE if _bound_by_convolutions(task, network) else 500
             yield {name: accuracy(network, split, batch) for name, split in splits.items()}
+
+
+def companions(task: Task, images: int, protocol: Protocol, number: int) -> range:
+    """The numbers of the networks that are trained together with this one, itself among them."""
+    size = together(task, images, protocol)
+    first = number // size * size
+    return range(first, max(number + 1, min(first + size, protocol.networks)))
 
 
 def together(task: Task, images: int, protocol: Protocol) -> int:

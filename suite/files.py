@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,14 +31,35 @@ def write_whole(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(temporary, data)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
         sync_directory(path.parent)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and wait until the disk has it; a crash may leave a part of it. Raises OSError."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def append_synced(path: Path, data: bytes) -> None:
+    """Add to the end of a file and wait until the disk has it; what could only be added in part is taken back."""
+    with disk_errors(path), path.open("ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError:
+            os.truncate(path, before)
+            raise
+        if before == 0:
+            sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:
@@ -53,6 +75,15 @@ def make_directory(path: Path) -> Path:
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def sweep(directory: Path) -> None:
+    """Delete what a crash left half-written. For a directory in which no other process is at work."""
+    for left in [*directory.glob(".*.tmp"), *directory.glob("*/.*.tmp")]:
+        if left.parent.name == ".sending":  # another process may be at work there, for a run that died
+            continue
+        with disk_errors(left):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,19 +10,31 @@ from pathlib import Path
 from suite.errors import RunError
 from suite.files import disk_errors, make_directory
 
+PATIENCE = 1.0
+"""Seconds that even an impatient one waits: somebody may only be looking whether the lock is free."""
+
+
+class Held(RunError):
+    """Another process holds the lock."""
+
 
 @contextmanager
-def locked(path: Path, wait: bool = True, refusal: str = "") -> Iterator[None]:
-    """Hold the lock file; without `wait`, raise RunError(refusal) if another process holds it."""
+def locked(path: Path, wait: bool = True, refusal: str = "", patience: float = PATIENCE) -> Iterator[None]:
+    """Hold the lock file; without `wait`, raise Held(refusal) if another process holds it longer than `patience`."""
     make_directory(path.parent)
     with disk_errors(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    until = time.monotonic() + patience
     try:
         with disk_errors(path):  # some network file systems have no locks
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(refusal) from error
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() >= until:
+                        raise Held(refusal) from error
+                    time.sleep(0.02)
         yield
     finally:
         os.close(handle)

@@ -1,4 +1,4 @@
-"""One run from its configuration to its record: directory, lock, tracker, session, and an honest end."""
+"""One run from its configuration to its record: directory, lock, journal, session, and an honest end."""
 
 import json
 import os
@@ -6,6 +6,8 @@ import resource
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,13 @@ import torch
 from suite import results
 from suite.config import Run
 from suite.errors import Interrupted, RunError, SuiteError, UsageError
-from suite.files import disk_errors, json_sha256, make_directory, write_whole
+from suite.files import disk_errors, json_sha256, make_directory, sweep, write_whole
+from suite.journal import Journal
 from suite.locks import locked
 from suite.registry import describe
+from suite.rundir import FINISHED, LOCK, about, differences, refuse_another, same_work_beside, write_about
 from suite.session import RunSession, Stop
-from suite.tracking import Status, Tracker, flat
-
-KNOWN = ".tracking.json"
-"""The tracker's id of the run."""
-
-FINISHED = "result.json"
-"""Written last: a run directory that holds it is done."""
+from suite.tracking import Sender, flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,68 +33,64 @@ class Place:
     out: Path
     data_dir: Path
     device: torch.device
-    tracker: Tracker
+    sender: Sender
     stop: Stop
     fresh: bool
     """Start anew, and keep what an earlier run left under another name."""
+    checkpoint_seconds: float
+    plugins: tuple[str, ...] = ()
 
 
 def perform_all(runs: list[Run], place: Place) -> list[dict[str, Any]]:
     """The records of all runs, in order; several are one table in the tracker."""
-    tracker = place.tracker
-    parent = _table(runs, place) if len(runs) > 1 else ""
-    try:
-        records = [perform(run, place, parent) for run in runs]
-    except SuiteError:
-        if parent:
-            _end(tracker, parent, "KILLED" if place.stop.signal else "FAILED")
-        raise
-    if parent:
-        tracker.finish(parent, "FINISHED")
-    return records
+    if len(runs) == 1:
+        return [perform(runs[0], place)]
+    with _table(runs, place) as table:
+        return [perform(run, place, table) for run in runs]
 
 
-def perform(run: Run, place: Place, parent: str = "") -> dict[str, Any]:
+def perform(run: Run, place: Place, table: Path | None = None) -> dict[str, Any]:
     """Do one run, or go on with it, or read what it found before; returns its record."""
     if place.stop.signal is not None:
         name = place.stop.signal.name
         raise Interrupted(f"stopped by {name} before '{run.label}'; the same command goes on from there")
     directory = directory_of(run, place.out)
-    lock, refusal = directory / ".lock", f"another process is at work on {directory}; wait for it"
+    lock, refusal = directory / LOCK, f"another process is at work on {directory}; wait for it"
     if place.fresh and directory.exists():
         with locked(lock, wait=False, refusal=refusal):
             _set_aside(directory)
     make_directory(directory)
     with locked(lock, wait=False, refusal=refusal):
+        config = describe(run.experiment)
+        refuse_another(directory, run.key, flat(config))
+        journal = Journal(directory)
         if (directory / FINISHED).is_file():
             record = _earlier_record(directory / FINISHED)
             print(f"[{run.label}] was done before; --fresh does it anew", file=sys.stderr)
-            if parent:
-                place.tracker.tag(directory / KNOWN, {"mlflow.parentRunId": parent})
-            return record
-        return _perform(run, directory, place, parent)
+            _begin(run, journal, config, table)
+            if journal.status != "FINISHED":
+                _say_finished(directory, journal)
+        else:
+            record = _perform(run, directory, place, journal, config, table)
+    place.sender.tell(directory)
+    return record
 
 
 def directory_of(run: Run, out: Path) -> Path:
     return out / run.name / run.folder
 
 
-def _perform(run: Run, directory: Path, place: Place, parent: str) -> dict[str, Any]:
+def _perform(
+    run: Run, directory: Path, place: Place, journal: Journal, config: dict[str, Any], table: Path | None
+) -> dict[str, Any]:
     started = time.monotonic()
-    tracker = place.tracker
+    sweep(directory)
+    mixed = _write_about(run, directory, place, config)
     write_whole(directory / "config.gin", run.config_text.encode())
     write_whole(directory / "operative.gin", run.operative_text.encode())
-    config = describe(run.experiment)
-    tags = {"suite.run_key": run.key, "suite.scale": run.scale, "suite.experiment": config["is"]}
-    if parent:
-        tags["mlflow.parentRunId"] = parent
-    run_id = tracker.start(run.name, run.label, tags, directory / KNOWN)
-    staged = directory / ".done" / FINISHED
-    if staged.is_file():  # measured to the end, but the tracker did not take it
-        record = _earlier_record(staged)
-        _leave(record, directory, tracker, run_id)
-        return record
     (directory / "failure.txt").unlink(missing_ok=True)
+    _begin(run, journal, config, table)
+    journal.mark("RUNNING")
     if place.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(place.device)
     session = RunSession(
@@ -105,13 +99,14 @@ def _perform(run: Run, directory: Path, place: Place, parent: str) -> dict[str, 
         directory=directory,
         data_dir=place.data_dir,
         cache_dir=place.out / "cache",
-        tracker=tracker,
-        run_id=run_id,
+        journal=journal,
+        tell=lambda: place.sender.tell(directory),
         stop=place.stop,
         label=run.label,
+        checkpoint_seconds=place.checkpoint_seconds,
     )
+    place.sender.tell(directory)
     try:
-        tracker.parameters(run_id, flat(config) | {"seed": str(run.seed)} | run.cell)
         with session.telling():
             outcome = run.experiment.run(session)
         record = results.record(
@@ -125,17 +120,23 @@ def _perform(run: Run, directory: Path, place: Place, parent: str) -> dict[str, 
             config_text=run.config_text,
             scale_label=run.scale,
             device=place.device,
-            cost={"last_sitting_seconds": time.monotonic() - started} | _peak_memory(place.device),
+            mixed=mixed,
+            cost={"last_sitting_seconds": time.monotonic() - started, "sittings": journal.sittings}
+            | _peak_memory(place.device),
         )
         session.log(outcome.scale.get("iterations", 0), {_metric(f): f["mean"] for f in record["figures"]})
-        session.send()
+        session.publish()
         session.write_metrics()
-        _leave(record, directory, tracker, run_id)
+        write_whole(directory / FINISHED, results.dumps(record).encode())
+        _say_finished(directory, journal)
     except Interrupted:
-        _end(tracker, run_id, "KILLED")
+        with suppress(RunError):  # a full disk: the next command that sees the run marks it
+            journal.mark("KILLED")
+        place.sender.tell(directory)
         raise
     except BaseException as error:  # nothing is swallowed: it is marked, and raised again
-        _fail(run, directory, tracker, run_id)
+        _fail(run, directory, journal)
+        place.sender.tell(directory)
         if isinstance(error, SuiteError) or not isinstance(error, Exception):
             raise
         first = str(error).strip().split("\n")[0]
@@ -145,35 +146,69 @@ def _perform(run: Run, directory: Path, place: Place, parent: str) -> dict[str, 
     return record
 
 
-def _leave(record: dict[str, Any], directory: Path, tracker: Tracker, run_id: str) -> None:
-    """Artifacts to the tracker, and then the record under the name that says that the run is done."""
-    staged = make_directory(directory / ".done") / FINISHED
-    write_whole(staged, results.dumps(record).encode())
-    for file in [*sorted(p for p in directory.iterdir() if p.is_file() and not p.name.startswith(".")), staged]:
-        tracker.artifact(run_id, file)
-    for file in sorted((directory / "figures").glob("*.png")):
-        tracker.artifact(run_id, file, "figures")
-    tracker.finish(run_id, "FINISHED")
-    with disk_errors(directory):
-        staged.rename(directory / FINISHED)
-        staged.parent.rmdir()
+def _begin(run: Run, journal: Journal, config: dict[str, Any], table: Path | None) -> None:
+    """Tell what the run is, unless that was told before."""
+    tags = {"suite.run_key": run.key, "suite.scale": run.scale, "suite.experiment": config["is"]}
+    journal.begin(run.name, run.label, tags, flat(config) | {"seed": str(run.seed)} | run.cell)
+    if table is not None:
+        journal.belongs_to(table)
 
 
-def _end(tracker: Tracker, run_id: str, status: Status) -> None:
-    """Mark a run that did not finish; a silent tracker must not hide why."""
-    try:
-        tracker.finish(run_id, status)
-    except RunError as trouble:
-        print(f"suite.run: {trouble}", file=sys.stderr)
+def _write_about(run: Run, directory: Path, place: Place, config: dict[str, Any]) -> list[str]:
+    """Note what the run is and how to go on with it; returns what of the surroundings changed since it began."""
+    before = about(directory) or {}
+    now = results.environment(place.device)
+    mixed: list[str] = before.get("mixed", [])
+    if before and (directory / "checkpoints").is_dir():
+        changed = differences(flat(before.get("environment", {})), flat(now))
+        if changed and changed not in mixed:
+            mixed = [*mixed, changed]
+            print(f"[{run.label}] goes on elsewhere than it began ({changed}); last bits may differ", file=sys.stderr)
+    what = {
+        "name": run.name,
+        "label": run.label,
+        "cell": run.cell,
+        "seed": run.seed,
+        "scale": run.scale,
+        "key": run.key,
+        "config": flat(config),
+        "environment": before.get("environment", now),
+        "mixed": mixed,
+        "options": {
+            "data_dir": str(place.data_dir.resolve()),
+            "device": str(place.device),
+            "tracking_uri": place.sender.uri or "none",
+            "checkpoint_seconds": place.checkpoint_seconds,
+            "plugins": [str(Path(plugin).resolve()) for plugin in place.plugins],
+        },
+    }
+    if not before:
+        for other, said in same_work_beside(directory, what):
+            parted = differences(said.get("config", {}), flat(config))
+            print(f"[{run.label}] starts anew; {other} stays as it is ({parted})", file=sys.stderr)
+    write_about(directory, what)
+    return mixed
 
 
-def _fail(run: Run, directory: Path, tracker: Tracker, run_id: str) -> None:
+def _say_finished(directory: Path, journal: Journal) -> None:
+    """The run's files, and that it is done."""
+    files = [p for p in directory.iterdir() if p.is_file() and not p.name.startswith(".")]
+    files += (directory / "figures").glob("*.png")
+    journal.artifacts(sorted(p for p in files if p.name not in LOCAL))
+    journal.mark("FINISHED")
+
+
+LOCAL = {"journal.jsonl", "run.json"}
+"""Files of a run's directory that are of use there alone."""
+
+
+def _fail(run: Run, directory: Path, journal: Journal) -> None:
     """Keep the traceback of what is being handled, and mark the run."""
     try:
         write_whole(directory / "failure.txt", traceback.format_exc().encode())
-        tracker.artifact(run_id, directory / "failure.txt")
-        tracker.finish(run_id, "FAILED")
-    except RunError as trouble:  # a full disk, a silent server: the first failure is the one to report
+        journal.artifacts([directory / "failure.txt"])
+        journal.mark("FAILED")
+    except RunError as trouble:  # a full disk: the first failure is the one to report
         print(f"[{run.label}] {trouble}", file=sys.stderr)
 
 
@@ -198,11 +233,24 @@ def prepare_device(name: str | None) -> torch.device:
     return device
 
 
-def _table(runs: list[Run], place: Place) -> str:
-    """The tracker's run of a table; the same runs find the same one again."""
+@contextmanager
+def _table(runs: list[Run], place: Place) -> Iterator[Path]:
+    """The directory of a table's journal, which says how the whole of it ended; the same runs find the same again."""
     key = json_sha256([run.key for run in runs])[:16]
-    known = make_directory(place.out / runs[0].name) / f".table-{key}.json"
-    return place.tracker.start(runs[0].name, f"{runs[0].name} (table)", {"suite.run_key": key}, known)
+    directory = make_directory(place.out / runs[0].name / f".table-{key}")
+    with locked(directory / LOCK, wait=False, refusal=f"another process is at work on {directory}; wait for it"):
+        journal = Journal(directory)
+        journal.begin(runs[0].name, f"{runs[0].name} (table)", {"suite.run_key": key}, {})
+        journal.mark("RUNNING")
+        try:
+            yield directory
+            journal.mark("FINISHED")
+        except BaseException as error:
+            with suppress(RunError):  # a full disk: the first failure is the one to report
+                journal.mark("KILLED" if isinstance(error, Interrupted) else "FAILED")
+            raise
+        finally:
+            place.sender.tell(directory)
 
 
 def _set_aside(directory: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,9 +55,10 @@ def record(
     config_text: str,
     scale_label: str,
     device: torch.device,
+    mixed: Sequence[str] = (),
     cost: dict[str, float],
 ) -> dict[str, Any]:
-    """The record of an outcome, validated."""
+    """The record of an outcome, validated; `mixed`: what of the environment changed between the run's sittings."""
     made = {
         "schema": SCHEMA,
         "experiment": experiment,
@@ -71,7 +73,7 @@ def record(
         "budget": asdict(outcome.budget),
         "scale": {"label": scale_label} | outcome.scale,
         "facts": outcome.facts,
-        "environment": environment(device),
+        "environment": environment(device) | {"mixed": list(mixed)},
         "cost": outcome.cost | cost,
     }
     problem = invalid(made)

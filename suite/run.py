@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from suite.config import Run
 
 
+LAST_WORDS, LAST_WORDS_STOPPED = 60.0, 10.0
+"""Seconds that a tracker may take for the rest at the end, and after a signal; what it lacks then is sent later."""
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m suite.run",
@@ -32,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     add("--tracking-uri", metavar="U", help="MLflow store or server, or 'none' (default: a database in --out)")
     add("--plugin", action="append", default=[], metavar="F", help="a Python file that registers methods")
     add("--only", action="append", default=[], metavar="CELL", help="only these cells of a table: LABEL or AXIS=LABEL")
+    add(
+        "--checkpoint-seconds", type=float, default=60.0, metavar="S", help="between checkpoints (default: %(default)g)"
+    )
     add("--fresh", action="store_true", help="start anew; what an earlier run left is kept under another name")
     add("--dry-run", action="store_true", help="print what would be done; needs no data")
     add("--list", nargs="?", const="all", metavar="KIND", help="print what is registered, all or of one kind")
@@ -71,23 +78,32 @@ def _main(options: argparse.Namespace) -> int:
     from suite.perform import Place, directory_of, perform_all, prepare_device
     from suite.results import dumps, table
     from suite.session import Stop
-    from suite.tracking import open_tracker
+    from suite.tracking import Sender, check_uri, default_uri
 
     device = prepare_device(options.device)
     out = make_directory(Path(options.out))
     data_dir = Path(options.data_dir) if options.data_dir else default_data_dir()
-    tracker = open_tracker(options.tracking_uri, out)
-    stop = Stop()
-    with stop.listening():
-        records = perform_all(runs, Place(out, data_dir, device, tracker, stop, options.fresh))
+    uri = {"none": None, None: default_uri(out)}.get(options.tracking_uri, options.tracking_uri)
+    if uri is not None:
+        check_uri(uri)
+    stop, sender = Stop(), Sender(uri, out)
+    try:
+        with stop.listening():
+            plugins, seconds = tuple(options.plugin), options.checkpoint_seconds
+            place = Place(out, data_dir, device, sender, stop, options.fresh, seconds, plugins)
+            records = perform_all(runs, place)
+    finally:
+        if not sender.close(LAST_WORDS if stop.signal is None else LAST_WORDS_STOPPED):
+            later = f"{sys.executable} -m suite.sync {shlex.quote(str(out))} --tracking-uri {shlex.quote(str(uri))}"
+            print(f"[tracking] not everything could be sent; nothing is lost, send it later: {later}", file=sys.stderr)
     if options.json:
         print(dumps(records[0]) if len(records) == 1 else "[" + ",\n".join(map(dumps, records)) + "]")
         return 0
     print(table(records))
     for run in runs:
         print(f"pictures: {directory_of(run, out) / 'figures'}")
-    if tracker.uri != "none":
-        print(f"compare runs: {sys.executable} -m mlflow ui --backend-store-uri {shlex.quote(tracker.uri)}")
+    if uri is not None:
+        print(f"compare runs: {sys.executable} -m mlflow ui --backend-store-uri {shlex.quote(uri)}")
     return 0
 
 

@@ -2,11 +2,12 @@
 
 import csv
 import io
+import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,11 +19,10 @@ from tqdm import tqdm
 from suite import checkpoint
 from suite.errors import Interrupted, RunError
 from suite.files import write_whole
+from suite.journal import Journal, Point, now
 from suite.keys import Key
-from suite.tracking import Point, Tracker
 from suite.types import Params
 
-CHECKPOINT_SECONDS = 60.0
 LINE_SECONDS = 10.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -50,20 +50,21 @@ class Stop:
 
 
 class RunSession:
-    """The session of one run. Metrics are kept in the checkpoint first and sent to the tracker after it is durable."""
+    """The session of one run. Metrics are in a checkpoint first, and in the journal after it is durable."""
 
     def __init__(
         self, *, seed: int, device: torch.device, directory: Path, data_dir: Path, cache_dir: Path,
-        tracker: Tracker, run_id: str, stop: Stop, label: str,
+        journal: Journal, tell: Callable[[], None], stop: Stop, label: str, checkpoint_seconds: float,
     ) -> None:  # fmt: skip
         self.key = Key(seed)
         self.device = device
         self.directory = directory
         self.data_dir = data_dir
         self.cache_dir = cache_dir
-        self._tracker, self._run_id, self._stop, self._label = tracker, run_id, stop, label
+        self._journal, self._tell, self._stop, self._label = journal, tell, stop, label
+        self._checkpoint_seconds = checkpoint_seconds
         self._points: list[Point] = []
-        self._sent = 0
+        self._progress: tuple[int, int] | None = None
         self._saved_at = time.monotonic()
         self._said_at = 0.0
         self._bar: tqdm[Any] | None = None
@@ -78,17 +79,18 @@ class RunSession:
             return None
         self._points = [Point(*row) for row in found.state["metrics"]]
         self.say(f"going on from the checkpoint of step {found.iteration}")
+        self.publish()
         return found.iteration, found.tensors, found.state["experiment"]
 
-    def checkpoint(self, iteration: int, tensors: Params, state: dict[str, Any]) -> None:
+    def checkpoint(self, iteration: int, tensors: Params, state: dict[str, Any], score: float | None = None) -> None:
         kept = {"experiment": state, "metrics": [list(point) for point in self._points]}
-        checkpoint.write(self.directory / "checkpoints", checkpoint.Checkpoint(iteration, tensors, kept))
+        checkpoint.write(self.directory / "checkpoints", checkpoint.Checkpoint(iteration, tensors, kept, score))
         self._saved_at = time.monotonic()
-        self.send()
+        self.publish()
         self.pause()
 
     def checkpoint_due(self) -> bool:
-        return self._stop.signal is not None or time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+        return self._stop.signal is not None or time.monotonic() - self._saved_at > self._checkpoint_seconds
 
     def pause(self) -> None:
         if self._stop.signal is not None:
@@ -98,19 +100,18 @@ class RunSession:
     # ------------------------------------------------------------ metrics
 
     def log(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        now = int(time.time() * 1000)
-        self._points += [Point(name, float(value), now, iteration) for name, value in metrics.items()]
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise RunError(f"step {iteration}: {name} is {value}; look for its cause before you go on")
+        self._points += [Point(name, float(value), now(), iteration) for name, value in metrics.items()]
 
     def history(self, metric: str) -> list[tuple[int, float]]:
         return [(point.iteration, point.value) for point in self._points if point.name == metric]
 
-    def send(self) -> None:
-        """Give the tracker what it has not got yet; what it refuses is kept for the next time."""
-        try:
-            self._tracker.metrics(self._run_id, self._points[self._sent :])
-            self._sent = len(self._points)
-        except RunError as error:
-            self.say(f"{error} (metrics are kept and sent later)")
+    def publish(self) -> None:
+        """Put into the journal what is not there yet. Called when no crash can take it back."""
+        self._journal.points(self._points, self._progress)
+        self._tell()
 
     def write_metrics(self) -> None:
         """Every metric as `metrics.csv`."""
@@ -124,6 +125,7 @@ class RunSession:
 
     def progress(self, iteration: int, total: int, words: str) -> None:
         """A bar on a terminal, else a line now and then."""
+        self._progress = (iteration, total)
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(total=total, initial=iteration, desc=self._label, unit="it", file=sys.stderr)

@@ -1,166 +1,222 @@
-"""MLflow: the only module that imports it, and only when a run is tracked.
+"""MLflow: the only module that imports it, and never in the process that trains.
 
 One MLflow experiment for each name, a parent run for a table, a child for each of its runs. Parameters are the flat
-configuration, metrics go in batches with their own times, texts and pictures are artifacts.
+configuration, metrics go in batches with their own times, texts and pictures are artifacts. All of it is read from a
+run's journal, and sending twice adds nothing.
 """
 
+import importlib.util
 import json
+import logging
 import os
+import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
+from suite import journal
 from suite.errors import RunError, UsageError
 from suite.files import canonical_json, make_directory, write_whole
 from suite.locks import locked
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
 BATCH = 1000  # what one log_batch takes
 PARAMETERS = 100
 LONGEST_PARAMETER = 6000
+HEARD, SENDING = ".sending/heard.json", ".sending/lock"
+"""For each store, the run's id there and how much of the journal it has heard; and the lock of who is sending."""
+
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
 
-class Point(NamedTuple):
-    """One value of one metric; `time` in milliseconds since 1970."""
-
-    name: str
-    value: float
-    time: int
-    iteration: int
+def default_uri(out: Path) -> str:
+    """A database beside the runs."""
+    return f"sqlite:///{(out / 'mlflow.db').resolve()}"
 
 
-@runtime_checkable
-class Tracker(Protocol):
-    """Where runs are recorded."""
-
-    uri: str
-
-    def start(self, experiment: str, name: str, tags: dict[str, str], known: Path) -> str: ...
-
-    def tag(self, known: Path, tags: dict[str, str]) -> None: ...
-
-    def parameters(self, run_id: str, values: dict[str, str]) -> None: ...
-
-    def metrics(self, run_id: str, points: list[Point]) -> None: ...
-
-    def artifact(self, run_id: str, file: Path, folder: str | None = None) -> None: ...
-
-    def finish(self, run_id: str, status: Status) -> None: ...
+def check_uri(uri: str) -> None:
+    """Raise UsageError, without asking anybody, for what can't be a store, or if MLflow is not there."""
+    scheme, found, _ = uri.partition(":")
+    if not found or scheme.split("+")[0] not in SCHEMES:
+        raise UsageError(
+            f"--tracking-uri: '{uri}' is no tracking store; write http://HOST:PORT, sqlite:////PATH/mlflow.db, or none"
+        )
+    if importlib.util.find_spec("mlflow") is None:
+        raise UsageError("MLflow is not installed; install it, or run with --tracking-uri none")
 
 
-class NoTracker:
-    """Records nothing; MLflow need not be installed."""
+class Sender:
+    """Has another process send journals to a store, so that training neither waits for the store nor dies of it.
 
-    uri = "none"
+    That process lives until this one closes it, or dies: then it sends the rest and marks what died as KILLED.
+    """
 
-    def start(self, experiment: str, name: str, tags: dict[str, str], known: Path) -> str:
-        return ""
+    def __init__(self, uri: str | None, out: Path) -> None:
+        """`uri` None: nothing is sent now."""
+        self.uri, self._out = uri, out
+        self._process: subprocess.Popen[bytes] | None = None
+        self._told: set[Path] = set()
+        self._started_at = -RESTART_SECONDS
 
-    def tag(self, known: Path, tags: dict[str, str]) -> None: ...
+    def tell(self, directory: Path) -> None:
+        """There is news in the journal of this directory."""
+        if self.uri is None:
+            return
+        self._told.add(directory)
+        if self._process is None or self._process.poll() is not None:
+            if time.monotonic() - self._started_at >= RESTART_SECONDS:
+                self._start()
+            return
+        self._write(directory)
 
-    def parameters(self, run_id: str, values: dict[str, str]) -> None: ...
+    def close(self, patience: float) -> bool:
+        """End the sending; whether all was sent within `patience` seconds."""
+        if self.uri is None or not self._told:
+            return True
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        process = self._process
+        assert process is not None and process.stdin is not None
+        process.stdin.close()
+        try:
+            return process.wait(timeout=patience) == 0
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return False
 
-    def metrics(self, run_id: str, points: list[Point]) -> None: ...
+    def _start(self) -> None:
+        assert self.uri is not None
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        self._started_at = time.monotonic()
+        command = [*COMMAND, "--follow", "--tracking-uri", self.uri, str(self._out)]
+        # A session of its own: Ctrl-C in the terminal is for the run, which then tells the rest.
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True)
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
+        for directory in self._told:
+            self._write(directory)
 
-    def artifact(self, run_id: str, file: Path, folder: str | None = None) -> None: ...
+    def _write(self, directory: Path) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        with suppress(BlockingIOError, BrokenPipeError):  # busy with enough news, or gone: the journal keeps everything
+            os.write(self._process.stdin.fileno(), f"{directory.resolve()}\n".encode())
 
-    def finish(self, run_id: str, status: Status) -> None: ...
+
+COMMAND = [sys.executable, "-m", "suite.sync"]
+RESTART_SECONDS = 60.0
 
 
-class MlflowTracker:
-    """Records in an MLflow store: a database beside the runs, or any server by its URI."""
+class Store:
+    """An MLflow store: a database beside the runs, or any server by its URI."""
 
     def __init__(self, uri: str, out: Path) -> None:
+        self.uri, self._out = uri, out
+        self._client: Any = None
+
+    def send(self, directory: Path) -> str:
+        """Tell the store all that it has not heard of a directory's journal; returns the run's id there.
+
+        Raises RunError if the store does not answer as it should.
+        """
+        with locked(directory / SENDING):
+            known = _known(directory)
+            mine = known.get(self.uri, {})
+            self.connect()
+            try:
+                return self._rest(directory, known, mine.get("run_id"), mine.get("heard", 0))
+            except _Lost:  # somebody deleted the store's content: it hears everything again
+                try:
+                    return self._rest(directory, known, None, 0)
+                except _Lost as error:
+                    raise RunError(f"the tracking store {self.uri} loses the run of {directory} at once") from error
+
+    def _rest(self, directory: Path, known: dict[str, Any], run_id: str | None, heard: int) -> str:
+        entries, end = journal.read(directory, heard if run_id else 0)
+        if run_id is None:
+            run_id = self._begin(directory, entries)
+        with self._sentence():
+            self._tell(directory, run_id, entries)
+        if known.get(self.uri) != (mine := {"run_id": run_id, "heard": end}):
+            write_whole(directory / HEARD, canonical_json(known | {self.uri: mine}).encode())
+        return run_id
+
+    def _begin(self, directory: Path, entries: list[journal.Entry]) -> str:
+        """The run that the journal is of: found by its identity, if a crash came after it was created, or created."""
+        what = next((entry for entry in entries if entry["is"] == "run"), None)
+        if what is None:
+            raise RunError(f"{directory / journal.NAME} does not say what it is of; nothing was sent of it")
+        with self._sentence(), locked(make_directory(self._out) / ".mlflow.lock"):
+            client = self._client
+            found = client.get_experiment_by_name(what["experiment"])
+            if found is None:
+                place = (self._out / "artifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
+                experiment = client.create_experiment(what["experiment"], artifact_location=place)
+            else:
+                experiment = found.experiment_id
+                runs = client.search_runs([experiment], filter_string=f"tags.`suite.id` = '{what['id']}'")
+                if runs:
+                    return str(runs[0].info.run_id)
+            tags = what["tags"] | {"suite.id": what["id"]}
+            made = client.create_run(experiment, start_time=what["time"], tags=tags, run_name=what["name"])
+            return str(made.info.run_id)
+
+    def _tell(self, directory: Path, run_id: str, entries: list[journal.Entry]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        client = self._client
+        tags, parameters, metrics = [], [], []
+        files: dict[str, None] = {}
+        status = None
+        for entry in entries:
+            if entry["is"] == "run":
+                parameters += [Param(key, value[:LONGEST_PARAMETER]) for key, value in entry["parameters"].items()]
+            elif entry["is"] == "parent":
+                parent = directory / entry["journal"]
+                tags.append(RunTag("mlflow.parentRunId", self.send(parent)))
+            elif entry["is"] == "metrics":
+                metrics += [Metric(*point) for point in entry["points"]]
+            elif entry["is"] == "artifact":
+                files[entry["file"]] = None
+            elif entry["is"] == "status":
+                status = entry
+        if status is not None:
+            resumable = status["status"] == "KILLED"
+            tags += [RunTag("suite.resumable", str(resumable).lower())]
+        for part in _parts(parameters, PARAMETERS):
+            client.log_batch(run_id, params=part)
+        for part in _parts(metrics, BATCH):
+            client.log_batch(run_id, metrics=part)
+        for file in files:
+            if (directory / file).is_file():  # else it was cleaned away since
+                client.log_artifact(run_id, str(directory / file), os.path.dirname(file) or None)
+        if tags:
+            client.log_batch(run_id, tags=tags)
+        if status is not None and status["status"] == "RUNNING":
+            client.update_run(run_id, status="RUNNING")
+        elif status is not None:
+            client.set_terminated(run_id, status["status"], end_time=status["time"])
+
+    def connect(self) -> None:
+        """Reach the store once; RunError if it does not answer."""
+        if self._client is not None:
+            return
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        self.uri, self.out = uri, out
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of its dependencies, at import
-                from mlflow.tracking import MlflowClient
-        except ImportError as error:
-            raise UsageError(
-                f"MLflow can't be imported ({error}); install it, or run with --tracking-uri none"
-            ) from error
-        import logging
+        # Two processes that first open one database together break each other's migration.
+        with self._sentence(), locked(make_directory(self._out) / ".mlflow.lock"):
+            from mlflow.tracking import MlflowClient
 
-        for name in ("mlflow", "alembic"):  # their notes on a fresh database are not for the terminal
-            logging.getLogger(name).setLevel(logging.ERROR)
-        with self._sentence(), locked(make_directory(out) / ".mlflow.lock"):
-            # Two processes that first open one database together break each other's migration.
-            self._client = MlflowClient(uri)
-            self._client.search_experiments(max_results=1)
-
-    def start(self, experiment: str, name: str, tags: dict[str, str], known: Path) -> str:
-        """Create a run, or go on with the one whose id the file `known` holds for this store; returns its id."""
-        earlier = self._earlier(known, tags)
-        if earlier is not None:
-            with self._sentence():
-                self._client.update_run(earlier, status="RUNNING")
-            return earlier
-        with self._sentence(), locked(self.out / ".mlflow.lock"):
-            found = self._client.get_experiment_by_name(experiment)
-            if found is None:
-                place = (self.out / "artifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
-                experiment_id = self._client.create_experiment(experiment, artifact_location=place)
-            else:
-                experiment_id = found.experiment_id
-            run_id = str(self._client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
-        write_whole(known, canonical_json({"uri": self.uri, "run_id": run_id}).encode())
-        return run_id
-
-    def tag(self, known: Path, tags: dict[str, str]) -> None:
-        """Tag the run whose id the file `known` holds, if this store has it."""
-        self._earlier(known, tags)
-
-    def _earlier(self, known: Path, tags: dict[str, str]) -> str | None:
-        """The run that the file names, tagged; None if it names none that this store has."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            kept = json.loads(known.read_text())
-            uri, run_id = str(kept["uri"]), str(kept["run_id"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        if uri != self.uri:
-            return None
-        with self._sentence():
-            try:
-                for key, value in tags.items():
-                    self._client.set_tag(run_id, key, value)
-            except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # somebody deleted the store's content
-                    return None
-                raise
-        return run_id
-
-    def parameters(self, run_id: str, values: dict[str, str]) -> None:
-        from mlflow.entities import Param
-
-        rows = [Param(key, value[:LONGEST_PARAMETER]) for key, value in values.items()]
-        with self._sentence():
-            for part in _parts(rows, PARAMETERS):
-                self._client.log_batch(run_id, params=part)
-
-    def metrics(self, run_id: str, points: list[Point]) -> None:
-        """Repeating points that were sent before, times included, adds nothing."""
-        from mlflow.entities import Metric
-
-        rows = [Metric(point.name, point.value, point.time, point.iteration) for point in points]
-        with self._sentence():
-            for part in _parts(rows, BATCH):
-                self._client.log_batch(run_id, metrics=part)
-
-    def artifact(self, run_id: str, file: Path, folder: str | None = None) -> None:
-        with self._sentence():
-            self._client.log_artifact(run_id, str(file), folder)
-
-    def finish(self, run_id: str, status: Status) -> None:
-        with self._sentence():
-            self._client.set_terminated(run_id, status)
+            for name in ("mlflow", "alembic"):  # their notes on a fresh database are not for the terminal
+                logging.getLogger(name).setLevel(logging.ERROR)
+            client = MlflowClient(self.uri)
+            client.search_experiments(max_results=1)
+            self._client = client
 
     @contextmanager
     def _sentence(self) -> Iterator[None]:
@@ -168,21 +224,28 @@ class MlflowTracker:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # MLflow's own, about its own code
                 yield
-        except RunError:
+        except (RunError, _Lost):
             raise
         except Exception as error:  # MLflow raises what its store, its server and its network libraries raise
+            if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+                raise _Lost from error
             first = str(error).strip().split("\n")[0][:200]
             raise RunError(
-                f"the tracking store {self.uri} did not answer as it should ({type(error).__name__}: {first}); "
-                "check it, choose another with --tracking-uri, or go on with --tracking-uri none"
+                f"the tracking store {self.uri} did not answer as it should ({type(error).__name__}: {first})"
             ) from error
 
 
-def open_tracker(uri: str | None, out: Path) -> Tracker:
-    """'none', an MLflow URI, or None for a database beside the runs."""
-    if uri == "none":
-        return NoTracker()
-    return MlflowTracker(uri or f"sqlite:///{(out / 'mlflow.db').resolve()}", out)
+class _Lost(Exception):
+    """The store does not have the run any more."""
+
+
+def _known(directory: Path) -> dict[str, Any]:
+    """What `HEARD` says; nothing if it is not there or damaged, which costs repeated sending and no more."""
+    try:
+        known = json.loads((directory / HEARD).read_text())
+        return {uri: {"run_id": str(one["run_id"]), "heard": int(one["heard"])} for uri, one in known.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, str]:

@@ -246,8 +246,11 @@ class Session(Protocol):
         """Iteration, tensors and state of the newest whole checkpoint, or None for a run that starts."""
         ...
 
-    def checkpoint(self, iteration: int, tensors: Params, state: dict[str, Any]) -> None:
-        """Save what the run needs to go on; raises Interrupted afterwards if a signal asked the run to stop."""
+    def checkpoint(self, iteration: int, tensors: Params, state: dict[str, Any], score: float | None = None) -> None:
+        """Save what the run needs to go on; raises Interrupted afterwards if a signal asked the run to stop.
+
+        `score`: on validation, if it was measured at this iteration; the best checkpoint is kept.
+        """
         ...
 
     def checkpoint_due(self) -> bool:

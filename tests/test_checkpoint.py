@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,16 @@ def test_the_newest_two_are_kept_by_number_not_by_name(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-00000100", "step-99999999"]
 
 
+def test_the_best_on_validation_is_kept_beside_the_newest_two(tmp_path: Path) -> None:
+    scores = {1: None, 2: 70.0, 3: 80.0, 4: None, 5: 80.0, 6: 75.0, 7: None, 8: None}
+    for iteration, score in scores.items():
+        write(tmp_path, replace(made(iteration), score=score))
+    assert names(tmp_path) == ["step-00000005", "step-00000007", "step-00000008"]
+    for step in ("step-00000007", "step-00000008"):
+        (tmp_path / step / "state.json").unlink()
+    assert same(read_newest(tmp_path)[0], made(5))  # something to fall back on as well
+
+
 def test_the_same_step_may_be_written_again(two: Path) -> None:
     again = Checkpoint(12, {"a": torch.ones(1)}, {"other": True})
     write(two, again)
@@ -134,7 +145,7 @@ def test_a_damaged_checkpoint_is_set_aside_by_name_and_the_one_before_is_used(
 
 
 def test_a_flipped_bit_anywhere_in_the_manifest_is_noticed(two: Path) -> None:
-    """The other files are hashed in it; nothing is hashed of it."""
+    """The other files are hashed in it, and it is sealed itself."""
     shutil.rmtree(two / "step-00000010")
     file = two / "step-00000012" / "manifest.json"
     whole = file.read_bytes()
@@ -172,8 +183,9 @@ def test_after_all_were_set_aside_the_next_try_does_not_start_from_zero_either(t
 
 
 def test_an_unknown_schema_is_not_read(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "SCHEMA", 2)
-    with pytest.raises(RunError, match="schema 1"):
+    known = checkpoint.SCHEMA
+    monkeypatch.setattr(checkpoint, "SCHEMA", 99)
+    with pytest.raises(RunError, match=f"schema {known}"):
         read_newest(two)
 
 
@@ -241,5 +253,5 @@ def test_a_state_that_json_can_not_hold_is_no_checkpoint(two: Path) -> None:
 
 def test_the_manifest_names_what_is_there(two: Path) -> None:
     manifest = json.loads((two / "step-00000012" / "manifest.json").read_bytes())
-    assert manifest["iteration"] == 12 and set(manifest["sha256"]) == {"tensors.safetensors", "state.json"}
+    assert manifest["iteration"] == 12 and set(manifest["sha256"]) == {*FILES} - {"manifest.json"}
     assert set(names(two / "step-00000012")) == set(FILES)

@@ -19,7 +19,7 @@ from suite.locks import locked
 from suite.memory import Memory
 from suite.results import comparable, invalid
 
-FILES = {"config.gin", "operative.gin", "memory.safetensors", "result.json", "metrics.csv"}
+FILES = {"config.gin", "operative.gin", "memory.safetensors", "result.json", "metrics.csv", "run.json", "journal.jsonl"}
 PICTURES = {"recalled.png", "bases.png", "coefficients.png", "curves.png"}
 LONGER = sets(
     *("ITERATIONS = 6", "VALIDATION_POINTS = 3"),

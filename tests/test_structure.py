@@ -11,18 +11,18 @@ from command_line import REPOSITORY
 LAYERS = [
     ["errors"],
     ["fast", "files", "keys"],
-    ["locks", "types", "registry"],
+    ["journal", "locks", "types", "registry"],
     ["architectures", "datasets", "inner_optimizers", "parameterizations"],
     ["unroll"],
     ["program"],
     ["distill", "evaluate", "memory", "objectives"],
     ["figures"],
     ["experiments"],
-    ["checkpoint", "results", "tracking"],
+    ["checkpoint", "results", "rundir", "tracking"],
     ["session"],
     ["config"],
     ["perform"],
-    ["check", "contracts", "run"],
+    ["check", "contracts", "run", "runs", "sync"],
 ]
 """Lower to higher: a part may import from parts below its own line, and from within itself."""
 
@@ -32,7 +32,7 @@ MAY = {("types", "registry"), ("registry", "types")}
 SIDEWAYS = {
     # Inside one line, these directions and no others.
     "distill": {"evaluate"}, "memory": {"evaluate"}, "objectives": {"evaluate"},
-    "session": set(), "run": {"contracts"}, "check": {"contracts"},
+    "session": set(), "run": {"contracts"}, "check": {"contracts"}, "runs": {"run"},
 }  # fmt: skip
 
 SUITE = REPOSITORY / "suite"

@@ -2,23 +2,26 @@
 
 import os
 import signal
+import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import QUICK, TABLE, command, ended, only_run, resolve, sets, start
+from command_line import QUICK, TABLE, Done, command, ended, only_run, resolve, sets, start
 
 from suite import session
 from suite.errors import RunError
+from suite.journal import Journal, Point, read
 from suite.registry import describe
-from suite.tracking import LONGEST_PARAMETER, MlflowTracker, NoTracker, Point, flat
+from suite.tracking import HEARD, LONGEST_PARAMETER, Sender, Store, default_uri, flat
 
 ARTIFACTS = {"config.gin", "operative.gin", "memory.safetensors", "metrics.csv", "result.json"}
 PICTURES = {"recalled.png", "bases.png", "coefficients.png", "curves.png"}
 
 
-class Store:
+class Seen:
     """An MLflow store, as somebody else's program reads it."""
 
     def __init__(self, out: Path) -> None:
@@ -51,7 +54,7 @@ class Store:
 def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """An empty store: making one takes seconds, copying one does not."""
     out = tmp_path_factory.mktemp("store")
-    MlflowTracker(f"sqlite:///{out / 'mlflow.db'}", out)
+    Store(default_uri(out), out).connect()
     return (out / "mlflow.db").read_bytes()
 
 
@@ -69,7 +72,7 @@ def out(tmp_path: Path, fresh_database: bytes) -> Path:
 def test_a_finished_run_is_in_the_store_with_all_it_found(data_dir: Path, out: Path) -> None:
     done = command(*QUICK, "--data-dir", data_dir, "--out", out, "--json")
     assert done.status == 0, done.err
-    store = Store(out)
+    store = Seen(out)
     (run,) = store.runs()
     assert run.info.status == "FINISHED" and run.info.run_name == "seed 0"
     assert run.data.tags["suite.run_key"] == done.record["run_key"] and run.data.tags["suite.scale"] == "smoke"
@@ -95,7 +98,7 @@ def test_a_table_is_a_parent_with_a_child_for_each_of_its_runs(data_dir: Path, o
     table = [*QUICK, *sets(f"run.axes = {TABLE!r}", "NETWORKS = 1", "ITERATIONS = 1"), "--data-dir", data_dir]
     for _ in range(2):  # the second time everything was done before
         assert command(*table, "--out", out).status == 0
-        runs = Store(out).runs()
+        runs = Seen(out).runs()
         children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
         (parent,) = [run for run in runs if run not in children]
         assert {run.info.run_name for run in children} == {"no momentum seed 0", "full momentum seed 0"}
@@ -115,12 +118,12 @@ def test_a_failed_run_says_so_and_keeps_the_traceback(
     monkeypatch.setattr(evaluate, "train_all", broken)
     done = command(*QUICK, *sets("VALIDATION_POINTS = 0"), "--data-dir", data_dir, "--out", out)
     assert done.status == 1 and "ZeroDivisionError" in done.complaint and "failure.txt" in done.complaint
-    (run,) = Store(out).runs()
-    assert run.info.status == "FAILED" and "failure.txt" in Store(out).artifacts(run)
+    (run,) = Seen(out).runs()
+    assert run.info.status == "FAILED" and "failure.txt" in Seen(out).artifacts(run)
     assert "Traceback" in (only_run(out) / "failure.txt").read_text()
     monkeypatch.undo()
     assert command(*QUICK, *sets("VALIDATION_POINTS = 0"), "--data-dir", data_dir, "--out", out).status == 0
-    (run,) = Store(out).runs()  # the same run went on
+    (run,) = Seen(out).runs()  # the same run went on
     assert run.info.status == "FINISHED"
 
 
@@ -137,7 +140,7 @@ def test_a_stopped_run_is_killed_and_goes_on_as_the_same_with_each_point_once(
     arguments = [*QUICK, *sets("ITERATIONS = 5", "NETWORKS = 1"), "--data-dir", data_dir, "--out", out]
     monkeypatch.setattr(session.RunSession, "progress", went)
     assert command(*arguments).status == 75
-    store = Store(out)
+    store = Seen(out)
     (stopped,) = store.runs()
     assert stopped.info.status == "KILLED" and [step for step, _ in store.history(stopped, "loss")] == [1, 2, 3]
     monkeypatch.undo()
@@ -161,76 +164,135 @@ def test_a_store_that_lost_the_run_gets_a_new_one(
     (out / "mlflow.db").write_bytes(fresh_database)
     done = command(*arguments)
     assert done.status == 0, done.err
-    assert [run.info.status for run in Store(out).runs()] == ["FINISHED"]
+    assert [run.info.status for run in Seen(out).runs()] == ["FINISHED"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}"])
-def test_a_note_of_the_run_s_id_that_is_damaged_costs_a_new_run_at_most(
-    tracker: MlflowTracker, out: Path, content: bytes
-) -> None:
-    (out / "known.json").write_bytes(content)
-    first = tracker.start("note", "one", {"suite.run_key": "k"}, out / "known.json")
-    assert tracker.start("note", "one", {"suite.run_key": "k"}, out / "known.json") == first
-    assert len(Store(out).runs("note")) == 1
-
-
-# ---------------------------------------------------------------- the tracker
+# ---------------------------------------------------------------- the store
 
 
 @pytest.fixture
-def tracker(out: Path) -> MlflowTracker:
-    return MlflowTracker(f"sqlite:///{out / 'mlflow.db'}", out)
+def store(out: Path) -> Store:
+    return Store(default_uri(out), out)
 
 
-def test_points_that_are_sent_twice_add_nothing(tracker: MlflowTracker, out: Path) -> None:
-    run_id = tracker.start("points", "one", {"suite.run_key": "k"}, out / "known.json")
-    points = [Point("loss", 0.5 * i, 1_700_000_000_000 + i, i) for i in range(2500)]  # more than one batch
-    for part in (points[:10], points[:1500], points, points):
-        tracker.metrics(run_id, part)
-    store = Store(out)
-    (run,) = store.runs("points")
-    assert store.history(run, "loss") == [(p.iteration, p.value) for p in points]
+@pytest.fixture
+def journal(out: Path) -> Journal:
+    """The journal of a run that has just begun."""
+    made = Journal(out / "points" / "one")
+    made.begin("points", "one", {"suite.run_key": "k"}, {"rate": "0.1"})
+    made.mark("RUNNING")
+    return made
 
 
-def test_the_run_that_a_file_knows_is_taken_up_again(tracker: MlflowTracker, out: Path) -> None:
-    tags = {"suite.run_key": "k"}
-    first = tracker.start("again", "one", tags, out / "known.json")
-    tracker.finish(first, "KILLED")
-    assert tracker.start("again", "one", tags, out / "known.json") == first
-    assert [run.info.status for run in Store(out).runs("again")] == ["RUNNING"]
-    assert tracker.start("again", "one", tags, out / "other.json") != first
+def points(n: int) -> list[Point]:
+    return [Point("loss", 0.5 * i, 1_700_000_000_000 + i, i) for i in range(n)]
 
 
-def test_long_and_many_parameters_are_taken(tracker: MlflowTracker, out: Path) -> None:
-    run_id = tracker.start("long", "one", {"suite.run_key": "k"}, out / "known.json")
+def test_what_is_sent_twice_adds_nothing(store: Store, journal: Journal, out: Path) -> None:
+    for n in (10, 1500, 2500):  # more than one batch
+        journal.points(points(n), progress=(n, 2500))
+        store.send(journal.directory)
+    heard = journal.directory / HEARD
+    for note in (heard.read_bytes(), b"", b"{", b"[]", b'{"sqlite:": 3}', None):  # what it remembers, damaged, gone
+        heard.unlink() if note is None else heard.write_bytes(note)
+        store.send(journal.directory)
+    (run,) = Seen(out).runs("points")
+    assert Seen(out).history(run, "loss") == [(p.iteration, p.value) for p in points(2500)]
+    assert run.data.params == {"rate": "0.1"} and run.info.status == "RUNNING"
+
+
+def test_a_run_is_created_once_whatever_crash_came_after(
+    store: Store, journal: Journal, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("suite.tracking.write_whole", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.send(journal.directory)
+    Store(store.uri, out).send(journal.directory)
+    assert len(Seen(out).runs("points")) == 1
+
+
+def test_states_have_the_times_at_which_they_were_told(store: Store, journal: Journal, out: Path) -> None:
+    journal.mark("KILLED")
+    store.send(journal.directory)
+    (run,) = Seen(out).runs("points")
+    entries = {e["is"] if e["is"] == "run" else e["status"]: e["time"] for e in read(journal.directory)[0]}
+    assert (run.info.status, run.info.start_time, run.info.end_time) == ("KILLED", entries["run"], entries["KILLED"])
+    assert run.data.tags["suite.resumable"] == "true"
+    journal.mark("RUNNING")
+    store.send(journal.directory)
+    assert Seen(out).runs("points")[0].info.status == "RUNNING"
+    journal.mark("FINISHED")
+    store.send(journal.directory)
+    (run,) = Seen(out).runs("points")
+    assert run.info.status == "FINISHED" and run.data.tags["suite.resumable"] == "false"
+
+
+def test_a_store_that_lost_its_content_hears_everything_again(
+    store: Store, journal: Journal, out: Path, fresh_database: bytes
+) -> None:
+    journal.points(points(3))
+    store.send(journal.directory)
+    (out / "mlflow.db").write_bytes(fresh_database)
+    journal.points(points(5))
+    Store(store.uri, out).send(journal.directory)
+    (run,) = Seen(out).runs("points")
+    assert [step for step, _ in Seen(out).history(run, "loss")] == [0, 1, 2, 3, 4]
+
+
+def test_two_stores_each_hear_everything(journal: Journal, store: Store, out: Path, fresh_database: bytes) -> None:
+    journal.points(points(2))
+    store.send(journal.directory)
+    (out / "second").mkdir()
+    (out / "second" / "mlflow.db").write_bytes(fresh_database)
+    second = Store(default_uri(out / "second"), out / "second")
+    for n in (2, 4):
+        journal.points(points(n))
+        second.send(journal.directory)
+    store.send(journal.directory)
+    for place in (out, out / "second"):
+        (run,) = Seen(place).runs("points")
+        assert [step for step, _ in Seen(place).history(run, "loss")] == [0, 1, 2, 3]
+
+
+def test_long_and_many_parameters_are_taken(store: Store, out: Path) -> None:
+    journal = Journal(out / "long" / "one")
     values = {f"setting.{i}": str(i) for i in range(250)} | {"text": "x" * (LONGEST_PARAMETER + 50)}
-    tracker.parameters(run_id, values)
-    tracker.parameters(run_id, values)  # again, as a run does that goes on
-    (run,) = Store(out).runs("long")
+    journal.begin("long", "one", {}, values)
+    for _ in range(2):
+        store.send(journal.directory)
+        (journal.directory / HEARD).unlink()
+    (run,) = Seen(out).runs("long")
     assert len(run.data.params) == 251 and run.data.params["text"] == "x" * LONGEST_PARAMETER
 
 
-def test_a_store_that_can_not_be_used_is_one_sentence(out: Path, tracker: MlflowTracker) -> None:
-    with pytest.raises(RunError) as error:
-        tracker.metrics("no-such-run", [Point("loss", 1.0, 1, 1)])
-    assert "--tracking-uri none" in str(error.value) and "\n" not in str(error.value)
+def test_artifacts_go_where_they_were_and_missing_ones_are_passed_over(
+    store: Store, journal: Journal, out: Path
+) -> None:
+    (journal.directory / "figures").mkdir()
+    for name in ("a.txt", "figures/b.txt", "gone.txt"):
+        (journal.directory / name).write_text(name)
+    journal.artifacts([journal.directory / name for name in ("a.txt", "figures/b.txt", "gone.txt")])
+    (journal.directory / "gone.txt").unlink()
+    store.send(journal.directory)
+    (run,) = Seen(out).runs("points")
+    assert Seen(out).artifacts(run) == {"a.txt"} and Seen(out).artifacts(run, "figures") == {"b.txt"}
+
+
+def test_a_store_that_can_not_be_used_is_one_sentence(out: Path, journal: Journal) -> None:
     (out / "mlflow.db").write_bytes(b"this is no database" * 100)
-    with pytest.raises(RunError, match="did not answer as it should"):
-        MlflowTracker(f"sqlite:///{out / 'mlflow.db'}", out / "other")
+    with pytest.raises(RunError, match="did not answer as it should") as error:
+        Store(default_uri(out), out).send(journal.directory)
+    assert "\n" not in str(error.value)
+    (out / "empty").mkdir()
+    with pytest.raises(RunError, match="does not say what it is of"):
+        Journal(out / "empty").mark("RUNNING")
+        Store(default_uri(out / "empty"), out / "empty").send(out / "empty")
 
 
-def test_nothing_is_told_to_mlflow_s_makers(tracker: MlflowTracker) -> None:
+def test_nothing_is_told_to_mlflow_s_makers(store: Store) -> None:
+    store.connect()
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
-
-
-def test_no_tracker_does_nothing(tmp_path: Path) -> None:
-    none = NoTracker()
-    run_id = none.start("a", "b", {}, tmp_path / "known.json")
-    none.parameters(run_id, {"a": "b"})
-    none.metrics(run_id, [Point("loss", 1.0, 1, 1)])
-    none.artifact(run_id, tmp_path / "not there")
-    none.finish(run_id, "FINISHED")
-    assert none.uri == "none" and not list(tmp_path.iterdir())
 
 
 def test_a_configuration_is_flattened_for_people(tmp_path: Path) -> None:
@@ -244,23 +306,109 @@ def test_a_configuration_is_flattened_for_people(tmp_path: Path) -> None:
     }
 
 
+# ---------------------------------------------------------------- sending
+
+
+def synced(*words: str | Path) -> Done:
+    return ended(start(*words, code=["-m", "suite.sync"]))
+
+
+@pytest.mark.slow
+def test_a_run_without_a_network_is_synced_later_and_as_often_as_one_likes(data_dir: Path, out: Path) -> None:
+    untracked = command(*QUICK, "--data-dir", data_dir, "--out", out, "--tracking-uri", "none")
+    assert untracked.status == 0
+    for _ in range(2):
+        done = synced(out)
+        assert done.status == 0 and "1 runs and tables of 1" in done.out, done.err
+        (run,) = Seen(out).runs()
+        assert run.info.status == "FINISHED" and Seen(out).artifacts(run) >= ARTIFACTS
+        assert [step for step, _ in Seen(out).history(run, "loss")] == [1, 2]
+
+
+def test_nothing_to_sync_is_one_sentence(tmp_path: Path) -> None:
+    done = synced(tmp_path)
+    assert done.status == 2 and done.err == f"suite.sync: {tmp_path} holds no runs; name the folder that --out named\n"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_hard_is_marked_by_what_sends_for_it(out: Path, data_dir: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "dies.py"
+    plugin.write_text(DIES)
+    arguments = [*QUICK, *sets("ITERATIONS = 5", "NETWORKS = 1"), "--data-dir", data_dir, "--out", out]
+    killed = ended(start(*arguments, "--checkpoint-seconds", "0", "--plugin", plugin))
+    assert killed.status == -signal.SIGKILL
+    until = time.monotonic() + 30
+    while not (runs := Seen(out).runs()) or runs[0].info.status != "KILLED":
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert [step for step, _ in Seen(out).history(runs[0], "loss")] == [1, 2]
+    assert runs[0].data.tags["suite.resumable"] == "true"
+    assert command(*arguments).status == 0
+    (run,) = Seen(out).runs()
+    assert run.info.status == "FINISHED" and [step for step, _ in Seen(out).history(run, "loss")] == [1, 2, 3, 4, 5]
+
+
+DIES = """
+import os, signal
+from suite import session
+
+progress = session.RunSession.progress
+
+def went(self, iteration, total, words):
+    progress(self, iteration, total, words)
+    if iteration == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+session.RunSession.progress = went
+"""
+
+
+def test_news_that_the_sender_could_not_take_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process dies at once; the last words start another, which hears of everything."""
+    heard = tmp_path / "heard"
+    script = "import sys; [open(sys.argv[1], 'a').write(line) for line in sys.stdin]"
+    sender = Sender("sqlite:///x", tmp_path)
+    monkeypatch.setattr("suite.tracking.COMMAND", [sys.executable, "-c", "pass"])
+    for name in ("a", "b"):
+        sender.tell(tmp_path / name)
+        time.sleep(0.2)
+    monkeypatch.setattr("suite.tracking.COMMAND", [sys.executable, "-c", script, str(heard)])
+    assert sender.close(30)
+    assert sorted(heard.read_text().split()) == [str(tmp_path / name) for name in ("a", "b")]
+
+
+def test_a_sender_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("suite.tracking.COMMAND", [sys.executable, "-c", "import time; time.sleep(60)"])
+    sender = Sender("sqlite:///x", tmp_path)
+    began = time.monotonic()
+    for _ in range(5000):  # more than a pipe holds
+        sender.tell(tmp_path / "a")
+    assert not sender.close(0.2) and time.monotonic() - began < 10
+
+
+def test_nobody_is_told_of_an_untracked_run(tmp_path: Path) -> None:
+    sender = Sender(None, tmp_path)
+    sender.tell(tmp_path)
+    assert sender.close(0) and sender._process is None
+
+
 STARTS = """
 import sys
 from pathlib import Path
-from suite.tracking import open_tracker
+from suite.journal import Journal
+from suite.tracking import Store, default_uri
 out = Path(sys.argv[1])
-tracker = open_tracker(None, out)
-print("ready", flush=True)
-run_id = tracker.start("together", sys.argv[2], {"suite.run_key": sys.argv[2]}, out / (sys.argv[2] + ".json"))
-tracker.parameters(run_id, {"a": "b"})
-tracker.finish(run_id, "FINISHED")
+journal = Journal(out / "together" / sys.argv[2])
+journal.begin("together", sys.argv[2], {}, {"a": "b"})
+journal.mark("FINISHED")
+Store(default_uri(out), out).send(journal.directory)
 """
 
 
 @pytest.mark.slow
 def test_processes_that_start_together_on_a_fresh_store_all_succeed(tmp_path: Path) -> None:
-    processes = [start(tmp_path / "out", str(i), code=["-c", STARTS]) for i in range(4)]
+    processes = [start(tmp_path / "out", str(i), code=["-c", STARTS]) for i in range(8)]
     ends = [ended(process) for process in processes]
-    assert [end.status for end in ends] == [0] * 4, [end.err for end in ends]
-    runs = Store(tmp_path / "out").runs("together")
-    assert len(runs) == 4 and {run.info.status for run in runs} == {"FINISHED"}
+    assert [end.status for end in ends] == [0] * 8, [end.err for end in ends]
+    runs = Seen(tmp_path / "out").runs("together")
+    assert len(runs) == 8 and {run.info.status for run in runs} == {"FINISHED"}

@@ -15,7 +15,17 @@ from suite.datasets.cache import digest as tensors_sha256
 from suite.datasets.digits import Digits
 from suite.distill import NotFinite, Progress, begin, distill
 from suite.errors import RunError
-from suite.evaluate import Accuracies, Part, Protocol, Splits, TrainingSet, evaluate, evaluate_each, recalled
+from suite.evaluate import (
+    Accuracies,
+    Part,
+    Protocol,
+    Splits,
+    TrainingSet,
+    companions,
+    evaluate,
+    evaluate_each,
+    recalled,
+)
 from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -54,7 +64,8 @@ class Distillation:
     A `validation` fraction of every training class is set aside and watches the training; the memory of the last
     iteration is the result, and test images are opened at the end alone. The controls, under the same protocol: real
     images drawn at random, as many as the budget pays for, anew for every network; and the whole training part for
-    `full_data_epochs` (0: left out). `augmentation` 'default' means the data set's own.
+    `full_data_epochs` (0: left out). `augmentation` 'default' means the data set's own. Outer steps with NaN or
+    infinity stop the run, or, up to `skip_not_finite` of them, are left out and counted in the record.
     """
 
     dataset: Dataset = field(default_factory=Digits)
@@ -65,6 +76,7 @@ class Distillation:
     images_per_class: float = 1
     iterations: int = PAPER_ITERATIONS
     clip: float | None = 2.0
+    skip_not_finite: int = 0
     augmentation: str = "default"
     evaluation: Protocol = field(default_factory=Protocol)
     validation: float = 0.1
@@ -78,6 +90,7 @@ class Distillation:
         require(self, "images_per_class", self.images_per_class > 0, "above 0")
         require(self, "iterations", self.iterations > 0, "above 0")
         require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
+        require(self, "skip_not_finite", self.skip_not_finite >= 0, "at least 0")
         choices = ("default", *AUGMENTATIONS)
         require(self, "augmentation", self.augmentation in choices, "one of " + ", ".join(choices))
         require(self, "validation", 0 <= self.validation < 1, "at least 0 and below 1")
@@ -129,7 +142,7 @@ class Distillation:
             figures=tuple(found),
             budget=self._budget(task, last.memory),
             scale=self._scale(),
-            facts=self._facts(session, data),
+            facts=self._facts(session, data, last),
             cost={
                 "loading_seconds": loaded - started,
                 "distillation_seconds": seconds,
@@ -144,14 +157,28 @@ class Distillation:
         last, seconds = begin(task, self.outer_optimizer, self.images_per_class, session.key), 0.0
         if restored is not None:
             iteration, tensors, state = restored
-            last, seconds = _unpacked(iteration, tensors, session.device), state["seconds"]
+            last = replace(_unpacked(iteration, tensors, session.device), skipped=state["skipped"])
+            seconds = state["seconds"]
         elif self._validates_at(0):
             self._validate(session, task, data, last)
 
         every = max(1, self.iterations // LOGGED_POINTS)
         steps = distill(
-            task, self.objective, self.outer_optimizer, real, last, session.key("outer"), self.iterations, self.clip
+            task,
+            self.objective,
+            self.outer_optimizer,
+            real,
+            last,
+            session.key("outer"),
+            self.iterations,
+            self.clip,
+            self.skip_not_finite,
         )
+
+        def keep(score: float | None = None) -> None:
+            state = {"seconds": seconds, "skipped": last.skipped}
+            session.checkpoint(last.iteration, _packed(last), state, score)
+
         clock = time.monotonic()
         try:
             for last in steps:
@@ -159,14 +186,13 @@ class Distillation:
                 if last.iteration % every == 0 or last.iteration == self.iterations:
                     session.log(last.iteration, {name: value.item() for name, value in last.metrics.items()})
                 session.progress(last.iteration, self.iterations, _words(session))
-                validates = self._validates_at(last.iteration)
-                if validates:
-                    self._validate(session, task, data, last)
-                if validates or last.iteration == self.iterations or session.checkpoint_due():
-                    session.checkpoint(last.iteration, _packed(last), {"seconds": seconds})
+                if self._validates_at(last.iteration):
+                    keep(self._validate(session, task, data, last))
+                elif last.iteration == self.iterations or session.checkpoint_due():
+                    keep()
                 clock = time.monotonic()
         except NotFinite as error:
-            session.checkpoint(last.iteration, _packed(last), {"seconds": seconds})
+            keep()
             self._save_memory(session, task, data, last)
             raise NotFinite(f"{error} (the memory of step {last.iteration} is kept in {session.directory})") from error
         return last, seconds
@@ -178,13 +204,15 @@ class Distillation:
         n = self.validation_points
         return iteration * n // self.iterations > (iteration - 1) * n // self.iterations
 
-    def _validate(self, session: Session, task: Task, data: Data, progress: Progress) -> None:
+    def _validate(self, session: Session, task: Task, data: Data, progress: Progress) -> float:
         protocol = replace(self.evaluation, networks=self.validation_networks)
         training_set = recalled(task, progress.memory)
         splits: Splits = {"validation": data.validation}
         key = session.key("validation")
         found = evaluate(task, lambda i: training_set, protocol, key, splits)["validation"]
-        session.log(progress.iteration, {"validation_accuracy": sum(found) / len(found)})
+        accuracy = sum(found) / len(found)
+        session.log(progress.iteration, {"validation_accuracy": accuracy})
+        return accuracy
 
     def _evaluate(self, session: Session, task: Task, data: Data, train: Split, memory: Params) -> list[Figure]:
         """The memory on test and validation images, and its controls on test images."""
@@ -208,7 +236,11 @@ class Distillation:
                 return draw(i)
 
             about |= {"of": name, "protocol": asdict(replace(protocol, networks=1))}
-            kept = [_Kept.of(folder, about | {"network": i}) for i in range(protocol.networks)]
+            size = len(draw(0))
+            kept = [
+                _Kept.of(folder, about | {"network": i, "beside": list(companions(task, size, protocol, i))})
+                for i in range(protocol.networks)
+            ]
             missing = [i for i, one in enumerate(kept) if not one.file.is_file()]
             found = evaluate_each(task, announced, protocol, key, missing, splits, session.pause)
             for i, accuracies in zip(missing, found, strict=True):
@@ -323,13 +355,14 @@ class Distillation:
             "reduced_by": less,
         }
 
-    def _facts(self, session: Session, data: Data) -> dict[str, Any]:
+    def _facts(self, session: Session, data: Data, last: Progress) -> dict[str, Any]:
         memory_file = session.directory / "memory.safetensors"
         return {
             "dataset": data.info.name,
             "dataset_digest": data.digest,
             "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
             "preprocessing": data.transform.describe(),
+            "skipped_outer_steps": last.skipped,
             "memory_sha256": sha256(memory_file.read_bytes()),
         }
 

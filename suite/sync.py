@@ -1,0 +1,89 @@
+"""Send to a tracker what runs had to tell and it has not heard: `python -m suite.sync [RUNS]`.
+
+Every run below RUNS, or one run's directory. Nothing is sent twice, so it may be called at any time and again, also
+beside runs at work: on a cluster whose nodes have no network, run there and sync from the login node.
+"""
+
+import argparse
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+
+from suite.errors import RunError, SuiteError, UsageError
+from suite.rundir import journal_directories, mark_dead
+from suite.tracking import Store, check_uri, default_uri
+
+RETRY_SECONDS = 10.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m suite.sync", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("runs", nargs="?", default="runs", metavar="RUNS", help="where runs are kept (%(default)s)")
+    parser.add_argument("--tracking-uri", metavar="U", help="MLflow store or server (default: a database in RUNS)")
+    parser.add_argument("--follow", action="store_true", help="send for the directories named on stdin, until it ends")
+    options = parser.parse_args(arguments)
+    out = Path(options.runs)
+    try:
+        uri = options.tracking_uri or default_uri(out)
+        check_uri(uri)
+        store = Store(uri, out)
+        return _follow(store) if options.follow else _once(store, out)
+    except SuiteError as error:
+        print(f"suite.sync: {error}", file=sys.stderr)
+        return error.status
+
+
+def _once(store: Store, out: Path) -> int:
+    directories = journal_directories(out)
+    if not directories:
+        raise UsageError(f"{out} holds no runs; name the folder that --out named")
+    store.connect()
+    failed = 0
+    for directory in directories:
+        if mark_dead(directory):
+            print(f"{directory}: was killed hard; marked so")
+        try:
+            store.send(directory)
+        except RunError as error:
+            failed += 1
+            print(f"suite.sync: {directory}: {error}", file=sys.stderr)
+    print(f"{store.uri} has heard everything of {len(directories) - failed} runs and tables of {len(directories)}")
+    return 1 if failed else 0
+
+
+def _follow(store: Store) -> int:
+    """Send what stdin names, again and again while the store does not answer; at its end mark what died, and end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # they are for the run, whose end is told by that of stdin
+    os.nice(10)
+    seen: set[Path] = set()
+    pending: dict[Path, None] = {}
+    rest, ended, troubled = b"", False, False
+    while not ended:
+        ready, _, _ = select.select([0], [], [], RETRY_SECONDS if pending else None)
+        if ready:
+            data = os.read(0, 1 << 16)
+            ended = not data
+            *lines, rest = (rest + data).split(b"\n")
+            pending |= dict.fromkeys(Path(os.fsdecode(line)) for line in lines)
+            seen |= pending.keys()
+        if ended:
+            pending |= {directory: None for directory in seen if mark_dead(directory, patience=1.0)}
+        try:
+            for directory in list(pending):
+                store.send(directory)
+                del pending[directory]
+            troubled = False
+        except RunError as error:
+            pending[directory] = pending.pop(directory)  # the others first, the next time
+            if not troubled:  # once for every outage
+                told = "runs go on; what they have to tell is kept, and sent later"
+                print(f"[tracking] {error}; {told}", file=sys.stderr, flush=True)
+            troubled = True
+    return 1 if pending else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
