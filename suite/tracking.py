@@ -20,7 +20,7 @@ from typing import Any
 
 from suite import journal
 from suite.errors import RunError, UsageError
-from suite.files import canonical_json, make_directory, write_whole
+from suite.files import canonical_json, write_whole
 from suite.locks import locked
 
 BATCH = 1000  # what one log_batch takes
@@ -116,6 +116,9 @@ class Store:
 
     def __init__(self, uri: str, out: Path) -> None:
         self.uri, self._out = uri, out
+        plain = uri.startswith("sqlite:///") and "?" not in uri
+        self._database = Path(uri.removeprefix("sqlite:///")) if plain else None
+        self._lock = (out if self._database is None else self._database.parent) / ".mlflow.lock"
         self._client: Any = None
 
     def send(self, directory: Path) -> str:
@@ -150,7 +153,7 @@ class Store:
         what = next((entry for entry in entries if entry["is"] == "run"), None)
         if what is None:
             raise RunError(f"{directory / journal.NAME} does not say what it is of; nothing was sent of it")
-        with self._sentence(), locked(make_directory(self._out) / ".mlflow.lock"):
+        with self._sentence(), locked(self._lock):
             client = self._client
             found = client.get_experiment_by_name(what["experiment"])
             if found is None:
@@ -209,11 +212,17 @@ class Store:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         # Two processes that first open one database together break each other's migration.
-        with self._sentence(), locked(make_directory(self._out) / ".mlflow.lock"):
+        with self._sentence(), locked(self._lock):
             from mlflow.tracking import MlflowClient
 
             for name in ("mlflow", "alembic"):  # their notes on a fresh database are not for the terminal
                 logging.getLogger(name).setLevel(logging.ERROR)
+            if self._database is not None and not self._database.exists():
+                # MLflow can't open a database whose making was interrupted, so a name is given to a whole one only.
+                fresh = self._database.with_name(f".{self._database.name}.tmp")
+                fresh.unlink(missing_ok=True)
+                MlflowClient(f"sqlite:///{fresh}").search_experiments(max_results=1)
+                fresh.replace(self._database)
             client = MlflowClient(self.uri)
             client.search_experiments(max_results=1)
             self._client = client

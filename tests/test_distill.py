@@ -255,3 +255,29 @@ def test_a_thousand_outer_steps_need_no_more_memory_than_a_hundred() -> None:
             if step.iteration in (100, 1000):
                 after[step.iteration] = resident()
         assert after[1000] - after[100] < 4 * 2**20
+
+
+# ---------------------------------------------------------------- skipping
+
+
+def _handed(objective: Any, may_skip: int, start: Progress | None = None, steps: int = 6) -> list[Progress]:
+    start = Progress(0, one(0.0), {}, {}) if start is None else start
+    return list(distill(task(Free()), objective, NoMomentum(lr=1.0), real(), start, Key(0), steps, None, may_skip))
+
+
+def test_bad_steps_change_nothing_and_are_counted_up_to_their_number() -> None:
+    bad, good = one(1.0, float("nan")), one(1.0)
+    script = [good, bad, good, bad, good, good]
+    handed = _handed(Scripted(script), may_skip=2)
+    assert [p.iteration for p in handed] == [1, 2, 3, 4, 5, 6] and [p.skipped for p in handed] == [0, 1, 1, 2, 2, 2]
+    sound = _handed(Scripted([good] * 4), may_skip=0, steps=4)
+    assert all(torch.equal(handed[-1].memory[k], sound[-1].memory[k]) for k in sound[-1].memory)
+    assert [bool(p.metrics) for p in handed] == [True, False, True, False, True, True]
+    with pytest.raises(NotFinite, match=r"outer step 4: .* \(1 such steps were skipped before\)"):
+        _handed(Scripted(script), may_skip=1)
+
+
+def test_steps_that_were_skipped_before_a_stop_count_after_it() -> None:
+    start = Progress(2, one(0.0), {}, {}, skipped=1)
+    with pytest.raises(NotFinite, match="outer step 3"):
+        _handed(Scripted([one(float("inf"))] * 6), may_skip=1, start=start)

@@ -212,6 +212,30 @@ def test_a_run_is_created_once_whatever_crash_came_after(
     assert len(Seen(out).runs("points")) == 1
 
 
+def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow does not open one that was half made when a process was killed."""
+    killed = start(tmp_path / "out", "a", code=["-c", KILLED_WHILE_MAKING + STARTS])
+    assert ended(killed).status == -signal.SIGKILL
+    assert not (tmp_path / "out" / "mlflow.db").exists() and list((tmp_path / "out").glob(".mlflow.db.tmp"))
+    assert ended(start(tmp_path / "out", "a", code=["-c", STARTS])).status == 0
+    assert [run.info.status for run in Seen(tmp_path / "out").runs("together")] == ["FINISHED"]
+
+
+KILLED_WHILE_MAKING = """
+import os, signal
+import alembic.operations
+from alembic.operations import Operations
+create, made = Operations.create_table, []
+def create_table(self, *arguments, **more):
+    made.append(1)
+    if len(made) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return create(self, *arguments, **more)
+from alembic import op
+op.create_table = lambda *a, **k: create_table(op._proxy, *a, **k)
+"""
+
+
 def test_states_have_the_times_at_which_they_were_told(store: Store, journal: Journal, out: Path) -> None:
     journal.mark("KILLED")
     store.send(journal.directory)

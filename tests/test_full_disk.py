@@ -1,0 +1,120 @@
+"""A disk that is really full, or read-only: one sentence, the last whole checkpoint, and on when there is room."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from command_line import QUICK, Done, command, only_run, sets
+
+from suite import session
+from suite.checkpoint import read_newest
+
+SIX = sets("ITERATIONS = 6", "NETWORKS = 1", "VALIDATION_POINTS = 3")
+KIB = 1024
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    try:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if done.returncode != 0:
+        pytest.skip(f"no file system can be mounted here ({done.stderr.strip()})")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(disk: Path, leave: int) -> Path:
+    """A file that takes all room but `leave` bytes."""
+    free = os.statvfs(disk)
+    filler = disk / "filler"
+    filler.write_bytes(bytes(free.f_bavail * free.f_bsize - leave))
+    return filler
+
+
+def go(data_dir: Path, out: Path, uri: str = "none") -> Done:
+    return command(*QUICK, *SIX, "--data-dir", data_dir, "--out", out, "--tracking-uri", uri, "--json")
+
+
+@pytest.fixture(scope="module")
+def memory(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What the run ends in where there is room."""
+    out = tmp_path_factory.mktemp("room")
+    assert go(data_dir, out).status == 0
+    return (only_run(out) / "memory.safetensors").read_bytes()
+
+
+@pytest.fixture
+def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
+    """Do something when a run comes to a step, once."""
+    progress = session.RunSession.progress
+
+    def arrange(step: int, action: Callable[[], object]) -> None:
+        def went(self: session.RunSession, iteration: int, total: int, words: str) -> None:
+            progress(self, iteration, total, words)
+            if iteration == step:
+                action()
+                monkeypatch.setattr(session.RunSession, "progress", progress)
+
+        monkeypatch.setattr(session.RunSession, "progress", went)
+
+    return arrange
+
+
+@pytest.mark.parametrize("leave", [0, 12 * KIB, 36 * KIB, 60 * KIB, 100 * KIB])
+def test_where_there_is_no_room_a_run_says_so_and_goes_on_when_there_is(
+    leave: int, disk: Path, data_dir: Path, memory: bytes
+) -> None:
+    filler = fill(disk, leave)
+    done = go(data_dir, disk / "out")
+    assert done.status == 1 and "No space left on device" in done.complaint and "free some room" in done.complaint
+    assert not list(disk.rglob("*.tmp")) and not list(disk.rglob("result.json"))
+    filler.unlink()
+    done = go(data_dir, disk / "out")
+    assert done.status == 0, done.err
+    assert (only_run(disk / "out") / "memory.safetensors").read_bytes() == memory
+
+
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
+    disk: Path, data_dir: Path, memory: bytes, at_step: Callable[[int, Callable[[], object]], None]
+) -> None:
+    at_step(3, lambda: fill(disk, 0))
+    done = go(data_dir, disk / "out")
+    assert done.status == 1 and "No space left on device" in done.complaint
+    directory = only_run(disk / "out")
+    found, complaints = read_newest(directory / "checkpoints")
+    assert found is not None and found.iteration == 2 and complaints == []
+    (disk / "filler").unlink()
+    done = go(data_dir, disk / "out")
+    assert done.status == 0 and "going on from the checkpoint of step 2" in done.err
+    assert (directory / "memory.safetensors").read_bytes() == memory
+
+
+def test_a_read_only_disk_is_one_sentence_and_loses_nothing(
+    disk: Path, data_dir: Path, memory: bytes, at_step: Callable[[int, Callable[[], object]], None]
+) -> None:
+    at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert go(data_dir, disk / "out").status == 75
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    done = go(data_dir, disk / "out")
+    assert done.status == 1 and "Read-only file system" in done.complaint
+    subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    done = go(data_dir, disk / "out")
+    assert done.status == 0 and "going on from the checkpoint of step 3" in done.err
+    assert (only_run(disk / "out") / "memory.safetensors").read_bytes() == memory
+
+
+@pytest.mark.slow
+def test_a_store_without_room_costs_no_run(disk: Path, data_dir: Path, memory: bytes, tmp_path: Path) -> None:
+    """The database is on the full disk, the runs are not."""
+    fill(disk, 8 * KIB)
+    done = go(data_dir, tmp_path / "out", f"sqlite:///{disk / 'mlflow.db'}")
+    assert done.status == 0 and "send it later" in done.err
+    assert (only_run(tmp_path / "out") / "memory.safetensors").read_bytes() == memory

@@ -1,0 +1,255 @@
+"""`suite.runs` and what others see of a run's directory: states, going on, marking the dead, cleaning."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import QUICK, Done, as_people_run_it, command, ended, only_run, sets, start
+
+from suite import runs, session
+from suite.errors import RunError
+from suite.files import sha256
+from suite.journal import Journal
+from suite.locks import locked
+from suite.rundir import state
+
+FIVE = sets("ITERATIONS = 5", "NETWORKS = 1", "VALIDATION_POINTS = 1")
+
+
+def ask(*words: str | Path) -> Done:
+    """`python -m suite.runs` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with as_people_run_it(), redirect_stdout(out), redirect_stderr(err):
+        status = runs.main([str(word) for word in words])
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def go(data_dir: Path, out: Path, *words: str) -> Done:
+    return command(*QUICK, *FIVE, *words, "--data-dir", data_dir, "--out", out, "--tracking-uri", "none")
+
+
+def listed(out: Path) -> list[dict[str, Any]]:
+    found = json.loads(ask("--out", out, "--json").out)
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Arrange for a signal to this process at a step."""
+    progress = session.RunSession.progress
+
+    def arrange(step: int | None) -> None:
+        def went(self: session.RunSession, iteration: int, total: int, words: str) -> None:
+            if iteration == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            progress(self, iteration, total, words)
+
+        monkeypatch.setattr(session.RunSession, "progress", went)
+
+    return arrange
+
+
+# ---------------------------------------------------------------- list
+
+
+def test_every_state_is_listed_as_it_is(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
+    assert go(data_dir, tmp_path).status == 0
+    stop_at(3)
+    assert go(data_dir, tmp_path, "--seed", "1").status == 75
+    failed = go(data_dir, tmp_path, "--seed", "2", *sets("OUTER_LR = 1e30", "experiments.distillation.clip = None"))
+    assert failed.status == 1
+    by_seed = {int(row["run"].split("seed")[1][0]): row for row in listed(tmp_path)}
+    assert {seed: row["state"] for seed, row in by_seed.items()} == {0: "finished", 1: "stopped", 2: "failed"}
+    assert (by_seed[0]["done"], by_seed[0]["total"], by_seed[1]["done"]) == (5, 5, 3)
+    assert 0 <= by_seed[0]["validation"] <= 100 and 0 <= by_seed[0]["age"] < 600
+    with locked(tmp_path / by_seed[1]["run"] / ".lock"):
+        assert listed(tmp_path)[1]["state"] == "running"
+    text = ask("--out", tmp_path).out.splitlines()
+    assert text[0].split() == ["run", "state", "progress", "validation", "age"] and len(text) == 4
+    assert "3/5" in text[2] and "stopped" in text[2]
+    one = ask("list", "seed1", "--out", tmp_path).out.splitlines()
+    assert len(one) == 2 and "seed1" in one[1]
+
+
+def test_who_starts_waits_for_one_who_only_looks(tmp_path: Path) -> None:
+    """A look takes the run's lock for a moment."""
+    looking, looked = threading.Event(), threading.Event()
+
+    def look() -> None:
+        with locked(tmp_path / ".lock"):
+            looking.set()
+            time.sleep(0.2)
+        looked.set()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    looking.wait()
+    with locked(tmp_path / ".lock", wait=False, refusal="no"):
+        pass
+    thread.join()
+    assert looked.is_set()
+    with locked(tmp_path / ".lock"), pytest.raises(RunError, match="mine"):
+        locked(tmp_path / ".lock", wait=False, refusal="mine").__enter__()
+
+
+@pytest.mark.parametrize("words", [["list", "nothing"], ["resume", "nothing"]])
+def test_a_run_that_is_not_there_is_one_sentence(words: list[str], data_dir: Path, tmp_path: Path) -> None:
+    done = ask(*words, "--out", tmp_path)
+    assert done.status == 2 and done.err.count("\n") == 1 and "'nothing'" in done.err
+    assert ask("--out", tmp_path / "no").status == 2
+    assert ask("--out", tmp_path).out == f"no runs in {tmp_path}\n"
+
+
+# ---------------------------------------------------------------- going on
+
+
+def test_resume_goes_on_with_what_was_stopped_to_the_same_bits(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
+    assert go(data_dir, tmp_path / "whole").status == 0
+    stop_at(3)
+    assert go(data_dir, tmp_path / "out").status == 75
+    stop_at(None)
+    done = ask("resume", "--out", tmp_path / "out")
+    assert done.status == 0 and "going on from the checkpoint of step 3" in done.err, done.err
+    memories = [(only_run(tmp_path / o) / "memory.safetensors").read_bytes() for o in ("whole", "out")]
+    assert sha256(memories[0]) == sha256(memories[1])
+    assert ask("resume", "--out", tmp_path / "out").out == "nothing to go on with\n"
+
+
+def test_a_failed_run_is_gone_on_with_only_by_name(data_dir: Path, tmp_path: Path) -> None:
+    bad = sets("OUTER_LR = 1e30", "experiments.distillation.clip = None")
+    assert go(data_dir, tmp_path, *bad).status == 1
+    assert ask("resume", "--out", tmp_path).out == "nothing to go on with\n"
+    done = ask("resume", "seed0", "--out", tmp_path)
+    assert done.status == 1 and "became NaN or infinite" in done.err
+
+
+# ---------------------------------------------------------------- the dead
+
+
+DIES = """
+import os, signal
+from suite import session
+
+def went(self, iteration, total, words):
+    if iteration == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+session.RunSession.progress = went
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_hard_is_marked_by_the_first_look(data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "dies.py").write_text(DIES)
+    place = ["--data-dir", data_dir, "--out", tmp_path / "out", "--tracking-uri", "none"]
+    assert ended(start(*QUICK, *FIVE, *place, "--plugin", tmp_path / "dies.py")).status == -signal.SIGKILL
+    directory = only_run(tmp_path / "out")
+    assert Journal(directory).status == "RUNNING" and state(directory) == "killed"
+    kept = tmp_path / "kept"
+    shutil.copytree(tmp_path / "out", kept)
+    (row,) = listed(tmp_path / "out")
+    assert row["state"] == "killed" and Journal(directory).status == "KILLED"
+    assert "no run was killed hard" in ask("reap", "--out", tmp_path / "out").out  # the look has marked it
+    reaped = ask("reap", "--out", kept)
+    assert reaped.status == 0 and "seed0" in reaped.out and "resumable" in reaped.out
+    assert Journal(only_run(kept)).status == "KILLED"
+    (tmp_path / "dies.py").write_text("")  # the command that goes on loads the same plugins
+    assert ask("resume", "--out", kept).status == 0 and listed(kept)[0]["state"] == "finished"
+
+
+def test_nobody_is_called_dead_who_is_at_work(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
+    stop_at(2)
+    go(data_dir, tmp_path)
+    directory = only_run(tmp_path)
+    Journal(directory).mark("RUNNING")
+    with locked(directory / ".lock"):
+        assert "no run was killed" in ask("reap", "--out", tmp_path).out and listed(tmp_path)[0]["state"] == "running"
+    assert Journal(directory).status == "RUNNING"
+    assert listed(tmp_path)[0]["state"] == "killed"
+
+
+# ---------------------------------------------------------------- another configuration
+
+
+def test_another_configuration_starts_beside_and_says_where_they_part(
+    data_dir: Path, tmp_path: Path, stop_at: Any
+) -> None:
+    stop_at(2)
+    assert go(data_dir, tmp_path).status == 75
+    stop_at(None)
+    first = only_run(tmp_path)
+    before = {p: p.read_bytes() for p in first.rglob("*") if p.is_file()}
+    other = go(data_dir, tmp_path, *sets("OUTER_LR = 0.5"))
+    assert other.status == 0 and f"starts anew; {first} stays as it is" in other.err
+    (line,) = [line for line in other.err.splitlines() if "starts anew" in line]
+    assert "outer_optimizer.lr: " in line and ", now 0.5" in line and "inner_steps" not in line
+    assert {p: p.read_bytes() for p in first.rglob("*") if p.is_file()} == before
+
+
+def test_a_directory_with_another_configuration_in_it_is_refused(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
+    stop_at(2)
+    assert go(data_dir, tmp_path).status == 75
+    stop_at(None)
+    right = only_run(tmp_path)
+    assert go(data_dir, tmp_path / "b", *sets("OUTER_LR = 0.5")).status == 0
+    name = only_run(tmp_path / "b").name
+    shutil.copytree(right, right.parent / name)  # somebody renames what is not theirs to rename
+    refused = go(data_dir, tmp_path, *sets("OUTER_LR = 0.5"))
+    assert refused.status == 1 and "holds a run of another configuration" in refused.complaint
+    assert "outer_optimizer.lr" in refused.complaint and "--fresh" in refused.complaint
+    assert go(data_dir, tmp_path, *sets("OUTER_LR = 0.5"), "--fresh").status == 0
+
+
+def test_going_on_elsewhere_is_told_and_recorded(
+    data_dir: Path, tmp_path: Path, stop_at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(2)
+    assert go(data_dir, tmp_path).status == 75
+    stop_at(None)
+    monkeypatch.setattr("suite.results._processor", lambda: "another processor")
+    done = go(data_dir, tmp_path, "--json")
+    assert done.status == 0 and "goes on elsewhere than it began (processor: " in done.err
+    (said,) = done.record["environment"]["mixed"]
+    assert said.endswith("now another processor") and done.record["cost"]["sittings"] == 2
+    whole = go(data_dir, tmp_path / "whole", "--json")
+    assert whole.record["environment"]["mixed"] == [] and whole.record["cost"]["sittings"] == 1
+
+
+# ---------------------------------------------------------------- cleaning
+
+
+def test_clean_deletes_what_no_result_depends_on_and_only_when_told(
+    data_dir: Path, tmp_path: Path, stop_at: Any
+) -> None:
+    assert go(data_dir, tmp_path).status == 0
+    assert go(data_dir, tmp_path, "--fresh").status == 0
+    stop_at(3)
+    assert go(data_dir, tmp_path, "--seed", "1").status == 75
+    (stopped,) = tmp_path.glob("quickstart/seed1-*")
+    (finished,) = [p for p in tmp_path.glob("quickstart/seed0-*") if "old" not in p.name]
+    (stopped / "checkpoints" / "damaged-step-00000001").mkdir()
+    half, young = finished / ".metrics.csv.1.tmp", finished / ".memory.1.tmp"
+    half.write_bytes(b"half")
+    young.write_bytes(b"half")
+    os.utime(half, (0, 0))
+    before = sorted(tmp_path.rglob("*"))
+    said = ask("clean", "--out", tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before and "--yes" in said.out
+    told = [line.split("  (")[0] for line in said.out.splitlines()[:-1]]
+    going = {str(p.relative_to(tmp_path)) for p in (finished / "checkpoints", half)}
+    going |= {f"quickstart/{finished.name}.old1", f"quickstart/{stopped.name}/checkpoints/damaged-step-00000001"}
+    assert set(told) == going
+    assert ask("clean", "--yes", "--out", tmp_path).status == 0
+    assert not any((tmp_path / name).exists() for name in going) and young.exists()
+    stop_at(None)
+    assert go(data_dir, tmp_path, "--json").record  # the record is still there
+    assert ask("resume", "--out", tmp_path).status == 0 and "result.json" in {p.name for p in stopped.iterdir()}

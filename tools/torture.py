@@ -1,0 +1,342 @@
+"""Kill a real run at many moments and look whether it ends in the same bits; start many at once.
+
+    python -m tools.torture --kills 100
+    python -m tools.torture --starts 20
+
+--kills: a run on digits, tracked, is killed by SIGKILL again and again and started again by the same command, until it
+is done; then another copy, until there were so many kills. A third of them come at a random moment, with or without the
+process that sends to the tracker; the others inside a write of each kind (files, checkpoints, journal, renames,
+deletions, what MLflow is told), which is left half-done. Every copy must end as the run that nobody touched: the same
+memory, record, metrics and pictures, and every metric once in MLflow. --starts: eight runs start together in a fresh
+folder with a fresh store and fresh data, so many times.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RUN = [
+    *("--gin", "gin/quickstart.gin", "--checkpoint-seconds", "0.3", "--json"),
+    *(
+        word
+        for binding in (
+            *("SCALE = 'torture'", "ITERATIONS = 12", "INNER_STEPS = 5", "VALIDATION_POINTS = 3", "NETWORKS = 3"),
+            *("EPOCHS = 10", "FULL_DATA_EPOCHS = 1", "FULL_DATA_NETWORKS = 1", "architectures.convnet.width = 32"),
+            "experiments.distillation.clip = 1e-3",  # so that the gradient's norm shows in the bits
+        )
+        for word in ("--set", binding)
+    ),
+]
+"""A small run of digits with everything in it: ten seconds or so."""
+
+TOGETHER = 8
+
+
+def main(arguments: list[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in ("run", "sync"):
+        return _instrumented(words)
+    parser = argparse.ArgumentParser(prog="python -m tools.torture", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--kills", type=int, default=0, metavar="N")
+    parser.add_argument("--starts", type=int, default=0, metavar="N", help=f"times that {TOGETHER} runs start together")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
+    parser.add_argument("--out", type=Path, help="keep everything here (default: a temporary folder)")
+    options = parser.parse_args(words)
+    if not options.kills and not options.starts:
+        parser.error("say --kills N or --starts N")
+    with tempfile.TemporaryDirectory() as temporary:
+        out = options.out or Path(temporary)
+        out.mkdir(parents=True, exist_ok=True)
+        good = True
+        if options.kills:
+            good &= kills(out, options.kills, options.seed)
+        if options.starts:
+            good &= starts(out, options.starts)
+    return 0 if good else 1
+
+
+# ---------------------------------------------------------------- killing
+
+
+def kills(out: Path, n: int, seed: int) -> bool:
+    """Kill until there were `n`, and say what came of it; whether every copy ended as the untouched run did."""
+    chance = random.Random(seed)
+    log = out / "events.txt"
+    began = time.monotonic()
+    _sitting(out / "untouched", log).wait()
+    seconds = time.monotonic() - began
+    untouched, events = ended_as(out / "untouched"), Counter(log.read_text().split("\n")[:-1])
+    print(f"untouched: {seconds:.0f} s, {sum(events.values())} places to die in, of {len(events)} kinds", flush=True)
+    deaths: Counter[str] = Counter()
+    copies, wrong = 0, 0
+    kinds: list[str] = []
+    while sum(deaths.values()) < n:
+        place, copies = out / f"copy-{copies + 1}", copies + 1
+        while True:
+            kinds = kinds or chance.sample(sorted(events), len(events))
+            kind = "" if chance.random() < 1 / 3 else kinds.pop()
+            done = sum(deaths.values()) >= n
+            if done:
+                process = _sitting(place, log)
+            elif kind:
+                process = _sitting(place, log, kind, 1 + int(events[kind] * chance.random() ** 3))
+            else:
+                process = _sitting(place, log)
+                _kill_later(process, chance.uniform(0, seconds), sender_too=chance.random() < 0.5)
+            status = process.wait()
+            if status == -signal.SIGKILL:
+                deaths[kind or "a random moment"] += 1
+            elif status != 0:
+                print(f"{place}: exit status {status}\n{(place / 'said.txt').read_text()[-3000:]}")
+                return False
+            else:
+                break
+        found = differences(untouched, ended_as(place))
+        wrong += bool(found)
+        print(f"copy {copies}: {found or 'as the untouched run'} ({sum(deaths.values())} kills)", flush=True)
+        if not found:
+            shutil.rmtree(place, ignore_errors=True)  # a sender whose run died may still be at work
+    print("\n".join(f"{count:5} {kind}" for kind, count in sorted(deaths.items(), key=lambda one: -one[1])))
+    never = sorted(set(events) - set(deaths))
+    print(f"never: {', '.join(never) or '-'}")
+    print(f"{sum(deaths.values())} kills, {copies} copies, {wrong} of them not as the untouched run")
+    return wrong == 0
+
+
+def _sitting(place: Path, log: Path, kind: str = "", nth: int = 0) -> "subprocess.Popen[bytes]":
+    """The same command once more, to die at the nth event of a kind, if one is named."""
+    place.mkdir(parents=True, exist_ok=True)
+    words = [*RUN, "--out", str(place / "runs"), "--data-dir", str(place / "data")]
+    command = [sys.executable, "-m", "tools.torture", "run", str(log), kind, str(nth), *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (place / "said.txt").open("ab") as said:
+        return subprocess.Popen(command, stdout=said, stderr=said, env=environment)
+
+
+def _kill_later(process: "subprocess.Popen[bytes]", seconds: float, sender_too: bool) -> None:
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            process.kill()
+            for child in children if sender_too else []:
+                os.kill(int(child), signal.SIGKILL)
+
+
+def ended_as(place: Path) -> dict[str, Any]:
+    """All that must be the same however often a run was killed."""
+    from suite.files import sha256
+    from suite.results import comparable
+
+    (directory,) = [p.parent for p in (place / "runs").glob("*/*/result.json")]
+    record = json.loads((directory / "result.json").read_text())
+    files = [
+        "memory.safetensors",
+        "metrics.csv",
+        "config.gin",
+        *(f"figures/{p.name}" for p in directory.glob("figures/*")),
+    ]
+    hashes = {name: sha256((directory / name).read_bytes()) for name in sorted(files)}
+    return hashes | {"record": comparable(record), "tracked": tracked(place / "runs")}
+
+
+def tracked(out: Path) -> dict[str, Any]:
+    """What the store beside the runs holds of them: states, parameters, artifacts, and every row of every metric."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{(out / 'mlflow.db').resolve()}")
+        runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        found: dict[str, Any] = {}
+        for i, run in enumerate(runs):
+            metrics = {
+                name: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, name))
+                for name in run.data.metrics
+            }
+            artifacts = sorted(a.path for a in client.list_artifacts(run.info.run_id) if a.path != "failure.txt")
+            found[f"run {i}"] = [run.info.status, run.data.params, metrics, artifacts]
+    return found
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Where two nested things differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [d for k in {**one, **other} for d in differences(one.get(k), other.get(k), f"{where}/{k}")]
+    return [] if one == other else [f"{where}: {str(one)[:200]} and {str(other)[:200]}"]
+
+
+# ---------------------------------------------------------------- in the process that is to die
+
+
+@dataclass
+class Death:
+    """Dies at the nth event of a kind; every event is noted in the log if none is named."""
+
+    log: Path
+    kind: str
+    nth: int
+    parent: int = 0
+    """Dies as well."""
+    seen: int = 0
+
+    def comes(self, kind: str) -> bool:
+        """Whether this is the event to die in."""
+        if not self.kind:
+            with self.log.open("a") as file:
+                file.write(kind + "\n")
+        self.seen += kind == self.kind
+        return kind == self.kind and self.seen == self.nth
+
+    def at(self, kind: str) -> None:
+        if self.comes(kind):
+            self.now()
+
+    def now(self) -> None:
+        if self.parent and os.getppid() == self.parent:
+            os.kill(self.parent, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _instrumented(words: list[str]) -> int:
+    """`suite.run` or `suite.sync` as ever, but for dying where it was told to."""
+    from suite import files, tracking
+
+    which, log, kind, nth, *rest = words
+    death = Death(Path(log), kind, int(nth), parent=os.getppid() if which == "sync" else 0)
+    _tear_writes(death, files)
+    if which == "sync":
+        from suite import sync
+
+        _tear_mlflow(death)
+        return sync.main(rest)
+
+    from suite import checkpoint, evaluate, journal, run
+    from suite.datasets import cache
+    from suite.objectives.bptt import BPTT
+
+    checkpoint.write_synced = files.write_synced
+    journal.append_synced = files.append_synced
+    _before(death, cache, "save_file", "data set written")
+    _before(death, BPTT, "gradients", "inner loop")
+    _before(death, evaluate, "_batches", "training for evaluation")
+    theirs = not kind or "mlflow" in kind or ".sending" in kind
+    tracking.COMMAND = [sys.executable, "-m", "tools.torture", "sync", log, kind if theirs else "-", nth]
+    return run.main(rest)
+
+
+def _name(path: Path) -> str:
+    """What a file or folder is, whatever its number or hash."""
+    name = re.sub(r"^\.|\.\d+\.tmp$|\.tmp$", "", path.name)
+    folder = f"{path.parent.name}/" if path.parent.name in (".evaluation", "controls", "figures", ".sending") else ""
+    return folder + re.sub(r"[0-9a-f]{16,}|\d{4,}", "N", name)
+
+
+def _tear_writes(death: Death, files: Any) -> None:
+    """Files written in half, and deaths before and after renames and in deletions."""
+    write, append, remove = files.write_synced, files.append_synced, shutil.rmtree
+
+    def torn_write(path: Path, data: bytes) -> None:
+        if death.comes(f"write {_name(path)}"):
+            path.write_bytes(data[: len(data) // 2])
+            death.now()
+        write(path, data)
+
+    def torn_append(path: Path, data: bytes) -> None:
+        if death.comes(f"append {_name(path)}"):
+            with path.open("ab") as file:
+                file.write(data[: len(data) // 2])
+            death.now()
+        append(path, data)
+        death.at(f"after append {_name(path)}")
+
+    def torn_rmtree(path: Any, *arguments: Any, **more: Any) -> None:
+        if Path(path).is_dir() and death.comes(f"delete {_name(Path(path))}"):
+            next(p for p in Path(path).rglob("*") if p.is_file()).unlink()
+            death.now()
+        remove(path, *arguments, **more)
+
+    def torn_rename(name: str) -> None:
+        rename: Callable[..., Path] = getattr(Path, name)
+
+        def torn(self: Path, target: Any) -> Path:
+            death.at(f"before rename {_name(Path(target))}")
+            moved = rename(self, target)
+            death.at(f"after rename {_name(Path(target))}")
+            return moved
+
+        setattr(Path, name, torn)
+
+    files.write_synced, files.append_synced = torn_write, torn_append
+    setattr(shutil, "rmtree", torn_rmtree)  # noqa: B010 (its type has more than a function's)
+    torn_rename("rename")
+    torn_rename("replace")
+
+
+def _tear_mlflow(death: Death) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mlflow.tracking import MlflowClient
+    for name in ("create_experiment", "create_run", "log_batch", "log_artifact", "update_run", "set_terminated"):
+        _before(death, MlflowClient, name, f"mlflow {name}")
+
+
+def _before(death: Death, owner: Any, name: str, kind: str) -> None:
+    """Die before or after each call of a function."""
+    call = getattr(owner, name)
+
+    def watched(*arguments: Any, **more: Any) -> Any:
+        death.at(f"{kind}, before")
+        found = call(*arguments, **more)
+        death.at(f"{kind}, after")
+        return found
+
+    setattr(owner, name, watched)
+
+
+# ---------------------------------------------------------------- starting together
+
+
+def starts(out: Path, times: int) -> bool:
+    """Whether eight runs that start together on nothing all finish, `times` times."""
+    failed = 0
+    for i in range(times):
+        place = out / f"together-{i}"
+        words = [*RUN, "--set", "ITERATIONS = 1", "--set", "EPOCHS = 1", "--out", str(place / "runs")]
+        command = [sys.executable, "-m", "suite.run", *words, "--data-dir", str(place / "data"), "--seed"]
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        began = [subprocess.Popen([*command, str(s)], env=environment, **quiet) for s in range(TOGETHER)]
+        ends = [(process.communicate()[1], process.returncode) for process in began]
+        states = [one[0] for one in tracked(place / "runs").values()]
+        bad = [said for said, status in ends if status != 0]
+        if bad or states != ["FINISHED"] * TOGETHER:
+            failed += 1
+            print(f"start {i + 1}: {len(bad)} failed, MLflow has {states}\n{''.join(bad)[-2000:]}", flush=True)
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+    print(f"{times} times {TOGETHER} runs started together: {failed} times something failed")
+    return failed == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
