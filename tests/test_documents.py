@@ -39,6 +39,8 @@ def test_every_command_is_one_that_a_test_here_runs() -> None:
         "make test",
         "python -m suite.run ",
         "python -m suite.check ",
+        "python -m suite.runs",
+        "python -m suite.sync runs",
         "python -m tools.",
     )
     assert commands()
@@ -71,6 +73,18 @@ def test_run_commands(command: str, lion: Path, data_dir: Path) -> None:
     done = run(words, lion.parent)
     assert done.returncode == 0, done.stderr
     assert "memory" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_commands_that_look_after_runs(data_dir: Path, tmp_path: Path) -> None:
+    """As printed, in a directory where a run was made."""
+    made = [sys.executable, "-m", "suite.run", "--gin", "gin/quickstart.gin", *SMOKE, "--data-dir", str(data_dir)]
+    assert run(made, tmp_path).returncode == 0
+    lines = [line for line in commands() if line.startswith(("python -m suite.runs", "python -m suite.sync"))]
+    assert len(lines) == 5
+    for line in lines:
+        done = run([sys.executable, *shlex.split(line)[1:]], tmp_path)
+        assert done.returncode == 0 and done.stdout, line + done.stderr
 
 
 def test_the_printed_method_passes_its_check(lion: Path) -> None:

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from command_line import REPOSITORY
+from command_line import REPOSITORY, ended, start
 
 LAYERS = [
     ["errors"],
@@ -122,6 +122,12 @@ def test_nothing_is_unpickled() -> None:
 
 def test_the_configuration_folder_is_no_package() -> None:
     assert not list((REPOSITORY / "gin").rglob("*.py"))
+
+
+def test_what_sends_to_a_tracker_starts_without_torch() -> None:
+    """A process of its own for every command: it must be quick and small."""
+    code = "import sys, suite.sync; sys.exit('torch' in sys.modules or 'mlflow' in sys.modules)"
+    assert ended(start(code=["-c", code])).status == 0
 
 
 # ---------------------------------------------------------------- randomness

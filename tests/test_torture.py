@@ -1,0 +1,52 @@
+"""The torture tool on a few kills, and that it notices what it is there to notice."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tools import torture
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("untouched")
+    assert torture._sitting(place, place / "events.txt").wait() == 0, (place / "said.txt").read_text()
+    return place
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_now_and_then_ends_as_the_untouched_one(untouched: Path, tmp_path: Path) -> None:
+    """In a checkpoint's file, between two of its renames, in the journal, in MLflow, in the evaluation, at the end."""
+    kinds = ["write state.json", "delete step-N", "append journal.jsonl", "mlflow log_batch, after"]
+    kinds += ["after rename .evaluation/N.json", "write result.json"]
+    assert set(kinds) <= set((untouched / "events.txt").read_text().split("\n"))
+    for kind in kinds:
+        status = torture._sitting(tmp_path, tmp_path / "events.txt", kind, 1).wait()
+        assert status == -9, kind
+    assert torture._sitting(tmp_path, tmp_path / "events.txt").wait() == 0
+    assert torture.differences(torture.ended_as(untouched), torture.ended_as(tmp_path)) == []
+
+
+@pytest.mark.slow
+def test_what_is_not_as_the_untouched_run_is_seen(untouched: Path, tmp_path: Path) -> None:
+    sound = torture.ended_as(untouched)
+    assert sound["tracked"]["run 0"][0] == "FINISHED" and len(sound["tracked"]) == 1
+    assert len(sound["tracked"]["run 0"][2]["loss"]) == 12 and "result.json" in sound["tracked"]["run 0"][3]
+    other = tmp_path / "other"
+    shutil.copytree(untouched, other)
+    (record,) = (other / "runs").glob("*/*/result.json")
+    made = json.loads(record.read_text())
+    made["figures"][0]["values"][0] += 0.1
+    record.write_text(json.dumps(made))
+    (metrics,) = (other / "runs").glob("*/*/metrics.csv")
+    metrics.write_text(metrics.read_text() + "12,loss,0.5\n")
+    found = torture.differences(sound, torture.ended_as(other))
+    assert {one.split(":")[0] for one in found} == {"/metrics.csv", "/record/figures"}
+
+
+def test_a_call_without_a_wish_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        torture.main([])
+    assert ended.value.code == 2 and "--kills" in capsys.readouterr().err
