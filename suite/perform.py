@@ -242,6 +242,7 @@ def _table(runs: list[Run], place: Place) -> Iterator[Path]:
         journal = Journal(directory)
         journal.begin(runs[0].name, f"{runs[0].name} (table)", {"suite.run_key": key}, {})
         journal.mark("RUNNING")
+        place.sender.tell(directory)
         try:
             yield directory
             journal.mark("FINISHED")

@@ -13,7 +13,8 @@ from suite.errors import RunError, UsageError
 from suite.evaluate import Part, Protocol, Splits, accuracy, companions, evaluate_each, train_all
 from suite.experiments.distillation import _Kept
 from suite.keys import Key
-from suite.types import Split
+from suite.objectives.bptt import BPTT
+from suite.types import ClassRows, Params, Split, Task
 
 ABLATION, QUICKSTART = "gin/ablation_momentum.gin", "gin/quickstart.gin"
 
@@ -155,3 +156,25 @@ def test_networks_that_are_trained_together_are_so_whichever_are_missing(data_di
     assert some == [every[i] for i in (1, 4, 5, 9)]
     together, apart = weights[:4], [weights[i] for i in (4, 5, 6)]
     assert all(torch.equal(together[0][k], apart[0][k]) for k in together[0])
+
+
+def test_outer_steps_that_were_left_out_are_counted_in_the_record(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients = BPTT.gradients
+
+    def bad_at_the_second(self: BPTT, task: Task, memory: Params, real: ClassRows, key: Key) -> Any:
+        found, metrics = gradients(self, task, memory, real, key)
+        factor = float("nan") if key.path[-1] == 1 else 1.0
+        return {k: g * factor for k, g in found.items()}, metrics
+
+    monkeypatch.setattr(BPTT, "gradients", bad_at_the_second)
+    arguments = [*QUICK, *sets("ITERATIONS = 4", "NETWORKS = 1"), "--data-dir", data_dir, "--tracking-uri", "none"]
+    stopped = command(*arguments, "--out", tmp_path)
+    assert stopped.status == 1 and "outer step 2: hypergradient_norm" in stopped.complaint
+    allowed = [*arguments, *sets("experiments.distillation.skip_not_finite = 1"), "--json", "--out", tmp_path]
+    done = command(*allowed)
+    assert done.status == 0 and done.record["facts"]["skipped_outer_steps"] == 1
+    (directory,) = [p.parent for p in tmp_path.glob("*/*/result.json")]
+    rows = (directory / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows if row.split(",")[1] == "loss"] == ["1", "3", "4"]

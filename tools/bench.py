@@ -3,6 +3,7 @@
     python -m tools.bench hypergradient [--reference CHECKOUT] [--dataset NAME] [--steps N] ...
     python -m tools.bench memory [--steps N ...]
     python -m tools.bench cost [--dataset NAME] ...
+    python -m tools.bench upkeep [--iterations N] [--repeats N]
     python -m tools.bench gpu --out DIR [--reference CHECKOUT]
 
 An outer iteration is the whole of it: recall, a fresh network, the inner steps, the outer loss on real images, and the
@@ -48,9 +49,9 @@ class Setting:
     reference: str = ""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=(__doc__ or "").split("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m tools.bench", description=(__doc__ or "").split("\n")[0])
+    commands = made.add_subparsers(dest="command", required=True)
     compare = commands.add_parser("hypergradient", help="time per outer iteration and peak memory, side by side")
     _add_setting(compare)
     compare.add_argument("--memory", type=float, nargs="+", default=[8.0], help="GiB for an unroll (%(default)s)")
@@ -70,19 +71,30 @@ def main(arguments: list[str] | None = None) -> int:
     _add_setting(cost)
     cost.add_argument("--memory", type=float, default=8.0)
     cost.add_argument("--json", action="store_true")
+    upkeep = commands.add_parser("upkeep", help="whole runs with and without checkpoints, journal and tracking")
+    upkeep.add_argument("--iterations", type=int, default=80, help="of the quickstart (%(default)s)")
+    upkeep.add_argument("--repeats", type=int, default=3)
+    upkeep.add_argument("--gin", action="append", default=[], metavar="FILE", help="changes of the run: a scale")
+    upkeep.add_argument("--json", action="store_true")
     gpu = commands.add_parser("gpu", help="all that is to be measured on a GPU, into a folder")
     gpu.add_argument("--out", type=Path, required=True)
     gpu.add_argument("--reference", default="", metavar="CHECKOUT")
     gpu.add_argument("--device", default="cuda")
     gpu.add_argument("--steps", type=int, default=150)
     gpu.add_argument("--repeats", type=int, default=5)
+    gpu.add_argument("--minutes", type=float, default=10_000.0, help="to stop after, the runs at a checkpoint")
+    gpu.add_argument("--gin", action="append", default=[], metavar="FILE", help="changes of the paper's runs: a scale")
     kernel = commands.add_parser("kernels", help="of one outer iteration on a GPU: time in kernels and on the clock")
     _add_setting(kernel)
     kernel.add_argument("--execution", default="captured", choices=EXECUTIONS)
     peak = commands.add_parser("peak", help="the peak memory of one contender in this process (used by the others)")
     peak.add_argument("setting", type=json.loads)
     peak.add_argument("contender")
-    options = parser.parse_args(arguments)
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
 
     from suite.errors import SuiteError
     from suite.perform import prepare_device
@@ -100,6 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(json.dumps(kernels(_setting(options), options.execution)))
         elif options.command == "gpu":
             measure_gpu(options)
+        elif options.command == "upkeep":
+            print(upkeep_table(options.iterations, options.repeats, options.gin, options.json))
         elif options.command == "memory":
             print(memory_table(options.steps, options.memory, options.json))
         else:
@@ -253,6 +267,51 @@ def cost_table(options: argparse.Namespace) -> str:
     return "\n".join(f"{key:<40} {value:.3g}" for key, value in made.items())
 
 
+BARE = """
+import sys
+from suite import checkpoint, journal, run
+checkpoint.write = lambda *_: None
+journal.Journal._add = lambda *_: None
+sys.exit(run.main())
+"""
+
+
+def upkeep_table(iterations: int, repeats: int, more: list[str], as_json: bool) -> str:
+    """Seconds of whole runs of the quickstart, and of all processors, as users run it and with nothing kept of it."""
+    import resource
+    import tempfile
+
+    ways = {"as it is": ["-m", "suite.run"], "bare": ["-c", BARE, "--tracking-uri", "none"]}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    processor: dict[str, list[float]] = {name: [] for name in ways}
+    with tempfile.TemporaryDirectory() as place:
+        words = [word for file in ("gin/quickstart.gin", *more) for word in ("--gin", file)]
+        own = ["--set", f"ITERATIONS = {iterations}", "--data-dir", f"{place}/data"]
+        for i in range(-1, repeats):
+            size = ["--gin", "gin/scale/smoke.gin"] if i < 0 else []  # the first prepares the data, and is not counted
+            for name, command in ways.items():
+                before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+                whole = [sys.executable, *command, *words, *size, *own, "--out", f"{place}/{name}{i}"]
+                subprocess.run(whole, capture_output=True, check=True)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                if i >= 0:
+                    seconds[name].append(time.perf_counter() - began)
+                    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                    processor[name].append(used)
+    made = {"iterations": iterations, "seconds": seconds, "processor_seconds": processor}
+    if as_json:
+        return json.dumps(made, indent=1)
+    lines = ["| | s, median (range) | ratio | s of processors | ratio |", "| --- | --- | --- | --- | --- |"]
+    for name in ways:
+        row = [f"| {name}"]
+        for figures in (seconds, processor):
+            ratio = statistics.median(a / b for a, b in zip(figures[name], figures["bare"], strict=True))
+            low, high = min(figures[name]), max(figures[name])
+            row.append(f"{statistics.median(figures[name]):.1f} ({low:.1f} to {high:.1f}) | {ratio:.3f}")
+        lines.append(" | ".join(row) + " |")
+    return "\n".join(lines)
+
+
 def _large_products(device: str) -> list[tuple[Callable[[], Any], int]]:
     """A matrix product and a convolution that a machine does best at, and their operations."""
     import torch
@@ -271,33 +330,72 @@ def _rate(work: tuple[Callable[[], Any], int], device: str) -> float:
     return operations / statistics.median(_seconds(product, device) for _ in range(5))
 
 
+PAPER_RUNS = {
+    "bptt": "PARAMETERIZATION = @parameterizations.standard()",
+    "bptt-downsampled": "parameterizations.downsampled.of = @parameterizations.standard()",
+    "full": "parameterizations.downsampled.of = @parameterizations.addressing()",
+}
+"""Three rows of Table 3 on Fashion-MNIST at 1 image per class, as changes of gin/fashion_mnist.gin."""
+
+
 def measure_gpu(options: argparse.Namespace) -> None:
-    """Each table as JSON in a file of its own, so that what is done is kept when the time runs out."""
+    """Each table as JSON in a file of its own, then the paper's runs; what an earlier call did is not done again."""
     options.out.mkdir(parents=True, exist_ok=True)
+    ends = time.monotonic() + 60 * options.minutes
+    cuda = options.device.startswith("cuda")
     shared = ["--device", options.device, "--steps", str(options.steps), "--repeats", str(options.repeats), "--json"]
     reference = ["--reference", options.reference] if options.reference else []
-    cifar = ["--dataset", "cifar10", "--execution", "eager", "captured", "compiled"]
-    every = ["--precision", *PRECISIONS]
-    tables = {
-        "cifar10-1": [*cifar, *every, "--exact", *reference],
-        "cifar10-10": [*cifar, "--images-per-class", "10", "--exact", *reference],
-        "cifar10-addressing": [*cifar, "--parameterization", "addressing", *reference],
-        "cifar10-resnet12": [*cifar, "--architecture", "resnet12", *reference],
-        "cifar10-1-any-algorithm": [*cifar, "--any-algorithm", *reference],
-        "fashion_mnist-1": ["--execution", "eager", "captured", "compiled", *reference],
+    modes = ["--execution", *EXECUTIONS]
+    cifar = ["hypergradient", "--dataset", "cifar10", *modes]
+    precise = ["--exact", "--precision", *(p for p in PRECISIONS if cuda or p != "tf32")]
+    commands = {
+        "cifar10-1": [*cifar, *precise, *shared, *reference],
+        "cifar10-10": [*cifar, "--images-per-class", "10", "--exact", *shared, *reference],
+        "cifar10-addressing": [*cifar, "--parameterization", "addressing", *shared, *reference],
+        "cifar10-resnet12": [*cifar, "--architecture", "resnet12", *shared, *reference],
+        "cifar10-1-any-algorithm": [*cifar, "--any-algorithm", *shared, *reference],
+        "fashion_mnist-1": ["hypergradient", *modes, *shared, *reference],
     }
-    for name, words in tables.items():
-        _keep(options.out / f"{name}.json", ["hypergradient", *words, *shared])
-    for execution in ("eager", "captured", "compiled"):
-        words = ["kernels", "--dataset", "cifar10", "--device", options.device, "--execution", execution]
-        _keep(options.out / f"kernels-{execution}.json", [*words, "--steps", str(options.steps)])
+    for mode in EXECUTIONS if cuda else ():
+        words = ["kernels", "--dataset", "cifar10", "--device", options.device, "--steps", str(options.steps)]
+        commands[f"kernels-{mode}"] = [*words, "--execution", mode]
+    for name, words in commands.items():
+        _keep(options.out / f"{name}.json", words, ends)
+    for name, change in PAPER_RUNS.items():
+        _go_on(name, change, options, ends)
 
 
-def _keep(file: Path, words: list[str]) -> None:
+def _keep(file: Path, words: list[str], ends: float) -> None:
     """The output of one of these commands, in a process of its own; a failure is kept, and the next one tried."""
-    done = subprocess.run([sys.executable, "-m", "tools.bench", *words], capture_output=True, text=True)
-    file.write_text(done.stdout if done.returncode == 0 else json.dumps({"failed": done.stderr[-4000:]}))
-    print(f"{file.name}: {'done' if done.returncode == 0 else 'FAILED'}", flush=True)
+    if file.is_file() and "failed" not in json.loads(file.read_text()):
+        print(f"{file.name}: was done before", flush=True)
+        return
+    command, left, trouble = [sys.executable, "-m", "tools.bench", *words], ends - time.monotonic(), ""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=left)
+        trouble = done.stderr[-4000:] if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        trouble = "the time was up"
+    file.write_text(json.dumps({"failed": trouble}) if trouble else done.stdout)
+    last = trouble.strip().splitlines()[-1] if trouble.strip() else ""
+    print(f"{file.name}: {f'FAILED: {last}' if trouble else 'done'}", flush=True)
+
+
+def _go_on(name: str, change: str, options: argparse.Namespace, ends: float) -> None:
+    """One of the paper's runs, until it is done or the time is up; the next call goes on with it."""
+    import signal
+
+    words = [word for file in ["gin/fashion_mnist.gin", *options.gin] for word in ("--gin", file)]
+    words += ["--set", change, "--set", "EXECUTION = 'captured'"]
+    words += ["--device", options.device, "--out", str(options.out / "runs"), "--tracking-uri", "none"]
+    process = subprocess.Popen([sys.executable, "-m", "suite.run", *words], stdout=subprocess.DEVNULL)
+    try:
+        process.wait(timeout=max(0.0, ends - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    told = {0: "done", 75: "stopped at a checkpoint; the same command goes on"}
+    print(f"run {name}: {told.get(process.returncode, 'FAILED')}", flush=True)
 
 
 def kernels(setting: Setting, execution: str) -> dict[str, float]:
