@@ -5,14 +5,22 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
+SERVICES_STAMP := $(VENV)/.installed-services
 
-.PHONY: demo test lint types check format clean
+.PHONY: demo test test-services lint types check format clean
 
 demo: $(STAMP)
 	$(BIN)/python -m suite.run --gin gin/quickstart.gin
 
 test: $(TEST_STAMP)
 	$(BIN)/python -m pytest
+
+# Tracking against a real MLflow server on a real PostgreSQL, which root gets from Debian if it is missing.
+test-services: $(SERVICES_STAMP)
+	@ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || command -v initdb > /dev/null || \
+		{ test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq -y postgresql > /dev/null; } || \
+		{ echo "PostgreSQL is needed: apt-get install postgresql, as root" >&2; exit 1; }
+	$(BIN)/python -m pytest -m services
 
 # What CI runs beside the tests.
 lint: $(TEST_STAMP)
@@ -39,6 +47,10 @@ $(STAMP): pyproject.toml | $(BIN)/python
 $(TEST_STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $(STAMP) $@
+
+$(SERVICES_STAMP): $(TEST_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check psycopg2-binary
+	touch $@
 
 clean:
 	rm -rf $(VENV)

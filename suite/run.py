@@ -103,7 +103,8 @@ def _main(options: argparse.Namespace) -> int:
     for run in runs:
         print(f"pictures: {directory_of(run, out) / 'figures'}")
     if uri is not None:
-        print(f"compare runs: {sys.executable} -m mlflow ui --backend-store-uri {shlex.quote(uri)}")
+        database = f"{sys.executable} -m mlflow ui --backend-store-uri {shlex.quote(uri)}"
+        print(f"compare runs: {uri if uri.startswith('http') else database}")
     return 0
 
 

@@ -71,17 +71,19 @@ def _follow(store: Store) -> int:
             seen |= pending.keys()
         if ended:
             pending |= {directory: None for directory in seen if mark_dead(directory, patience=1.0)}
-        try:
-            for directory in list(pending):
+        for directory in list(pending):
+            try:
                 store.send(directory)
                 del pending[directory]
-            troubled = False
-        except RunError as error:
-            pending[directory] = pending.pop(directory)  # the others first, the next time
-            if not troubled:  # once for every outage
-                told = "runs go on; what they have to tell is kept, and sent later"
-                print(f"[tracking] {error}; {told}", file=sys.stderr, flush=True)
-            troubled = True
+            except RunError as error:
+                pending[directory] = pending.pop(directory)  # the others first, the next time
+                if not troubled:  # once for every outage
+                    told = "runs go on; what they have to tell is kept, and sent later"
+                    print(f"[tracking] {error}; {told}", file=sys.stderr, flush=True)
+                troubled = True
+                if not ended:  # at the end there is no next time
+                    break
+        troubled = troubled and bool(pending)
     return 1 if pending else 0
 
 

@@ -95,7 +95,10 @@ class Sender:
         self._started_at = time.monotonic()
         command = [*COMMAND, "--follow", "--tracking-uri", self.uri, str(self._out)]
         # A session of its own: Ctrl-C in the terminal is for the run, which then tells the rest.
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True)
+        # And stdout is for the run's record.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0, start_new_session=True
+        )
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
         for directory in self._told:
@@ -161,12 +164,24 @@ class Store:
                 experiment = client.create_experiment(what["experiment"], artifact_location=place)
             else:
                 experiment = found.experiment_id
-                runs = client.search_runs([experiment], filter_string=f"tags.`suite.id` = '{what['id']}'")
-                if runs:
-                    return str(runs[0].info.run_id)
+                if (mine := self._only(experiment, what["id"])) is not None:
+                    return mine
             tags = what["tags"] | {"suite.id": what["id"]}
             made = client.create_run(experiment, start_time=what["time"], tags=tags, run_name=what["name"])
             return str(made.info.run_id)
+
+    def _only(self, experiment: str, identity: str, mine: str | None = None) -> str | None:
+        """The store's one run of this identity: `mine` if given, else any, else None.
+
+        A request to create it whose answer was lost, or came too late, was repeated: what that made is deleted.
+        """
+        runs = self._client.search_runs([experiment], filter_string=f"tags.`suite.id` = '{identity}'")
+        found = sorted(str(run.info.run_id) for run in runs)
+        mine = mine or next(iter(found), None)
+        for run_id in found:
+            if run_id != mine:
+                self._client.delete_run(run_id)
+        return mine
 
     def _tell(self, directory: Path, run_id: str, entries: list[journal.Entry]) -> None:
         from mlflow.entities import Metric, Param, RunTag
@@ -202,6 +217,8 @@ class Store:
         if status is not None and status["status"] == "RUNNING":
             client.update_run(run_id, status="RUNNING")
         elif status is not None:
+            run = client.get_run(run_id)
+            self._only(run.info.experiment_id, run.data.tags["suite.id"], run_id)
             client.set_terminated(run_id, status["status"], end_time=status["time"])
 
     def connect(self) -> None:
@@ -209,6 +226,7 @@ class Store:
         if self._client is not None:
             return
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         # Two processes that first open one database together break each other's migration.

@@ -1,0 +1,476 @@
+"""Tracking against the real thing: an MLflow server on PostgreSQL, which goes away at times and comes back.
+
+Needs PostgreSQL's programs, as Debian packages them, and psycopg2: `make test-services` gets both where it can.
+"""
+
+import csv
+import json
+import os
+import pwd
+import random
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from command_line import QUICK, ended, only_run, sets, start
+
+from suite.journal import Journal, Point, now, read
+from suite.rundir import about
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+
+PATIENCE = 120.0
+"""Seconds after which what should come soon counts as missing."""
+
+
+def wait_for(what: str, there: Callable[[], Any]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not there():
+        assert time.monotonic() < until, f"{PATIENCE:.0f} s without {what}"
+        time.sleep(0.1)
+
+
+# ---------------------------------------------------------------- the services
+
+
+def programs() -> Path | None:
+    """The folder of PostgreSQL's own programs, the newest there is; Debian keeps them off the path."""
+    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    if found:
+        return max(found, key=lambda folder: float(folder.parent.name))
+    initdb = shutil.which("initdb")
+    return Path(initdb).resolve().parent if initdb else None
+
+
+def ordinary_user() -> pwd.struct_passwd | None:
+    """Who runs PostgreSQL, which refuses root; None if that is whoever runs the tests."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    pytest.skip("PostgreSQL refuses root, and there is no user postgres or nobody")
+
+
+class Database:
+    """A PostgreSQL of our own: a new data directory, reached by a socket that no one else may open."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        found = programs()
+        if found is None:
+            pytest.skip("PostgreSQL is not installed: make test-services, or apt-get install postgresql")
+        self._programs, user = found, ordinary_user()
+        self._user: dict[str, Any] = {}
+        if user is not None:
+            os.chown(folder, user.pw_uid, user.pw_gid)
+            self._user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+    def start(self) -> None:
+        new = ["--auth=trust", "--username=suite", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        self._do("initdb", *new)
+        # No disk is waited for: not PostgreSQL is killed here, but its client.
+        options = f"-c listen_addresses='' -c unix_socket_directories='{self._folder}' -c fsync=off"
+        self._do("pg_ctl", "start", "--wait", "--log", str(self._folder / "log"), "--options", options)
+
+    def stop(self) -> None:
+        self._do("pg_ctl", "stop", "--mode=immediate")
+
+    def _do(self, program: str, *words: str) -> None:
+        command = [str(self._programs / program), "--pgdata", str(self._folder / "data"), *words]
+        # Its output goes to a file: the database would inherit a pipe, and hold it open.
+        with (self._folder.parent / "postgresql.txt").open("a+") as said:
+            done = subprocess.run(command, cwd=self._folder, stdout=said, stderr=said, timeout=PATIENCE, **self._user)
+            said.seek(0)
+            assert done.returncode == 0, said.read()
+
+    @property
+    def uri(self) -> str:
+        return f"postgresql+psycopg2://suite@/postgres?host={self._folder}"
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        import psycopg2
+
+        with closing(psycopg2.connect(dbname="postgres", user="suite", host=str(self._folder))) as made:
+            yield made
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self.connection() as connection, connection.cursor() as cursor:
+            cursor.execute(query, values or None)
+            return list(cursor.fetchall())
+
+
+class Server:
+    """`mlflow server`, which may be stopped and started again on the same port."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self._database, self._port, self._log = database, free_port(), folder / "server.txt"
+        self.uri, self.artifacts = f"http://127.0.0.1:{self._port}", folder / "artifacts"
+        self._command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
+        self._command += ["--workers", "1", "--backend-store-uri", database.uri]
+        self._command += ["--artifacts-destination", str(self.artifacts)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, unless it is there, and wait until it answers."""
+        if self._process is not None:
+            return
+        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with self._log.open("ab") as log:  # a group of its own, for it has children
+            self._process = subprocess.Popen(
+                self._command, env=os.environ | quiet, stdout=log, stderr=log, start_new_session=True
+            )
+        wait_for("an answer of the MLflow server", self._answers)
+
+    def stop(self, how: signal.Signals) -> None:
+        """Stop it and all its children; afterwards nothing listens, and nothing is on its way into the database."""
+        if self._process is not None:
+            os.killpg(self._process.pid, how)
+            self._process.wait(PATIENCE)
+            self._process = None
+            wait_for("a free port", lambda: not listens(self._port))
+            wait_for("a database that is left alone", lambda: self._database.rows(GUESTS)[0][0] == 0)
+
+    def _answers(self) -> bool:
+        assert self._process is not None and self._process.poll() is None, self._log.read_text()
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+GUESTS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+
+
+def listens(port: int) -> bool:
+    with closing(socket.socket()) as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    """Below the ports that systems give to whoever connects: nobody else takes it while the server is away."""
+    while listens(port := random.randrange(15_000, 32_000)):
+        pass
+    return port
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    pytest.importorskip("psycopg2", reason="the driver psycopg2 is not installed: make test-services")
+    # Not pytest's folder, which is closed to other users, and whose name may be too long for a socket.
+    with tempfile.TemporaryDirectory(prefix="suite-") as outer:
+        os.chmod(outer, 0o711)
+        inner = Path(outer) / "database"
+        inner.mkdir(mode=0o700)
+        made = Database(inner)
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+@pytest.fixture(scope="module")
+def only_server(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(database, tmp_path_factory.mktemp("server"))
+    try:
+        yield made
+    finally:
+        made.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def server(only_server: Server) -> Server:
+    """The server, at work whatever the test before left."""
+    only_server.start()
+    return only_server
+
+
+# ---------------------------------------------------------------- what the store holds
+
+
+class Kept:
+    """What the store's database holds of one directory's run, as it lies there."""
+
+    def __init__(self, database: Database, directory: Path) -> None:
+        self._database = database
+        (self._identity,) = [entry["id"] for entry in read(directory)[0] if entry["is"] == "run"]
+
+    def ids(self) -> list[str]:
+        """The runs that say to be this one."""
+        query = "SELECT run_uuid FROM tags JOIN runs USING (run_uuid) WHERE key = 'suite.id' AND value = %s"
+        return [row[0] for row in self._database.rows(f"{query} AND lifecycle_stage = 'active'", self._identity)]
+
+    @property
+    def id(self) -> str:
+        (only,) = self.ids()
+        return str(only)
+
+    def points(self) -> list[tuple[str, int, float]]:
+        """Every row, repeated ones too."""
+        rows = self._database.rows("SELECT key, step, value FROM metrics WHERE run_uuid = %s", self.id)
+        return sorted((key, step, value) for key, step, value in rows)
+
+    def count(self) -> int:
+        """How many points have arrived so far."""
+        query = "SELECT count(*) FROM metrics JOIN tags t USING (run_uuid) WHERE t.key = 'suite.id' AND t.value = %s"
+        return int(self._database.rows(query, self._identity)[0][0])
+
+    def latest(self) -> dict[str, int]:
+        """The iteration of each metric's last value, which the pages show."""
+        return dict(self._database.rows("SELECT key, step FROM latest_metrics WHERE run_uuid = %s", self.id))
+
+    def end(self) -> tuple[str, int | None]:
+        (found,) = self._database.rows("SELECT status, end_time FROM runs WHERE run_uuid = %s", self.id)
+        return found[0], found[1]
+
+    def parameters(self) -> dict[str, str]:
+        return dict(self._database.rows("SELECT key, value FROM params WHERE run_uuid = %s", self.id))
+
+    def artifacts(self, server: Server) -> dict[str, bytes]:
+        (folder,) = server.artifacts.glob(f"*/{self.id}/artifacts")
+        return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+ARTIFACTS = {"config.gin", "operative.gin", "memory.safetensors", "metrics.csv", "result.json", "figures/curves.png"}
+
+
+def assert_everything_is_there_once(kept: Kept, server: Server, directory: Path) -> None:
+    with (directory / "metrics.csv").open(newline="") as file:
+        found = [(row["metric"], int(row["iteration"]), float(row["value"])) for row in csv.DictReader(file)]
+    assert len(found) == len({(name, iteration) for name, iteration, _ in found}) > 1000
+    assert kept.points() == sorted(found)
+    assert kept.latest() == {name: max(i for other, i, _ in found if other == name) for name, _, _ in found}
+    status, end = kept.end()
+    (said,) = [e["time"] for e in read(directory)[0] if e["is"] == "status" and e["status"] == "FINISHED"]
+    assert status == "FINISHED" and end == said
+    what = about(directory)
+    assert what is not None and kept.parameters() == what["config"] | {"seed": "0"}
+    assert kept.parameters()["dataset"] == "digits" and kept.parameters()["iterations"] == str(ITERATIONS)
+    artifacts = kept.artifacts(server)
+    assert artifacts.keys() >= ARTIFACTS
+    assert artifacts == {name: (directory / name).read_bytes() for name in artifacts}
+
+
+# ---------------------------------------------------------------- runs, and a server that goes away
+
+
+ITERATIONS = 800
+"""With its start and its end, about twenty seconds on two cores."""
+
+PACED = """
+# A run that no machine ends before the test is ready: it crawls until the files 'middle' and 'end' are there.
+import time
+from pathlib import Path
+from suite.session import RunSession
+
+progress = RunSession.progress
+
+def paced(self, iteration, total, words):
+    progress(self, iteration, total, words)
+    for name, first, seconds in (("middle", 200, 0.1), ("end", total - 100, 1.0)):
+        if iteration >= first and not Path(__file__).with_name(name).exists():
+            time.sleep(seconds)
+
+RunSession.progress = paced
+"""
+
+
+class Run:
+    """A run on digits at work in another process, which tells the server of its progress."""
+
+    def __init__(self, folder: Path, data_dir: Path, server: Server) -> None:
+        self.out, self._folder = folder / "out", folder
+        (folder / "paced.py").write_text(PACED)
+        arguments = [*QUICK, *sets(f"ITERATIONS = {ITERATIONS}"), "--checkpoint-seconds", "1", "--json"]
+        arguments += ["--plugin", folder / "paced.py", "--data-dir", data_dir, "--out", self.out]
+        self.process = start(*arguments, "--tracking-uri", server.uri)
+        self._said: list[str] = []
+        self._listener = Thread(target=self._listen)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._said.append(line)
+
+    @property
+    def said(self) -> str:
+        """What it has said so far on stderr."""
+        return "".join(self._said)
+
+    @property
+    def directory(self) -> Path:
+        return only_run(self.out)
+
+    def told(self) -> int:
+        """How many points are in its journal."""
+        return sum(len(entry["points"]) for entry in read(self.directory)[0] if entry["is"] == "metrics")
+
+    def may_go_on(self, *where: str) -> None:
+        """No longer crawl in the middle, or before the end."""
+        for name in where:
+            (self._folder / name).touch()
+
+    def end(self) -> tuple[int, Any]:
+        """Its exit status and its record."""
+        assert self.process.stdout is not None
+        status = self.process.wait(PATIENCE)
+        self._listener.join(PATIENCE)
+        return status, json.loads(self.process.stdout.read())
+
+    def close(self) -> None:
+        self.process.kill()
+        self._listener.join(PATIENCE)
+        self.process.communicate()
+
+
+@pytest.fixture
+def run(tmp_path: Path, data_dir: Path, server: Server, database: Database) -> Iterator[Run]:
+    """A run of which something has arrived at the server."""
+    made = Run(tmp_path, data_dir, server)
+    try:
+        wait_for("a journal", lambda: list(made.out.glob("*/*/journal.jsonl")) and read(made.directory)[0])
+        wait_for("metrics at the server", lambda: Kept(database, made.directory).count() > 20)
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_server_that_comes_back_during_the_run_gets_everything_once(
+    run: Run, server: Server, database: Database
+) -> None:
+    kept, outages = Kept(database, run.directory), run.said.count("runs go on")
+    server.stop(signal.SIGKILL)
+    before, told = kept.count(), run.told()
+    run.may_go_on("middle")
+    assert kept.end() == ("RUNNING", None)
+    wait_for("a word on the outage", lambda: run.said.count("runs go on") > outages)
+    wait_for("more progress", lambda: run.told() >= told + 100)  # nothing waits for the server
+    assert kept.count() == before < run.told()
+    server.start()
+    assert run.process.poll() is None
+    run.may_go_on("end")
+    status, record = run.end()
+    assert status == 0, run.said
+    assert record["run_key"] and "send it later" not in run.said
+    assert run.said.count("runs go on") == outages + 1  # said once
+    assert_everything_is_there_once(kept, server, run.directory)
+
+
+def test_a_server_that_stays_away_gets_everything_later_and_once(run: Run, server: Server, database: Database) -> None:
+    kept = Kept(database, run.directory)
+    server.stop(signal.SIGTERM)
+    before = kept.count()
+    run.may_go_on("middle", "end")
+    status, record = run.end()
+    assert status == 0 and record["run_key"], run.said
+    assert kept.end() == ("RUNNING", None) and kept.count() == before < run.told()
+    (later,) = re.findall(r"nothing is lost, send it later: (.*)", run.said)
+    words = shlex.split(later)
+    assert words == [sys.executable, "-m", "suite.sync", str(run.out), "--tracking-uri", server.uri]
+    server.start()
+    ends = []
+    for _ in range(2):  # the second time there is nothing to say
+        done = ended(start(code=words[1:]))
+        assert done.status == 0 and not done.err and "has heard everything of 1 runs" in done.out, done
+        assert_everything_is_there_once(kept, server, run.directory)
+        ends.append(kept.end())
+    assert ends[0] == ends[1]
+
+
+# ---------------------------------------------------------------- a server in trouble while it receives
+
+
+SENDS = """
+import sys, time
+from pathlib import Path
+from suite.errors import RunError
+from suite.tracking import Store
+store = Store(sys.argv[1], Path(sys.argv[2]).parent)
+while True:
+    try:
+        store.send(Path(sys.argv[2]))
+        break
+    except RunError as error:
+        print(error, file=sys.stderr)
+        time.sleep(0.5)
+"""
+
+
+def journal(directory: Path, points: list[Point]) -> Journal:
+    """The journal of a run that found these points, and finished."""
+    made = Journal(directory)
+    made.begin("services", directory.name, {}, {"a": "b"})
+    made.mark("RUNNING")
+    for first in range(0, len(points), 700):  # not the size of a batch
+        made.points(points[first : first + 700])
+    made.mark("FINISHED")
+    return made
+
+
+@contextmanager
+def sending(server: Server, directory: Path, **env: str) -> Iterator["subprocess.Popen[str]"]:
+    """Another process that sends a journal until all is sent."""
+    process = start(server.uri, directory, code=["-c", SENDS], env=env)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_server_killed_again_and_again_while_it_receives_holds_everything_once(
+    server: Server, database: Database, tmp_path: Path
+) -> None:
+    at, chance = now(), random.Random(0)
+    points = [Point(f"metric {i % 4}", chance.gauss(0, 1), at + i, i // 4) for i in range(20_000)]
+    journal(tmp_path / "many", points)
+    kept = Kept(database, tmp_path / "many")
+    with sending(server, tmp_path / "many") as process:
+        for some in (0, 2_000, 6_000):
+            wait_for(f"more than {some} points", lambda some=some: kept.count() > some)
+            server.stop(signal.SIGKILL)
+            assert some < kept.count() < len(points)
+            server.start()
+        done = ended(process, PATIENCE)
+    assert done.status == 0, done.err
+    assert "did not answer as it should" in done.err
+    assert kept.points() == sorted((p.name, p.iteration, p.value) for p in points)
+    assert kept.latest() == {f"metric {i}": 4_999 for i in range(4)}
+    assert kept.end()[0] == "FINISHED" and kept.parameters() == {"a": "b"}
+
+
+def test_a_run_is_created_once_though_the_server_answers_too_late(
+    server: Server, database: Database, tmp_path: Path
+) -> None:
+    """Each request to create it is carried out in the end, but nobody hears of the first ones."""
+    journal(tmp_path / "late", [Point("loss", 0.5 * i, now(), i) for i in range(10)])
+    kept = Kept(database, tmp_path / "late")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO runs%'"
+    with sending(server, tmp_path / "late", MLFLOW_HTTP_REQUEST_TIMEOUT="2") as process:
+        with database.connection() as connection, connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE runs IN EXCLUSIVE MODE")  # it may be read, but not written
+            wait_for("two requests for one run", lambda: database.rows(waiting)[0][0] >= 2)
+            connection.rollback()
+        done = ended(process, PATIENCE)
+    assert done.status == 0, done.err
+    assert len(kept.ids()) == 1
+    assert kept.points() == [("loss", i, 0.5 * i) for i in range(10)] and kept.end()[0] == "FINISHED"
