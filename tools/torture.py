@@ -83,12 +83,11 @@ def kills(out: Path, n: int, seed: int) -> bool:
     print(f"untouched: {seconds:.0f} s, {sum(events.values())} places to die in, of {len(events)} kinds", flush=True)
     deaths: Counter[str] = Counter()
     copies, wrong = 0, 0
-    kinds: list[str] = []
     while sum(deaths.values()) < n:
         place, copies = out / f"copy-{copies + 1}", copies + 1
         while True:
-            kinds = kinds or chance.sample(sorted(events), len(events))
-            kind = "" if chance.random() < 1 / 3 else kinds.pop()
+            fewest = min(deaths[kind] for kind in events)
+            kind = "" if chance.random() < 1 / 3 else chance.choice([k for k in sorted(events) if deaths[k] == fewest])
             done = sum(deaths.values()) >= n
             if done:
                 process = _sitting(place, log)
