@@ -17,7 +17,8 @@ from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
 from suite.objectives import bptt
-from suite.objectives.bptt import BPTT, fresh_network
+from suite.objectives.bptt import BPTT
+from suite.objectives.fresh import fresh_network
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled
 from suite.parameterizations.standard import Standard

@@ -225,7 +225,7 @@ def cost_table(options: argparse.Namespace) -> str:
     from torch.utils.flop_counter import FlopCounterMode
 
     from suite.keys import Key
-    from suite.objectives.bptt import fresh_network
+    from suite.objectives.fresh import fresh_network
 
     setting = _setting(options)
     name = engine(options.memory, "eager")

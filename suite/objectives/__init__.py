@@ -1,5 +1,5 @@
 """Objectives: how a memory gets its gradient."""
 
-from suite.objectives import bptt
+from suite.objectives import bptt, distribution_matching, gradient_matching
 
-__all__ = ["bptt"]
+__all__ = ["bptt", "distribution_matching", "gradient_matching"]

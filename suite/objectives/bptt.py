@@ -14,13 +14,14 @@ from torch.nn.functional import cross_entropy
 
 from suite.datasets import augment
 from suite.errors import UsageError
-from suite.fast import PIECE, fast
+from suite.fast import PIECE
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
-from suite.keys import Key, global_generators
+from suite.keys import Key
+from suite.objectives.fresh import fresh_network
 from suite.program import Program
-from suite.registry import name_of, objectives
+from suite.registry import objectives
 from suite.types import ClassRows, InnerOptimizer, Params, Task, check_types, require
-from suite.unroll import OuterLoss, Retention, hypergradient, require_unrollable
+from suite.unroll import OuterLoss, Retention, hypergradient
 
 SLACK = 1.35
 """What a graph was seen to take of a process's memory for each byte it saves: gaps between tensors, and temporaries."""
@@ -220,14 +221,6 @@ def _program(objective: BPTT, task: Task, batch: int, real: int, images: int) ->
     params: Params = dict(network.named_parameters())
     how = objective.inner_optimizer, steps, objective.execution == "compiled"
     return problem, Program(problem.inner_loss, problem.outer_losses(), params, inputs, *how)
-
-
-def fresh_network(task: Task, key: Key, rewritten: bool = True) -> nn.Module:
-    """A newly initialised network for the task, refused if it can't be unrolled."""
-    with global_generators(key):
-        network = task.architecture.build(task.shape, task.classes)
-    require_unrollable(network, name_of(task.architecture))
-    return fast(network, task.device, rewritten)
 
 
 @lru_cache(maxsize=8)

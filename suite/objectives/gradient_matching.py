@@ -1,0 +1,111 @@
+"""Single-step gradient matching: recalled images shall move a network's weights as real ones do."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from suite.datasets import augment
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.keys import Key
+from suite.objectives.fresh import fresh_network
+from suite.registry import objectives
+from suite.types import ClassRows, InnerOptimizer, Params, Task, check_types, require
+
+
+@objectives.register("gradient_matching")
+@dataclass(frozen=True)
+class GradientMatching:
+    """Match, class by class, the loss's gradient on recalled images to that on real ones, layer by layer.
+
+    D = sum over classes c, layers l and output units i of 1 - cos(g_real[c, l, i], g_recalled[c, l, i]), where g is the
+    gradient of the cross-entropy with respect to a layer's weight and i a row of it (an output channel with all that
+    feeds it); biases and the scales of a normalisation are left out. `real_per_class` real images of each class are
+    drawn anew in every outer step. The network is fresh; with `stages` above 1 it is first trained, for a number of
+    stages drawn from 0, …, stages - 1, each of `steps_per_stage` steps on recalled images, which is where the
+    published method's network would be at some time of its loop. One draw of the augmentation serves both. Zhao,
+    Mopuri and Bilen, Dataset Condensation with Gradient Matching (2021), equation 9 and its released code; the
+    baseline of the paper's Table 3.
+    """
+
+    real_per_class: int = 256
+    images_per_class_per_step: int = 128
+    stages: int = 1
+    steps_per_stage: int = 1
+    inner_optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("real_per_class", "images_per_class_per_step", "stages", "steps_per_stage"):
+            require(self, name, getattr(self, name) > 0, "above 0")
+
+    def gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
+        augmented = augment.draw(task.augmentation, key("augmentation"))
+        leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
+        classes = torch.arange(task.classes, device=task.device)
+        recalled = task.parameterization.recall(leaves, classes)
+        images = recalled.detach().requires_grad_()
+        network = fresh_network(task, key("network"))
+        params = self._trained(network, augmented(images.detach().flatten(0, 1)), classes, key)
+
+        per_class = images.shape[1]
+        rows = key("recalled").subsets(task.classes, per_class, min(self.images_per_class_per_step, per_class))
+        slopes, distance = torch.zeros_like(images), images.new_zeros(())
+        for c in range(task.classes):  # one class's graphs at a time
+            batch = real.draw([c], self.real_per_class, key("real"))
+            wanted = _weight_gradients(network, params, augmented(batch.images), batch.labels, graph=False)
+            own = augmented(images[c, rows[c].to(task.device)])
+            labels = torch.full((len(own),), c, device=task.device)
+            apart = layerwise_distance(wanted, _weight_gradients(network, params, own, labels, graph=True))
+            slopes += torch.autograd.grad(apart, images)[0]
+            distance += apart.detach()
+        found = torch.autograd.grad(recalled, list(leaves.values()), slopes)
+        return dict(zip(leaves, found, strict=True)), {"loss": distance}
+
+    def _trained(
+        self, network: nn.Module, images: Float[Tensor, "n c h w"], classes: Int64[Tensor, " k"], key: Key
+    ) -> Params:
+        """The network's weights, fresh or after some stages of training on recalled images."""
+        params = {k: p.detach() for k, p in network.named_parameters()}
+        stages = int(torch.randint(self.stages, (), generator=key("stage").generator()))
+        labels = classes.repeat_interleave(len(images) // len(classes))
+        state = self.inner_optimizer.init(params)
+        for step in range(stages * self.steps_per_stage):
+            order = key("training", step).permutation(len(images))[:256].to(images.device)
+            params = {k: p.detach().requires_grad_() for k, p in params.items()}
+            loss = cross_entropy(functional_call(network, params, (images[order],)), labels[order])
+            grads = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
+            with torch.no_grad():
+                params, state = self.inner_optimizer.step(params, grads, state)
+        return {k: p.detach().requires_grad_() for k, p in params.items()}
+
+    def plan(self, task: Task, per_class: int) -> dict[str, Any]:
+        network = fresh_network(task, Key(0))
+        return {
+            "matching": f"one step, after {self.stages - 1} stages of {self.steps_per_stage} steps at most",
+            "recalled images of a class in a step": min(self.images_per_class_per_step, per_class),
+            "real images of a class in a step": self.real_per_class,
+            "network parameters": sum(p.numel() for p in network.parameters()),
+        }
+
+
+def layerwise_distance(one: list[Tensor], other: list[Tensor]) -> Float[Tensor, ""]:
+    """Sum over layers and output units of 1 - cosine of two lists of weights' gradients (n_out, ...)."""
+    total = one[0].new_zeros(())
+    for a, b in zip(one, other, strict=True):
+        a, b = a.flatten(1), b.flatten(1)
+        total = total + (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
+    return total
+
+
+def _weight_gradients(
+    network: nn.Module, params: Params, images: Tensor, labels: Int64[Tensor, " n"], graph: bool
+) -> list[Tensor]:
+    """Gradients of the loss with respect to the weights of linear and convolutional layers."""
+    weights = [p for p in params.values() if p.dim() > 1]
+    loss = cross_entropy(functional_call(network, params, (images,)), labels)
+    return list(torch.autograd.grad(loss, weights, create_graph=graph))
