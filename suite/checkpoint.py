@@ -57,9 +57,12 @@ def write(directory: Path, checkpoint: Checkpoint) -> None:
             for name, data in (contents | {"manifest.json": canonical_json(manifest).encode()}).items():
                 write_synced(temporary / name, data)
             sync_directory(temporary)
-            if target.exists():  # the same step again, after a fall back to an older one
-                shutil.rmtree(target)
+            before = directory / f".{target.name}.before.tmp"
+            shutil.rmtree(before, ignore_errors=True)
+            if target.exists():  # the same step again
+                target.rename(before)
             temporary.rename(target)
+            shutil.rmtree(before, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         sync_directory(directory)

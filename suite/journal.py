@@ -43,10 +43,14 @@ def read(directory: Path, start: int = 0) -> tuple[list[Entry], int]:
     """The whole entries of a journal from a byte on, and where the next one will begin.
 
     A last line without its end is still being written, or was cut off by a crash: it is left for the next time. A
-    damaged line elsewhere tells nothing and is passed over.
+    damaged line elsewhere tells nothing and is passed over. A journal that has no line's end at `start` is another one
+    than was read before: it is read from its beginning.
     """
     try:
         with (directory / NAME).open("rb") as file:
+            if start:
+                file.seek(start - 1)
+                start = start if file.read(1) == b"\n" else 0
             file.seek(start)
             data = file.read()
     except FileNotFoundError:
@@ -56,6 +60,11 @@ def read(directory: Path, start: int = 0) -> tuple[list[Entry], int]:
     whole = data[: data.rfind(b"\n") + 1]
     entries = [entry for line in whole.splitlines() if (entry := _entry(line)) is not None]
     return entries, start + len(whole)
+
+
+def identity(entries: list[Entry]) -> str | None:
+    """Of the run that a journal is of, as it says at its beginning."""
+    return next((entry["id"] for entry in entries if entry["is"] == "run"), None)
 
 
 class Journal:

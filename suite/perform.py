@@ -21,7 +21,7 @@ from suite.files import disk_errors, json_sha256, make_directory, sweep, write_w
 from suite.journal import Journal
 from suite.locks import locked
 from suite.registry import describe
-from suite.rundir import FINISHED, LOCK, about, differences, refuse_another, same_work_beside, write_about
+from suite.rundir import FINISHED, LOCK, about, differences, refuse_another, same_work_beside, say_finished, write_about
 from suite.session import RunSession, Stop
 from suite.tracking import Sender, flat
 
@@ -68,8 +68,7 @@ def perform(run: Run, place: Place, table: Path | None = None) -> dict[str, Any]
             record = _earlier_record(directory / FINISHED)
             print(f"[{run.label}] was done before; --fresh does it anew", file=sys.stderr)
             _begin(run, journal, config, table)
-            if journal.status != "FINISHED":
-                _say_finished(directory, journal)
+            say_finished(directory, journal)
         else:
             record = _perform(run, directory, place, journal, config, table)
     place.sender.tell(directory)
@@ -105,8 +104,8 @@ def _perform(
         label=run.label,
         checkpoint_seconds=place.checkpoint_seconds,
     )
-    place.sender.tell(directory)
     try:
+        place.sender.tell(directory)
         with session.telling():
             outcome = run.experiment.run(session)
         record = results.record(
@@ -128,7 +127,7 @@ def _perform(
         session.publish()
         session.write_metrics()
         write_whole(directory / FINISHED, results.dumps(record).encode())
-        _say_finished(directory, journal)
+        say_finished(directory, journal)
     except Interrupted:
         with suppress(RunError):  # a full disk: the next command that sees the run marks it
             journal.mark("KILLED")
@@ -159,8 +158,9 @@ def _write_about(run: Run, directory: Path, place: Place, config: dict[str, Any]
     before = about(directory) or {}
     now = results.environment(place.device)
     mixed: list[str] = before.get("mixed", [])
-    if before and (directory / "checkpoints").is_dir():
-        changed = differences(flat(before.get("environment", {})), flat(now))
+    goes_on = bool(before) and any((directory / "checkpoints").glob("step-*"))
+    if goes_on:
+        changed = differences(flat(before["environment"]), flat(now))
         if changed and changed not in mixed:
             mixed = [*mixed, changed]
             print(f"[{run.label}] goes on elsewhere than it began ({changed}); last bits may differ", file=sys.stderr)
@@ -172,7 +172,7 @@ def _write_about(run: Run, directory: Path, place: Place, config: dict[str, Any]
         "scale": run.scale,
         "key": run.key,
         "config": flat(config),
-        "environment": before.get("environment", now),
+        "environment": before["environment"] if goes_on else now,
         "mixed": mixed,
         "options": {
             "data_dir": str(place.data_dir.resolve()),
@@ -188,18 +188,6 @@ def _write_about(run: Run, directory: Path, place: Place, config: dict[str, Any]
             print(f"[{run.label}] starts anew; {other} stays as it is ({parted})", file=sys.stderr)
     write_about(directory, what)
     return mixed
-
-
-def _say_finished(directory: Path, journal: Journal) -> None:
-    """The run's files, and that it is done."""
-    files = [p for p in directory.iterdir() if p.is_file() and not p.name.startswith(".")]
-    files += (directory / "figures").glob("*.png")
-    journal.artifacts(sorted(p for p in files if p.name not in LOCAL))
-    journal.mark("FINISHED")
-
-
-LOCAL = {"journal.jsonl", "run.json"}
-"""Files of a run's directory that are of use there alone."""
 
 
 def _fail(run: Run, directory: Path, journal: Journal) -> None:

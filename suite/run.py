@@ -78,14 +78,17 @@ def _main(options: argparse.Namespace) -> int:
     from suite.perform import Place, directory_of, perform_all, prepare_device
     from suite.results import dumps, table
     from suite.session import Stop
-    from suite.tracking import Sender, check_uri, default_uri
+    from suite.tracking import Sender, check_uri, default_uri, whole_uri
 
     device = prepare_device(options.device)
     out = make_directory(Path(options.out))
     data_dir = Path(options.data_dir) if options.data_dir else default_data_dir()
-    uri = {"none": None, None: default_uri(out)}.get(options.tracking_uri, options.tracking_uri)
+    uri = None if options.tracking_uri == "none" else options.tracking_uri
+    if options.tracking_uri is None:
+        uri = default_uri(out)
     if uri is not None:
         check_uri(uri)
+        uri = whole_uri(uri)
     stop, sender = Stop(), Sender(uri, out)
     try:
         with stop.listening():

@@ -5,6 +5,7 @@ of all, `result.json`. A lock, which the operating system drops with its holder,
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,12 @@ def run_directories(out: Path) -> list[Path]:
     if (out / ABOUT).is_file():
         return [out]
     found = (path.parent for path in out.glob(f"*/*/{ABOUT}"))
-    return sorted(path for path in found if ".old" not in path.suffix)
+    return sorted(path for path in found if not is_set_aside(path))
+
+
+def is_set_aside(directory: Path) -> bool:
+    """Whether `--fresh` gave the run this name."""
+    return re.search(r"-[0-9a-f]{16}\.old\d+$", directory.name) is not None
 
 
 def journal_directories(out: Path) -> list[Path]:
@@ -39,12 +45,13 @@ def journal_directories(out: Path) -> list[Path]:
 
 
 def about(directory: Path) -> dict[str, Any] | None:
-    """What `run.json` says; None if there is none, or it can't be read."""
+    """What `run.json` says; None if there is none, or it can't be read or is damaged."""
     try:
         said = json.loads((directory / ABOUT).read_text())
-    except (OSError, ValueError):
+        whole = all(isinstance(said[name], dict) for name in ("cell", "config", "environment", "options"))
+        return said if whole and isinstance(said["key"], str) and isinstance(said["mixed"], list) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return said if isinstance(said, dict) else None
 
 
 def write_about(directory: Path, said: dict[str, Any]) -> None:
@@ -60,6 +67,8 @@ def state(directory: Path) -> State:
             return _left(read(directory)[0])
     except Held:
         return "running"
+    except RunError:  # where nothing can be written, nothing is at work
+        return _left(read(directory)[0])
 
 
 def _left(entries: list[dict[str, Any]]) -> State:
@@ -75,12 +84,24 @@ def mark_dead(directory: Path, patience: float = 0.0) -> bool:
     try:
         with locked(directory / LOCK, wait=False, patience=patience):
             journal = Journal(directory)
+            if (directory / FINISHED).is_file():  # killed between the record and the word of it
+                say_finished(directory, journal)
+                return False
             if journal.status != "RUNNING":
                 return False
             journal.mark("KILLED", hard=True)
             return True
     except Held:
         return False
+
+
+def say_finished(directory: Path, journal: Journal) -> None:
+    """Tell the run's files, and that it is done, unless that was told before."""
+    if journal.status != "FINISHED":
+        files = [p for p in directory.iterdir() if p.is_file() and not p.name.startswith(".")]
+        files += (directory / "figures").glob("*.png")
+        journal.artifacts(sorted(p for p in files if p.name not in (JOURNAL, ABOUT)))
+        journal.mark("FINISHED")
 
 
 def differences(before: dict[str, str], now: dict[str, str]) -> str:

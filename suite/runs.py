@@ -3,8 +3,8 @@
 list [RUN …]     state, progress, last validation accuracy and age of the runs below --out (default: all)
 resume [RUN …]   go on with these runs (default: all that were stopped or killed), to the bits of uninterrupted ones
 reap             mark runs that were killed hard as KILLED, here and in the tracker they told
-clean [--yes]    say what could be deleted without losing a result: set-aside runs, damaged and finished runs'
-                 checkpoints, half-written files; with --yes, delete it
+clean [--yes]    say what could be deleted: runs that --fresh set aside, checkpoints of finished runs, damaged ones,
+                 half-written files; with --yes, delete it
 """
 
 import argparse
@@ -12,15 +12,16 @@ import json
 import shutil
 import sys
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from suite import rundir
-from suite.errors import RunError, SuiteError, UsageError
+from suite.errors import Interrupted, RunError, SuiteError, UsageError
 from suite.files import disk_errors
 from suite.journal import read
-from suite.tracking import Store
+from suite.locks import Held, locked
+from suite.tracking import Store, stores
 
 LEFTOVER_SECONDS = 3600.0
 """A half-written file of this age is nobody's any more."""
@@ -40,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not out.is_dir():
             raise UsageError(f"--out: there is no folder {out}; name the one that suite.run was given")
+        if options.run and options.action in ("reap", "clean"):
+            raise UsageError(f"{options.action} is for all runs below --out; name none")
         chosen = _chosen(out, options.run)
         if options.action == "list":
             _list(out, chosen, options.json)
@@ -52,6 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     except SuiteError as error:
         print(f"suite.runs: {error}", file=sys.stderr)
         return error.status
+    except OSError as error:
+        print(f"suite.runs: {out} can't be used: {error.strerror or error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -138,34 +144,44 @@ def _resume(out: Path, directories: list[Path], named: bool) -> int:
     if not todo:
         print("nothing to go on with")
         return 0
+    worst = 0
     for directory in todo:
         said = rundir.about(directory)
         if said is None:
-            raise RunError(f"{directory / rundir.ABOUT} can't be read; give the command that started the run again")
+            print(
+                f"suite.runs: {directory / rundir.ABOUT} is damaged; give the run's own command again", file=sys.stderr
+            )
+            worst = max(worst, RunError.status)
+            continue
         options = said["options"]
-        words = ["--gin", str(directory / "config.gin"), "--out", str(out), "--device", options["device"]]
-        words += ["--data-dir", options["data_dir"], "--tracking-uri", options["tracking_uri"]]
-        words += ["--checkpoint-seconds", str(options["checkpoint_seconds"])]
+        words = ["--gin", str(directory / "config.gin"), "--out", str(directory.resolve().parent.parent)]
+        words += ["--device", options["device"], "--data-dir", options["data_dir"]]
+        words += ["--tracking-uri", options["tracking_uri"], "--checkpoint-seconds", str(options["checkpoint_seconds"])]
         words += [word for plugin in options["plugins"] for word in ("--plugin", plugin)]
         status = run.main(words)
-        if status != 0:
+        if status == Interrupted.status:
             return status
-    return 0
+        worst = max(worst, status)
+    return worst
 
 
 def _reap(out: Path) -> int:
-    found = [directory for directory in rundir.journal_directories(out) if rundir.mark_dead(directory)]
-    status = 0
-    for directory in found:
-        print(f"{directory.relative_to(out)} was killed hard; marked as KILLED, and resumable")
-        uri = (rundir.about(directory) or {}).get("options", {}).get("tracking_uri", "none")
-        if uri != "none":
-            try:
-                Store(uri, out).send(directory)
-            except RunError as error:
-                status = 1
-                print(f"suite.runs: {error}; python -m suite.sync tells it later", file=sys.stderr)
-    if not found:
+    """Mark the dead, and tell their stores; also of those that were marked before."""
+    dead, status = 0, 0
+    for directory in rundir.journal_directories(out):
+        try:
+            if rundir.mark_dead(directory):
+                print(f"{directory.relative_to(out)} was killed hard; marked as KILLED, and resumable")
+                dead += 1
+            if rundir.state(directory) == "killed":
+                said = rundir.about(directory)
+                uris = {*stores(directory), said["options"]["tracking_uri"] if said else "none"} - {"none"}
+                for uri in sorted(uris):
+                    Store(uri, out).send(directory)
+        except RunError as error:
+            status = 1
+            print(f"suite.runs: {directory.name}: {error}; python -m suite.sync tells it later", file=sys.stderr)
+    if not dead:
         print("no run was killed hard")
     return status
 
@@ -175,33 +191,46 @@ def _reap(out: Path) -> int:
 
 def _clean(out: Path, really: bool) -> None:
     total = 0
-    for path, why in leftovers(out):
-        size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
+    for path, why, owner in leftovers(out):
+        try:
+            with locked(owner / rundir.LOCK, wait=False) if owner is not None else nullcontext():
+                if not path.exists() or (owner is not None and (path, why) not in _of_run(owner)):
+                    continue  # a run went on there meanwhile
+                inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+                size = sum(p.stat().st_size for p in inside)
+                if really:
+                    with disk_errors(path):
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except (Held, FileNotFoundError):
+            continue
         total += size
         print(f"{path.relative_to(out)}  ({why}, {size / 2**20:.1f} MiB)")
-        if really:
-            with disk_errors(path):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     print(f"{total / 2**20:.1f} MiB {'deleted' if really else 'could be deleted; --yes does it'}")
 
 
-def leftovers(out: Path) -> list[tuple[Path, str]]:
-    """What no result depends on, and why; nothing of a run at work."""
-    found: list[tuple[Path, str]] = [(path, "set aside by --fresh") for path in sorted(out.glob("*/*.old*"))]
+def leftovers(out: Path) -> list[tuple[Path, str, Path | None]]:
+    """What may go, why, and the run whose lock guards it."""
+    found: list[tuple[Path, str, Path | None]] = []
     for directory in rundir.run_directories(out):
-        state = rundir.state(directory)
-        if state == "running":
-            continue
-        if state == "finished" and (directory / "checkpoints").is_dir():
-            found.append((directory / "checkpoints", "checkpoints of a finished run"))
-        else:
-            damaged = sorted(directory.glob("checkpoints/damaged-*"))
-            found += [(path, "a damaged checkpoint") for path in damaged]
-    old = time.time() - LEFTOVER_SECONDS
-    half = [p for pattern in ("**/.*.tmp", "**/*.part") for p in out.glob(pattern) if p.stat().st_mtime < old]
-    covered = [path for path, _ in found]
-    found += [(p, "half-written") for p in sorted(half) if not any(c in p.parents or c == p for c in covered)]
+        if rundir.state(directory) != "running":
+            found += [(path, why, directory) for path, why in _of_run(directory)]
+    found += [(path, "set aside by --fresh", None) for path in sorted(out.glob("*/*")) if rundir.is_set_aside(path)]
+    old, covered = time.time() - LEFTOVER_SECONDS, [path for path, _, _ in found]
+    for path in sorted(p for pattern in ("**/.*.tmp", "**/*.part") for p in out.glob(pattern)):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < old and not any(c in path.parents for c in covered):
+                found.append((path, "half-written", None))
     return found
+
+
+def _of_run(directory: Path) -> list[tuple[Path, str]]:
+    """What may go of a run that nobody works on."""
+    checkpoints = directory / "checkpoints"
+    if (directory / rundir.FINISHED).is_file():
+        return [(checkpoints, "checkpoints of a finished run")] if checkpoints.is_dir() else []
+    if not any(checkpoints.glob("step-*")):
+        return []  # what is damaged keeps the run from starting at zero untold
+    return [(path, "a damaged checkpoint") for path in sorted(checkpoints.glob("damaged-*"))]
 
 
 if __name__ == "__main__":

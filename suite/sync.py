@@ -11,9 +11,10 @@ import signal
 import sys
 from pathlib import Path
 
-from suite.errors import RunError, SuiteError, UsageError
-from suite.rundir import journal_directories, mark_dead
-from suite.tracking import Store, check_uri, default_uri
+from suite.errors import Interrupted, RunError, SuiteError, UsageError
+from suite.journal import read
+from suite.rundir import ABOUT, journal_directories, mark_dead
+from suite.tracking import Store, check_uri, default_uri, whole_uri
 
 RETRY_SECONDS = 10.0
 
@@ -24,15 +25,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", metavar="U", help="MLflow store or server (default: a database in RUNS)")
     parser.add_argument("--follow", action="store_true", help="send for the directories named on stdin, until it ends")
     options = parser.parse_args(arguments)
-    out = Path(options.runs)
+    runs = Path(options.runs)
     try:
-        uri = options.tracking_uri or default_uri(out)
+        out = runs.resolve().parent.parent if (runs / ABOUT).is_file() else runs
+        uri = whole_uri(options.tracking_uri or default_uri(out))
         check_uri(uri)
         store = Store(uri, out)
-        return _follow(store) if options.follow else _once(store, out)
+        return _follow(store) if options.follow else _once(store, runs)
     except SuiteError as error:
         print(f"suite.sync: {error}", file=sys.stderr)
         return error.status
+    except OSError as error:
+        print(f"suite.sync: {runs} can't be used: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("suite.sync: stopped; nothing was lost, give the command again", file=sys.stderr)
+        return Interrupted.status
 
 
 def _once(store: Store, out: Path) -> int:
@@ -42,10 +50,11 @@ def _once(store: Store, out: Path) -> int:
     store.connect()
     failed = 0
     for directory in directories:
-        if mark_dead(directory):
-            print(f"{directory}: was killed hard; marked so")
         try:
-            store.send(directory)
+            if mark_dead(directory):
+                print(f"{directory}: was killed hard; marked so")
+            if read(directory)[0]:
+                store.send(directory)
         except RunError as error:
             failed += 1
             print(f"suite.sync: {directory}: {error}", file=sys.stderr)
@@ -66,11 +75,11 @@ def _follow(store: Store) -> int:
         if ready:
             data = os.read(0, 1 << 16)
             ended = not data
-            *lines, rest = (rest + data).split(b"\n")
+            *lines, rest = (rest + data).split(b"\0")
             pending |= dict.fromkeys(Path(os.fsdecode(line)) for line in lines)
             seen |= pending.keys()
         if ended:
-            pending |= {directory: None for directory in seen if mark_dead(directory, patience=1.0)}
+            pending |= {directory: None for directory in seen if _died(directory)}
         for directory in list(pending):
             try:
                 store.send(directory)
@@ -85,6 +94,13 @@ def _follow(store: Store) -> int:
                     break
         troubled = troubled and bool(pending)
     return 1 if pending else 0
+
+
+def _died(directory: Path) -> bool:
+    try:
+        return mark_dead(directory, patience=1.0)
+    except RunError:  # no room to say so: the next command that sees it does
+        return False
 
 
 if __name__ == "__main__":

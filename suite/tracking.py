@@ -9,6 +9,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -34,7 +35,16 @@ SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databrick
 
 def default_uri(out: Path) -> str:
     """A database beside the runs."""
-    return f"sqlite:///{(out / 'mlflow.db').resolve()}"
+    file = str((out / "mlflow.db").resolve())
+    if set(file) & set("%?#"):
+        raise UsageError(f"{file} can't be named as a database ('%', '?' or '#' in it); choose another --out")
+    return f"sqlite:///{file}"
+
+
+def whole_uri(uri: str) -> str:
+    """A store's URI that means the same in every working directory."""
+    relative = uri.startswith("sqlite:///") and not uri.startswith("sqlite:////") and not uri.endswith(":memory:")
+    return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}" if relative else uri
 
 
 def check_uri(uri: str) -> None:
@@ -79,7 +89,9 @@ class Sender:
         if self._process is None or self._process.poll() is not None:
             self._start()
         process = self._process
-        assert process is not None and process.stdin is not None
+        if process is None:
+            return False
+        assert process.stdin is not None
         process.stdin.close()
         try:
             return process.wait(timeout=patience) == 0
@@ -93,12 +105,17 @@ class Sender:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
         self._started_at = time.monotonic()
-        command = [*COMMAND, "--follow", "--tracking-uri", self.uri, str(self._out)]
+        command = [*COMMAND, "--follow", "--tracking-uri", self.uri, str(self._out.resolve())]
         # A session of its own: Ctrl-C in the terminal is for the run, which then tells the rest.
         # And stdout is for the run's record.
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0, start_new_session=True
-        )
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0, start_new_session=True
+            )
+        except OSError as error:  # no more processes, no more memory: that is no reason to stop a run
+            self._process = None
+            print(f"[tracking] can't be started ({error}); what runs have to tell is kept", file=sys.stderr)
+            return
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
         for directory in self._told:
@@ -107,7 +124,7 @@ class Sender:
     def _write(self, directory: Path) -> None:
         assert self._process is not None and self._process.stdin is not None
         with suppress(BlockingIOError, BrokenPipeError):  # busy with enough news, or gone: the journal keeps everything
-            os.write(self._process.stdin.fileno(), f"{directory.resolve()}\n".encode())
+            os.write(self._process.stdin.fileno(), os.fsencode(directory.resolve()) + b"\0")
 
 
 COMMAND = [sys.executable, "-m", "suite.sync"]
@@ -132,6 +149,8 @@ class Store:
         with locked(directory / SENDING):
             known = _known(directory)
             mine = known.get(self.uri, {})
+            if mine.get("id") != journal.identity(journal.read(directory)[0]):  # a run that has the name of another
+                mine = {}
             self.connect()
             try:
                 return self._rest(directory, known, mine.get("run_id"), mine.get("heard", 0))
@@ -142,12 +161,14 @@ class Store:
                     raise RunError(f"the tracking store {self.uri} loses the run of {directory} at once") from error
 
     def _rest(self, directory: Path, known: dict[str, Any], run_id: str | None, heard: int) -> str:
+        identity = journal.identity(journal.read(directory)[0])
         entries, end = journal.read(directory, heard if run_id else 0)
         if run_id is None:
             run_id = self._begin(directory, entries)
         with self._sentence():
             self._tell(directory, run_id, entries)
-        if known.get(self.uri) != (mine := {"run_id": run_id, "heard": end}):
+        mine = {"id": identity, "run_id": run_id, "heard": end}
+        if known.get(self.uri) != mine:
             write_whole(directory / HEARD, canonical_json(known | {self.uri: mine}).encode())
         return run_id
 
@@ -192,9 +213,12 @@ class Store:
         status = None
         for entry in entries:
             if entry["is"] == "run":
-                parameters += [Param(key, value[:LONGEST_PARAMETER]) for key, value in entry["parameters"].items()]
+                named = {re.sub(r"[^\w\-. :/]", "_", key): value for key, value in entry["parameters"].items()}
+                parameters += [Param(key, value[:LONGEST_PARAMETER]) for key, value in named.items()]
             elif entry["is"] == "parent":
                 parent = directory / entry["journal"]
+                if not (parent / journal.NAME).is_file():  # only this run was copied here
+                    continue
                 tags.append(RunTag("mlflow.parentRunId", self.send(parent)))
             elif entry["is"] == "metrics":
                 metrics += [Metric(*point) for point in entry["points"]]
@@ -270,9 +294,17 @@ def _known(directory: Path) -> dict[str, Any]:
     """What `HEARD` says; nothing if it is not there or damaged, which costs repeated sending and no more."""
     try:
         known = json.loads((directory / HEARD).read_text())
-        return {uri: {"run_id": str(one["run_id"]), "heard": int(one["heard"])} for uri, one in known.items()}
+        return {
+            uri: {"id": str(one["id"]), "run_id": str(one["run_id"]), "heard": int(one["heard"])}
+            for uri, one in known.items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def stores(directory: Path) -> list[str]:
+    """The stores that have heard of the run in a directory."""
+    return list(_known(directory))
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, str]:
