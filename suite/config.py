@@ -111,7 +111,7 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
         if seed is not None:
             macro = any(where == ("SEEDS", "gin.macro", "value") for where in _parsed_bindings())
             bindings = [*bindings, f"SEEDS = [{seed}]" if macro else f"run.seeds = [{seed}]"]
-    _refuse_fixed_axes(files, bindings, axes)
+    axes = _free_axes(files, bindings, axes)
 
     cells = [dict(zip(axes, combo, strict=True)) for combo in itertools.product(*axes.values())]
     picked = _picked(cells, axes, only)
@@ -174,23 +174,33 @@ def _picked(
     return cells
 
 
-def _refuse_fixed_axes(files: list[str], bindings: list[str], axes: dict[str, dict[str, list[str]]]) -> None:
-    """A later file or `--set` that binds what an axis varies would be overruled by every cell; say so instead."""
-    fixed = {binding.split("=")[0].strip(): "--set" for binding in bindings}
+def _free_axes(
+    files: list[str], bindings: list[str], axes: dict[str, dict[str, list[str]]]
+) -> dict[str, dict[str, list[str]]]:
+    """The axes that nothing overrules: a `--set` of the one thing that an axis varies takes its place.
+
+    A later file that binds what an axis varies, or a `--set` of one among several things, would be overruled by every
+    cell in silence; that is refused instead.
+    """
+    given = {binding.split("=")[0].strip() for binding in bindings}
+    varied = {axis: {line.split("=")[0].strip() for lines in v.values() for line in lines} for axis, v in axes.items()}
+    free = {axis: values for axis, values in axes.items() if not (len(varied[axis]) == 1 and varied[axis] <= given)}
+    fixed = dict.fromkeys(given, "--set")
     known: dict[str, str] | None = None
-    for n in range(1, len(files) + 1) if axes else ():
+    for n in range(1, len(files) + 1) if free else ():
         with _fresh_config():
             _parse(files[:n], [])
             now = {s: repr(v["value"]) for (s, selector), v in gin_config._CONFIG.items() if selector == "gin.macro"}
             if known is not None:
                 fixed |= {name: f"--gin {files[n - 1]}" for name, value in now.items() if known.get(name) != value}
             known = now if known is not None or _bound("run.axes") else None
-    for axis, values in axes.items():
-        for name in sorted({line.split("=")[0].strip() for lines in values.values() for line in lines} & set(fixed)):
+    for axis, values in free.items():
+        for name in sorted(varied[axis] & set(fixed)):
             raise UsageError(
                 f"{fixed[name]} {name}: the table varies it along its axis '{axis}'; pick cells with "
                 f"--only '{axis}={next(iter(values))}', or set run.axes"
             )
+    return free
 
 
 # ---------------------------------------------------------------- gin

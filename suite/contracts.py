@@ -30,6 +30,7 @@ PROTOCOLS: dict[str, type] = {
     "parameterizations": types.Parameterization,
     "inner_optimizers": types.InnerOptimizer,
     "objectives": types.Objective,
+    "controls": types.Control,
     "experiments": types.Experiment,
 }
 
@@ -62,6 +63,7 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
         "parameterizations": _parameterization,
         "inner_optimizers": _inner_optimizer,
         "objectives": _objective,
+        "controls": _control,
         "experiments": _experiment,
     }
     try:
@@ -181,6 +183,25 @@ def _objective(objective: types.Objective) -> list[Finding]:
         _finding("loss" in once[1], "it reports a loss"),
         _finding(isinstance(objective.plan(task, 1), dict), "it says what a step will need"),
     ]
+
+
+def _control(control: types.Control) -> list[Finding]:
+    task, _, real = _small_task()
+    short = {"epochs": 1} if hasattr(control, "epochs") else {}
+    control = replace(control, **short)  # type: ignore[type-var]
+    once, again = (control.choose(task, real, 3, Key(0)("control")) for _ in range(2))
+    sets = [(once(i), again(i)) for i in (0, 1)]
+    seen = {tuple(image.flatten().tolist()) for image in real.split.images}
+    balanced = all(torch.equal(one.labels.bincount(), torch.full((CLASSES,), 3)) for one, _ in sets)
+    return [
+        _finding(all(_same(one, other) for one, other in sets), "its choice depends on data and key alone"),
+        _finding(balanced, "it gives as many images of every class as it is asked for"),
+        _finding(all(tuple(x.flatten().tolist()) in seen for one, _ in sets for x in one.images), "they are real"),
+    ]
+
+
+def _same(one: Split, other: Split) -> bool:
+    return torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
 
 
 def _dataset(dataset: types.Dataset, data_dir: Path | None) -> list[Finding]:

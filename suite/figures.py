@@ -2,6 +2,7 @@
 
 import io
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from suite.files import write_whole
-from suite.memory import Memory
+from suite.memory import Memory, cosine_similarities
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,6 +54,31 @@ def coefficients(memory: Memory, file: Path) -> None:
         axes.set_yticks([each * (c + 0.5) - 0.5 for c in range(len(memory.class_names))], memory.class_names)
     axes.set_xlabel("basis")
     axes.set_title(f"coefficients, {each} images per class")
+    figure.colorbar(shown)
+    _save(figure, file)
+
+
+def similarity(memory: Memory, file: Path) -> None:
+    """Cosine similarity of the coefficients of all classes, ordered and marked by superclass (paper, figure 2)."""
+    names = memory.class_names
+    groups = [(name, list(own)) for name, own in memory.about.get("superclasses", [])] or [("", list(names))]
+    order = [names.index(name) for _, own in groups for name in own]
+    like = cosine_similarities(memory.tensors["matrices"])[order][:, order]
+    figure = _figure(7, 6)
+    axes = figure.subplots()
+    shown = axes.imshow(like.numpy(), cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
+    if len(groups) > 1:
+        edges = [sum(len(own) for _, own in groups[:i]) for i in range(len(groups) + 1)]
+        middles = [(a + b - 1) / 2 for a, b in pairwise(edges)]
+        labels = [name for name, _ in groups]
+        for edge in edges[1:-1]:
+            axes.axhline(edge - 0.5, color="black", linewidth=0.4)
+            axes.axvline(edge - 0.5, color="black", linewidth=0.4)
+    else:
+        middles, labels = list(range(len(names))), list(names)
+    axes.set_xticks(middles, labels, rotation=90, fontsize=6)
+    axes.set_yticks(middles, labels, fontsize=6)
+    axes.set_title("cosine similarity of coefficients")
     figure.colorbar(shown)
     _save(figure, file)
 

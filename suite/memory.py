@@ -162,3 +162,9 @@ def _beside(preprocessing: dict[str, Any]) -> str:
 
 def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+
+
+def cosine_similarities(matrices: Float[Tensor, "r classes bases"]) -> Float[Tensor, "classes classes"]:
+    """Of the coefficients of every two classes: all r rows of a class, one after the other, are its vector."""
+    vectors = torch.nn.functional.normalize(torch.flatten(matrices.transpose(0, 1), 1), dim=1)
+    return vectors @ vectors.T

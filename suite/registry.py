@@ -1,4 +1,4 @@
-"""Every extension point on one page: six registries, and the decorator that fills them.
+"""Every extension point on one page: seven registries, and the decorator that fills them.
 
     @inner_optimizers.register("lion")
     @dataclass(frozen=True)
@@ -96,11 +96,12 @@ architectures = Registry("architectures")
 parameterizations = Registry("parameterizations")
 inner_optimizers = Registry("inner_optimizers")
 objectives = Registry("objectives")
+controls = Registry("controls")
 experiments = Registry("experiments")
 
 REGISTRIES = {
     registry.kind: registry
-    for registry in (datasets, architectures, parameterizations, inner_optimizers, objectives, experiments)
+    for registry in (datasets, architectures, parameterizations, inner_optimizers, objectives, controls, experiments)
 }
 
 

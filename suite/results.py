@@ -190,7 +190,7 @@ def table(records: list[dict[str, Any]]) -> str:
                 continue
             watched = by.get((name, "validation"))
             scale = f"{made['scale']['label']}{' (reduced)' if made['scale']['reduced'] else ''}"
-            budget = f"{made['budget']['stored_numbers']} numbers" if name == "memory" else figure["note"]
+            budget = f"{made['budget']['stored_numbers']} numbers" if name.startswith("memory") else figure["note"]
             shown = _plus_minus(figure), _plus_minus(watched) if watched else "-"
             lines.append((run, name, *shown, str(figure["n"]), budget, scale))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]

@@ -6,7 +6,7 @@ are plain dictionaries of tensors, so that one pure function serves them all.
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, Union, runtime_checkable
@@ -213,6 +213,25 @@ class Objective(Protocol):
 
     def plan(self, task: Task, per_class: int) -> dict[str, Any]:
         """What one outer step will do and need, by name, found without any data."""
+        ...
+
+
+@runtime_checkable
+class Control(Protocol):
+    """Real images that a memory of the same budget must beat."""
+
+    @property
+    def label(self) -> str:
+        """Its name in tables."""
+        ...
+
+    @property
+    def over(self) -> str:
+        """What the networks' figures are spread over."""
+        ...
+
+    def choose(self, task: Task, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
+        """For each network's number its images, `each` of every class; a function of the key."""
         ...
 
 

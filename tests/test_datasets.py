@@ -24,6 +24,9 @@ import torch
 
 from suite.datasets import cache, cifar, digits, mnist, svhn, tiny_imagenet
 from suite.datasets.base import ImageDataset, Raw, split_rows
+from suite.datasets.cifar import CIFAR100
+from suite.datasets.digits import Digits
+from suite.datasets.some_classes import SomeClasses
 from suite.errors import RunError, UsageError
 from suite.keys import Key
 from suite.registry import datasets
@@ -690,3 +693,35 @@ def test_help_does_not_wait_for_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0 and "--offline" in done.stdout, done.stderr
+
+
+# ---------------------------------------------------------------- some classes of another
+
+
+def test_some_classes_are_a_data_set_of_their_own(data_dir: Path) -> None:
+    whole, few = Digits(), SomeClasses(of=Digits(), classes=(7, 3, 4))
+    assert few.info.class_names == tuple(whole.info.class_names[c] for c in (7, 3, 4))
+    assert few.info.name == "digits[7,3,4]" and few.info.classes == 3
+    data, all_of_it = few.load(data_dir, Key(0), 0.1), whole.prepare(data_dir).raw
+    for part, labels in ((data.test, all_of_it.test_labels),):
+        assert part.labels.bincount().tolist() == [int((labels == c).sum()) for c in (7, 3, 4)]
+    assert len(data.train) + len(data.validation) == int(sum((all_of_it.train_labels == c).sum() for c in (7, 3, 4)))
+    pixels = data.transform.display(data.test.images[data.test.labels == 0]) * 255
+    expected = all_of_it.test_images[all_of_it.test_labels == 7].float()
+    torch.testing.assert_close(pixels, expected, atol=1.0, rtol=0)
+    other = SomeClasses(of=Digits(), classes=(3, 7, 4)).load(data_dir, Key(0), 0.1)
+    assert len({data.digest, other.digest, whole.load(data_dir, Key(0), 0.1).digest}) == 3
+    assert data.transform.describe() != whole.load(data_dir, Key(0), 0.1).transform.describe()  # fitted on these alone
+
+
+def test_some_classes_keep_their_superclasses() -> None:
+    info = SomeClasses(of=CIFAR100(), classes=(0, 1, 2, 83)).info
+    assert info.train_size == 2000 and info.test_size == 400
+    assert {name: own for name, own in info.superclasses if "apple" in own}
+    assert sorted(n for _, own in info.superclasses for n in own) == sorted(info.class_names)
+
+
+@pytest.mark.parametrize("classes", [(1,), (1, 1), (0, 10), (-1, 2), ()])
+def test_classes_that_can_not_be_are_refused(classes: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"SomeClasses.classes must be"):
+        SomeClasses(of=Digits(), classes=classes)

@@ -61,6 +61,16 @@ def test_a_later_file_can_not_silently_lose_to_an_axis(tmp_path: Path) -> None:
         resolve([ABLATION, str(late)])
 
 
+def test_a_set_takes_the_place_of_the_axis_that_varies_it_alone() -> None:
+    labels = [run.label for run in resolve([ABLATION], ["IMAGES_PER_CLASS = 3"])]
+    assert labels == ["no momentum seed 0", "forward-only momentum seed 0", "full momentum seed 0"]
+    components = "gin/ablation_components.gin"
+    runs = resolve([components], ["DATASET = @datasets.digits()"], only=["10 I/C"])
+    assert len(runs) == 5 and {run.experiment.dataset.info.name for run in runs} == {"digits"}  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"--set AUGMENTATION: the table varies it along its axis 'method'"):
+        resolve([components], ["AUGMENTATION = 'none'"])
+
+
 def test_an_edited_method_is_another_run(tmp_path: Path) -> None:
     text = """
 from dataclasses import dataclass

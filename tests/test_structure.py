@@ -15,7 +15,7 @@ LAYERS = [
     ["architectures", "datasets", "inner_optimizers", "parameterizations"],
     ["unroll"],
     ["program"],
-    ["distill", "evaluate", "memory", "objectives"],
+    ["controls", "distill", "evaluate", "memory", "objectives"],
     ["figures"],
     ["experiments"],
     ["checkpoint", "results", "rundir", "tracking"],
@@ -31,7 +31,7 @@ MAY = {("types", "registry"), ("registry", "types")}
 
 SIDEWAYS = {
     # Inside one line, these directions and no others.
-    "distill": {"evaluate"}, "memory": {"evaluate"}, "objectives": {"evaluate"},
+    "controls": {"evaluate"}, "distill": {"evaluate"}, "memory": {"evaluate"}, "objectives": {"evaluate"},
     "session": set(), "run": {"contracts"}, "check": {"contracts"}, "runs": {"run"},
 }  # fmt: skip
 

@@ -102,19 +102,25 @@ class ImageDataset(ABC):
 
         `validation` is the fraction of every class that is set aside by the key, 0 for none.
         """
-        prepared, info = self.prepare(data_dir), self.info
-        raw = prepared.raw
-        train, held_out = split_rows(raw.train_labels, info.classes, validation, key)
-        pixels = raw.train_images[train]
-        transform = preprocess.fit_stored(self.preprocessing, pixels, self.zca_regularization, data_dir / "cache")
-        return Data(
-            info,
-            train=Split(transform.apply(pixels), raw.train_labels[train]),
-            validation=Split(transform.apply(raw.train_images[held_out]), raw.train_labels[held_out]),
-            test=Split(transform.apply(raw.test_images), raw.test_labels.clone()),
-            transform=transform,
-            digest=prepared.digest,
-        )
+        prepared = self.prepare(data_dir)
+        return prepared_splits(self, self.info, prepared.raw, prepared.digest, data_dir, key, validation)
+
+
+def prepared_splits(
+    dataset: ImageDataset, info: DatasetInfo, raw: Raw, digest: str, data_dir: Path, key: Key, validation: float
+) -> Data:
+    """Split and preprocess images as a data set does; the transform is fitted on the training part that is left."""
+    train, held_out = split_rows(raw.train_labels, info.classes, validation, key)
+    pixels = raw.train_images[train]
+    transform = preprocess.fit_stored(dataset.preprocessing, pixels, dataset.zca_regularization, data_dir / "cache")
+    return Data(
+        info,
+        train=Split(transform.apply(pixels), raw.train_labels[train]),
+        validation=Split(transform.apply(raw.train_images[held_out]), raw.train_labels[held_out]),
+        test=Split(transform.apply(raw.test_images), raw.test_labels.clone()),
+        transform=transform,
+        digest=digest,
+    )
 
 
 def split_rows(

@@ -2,7 +2,9 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from suite import __version__, figures
 from suite.architectures.convnet import ConvNet
+from suite.controls.random_images import RandomImages
 from suite.datasets.augment import AUGMENTATIONS
 from suite.datasets.cache import digest as tensors_sha256
 from suite.datasets.digits import Digits
@@ -29,14 +32,15 @@ from suite.evaluate import (
 from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
-from suite.memory import Memory
+from suite.memory import Memory, cosine_similarities
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
-from suite.registry import describe, experiments, fingerprint
+from suite.registry import describe, experiments, fingerprint, name_of
 from suite.types import (
     Architecture,
     Budget,
     ClassRows,
+    Control,
     Data,
     Dataset,
     Figure,
@@ -62,9 +66,10 @@ class Distillation:
     """Distil a data set into a memory of a given budget and evaluate it beside its controls (paper, A.1).
 
     A `validation` fraction of every training class is set aside and watches the training; the memory of the last
-    iteration is the result, and test images are opened at the end alone. The controls, under the same protocol: real
-    images drawn at random, as many as the budget pays for, anew for every network; and the whole training part for
-    `full_data_epochs` (0: left out). `augmentation` 'default' means the data set's own. Outer steps with NaN or
+    iteration is the result, and test images are opened at the end alone, and not at all without `test`. It is measured
+    by networks of its own architecture and of those of `transfer`. The controls, under the same protocol: `controls`,
+    real images, as many as the budget pays for; and the whole training part for `full_data_epochs` (0: left out).
+    `augmentation` 'default' means the data set's own. Outer steps with NaN or
     infinity stop the run, or, up to `skip_not_finite` of them, are left out and counted in the record.
     """
 
@@ -84,6 +89,9 @@ class Distillation:
     validation_networks: int = 1
     full_data_epochs: int = 300
     full_data_networks: int = 3
+    controls: tuple[Control, ...] = (RandomImages(),)
+    transfer: tuple[Architecture, ...] = ()
+    test: bool = True
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -175,7 +183,11 @@ class Distillation:
             self.skip_not_finite,
         )
 
+        stored = last.iteration if restored is not None else -1
+
         def keep(score: float | None = None) -> None:
+            nonlocal stored
+            stored = last.iteration
             state = {"seconds": seconds, "skipped": last.skipped}
             session.checkpoint(last.iteration, _packed(last), state, score)
 
@@ -192,7 +204,8 @@ class Distillation:
                     keep()
                 clock = time.monotonic()
         except NotFinite as error:
-            keep()
+            if stored != last.iteration:
+                keep()
             self._save_memory(session, task, data, last)
             raise NotFinite(f"{error} (the memory of step {last.iteration} is kept in {session.directory})") from error
         return last, seconds
@@ -217,17 +230,16 @@ class Distillation:
     def _evaluate(self, session: Session, task: Task, data: Data, train: Split, memory: Params) -> list[Figure]:
         """The memory on test and validation images, and its controls on test images."""
         key, protocol = session.key("evaluation"), self.evaluation
-        test: Splits = {"test": data.test.to(session.device)}
+        test: Splits = {"test": data.test.to(session.device)} if self.test else {}
         both = dict(test)
         if len(data.validation):
             both["validation"] = data.validation.to(session.device)
         images = recalled(task, memory)
         rows = ClassRows.of(train, task.classes)
         each = min(max(1, int(self.images_per_class)), *(len(r) for r in rows.rows))
-        every_class = list(range(task.classes))
 
         def measured(
-            name: str, protocol: Protocol, draw: TrainingSet, splits: Splits, folder: Path, **about: Any
+            name: str, task: Task, protocol: Protocol, draw: TrainingSet, size: int, folder: Path, **about: Any
         ) -> Accuracies:
             """Every network's accuracies; those measured before are read back, so that no sitting repeats another's."""
 
@@ -236,12 +248,12 @@ class Distillation:
                 return draw(i)
 
             about |= {"of": name, "protocol": asdict(replace(protocol, networks=1))}
-            size = len(draw(0))
             kept = [
                 _Kept.of(folder, about | {"network": i, "beside": list(companions(task, size, protocol, i))})
                 for i in range(protocol.networks)
             ]
             missing = [i for i, one in enumerate(kept) if not one.file.is_file()]
+            splits = both if folder == own else test  # validation is for what was trained on the other part alone
             found = evaluate_each(task, announced, protocol, key, missing, splits, session.pause)
             for i, accuracies in zip(missing, found, strict=True):
                 kept[i].write(accuracies)
@@ -253,25 +265,32 @@ class Distillation:
         networks = "evaluation networks"
         note = f"{len(images)} recalled images, {protocol.sgd_steps(len(images))} SGD steps"
         figures_found = [
-            ("memory", measured("the memory", protocol, lambda i: images, both, own, **which), networks, note)
+            (
+                "memory",
+                measured("the memory", task, protocol, lambda i: images, len(images), own, **which),
+                networks,
+                note,
+            )
         ]
+        for architecture in self._elsewhere():
+            other, name = replace(task, architecture=architecture), f"memory on {_label(architecture)}"
+            about = which | {"on": describe(architecture)}
+            found = measured(f"the {name}", other, protocol, lambda i: images, len(images), own, **about)
+            figures_found.append((name, found, networks, note))
+        # Controls are shared by all runs with equal data, network, budget and seed.
+        shared = make_directory(session.cache_dir / "controls")
+        about = self._control_about(session, task, data)
         note = f"{each} real images per class, {protocol.sgd_steps(each * task.classes)} SGD steps"
         note += ", more than the budget" if self.images_per_class < 1 else ""
-        control = measured(
-            "random real images",
-            protocol,
-            lambda i: rows.draw(every_class, each, key("random real images", i)),
-            test,
-            own,
-            **which,
-        )
-        figures_found.append(("random real images", control, f"{networks}, each with its own draw of images", note))
-        if self.full_data_epochs:
-            # Fewer epochs and networks than the protocol's: shared by all runs with equal data, network and seed.
+        for control in self.controls if self.test else ():
+            chosen = _Lazily(partial(control.choose, task, rows, each, key))
+            which = about | {"control": describe(control), "images per class": each}
+            found = measured(control.label, task, protocol, chosen, each * task.classes, shared, **which)
+            figures_found.append((control.label, found, control.over, note))
+        if self.full_data_epochs and self.test:
+            # Fewer epochs and networks than the protocol's.
             short = replace(protocol, epochs=self.full_data_epochs, networks=self.full_data_networks)
-            shared = make_directory(session.cache_dir / "controls")
-            about = self._control_about(session, task, data)
-            full = measured("the full data", short, lambda i: train, test, shared, **about)
+            full = measured("the full data", task, short, lambda i: train, len(train), shared, **about)
             note = f"{len(train)} images, {short.epochs} epochs of the paper's {Protocol().epochs}"
             figures_found.append(("full data", full, networks, note))
         return [
@@ -279,6 +298,10 @@ class Distillation:
             for name, by_split, over, note in figures_found
             for split, values in by_split.items()
         ]
+
+    def _elsewhere(self) -> list[Architecture]:
+        """The other architectures to measure on."""
+        return [one for one in self.transfer if describe(one) != describe(self.architecture)]
 
     def _control_about(self, session: Session, task: Task, data: Data) -> dict[str, Any]:
         """All that the full-data control depends on."""
@@ -304,6 +327,7 @@ class Distillation:
                 "dataset": data.info.name,
                 "dataset_digest": data.digest,
                 "class_names": list(data.info.class_names),
+                "superclasses": [[name, list(classes)] for name, classes in data.info.superclasses],
                 "shape": [task.shape.channels, task.shape.height, task.shape.width],
                 "preprocessing": transform.describe(),
                 "preprocessing_stored": bool(transform.tensors()),
@@ -328,6 +352,7 @@ class Distillation:
         if "bases" in memory.tensors:
             figures.bases(memory, folder / "bases.png")
             figures.coefficients(memory, folder / "coefficients.png")
+            figures.similarity(memory, folder / "similarity.png")
         figures.curves(
             {
                 "outer loss": session.history("loss"),
@@ -355,6 +380,18 @@ class Distillation:
             "reduced_by": less,
         }
 
+    def _likeness(self, data: Data, last: Progress) -> dict[str, Any]:
+        """How alike the coefficients of classes are, within superclasses and between them, where there are any."""
+        if "matrices" not in last.memory or len(data.info.superclasses) < 2:
+            return {}
+        like = cosine_similarities(last.memory["matrices"])
+        group = {name: i for i, (_, own) in enumerate(data.info.superclasses) for name in own}
+        groups = torch.tensor([group[name] for name in data.info.class_names], device=like.device)
+        same = groups[:, None] == groups[None, :]
+        others = ~torch.eye(len(groups), dtype=torch.bool, device=like.device)
+        means = {"within superclasses": like[same & others].mean().item(), "between": like[~same].mean().item()}
+        return {"coefficient_similarity": means}
+
     def _facts(self, session: Session, data: Data, last: Progress) -> dict[str, Any]:
         memory_file = session.directory / "memory.safetensors"
         return {
@@ -363,8 +400,26 @@ class Distillation:
             "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
             "preprocessing": data.transform.describe(),
             "skipped_outer_steps": last.skipped,
+            **self._likeness(data, last),
             "memory_sha256": sha256(memory_file.read_bytes()),
         }
+
+
+class _Lazily:
+    """A training set that is made when the first network asks for it: what was measured before needs none."""
+
+    def __init__(self, make: Callable[[], TrainingSet]) -> None:
+        self._make = make
+        self._made: TrainingSet | None = None
+
+    def __call__(self, network: int) -> Split:
+        self._made = self._made or self._make()
+        return self._made(network)
+
+
+def _label(architecture: Architecture) -> str:
+    """The name of an architecture in tables; of timm's, the model's."""
+    return str(getattr(architecture, "model", name_of(architecture)))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from suite.parameterizations.initial import Init, uniform
 from suite.registry import parameterizations
 from suite.types import ImageShape, Params, check_types, require
 
+SHARE = 0.4
+"""Of the budget, for bases, where their number is not given."""
+
 
 @parameterizations.register("addressing")
 @dataclass(frozen=True)
@@ -20,38 +23,47 @@ class Addressing:
     """Bases and addressing matrices: image i of a query y is y' A_i B (paper, formulation).
 
     With K bases of p numbers, C classes and r matrices the memory stores K p + r C K numbers, so a budget of b numbers
-    affords r = floor((b - K p) / (C K)) images for each class. A class number queries with its one-hot vector.
-    `coefficient_penalty` times the mean square of the matrices is added to the outer loss.
+    affords r = floor((b - K p) / (C K)) images for each class. `bases` None takes as many as need two fifths of the
+    budget, as in the one setting that the released code states (16 at half resolution for CIFAR-10 at 1 image per
+    class). A class number queries with its one-hot vector. `coefficient_penalty` times the mean square of the matrices
+    is added to the outer loss.
     """
 
-    bases: int = 8
+    bases: int | None = 8
     initialization: Init = "kaiming"
     coefficient_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         check_types(self)
-        require(self, "bases", self.bases > 0, "above 0")
+        require(self, "bases", self.bases is None or self.bases > 0, "above 0, or None")
         require(self, "coefficient_penalty", self.coefficient_penalty >= 0, "at least 0")
 
     def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
         budget = math.floor(images_per_class * classes * shape.numel + 1e-6)
-        matrices = (budget - self.bases * shape.numel) // (classes * self.bases)
+        bases = self._bases(shape, classes, images_per_class)
+        matrices = (budget - bases * shape.numel) // (classes * bases)
         if matrices < 1:
             largest = budget // (shape.numel + classes)
             raise UsageError(
-                f"{self.bases} bases of {shape} leave no room for an addressing matrix in a budget of {budget} numbers "
+                f"{bases} bases of {shape} leave no room for an addressing matrix in a budget of {budget} numbers "
                 f"({images_per_class:g} images for each of {classes} classes); "
                 + (f"at most {largest} bases fit" if largest else "not even one basis fits, so raise the budget")
             )
         return matrices
 
+    def _bases(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
+        """How many there are."""
+        if self.bases is not None:
+            return self.bases
+        return max(1, round(SHARE * images_per_class * classes))
+
     def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
-        r = self.per_class(shape, classes, images_per_class)
-        table = uniform(r * classes, self.bases, self.initialization, key("matrices"))
-        bases = uniform(self.bases, shape.numel, self.initialization, key("bases"))
+        r, k = self.per_class(shape, classes, images_per_class), self._bases(shape, classes, images_per_class)
+        table = uniform(r * classes, k, self.initialization, key("matrices"))
+        bases = uniform(k, shape.numel, self.initialization, key("bases"))
         return {
-            "bases": bases.view(self.bases, shape.channels, shape.height, shape.width),
-            "matrices": table.view(r, classes, self.bases),
+            "bases": bases.view(k, shape.channels, shape.height, shape.width),
+            "matrices": table.view(r, classes, k),
         }
 
     def coefficients(

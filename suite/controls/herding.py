@@ -1,0 +1,52 @@
+"""Real images whose mean stays near their class's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from suite.controls.features import features
+from suite.keys import Key
+from suite.registry import controls
+from suite.types import ClassRows, Split, Task, check_types, require
+
+
+@controls.register("herding")
+@dataclass(frozen=True)
+class Herding:
+    """Real images chosen one after the other, so that the mean of those chosen is nearest to their class's mean.
+
+    x_k = argmin over x of |m - (f(x) + sum over j < k of f(x_j)) / k|, in the features f of a network that was trained
+    on all real images for `epochs` epochs (0: in pixels). Welling (2009), as Rebuffi et al. (2017) use it.
+    """
+
+    epochs: int = 30
+    label: ClassVar[str] = "herding"
+    over: ClassVar[str] = "evaluation networks"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "epochs", self.epochs >= 0, "at least 0")
+
+    def choose(self, task: Task, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
+        seen = features(task, real, self.epochs, key)
+        rows = torch.cat([r[herded(seen[r.to(seen.device)], each).cpu()] for r in real.rows])
+        rows = rows.to(real.split.labels.device)
+        chosen = Split(real.split.images[rows], real.split.labels[rows])
+        return lambda network: chosen
+
+
+def herded(x: Float[Tensor, "n d"], k: int) -> Int64[Tensor, " k"]:
+    """Positions of k rows whose running mean follows the mean of all; the first of equals."""
+    mean, total, chosen = x.mean(0), torch.zeros_like(x[0]), []
+    free = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    for n in range(1, min(k, len(x)) + 1):
+        apart = (mean - (x + total) / n).square().sum(1)
+        best = int(torch.where(free, apart, torch.inf).argmin())
+        chosen.append(best)
+        free[best] = False
+        total = total + x[best]
+    return torch.tensor(chosen)

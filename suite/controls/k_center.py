@@ -1,0 +1,49 @@
+"""Real images that leave no other far away."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from suite.controls.features import features
+from suite.keys import Key
+from suite.registry import controls
+from suite.types import ClassRows, Split, Task, check_types, require
+
+
+@controls.register("k_center")
+@dataclass(frozen=True)
+class KCenter:
+    """Real images chosen greedily in every class: first the one nearest to the mean, then always the farthest one.
+
+    x_k = argmax over x of min over j < k of |f(x) - f(x_j)|, in the features f of a network that was trained on all
+    real images for `epochs` epochs (0: in pixels). Gonzalez (1985); Sener and Savarese (2018).
+    """
+
+    epochs: int = 30
+    label: ClassVar[str] = "k-center"
+    over: ClassVar[str] = "evaluation networks"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "epochs", self.epochs >= 0, "at least 0")
+
+    def choose(self, task: Task, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
+        seen = features(task, real, self.epochs, key)
+        rows = torch.cat([r[centers(seen[r.to(seen.device)], each).cpu()] for r in real.rows])
+        rows = rows.to(real.split.labels.device)
+        chosen = Split(real.split.images[rows], real.split.labels[rows])
+        return lambda network: chosen
+
+
+def centers(x: Float[Tensor, "n d"], k: int) -> Int64[Tensor, " k"]:
+    """Positions of k rows, each the farthest from those before it; the first is nearest to the mean."""
+    chosen = [int((x - x.mean(0)).square().sum(1).argmin())]
+    nearest = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
+    while len(chosen) < min(k, len(x)):
+        nearest = torch.minimum(nearest, (x - x[chosen[-1]]).square().sum(1))
+        chosen.append(int(nearest.argmax()))
+    return torch.tensor(chosen)

@@ -1,0 +1,67 @@
+"""A few classes of another data set, as a data set of its own."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from suite.datasets.base import ImageDataset, prepared_splits
+from suite.datasets.digits import Digits
+from suite.errors import UsageError
+from suite.files import json_sha256
+from suite.keys import Key
+from suite.registry import datasets
+from suite.types import Data, DatasetInfo, check_types
+
+
+@datasets.register("some_classes")
+@dataclass(frozen=True)
+class SomeClasses:
+    """The named `classes` of another data set (`of`), numbered anew in their order (paper, A.3: five-way tasks).
+
+    Preprocessing is fitted on their images alone.
+    """
+
+    of: ImageDataset = field(default_factory=Digits)
+    classes: tuple[int, ...] = (0, 1)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        known = self.of.info.classes
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise UsageError(f"SomeClasses.classes must be two different numbers or more, not {list(self.classes)}")
+        if not all(0 <= c < known for c in self.classes):
+            raise UsageError(f"SomeClasses.classes must be from 0 to {known - 1}, not {list(self.classes)}")
+
+    @property
+    def info(self) -> DatasetInfo:
+        whole, k = self.of.info, len(self.classes)
+        names = tuple(whole.class_names[c] for c in self.classes)
+        kept = tuple((s, tuple(n for n in own if n in names)) for s, own in whole.superclasses)
+        return replace(
+            whole,
+            name=f"{whole.name}[{','.join(map(str, self.classes))}]",
+            class_names=names,
+            train_size=whole.train_size * k // whole.classes,
+            test_size=whole.test_size * k // whole.classes,
+            superclasses=tuple((s, own) for s, own in kept if own),
+        )
+
+    @property
+    def augmentation(self) -> str:
+        return self.of.augmentation
+
+    def load(self, data_dir: Path, key: Key, validation: float) -> Data:
+        prepared = self.of.prepare(data_dir)
+        raw, number = prepared.raw, torch.full((self.of.info.classes,), -1)
+        number[list(self.classes)] = torch.arange(len(self.classes))
+        train, test = number[raw.train_labels] >= 0, number[raw.test_labels] >= 0
+        raw = replace(
+            raw,
+            train_images=raw.train_images[train],
+            train_labels=number[raw.train_labels[train]],
+            test_images=raw.test_images[test],
+            test_labels=number[raw.test_labels[test]],
+        )
+        digest = json_sha256([prepared.digest, list(self.classes)])
+        return prepared_splits(self.of, self.info, raw, digest, data_dir, key, validation)
