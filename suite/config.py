@@ -7,6 +7,8 @@ With `suite.registry` the only module that imports gin. A file binds `run`:
     run.axes = {'momentum': {'none': ['INNER_OPTIMIZER = @inner_optimizers.no_momentum()'], 'full': [...]}}
 
 `axes` makes a table: each axis has labelled values, each value is a list of bindings, and every combination is a cell.
+`choose` names an axis whose value is chosen on the validation split when all cells are done, one for each combination
+of the other axes; `then` lists bindings under which the chosen cell is run once more.
 """
 
 import difflib
@@ -16,7 +18,7 @@ import re
 import tokenize
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ class Root:
     scale: str = "custom"
     axes: dict[str, dict[str, list[str]]] | None = None
     cell: dict[str, str] | None = None
+    choose: str | None = None
+    then: list[str] | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -71,6 +75,9 @@ class Run:
     """gin text that gives this run alone, and the same bits."""
     operative_text: str
     """The same with every default that was used."""
+    choose: str | None = None
+    """The axis whose best value on validation is run once more, as `then` of its cell says."""
+    then: "Run | None" = None
 
     @property
     def key(self) -> str:
@@ -106,13 +113,19 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
     with _fresh_config():
         _parse(files, bindings)
         axes = _axes()
+        choose, then = _bound("run.choose"), _bound("run.then") or []
         name = _bound("run.name") or re.sub(r"[^\w.-]+", "-", Path(files[0]).stem).lstrip("-.") or "run"
         cell_before = _bound("run.cell") or {}
         if seed is not None:
             macro = any(where == ("SEEDS", "gin.macro", "value") for where in _parsed_bindings())
             bindings = [*bindings, f"SEEDS = [{seed}]" if macro else f"run.seeds = [{seed}]"]
-    axes = _free_axes(files, bindings, axes)
+    every_axis, axes = axes, _free_axes(files, bindings, axes)
 
+    if choose is not None and choose not in axes:
+        if choose in every_axis:
+            choose = None  # a --set took its place
+        else:
+            raise UsageError(f"run.choose: no axis is called '{choose}'; {suggestion(str(choose), list(axes))}")
     cells = [dict(zip(axes, combo, strict=True)) for combo in itertools.product(*axes.values())]
     picked = _picked(cells, axes, only)
     used = _used_in_parts(files, bindings)
@@ -120,24 +133,35 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
     for cell in cells:  # all of them, since a binding may serve a cell that was not picked
         own = [binding for axis, label in cell.items() for binding in axes[axis][label]]
         labels = dict(cell_before) | cell
-        named = [f"run.name = {name!r}", f"run.cell = {labels!r}", "run.axes = None"]
-        for one in _seeds(files, [*bindings, *own, *named]):
-            with _fresh_config():
-                _parse(files, [*bindings, *own, *named, f"run.seeds = [{one}]"])
-                root = _build()
-                consumed = _consumed()
+        own += [f"run.name = {name!r}", "run.axes = None", "run.choose = None", "run.then = None"]
+        for one in _seeds(files, [*bindings, *own]):
+            lines = [*bindings, *own, f"run.cell = {labels!r}", f"run.seeds = [{one}]"]
+            run, consumed = _one(files, lines, name, labels, one)
+            used |= consumed
+            if choose is not None:
+                chosen = labels | {"chosen": choose}
+                last, consumed = _one(files, [*lines, *then, f"run.cell = {chosen!r}"], name, chosen, one)
                 used |= consumed
-                if cell not in picked:
-                    continue
-                _drop(_parsed_bindings() - consumed)
-                text = gin.config_str(max_line_length=120)
-                operative = gin.operative_config_str(max_line_length=120)
-                runs.append(Run(name, labels, one, root.scale, root.experiment, text, operative))
-    _refuse_unused(files, bindings, axes, used)
+                run = replace(run, choose=choose, then=last)
+            if cell in picked:
+                runs.append(run)
+    _refuse_unused(files, [*bindings, *then], axes, used)
     twice = [run.label for run in runs if sum(other.key == run.key for other in runs) > 1]
     if twice:
         raise UsageError(f"these cells or seeds describe the same run: {', '.join(twice)}; make them differ")
     return runs
+
+
+def _one(files: list[str], lines: list[str], name: str, cell: dict[str, str], seed: int) -> tuple[Run, set[Binding]]:
+    """The run of these files and bindings, and the bindings that it used."""
+    with _fresh_config():
+        _parse(files, lines)
+        root = _build()
+        consumed = _consumed()
+        _drop(_parsed_bindings() - consumed)
+        text = gin.config_str(max_line_length=120)
+        operative = gin.operative_config_str(max_line_length=120)
+    return Run(name, cell, seed, root.scale, root.experiment, text, operative), consumed
 
 
 def _seeds(files: list[str], bindings: list[str]) -> list[int]:
@@ -385,7 +409,7 @@ def _refuse_unused(
     with _fresh_config():
         _parse(files, [*bindings, *(b for values in axes.values() for lines in values.values() for b in lines)])
         known = _parsed_bindings()
-    own = {("", "suite.run", name) for name in ("axes", "cell", "name")}
+    own = {("", "suite.run", name) for name in ("axes", "cell", "name", "choose", "then")}
     for scope, selector, parameter in sorted(known - used - own):
         if selector == "gin.macro":
             macros = sorted({s for s, sel, _ in used if sel == "gin.macro"})

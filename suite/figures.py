@@ -83,6 +83,39 @@ def similarity(memory: Memory, file: Path) -> None:
     _save(figure, file)
 
 
+def gradient_norms(norms: dict[str, list[list[float | None]]], file: Path) -> None:
+    """The norm of d outer loss / d w_t back through an unroll, a line for each unroll and a colour for each memory."""
+    figure = _figure(6, 4)
+    axes = figure.subplots()
+    for i, (when, unrolls) in enumerate(norms.items()):
+        for j, line in enumerate(unrolls):
+            shown = [math.nan if norm is None else norm for norm in line]
+            axes.plot(shown, color=f"C{i}", alpha=0.7, linewidth=1, label=when if j == 0 else None)
+    axes.set_yscale("log")
+    axes.set_xlabel("inner step t")
+    axes.set_ylabel("norm of d outer loss / d w_t")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, file)
+
+
+def sweep(curves: dict[str, list[tuple[str, float, float | None]]], axis: str, file: Path) -> None:
+    """Validation accuracy along an axis of a table, a curve for each combination of the others (paper, figure 1)."""
+    figure = _figure(6, 4)
+    axes = figure.subplots()
+    for name, points in curves.items():
+        places = list(range(len(points)))
+        spread = [0.0 if s is None else s for _, _, s in points]
+        axes.errorbar(places, [mean for _, mean, _ in points], yerr=spread, marker=".", capsize=2, label=name or None)
+        axes.set_xticks(places, [label for label, _, _ in points])
+    axes.set_xlabel(axis)
+    axes.set_ylabel("validation accuracy (%)")
+    axes.grid(alpha=0.3)
+    if any(curves):
+        axes.legend()
+    _save(figure, file)
+
+
 def curves(series: dict[str, list[tuple[int, float]]], file: Path) -> None:
     """One panel for each quantity over the outer iterations; a quantity without points is left out."""
     drawn = {name: points for name, points in series.items() if points}

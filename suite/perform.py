@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -10,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import torch
 
-from suite import results
+from suite import figures, results
 from suite.config import Run
 from suite.errors import Interrupted, RunError, SuiteError, UsageError
 from suite.files import disk_errors, json_sha256, make_directory, sweep, write_whole
@@ -43,10 +45,11 @@ class Place:
 
 def perform_all(runs: list[Run], place: Place) -> list[dict[str, Any]]:
     """The records of all runs, in order; several are one table in the tracker."""
-    if len(runs) == 1:
+    if len(runs) == 1 and runs[0].then is None:
         return [perform(runs[0], place)]
     with _table(runs, place) as table:
-        return [perform(run, place, table) for run in runs]
+        records = [perform(run, place, table) for run in runs]
+        return records + [perform(run, place, table) for run in _chosen(runs, records, place.out)]
 
 
 def perform(run: Run, place: Place, table: Path | None = None) -> dict[str, Any]:
@@ -73,6 +76,38 @@ def perform(run: Run, place: Place, table: Path | None = None) -> dict[str, Any]
             record = _perform(run, directory, place, journal, config, table)
     place.sender.tell(directory)
     return record
+
+
+def _chosen(runs: list[Run], records: list[dict[str, Any]], out: Path) -> list[Run]:
+    """What is run after a sweep: for each combination of the other axes, the cell that was best on validation.
+
+    The mean over seeds decides, and every seed of the cell is run. Test figures are not looked at.
+    """
+    if runs[0].choose is None:
+        return []
+    axis = runs[0].choose
+    groups: dict[str, dict[str, list[float]]] = {}
+    for run, record in zip(runs, records, strict=True):
+        others = ", ".join(label for name, label in run.cell.items() if name != axis)
+        watched = [f["mean"] for f in record["figures"] if (f["name"], f["split"]) == ("memory", "validation")]
+        if not watched:
+            raise UsageError(f"'{run.label}' measured nothing on validation, so no {axis} can be chosen; hold some out")
+        groups.setdefault(others, {}).setdefault(run.cell[axis], []).append(watched[0])
+    curves = {others: [(label, mean(v), stdev(v) if len(v) > 1 else None) for label, v in by.items()]
+              for others, by in groups.items()}  # fmt: skip
+    picture = out / runs[0].name / f"{re.sub(r'[^A-Za-z0-9]+', '-', axis)}.png"
+    figures.sweep(curves, axis, picture)
+    best = {others: max(by, key=lambda label: mean(by[label])) for others, by in groups.items()}
+    for others, label in best.items():
+        words = f"{others}: " if others else ""
+        said = f"{words}{axis} {label} is best on validation ({mean(groups[others][label]):.1f}%)"
+        print(f"[{runs[0].name}] {said}; {picture}", file=sys.stderr)
+    chosen = [
+        run.then
+        for run in runs
+        if run.cell[axis] == best[", ".join(label for name, label in run.cell.items() if name != axis)]
+    ]
+    return [run for run in chosen if run is not None]
 
 
 def directory_of(run: Run, out: Path) -> Path:
@@ -120,7 +155,11 @@ def _perform(
             scale_label=run.scale,
             device=place.device,
             mixed=mixed,
-            cost={"last_sitting_seconds": time.monotonic() - started, "sittings": journal.sittings}
+            cost={
+                "last_sitting_seconds": time.monotonic() - started,
+                "upkeep_seconds_of_it": session.upkeep_seconds,
+                "sittings": journal.sittings,
+            }
             | _peak_memory(place.device),
         )
         session.log(outcome.scale.get("iterations", 0), {_metric(f): f["mean"] for f in record["figures"]})

@@ -103,7 +103,10 @@ def _main(options: argparse.Namespace) -> int:
         print(dumps(records[0]) if len(records) == 1 else "[" + ",\n".join(map(dumps, records)) + "]")
         return 0
     print(table(records))
-    for run in runs:
+    done = {(record["name"], record["run_key"]) for record in records}
+    for run in [*runs, *(run.then for run in runs if run.then is not None)]:
+        if (run.name, run.key) not in done:
+            continue
         print(f"pictures: {directory_of(run, out) / 'figures'}")
     if uri is not None:
         database = f"{sys.executable} -m mlflow ui --backend-store-uri {shlex.quote(uri)}"
@@ -138,6 +141,8 @@ def _dry_run(runs: "list[Run]", as_json: bool) -> int:
         for name, value in plan.items():
             print(f"  {name:36}{value}")
     print(f"{len(plans)} run{'s' if len(plans) > 1 else ''}; nothing was started")
+    if runs[0].then is not None:
+        print(f"then the best {runs[0].choose} on validation is run once more, for every combination of the other axes")
     return 0
 
 

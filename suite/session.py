@@ -65,6 +65,8 @@ class RunSession:
         self._checkpoint_seconds = checkpoint_seconds
         self._points: list[Point] = []
         self._progress: tuple[int, int] | None = None
+        self.upkeep_seconds = 0.0
+        """Spent on checkpoints and the journal in this sitting."""
         self._saved_at = time.monotonic()
         self._said_at = 0.0
         self._bar: tqdm[Any] | None = None
@@ -83,9 +85,11 @@ class RunSession:
         return found.iteration, found.tensors, found.state["experiment"]
 
     def checkpoint(self, iteration: int, tensors: Params, state: dict[str, Any], score: float | None = None) -> None:
+        began = time.monotonic()
         kept = {"experiment": state, "metrics": [list(point) for point in self._points]}
         checkpoint.write(self.directory / "checkpoints", checkpoint.Checkpoint(iteration, tensors, kept, score))
         self._saved_at = time.monotonic()
+        self.upkeep_seconds += self._saved_at - began
         self.publish()
         self.pause()
 
@@ -110,8 +114,10 @@ class RunSession:
 
     def publish(self) -> None:
         """Put into the journal what is not there yet. Called when no crash can take it back."""
+        began = time.monotonic()
         self._journal.points(self._points, self._progress)
         self._tell()
+        self.upkeep_seconds += time.monotonic() - began
 
     def write_metrics(self) -> None:
         """Every metric as `metrics.csv`."""

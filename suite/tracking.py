@@ -275,8 +275,12 @@ class Store:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # MLflow's own, about its own code
                 yield
-        except (RunError, _Lost):
+        except _Lost:
             raise
+        except RunError as error:
+            if self.uri in str(error):  # it was said of a table's journal, on the way
+                raise
+            raise RunError(f"the tracking store {self.uri} did not answer as it should ({error})") from error
         except Exception as error:  # MLflow raises what its store, its server and its network libraries raise
             if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
                 raise _Lost from error

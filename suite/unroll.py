@@ -31,6 +31,9 @@ InnerLoss = Callable[[Params, Params, int | Tensor], Tensor]
 
 `suite.program` gives t as a tensor of one number on the device."""
 
+Watch = Callable[[int, Params], None]
+"""(t, d outer loss / d w_t) -> None."""
+
 OuterLoss = Callable[[Params], Tensor]
 """Network parameters after the last step -> what the memory is judged by, or a part of it."""
 
@@ -98,10 +101,12 @@ def hypergradient(
     optimizer: InnerOptimizer,
     steps: int,
     retention: Retention = Retention(),
+    watch: Watch | None = None,
 ) -> Hypergradient:
     """d outer_loss(w_T) / d inputs after `steps` inner steps from `params`, by the reverse sweep of this module.
 
-    An outer loss in parts is their sum; one part's graph is gone before the next is made.
+    An outer loss in parts is their sum; one part's graph is gone before the next is made. `watch` is told on the way
+    back: of t = T, and then of every step that is replayed.
     Raises UsageError where a parameter or an input takes no part, since its zero gradient would hide a mistake, and
     where torch lacks a second derivative.
     """
@@ -118,6 +123,8 @@ def hypergradient(
     losses += last.losses
 
     final, params_bar = judged(last.next_params, outer_loss)
+    if watch is not None:
+        watch(steps, params_bar)
     state_bar: State = {slot: {k: torch.zeros_like(v) for k, v in part.items()} for slot, part in state.items()}
     inputs_bar = {k: torch.zeros_like(v) for k, v in inputs.items()}
     if replayed < steps:
@@ -133,6 +140,8 @@ def hypergradient(
                 kept[between + 1] = (params, state)
         step = steps_with_graph(inner_loss, *kept.pop(t), inputs, optimizer, [t])
         params_bar, state_bar, inputs_bar = pull_back(step, params_bar, state_bar, inputs_bar)
+        if watch is not None:
+            watch(t, params_bar)
     return Hypergradient(final, inputs_bar, torch.stack(losses) if losses else final.new_zeros(0))
 
 

@@ -86,8 +86,8 @@ def data_directory_is_a_file(place: Place) -> Done:
 def damaged_control(place: Place) -> Done:
     control = sets("FULL_DATA_EPOCHS = 1", "NETWORKS = 1")
     assert place.quick(*control).status == 0
-    (kept,) = (place.out / "cache" / "controls").glob("*.json")
-    kept.write_text(kept.read_text()[:-20])
+    for kept in (place.out / "cache" / "controls").glob("*.json"):
+        kept.write_text(kept.read_text()[:-20])
     return place.quick(*control, "--fresh")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from suite.errors import RunError
-from suite.journal import NAME, Journal, Point, read
+from suite.journal import NAME, Journal, Point, identity, read
 
 
 def points(*iterations: int) -> list[Point]:
@@ -118,3 +118,15 @@ def test_state_and_table_are_known_to_the_next_process(journal: Journal, tmp_pat
 
 def test_no_journal_says_nothing(tmp_path: Path) -> None:
     assert read(tmp_path) == ([], 0) and Journal(tmp_path).status is None
+
+
+def test_a_journal_that_was_replaced_is_read_from_its_beginning(journal: Journal, tmp_path: Path) -> None:
+    journal.points(points(1, 2, 3))
+    _, end = read(journal.directory)
+    (journal.directory / NAME).unlink()
+    other = Journal(journal.directory)
+    other.begin("name", "seed 0", {}, {})
+    other.points(points(7))
+    assert [e["is"] for e in read(journal.directory, end)[0]] == ["run", "metrics"]
+    assert read(journal.directory, 10**9)[0] == read(journal.directory)[0]
+    assert identity(read(journal.directory)[0]) is not None and identity([]) is None

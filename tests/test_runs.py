@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import threading
-import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,11 @@ import pytest
 from command_line import QUICK, Done, as_people_run_it, command, ended, only_run, sets, start
 
 from suite import runs, session
-from suite.errors import RunError
 from suite.files import sha256
 from suite.journal import Journal
 from suite.locks import locked
 from suite.rundir import state
+from suite.tracking import default_uri, stores
 
 FIVE = sets("ITERATIONS = 5", "NETWORKS = 1", "VALIDATION_POINTS = 1")
 
@@ -78,27 +76,6 @@ def test_every_state_is_listed_as_it_is(data_dir: Path, tmp_path: Path, stop_at:
     assert "3/5" in text[2] and "stopped" in text[2]
     one = ask("list", "seed1", "--out", tmp_path).out.splitlines()
     assert len(one) == 2 and "seed1" in one[1]
-
-
-def test_who_starts_waits_for_one_who_only_looks(tmp_path: Path) -> None:
-    """A look takes the run's lock for a moment."""
-    looking, looked = threading.Event(), threading.Event()
-
-    def look() -> None:
-        with locked(tmp_path / ".lock"):
-            looking.set()
-            time.sleep(0.2)
-        looked.set()
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    looking.wait()
-    with locked(tmp_path / ".lock", wait=False, refusal="no"):
-        pass
-    thread.join()
-    assert looked.is_set()
-    with locked(tmp_path / ".lock"), pytest.raises(RunError, match="mine"):
-        locked(tmp_path / ".lock", wait=False, refusal="mine").__enter__()
 
 
 @pytest.mark.parametrize("words", [["list", "nothing"], ["resume", "nothing"]])
@@ -177,6 +154,53 @@ def test_nobody_is_called_dead_who_is_at_work(data_dir: Path, tmp_path: Path, st
     assert listed(tmp_path)[0]["state"] == "killed"
 
 
+def test_a_run_killed_between_its_record_and_the_word_of_it_is_finished(data_dir: Path, tmp_path: Path) -> None:
+    assert go(data_dir, tmp_path).status == 0
+    journal = only_run(tmp_path) / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(line for line in lines if b"FINISHED" not in line and b'"artifact"' not in line))
+    assert Journal(journal.parent).status == "RUNNING"
+    assert "no run was killed hard" in ask("reap", "--out", tmp_path).out
+    assert Journal(journal.parent).status == "FINISHED" and b"result.json" in journal.read_bytes()
+
+
+@pytest.mark.slow
+def test_reap_tells_the_stores_also_of_what_was_marked_before(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
+    stop_at(2)
+    go(data_dir, tmp_path)
+    directory = only_run(tmp_path)
+    about = json.loads((directory / "run.json").read_text())
+    about["options"]["tracking_uri"] = default_uri(tmp_path)
+    (directory / "run.json").write_text(json.dumps(about))
+    Journal(directory).mark("RUNNING")
+    assert listed(tmp_path)[0]["state"] == "killed"  # marked, and nobody told
+    assert ask("reap", "--out", tmp_path).status == 0
+    assert stores(directory) == [default_uri(tmp_path)]
+
+
+def test_one_run_that_can_not_go_on_does_not_keep_the_others(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
+    stop_at(2)
+    for seed in ("0", "1"):
+        assert go(data_dir, tmp_path, "--seed", seed).status == 75
+    stop_at(None)
+    (first,) = tmp_path.glob("quickstart/seed0-*")
+    for damage in (b"{}", b"", b'{"cell": 1}'):
+        (first / "run.json").write_bytes(damage)
+        assert ask("--out", tmp_path).status == 0
+    done = ask("resume", "--out", tmp_path)
+    assert done.status == 1 and "run.json is damaged" in done.err
+    (second,) = tmp_path.glob("quickstart/seed1-*")
+    assert (second / "result.json").is_file() and not (first / "result.json").exists()
+
+
+def test_resume_of_a_run_named_by_its_folder_goes_on_where_it_is(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
+    stop_at(2)
+    assert go(data_dir, tmp_path).status == 75
+    stop_at(None)
+    assert ask("resume", "--out", only_run(tmp_path)).status == 0
+    assert (only_run(tmp_path) / "result.json").is_file()
+
+
 # ---------------------------------------------------------------- another configuration
 
 
@@ -225,6 +249,43 @@ def test_going_on_elsewhere_is_told_and_recorded(
 
 
 # ---------------------------------------------------------------- cleaning
+
+
+def test_reap_and_clean_are_for_all(data_dir: Path, tmp_path: Path) -> None:
+    for action in ("reap", "clean"):
+        done = ask(action, "seed3", "--yes", "--out", tmp_path)
+        assert done.status == 2 and f"{action} is for all runs" in done.err
+
+
+def test_a_run_whose_name_looks_set_aside_is_not_cleaned_away(data_dir: Path, tmp_path: Path) -> None:
+    axes = {"network": {"mlp.old": ["OUTER_LR = 0.1"]}}
+    assert go(data_dir, tmp_path, *sets(f"run.axes = {axes!r}")).status == 0
+    (row,) = listed(tmp_path)
+    assert "mlp.old" in row["run"]
+    assert ask("clean", "--yes", "--out", tmp_path).status == 0
+    assert (tmp_path / row["run"] / "result.json").is_file()
+
+
+def test_nothing_is_cleaned_away_from_a_run_at_work(data_dir: Path, tmp_path: Path) -> None:
+    assert go(data_dir, tmp_path).status == 0
+    directory = only_run(tmp_path)
+    with locked(directory / ".lock"):
+        said = ask("clean", "--yes", "--out", tmp_path)
+    assert said.status == 0 and (directory / "checkpoints").is_dir()
+    (directory / "result.json").unlink()  # what was finished when it was listed, and is not any more
+    assert ask("clean", "--yes", "--out", tmp_path).status == 0 and any((directory / "checkpoints").iterdir())
+
+
+def test_damaged_checkpoints_stay_where_nothing_else_is_left(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
+    stop_at(2)
+    assert go(data_dir, tmp_path).status == 75
+    stop_at(None)
+    for step in (only_run(tmp_path) / "checkpoints").iterdir():
+        (step / "state.json").write_bytes(b"")
+    assert go(data_dir, tmp_path).status == 1
+    assert ask("clean", "--yes", "--out", tmp_path).status == 0
+    refused = go(data_dir, tmp_path)
+    assert refused.status == 1 and "no checkpoint" in refused.complaint
 
 
 def test_clean_deletes_what_no_result_depends_on_and_only_when_told(

@@ -1,6 +1,7 @@
 """Tracking: what a real MLflow store holds after runs that finished, failed, were stopped, or came by twice."""
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -12,13 +13,13 @@ import pytest
 from command_line import QUICK, TABLE, Done, command, ended, only_run, resolve, sets, start
 
 from suite import session
-from suite.errors import RunError
+from suite.errors import RunError, UsageError
 from suite.journal import Journal, Point, read
 from suite.registry import describe
-from suite.tracking import HEARD, LONGEST_PARAMETER, Sender, Store, default_uri, flat
+from suite.tracking import HEARD, LONGEST_PARAMETER, Sender, Store, default_uri, flat, whole_uri
 
 ARTIFACTS = {"config.gin", "operative.gin", "memory.safetensors", "metrics.csv", "result.json"}
-PICTURES = {"recalled.png", "bases.png", "coefficients.png", "curves.png"}
+PICTURES = {"recalled.png", "bases.png", "coefficients.png", "similarity.png", "curves.png"}
 
 
 class Seen:
@@ -264,6 +265,35 @@ def test_a_store_that_lost_its_content_hears_everything_again(
     assert [step for step, _ in Seen(out).history(run, "loss")] == [0, 1, 2, 3, 4]
 
 
+def test_a_run_with_the_name_of_another_is_not_taken_for_it(store: Store, journal: Journal, out: Path) -> None:
+    """`--fresh` put another journal there, and an old sender wrote what it knows into the new folder."""
+    journal.points(points(9))
+    store.send(journal.directory)
+    heard = (journal.directory / HEARD).read_bytes()
+    shutil.rmtree(journal.directory)
+    other = Journal(journal.directory)
+    other.begin("points", "two", {}, {})
+    other.points(points(20))
+    (journal.directory / HEARD).parent.mkdir()
+    (journal.directory / HEARD).write_bytes(heard)
+    store.send(journal.directory)
+    first, second = Seen(out).runs("points")
+    assert len(Seen(out).history(first, "loss")) == 9 and len(Seen(out).history(second, "loss")) == 20
+
+
+def test_a_child_whose_table_is_not_here_is_sent_alone(store: Store, journal: Journal, out: Path) -> None:
+    journal.belongs_to(out / "points" / ".table-1")
+    store.send(journal.directory)
+    assert not (out / "points" / ".table-1").exists() and len(Seen(out).runs("points")) == 1
+
+
+def test_names_that_mlflow_does_not_take_are_changed(store: Store, out: Path) -> None:
+    journal = Journal(out / "named" / "one")
+    journal.begin("named", "one", {}, {"width (units), n=1": "8", "Größe": "3"})
+    store.send(journal.directory)
+    assert Seen(out).runs("named")[0].data.params == {"width _units__ n_1": "8", "Größe": "3"}
+
+
 def test_two_stores_each_hear_everything(journal: Journal, store: Store, out: Path, fresh_database: bytes) -> None:
     journal.points(points(2))
     store.send(journal.directory)
@@ -398,7 +428,7 @@ def test_news_that_the_sender_could_not_take_is_told_again(tmp_path: Path, monke
         time.sleep(0.2)
     monkeypatch.setattr("suite.tracking.COMMAND", [sys.executable, "-c", script, str(heard)])
     assert sender.close(30)
-    assert sorted(heard.read_text().split()) == [str(tmp_path / name) for name in ("a", "b")]
+    assert sorted(heard.read_text().split("\0")) == ["", *(str(tmp_path / name) for name in ("a", "b"))]
 
 
 def test_a_sender_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,6 +438,46 @@ def test_a_sender_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pyte
     for _ in range(5000):  # more than a pipe holds
         sender.tell(tmp_path / "a")
     assert not sender.close(0.2) and time.monotonic() - began < 10
+
+
+def test_a_sender_that_can_not_be_started_costs_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("suite.tracking.COMMAND", [str(tmp_path / "no such program")])
+    sender = Sender("sqlite:///x", tmp_path)
+    sender.tell(tmp_path / "a")
+    assert not sender.close(1) and "can't be started" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a b", "a\nb", "grün", os.fsdecode(b"a\xff")])
+def test_any_name_of_a_folder_will_do(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = tmp_path / "heard"
+    script = "import sys; open(sys.argv[1], 'wb').write(sys.stdin.buffer.read())"
+    monkeypatch.setattr("suite.tracking.COMMAND", [sys.executable, "-c", script, str(heard)])
+    sender = Sender("sqlite:///x", tmp_path)
+    sender.tell(tmp_path / name)
+    assert sender.close(30) and heard.read_bytes() == os.fsencode(tmp_path / name) + b"\0"
+
+
+@pytest.mark.parametrize("name", ["50%", "what?", "a#b"])
+def test_a_place_that_no_database_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="choose another --out"):
+        default_uri(tmp_path / name)
+
+
+def test_a_relative_database_means_the_same_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert whole_uri("sqlite:///runs/x.db") == f"sqlite:///{tmp_path}/runs/x.db"
+    for uri in ("sqlite:////a/x.db", "http://127.0.0.1:5000", "postgresql://u@h/d"):
+        assert whole_uri(uri) == uri
+
+
+@pytest.mark.slow
+def test_one_run_is_synced_to_the_database_of_all(data_dir: Path, out: Path) -> None:
+    assert command(*QUICK, "--data-dir", data_dir, "--out", out, "--tracking-uri", "none").status == 0
+    done = synced(only_run(out))
+    assert done.status == 0 and len(Seen(out).runs()) == 1, done.err
+    assert not list(only_run(out).glob("mlflow.db"))
 
 
 def test_nobody_is_told_of_an_untracked_run(tmp_path: Path) -> None:

@@ -301,13 +301,15 @@ def upkeep_table(iterations: int, repeats: int, more: list[str], as_json: bool) 
     made = {"iterations": iterations, "seconds": seconds, "processor_seconds": processor}
     if as_json:
         return json.dumps(made, indent=1)
-    lines = ["| | s, median (range) | ratio | s of processors | ratio |", "| --- | --- | --- | --- | --- |"]
+    ratios = "ratio, pair by pair | ratio of the least"
+    lines = [f"| | s, median (range) | {ratios} | s of processors | {ratios} |", "| --- " * 7 + "|"]
     for name in ways:
         row = [f"| {name}"]
         for figures in (seconds, processor):
             ratio = statistics.median(a / b for a, b in zip(figures[name], figures["bare"], strict=True))
             low, high = min(figures[name]), max(figures[name])
-            row.append(f"{statistics.median(figures[name]):.1f} ({low:.1f} to {high:.1f}) | {ratio:.3f}")
+            least = low / min(figures["bare"])
+            row.append(f"{statistics.median(figures[name]):.1f} ({low:.1f} to {high:.1f}) | {ratio:.3f} | {least:.3f}")
         lines.append(" | ".join(row) + " |")
     return "\n".join(lines)
 

@@ -1,6 +1,7 @@
 """Distillation: compress a data set into a memory, and measure what the memory is worth."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -69,8 +70,9 @@ class Distillation:
     iteration is the result, and test images are opened at the end alone, and not at all without `test`. It is measured
     by networks of its own architecture and of those of `transfer`. The controls, under the same protocol: `controls`,
     real images, as many as the budget pays for; and the whole training part for `full_data_epochs` (0: left out).
-    `augmentation` 'default' means the data set's own. Outer steps with NaN or
-    infinity stop the run, or, up to `skip_not_finite` of them, are left out and counted in the record.
+    `gradient_norms` is the number of unrolls whose gradient is measured at every inner step, for the memory at the
+    start and at the end (0: none). `augmentation` 'default' means the data set's own. Outer steps with NaN or infinity
+    stop the run, or, up to `skip_not_finite` of them, are left out and counted in the record.
     """
 
     dataset: Dataset = field(default_factory=Digits)
@@ -91,6 +93,7 @@ class Distillation:
     full_data_networks: int = 3
     controls: tuple[Control, ...] = (RandomImages(),)
     transfer: tuple[Architecture, ...] = ()
+    gradient_norms: int = 0
     test: bool = True
 
     def __post_init__(self) -> None:
@@ -99,6 +102,9 @@ class Distillation:
         require(self, "iterations", self.iterations > 0, "above 0")
         require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         require(self, "skip_not_finite", self.skip_not_finite >= 0, "at least 0")
+        require(self, "gradient_norms", self.gradient_norms >= 0, "at least 0")
+        able = self.gradient_norms == 0 or hasattr(self.objective, "gradient_norms")
+        require(self, "gradient_norms", able, "0 for an objective that unrolls nothing")
         choices = ("default", *AUGMENTATIONS)
         require(self, "augmentation", self.augmentation in choices, "one of " + ", ".join(choices))
         require(self, "validation", 0 <= self.validation < 1, "at least 0 and below 1")
@@ -145,12 +151,13 @@ class Distillation:
         evaluated = time.monotonic()
         found = self._evaluate(session, task, data, real.split, last.memory)
         session.pause()
-        self._draw(session, memory)
+        norms = self._gradient_norms(session, task, real, last.memory)
+        self._draw(session, memory, norms)
         return Outcome(
             figures=tuple(found),
             budget=self._budget(task, last.memory),
             scale=self._scale(),
-            facts=self._facts(session, data, last),
+            facts=self._facts(session, data, last) | ({"gradient_norms": norms} if norms else {}),
             cost={
                 "loading_seconds": loaded - started,
                 "distillation_seconds": seconds,
@@ -316,6 +323,19 @@ class Distillation:
             "versions": [__version__, torch.__version__],
         }
 
+    def _gradient_norms(self, session: Session, task: Task, real: ClassRows, memory: Params) -> dict[str, Any]:
+        """Of several unrolls, for the first and the last memory: the norm of d loss / d w_t at every inner step t."""
+        if not self.gradient_norms:
+            return {}
+        objective: Any = self.objective
+        first = begin(task, self.outer_optimizer, self.images_per_class, session.key).memory
+        key = session.key("gradient norms")
+        measure = partial(objective.gradient_norms, task, real=real)
+        return {
+            when: [_finite(measure(memory=m, key=key(i))) for i in range(self.gradient_norms)]
+            for when, m in (("at the start", first), ("at the end", memory))
+        }
+
     # ------------------------------------------------------------ what is left behind
 
     def _save_memory(self, session: Session, task: Task, data: Data, last: Progress) -> Memory:
@@ -346,13 +366,15 @@ class Distillation:
         memory.save(session.directory / "memory.safetensors")
         return memory
 
-    def _draw(self, session: Session, memory: Memory) -> None:
+    def _draw(self, session: Session, memory: Memory, norms: dict[str, Any]) -> None:
         folder = make_directory(session.directory / "figures")
         figures.recalled_images(memory, folder / "recalled.png")
         if "bases" in memory.tensors:
             figures.bases(memory, folder / "bases.png")
             figures.coefficients(memory, folder / "coefficients.png")
             figures.similarity(memory, folder / "similarity.png")
+        if norms:
+            figures.gradient_norms(norms, folder / "gradient_norms.png")
         figures.curves(
             {
                 "outer loss": session.history("loss"),
@@ -443,6 +465,11 @@ class _Kept:
             return {part: float(value) for part, value in kept.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self.file} is damaged ({error}); delete it and run the same command again") from error
+
+
+def _finite(norms: list[float]) -> list[float | None]:
+    """A norm that overflowed is None, since JSON has no infinity."""
+    return [norm if math.isfinite(norm) else None for norm in norms]
 
 
 def _words(session: Session) -> str:

@@ -67,9 +67,29 @@ class BPTT:
             return self._gradients(task, memory, real, key)
 
     def _gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
+        leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
+        images, network, data = self._shown(task, leaves, real, key)
+        params: Params = dict(network.named_parameters())
+        inputs = {"images": images.detach()}
+        if self.execution == "eager":
+            problem = _Problem(network, data, self.precision == "bfloat16")
+            retention = self._retention(task, network, data.rows.shape[1])
+            losses = problem.inner_loss, problem.outer_losses()
+            found = hypergradient(*losses, params, inputs, self.inner_optimizer, self.inner_steps, retention)
+        else:
+            problem, program = _program(self, task, data.rows.shape[1], len(data.real), len(images))
+            problem.data.fill(data)
+            found = program(params, inputs)
+        gradients = torch.autograd.grad(images, list(leaves.values()), found.gradients["images"])
+        metrics = {"loss": found.loss, "inner_loss_first": found.inner_losses[0], "inner_loss": found.inner_losses[-1]}
+        return dict(zip(leaves, gradients, strict=True)), metrics
+
+    def _shown(
+        self, task: Task, leaves: Params, real: ClassRows, key: Key
+    ) -> tuple[Float[Tensor, "n c h w"], nn.Module, "_Data"]:
+        """The recalled images of an outer step, its network, and what the network is shown of them and of real ones."""
         classes = self._classes(task, key)
         augmented = augment.draw(task.augmentation, key("augmentation"))
-        leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
         recalled = task.parameterization.recall(leaves, classes.to(task.device))
         per_class = recalled.shape[1]
         images = augmented(torch.flatten(recalled, 0, 1))
@@ -82,28 +102,22 @@ class BPTT:
 
         network = fresh_network(task, key("network"), self._rewritten())
         batch = real.draw(classes.tolist(), self.real_per_class, key("real"))
-        data = _Data(rows, labels[rows], augmented(batch.images), batch.labels)
+        return images, network, _Data(rows, labels[rows], augmented(batch.images), batch.labels)
+
+    def gradient_norms(self, task: Task, memory: Params, real: ClassRows, key: Key) -> list[float]:
+        """Of one outer step: the norm of d outer loss / d w_t for t = 0, ..., T, over all weights together."""
+        norms: dict[int, Tensor] = {}
+
+        def watch(t: int, params_bar: Params) -> None:
+            norms[t] = torch.stack([g.norm() for g in params_bar.values()]).norm()
+
+        images, network, data = self._shown(task, memory, real, key)
+        problem = _Problem(network, data, self.precision == "bfloat16")
+        losses = problem.inner_loss, problem.outer_losses()
         params: Params = dict(network.named_parameters())
         inputs = {"images": images.detach()}
-        if self.execution == "eager":
-            retention = self._retention(task, network, rows.shape[1])
-            problem = _Problem(network, data, self.precision == "bfloat16")
-            found = hypergradient(
-                problem.inner_loss,
-                problem.outer_losses(),
-                params,
-                inputs,
-                self.inner_optimizer,
-                self.inner_steps,
-                retention,
-            )
-        else:
-            problem, program = _program(self, task, rows.shape[1], len(batch), len(images))
-            problem.data.fill(data)
-            found = program(params, inputs)
-        gradients = torch.autograd.grad(images, list(leaves.values()), found.gradients["images"])
-        metrics = {"loss": found.loss, "inner_loss_first": found.inner_losses[0], "inner_loss": found.inner_losses[-1]}
-        return dict(zip(leaves, gradients, strict=True)), metrics
+        hypergradient(*losses, params, inputs, self.inner_optimizer, self.inner_steps, Retention(), watch)
+        return torch.stack([norms[t] for t in range(self.inner_steps + 1)]).tolist()
 
     def plan(self, task: Task, per_class: int) -> dict[str, Any]:
         classes = min(self.classes_per_step or task.classes, task.classes)
