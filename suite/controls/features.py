@@ -1,14 +1,15 @@
-"""What selections measure distances in."""
+"""What selections measure distances in, and how they are made: class by class."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from suite.evaluate import Protocol, train
 from suite.keys import Key
-from suite.types import ClassRows, Task
+from suite.types import ClassRows, Split, Task
 
 BATCH = 500
 
@@ -22,3 +23,12 @@ def features(task: Task, real: ClassRows, epochs: int, key: Key) -> Float[Tensor
     network = train(task, real.split, Protocol(networks=1, epochs=epochs), key("features")).eval()
     with torch.no_grad():
         return torch.cat([network.features(part.to(task.device)) for part in images.split(BATCH)])  # type: ignore[operator]
+
+
+def select(
+    real: ClassRows, seen: Float[Tensor, "n d"], each: int, pick: Callable[[Tensor, int], Int64[Tensor, " k"]]
+) -> Split:
+    """`each` real images of every class, at the positions that `pick` gives for the class's features."""
+    rows = torch.cat([r[pick(seen[r.to(seen.device)], each).cpu()] for r in real.rows])
+    rows = rows.to(real.split.labels.device)
+    return Split(real.split.images[rows], real.split.labels[rows])

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from suite.controls.features import features
+from suite.controls.features import features, select
 from suite.keys import Key
 from suite.registry import controls
 from suite.types import ClassRows, Split, Task, check_types, require
@@ -32,10 +32,7 @@ class KCenter:
         require(self, "epochs", self.epochs >= 0, "at least 0")
 
     def choose(self, task: Task, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
-        seen = features(task, real, self.epochs, key)
-        rows = torch.cat([r[centers(seen[r.to(seen.device)], each).cpu()] for r in real.rows])
-        rows = rows.to(real.split.labels.device)
-        chosen = Split(real.split.images[rows], real.split.labels[rows])
+        chosen = select(real, features(task, real, self.epochs, key), each, centers)
         return lambda network: chosen
 
 
