@@ -6,7 +6,7 @@ are plain dictionaries of tensors, so that one pure function serves them all.
 
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, Union, runtime_checkable
@@ -354,7 +354,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, choice) for choice in typing.get_args(hint))
     if origin is Literal:
         return value in typing.get_args(hint)
-    if origin in (tuple, list):
+    if origin in (tuple, list, Sequence):
         return isinstance(value, (list, tuple)) and all(_fits(v, typing.get_args(hint)[0]) for v in value)
     if origin is not None:
         return isinstance(value, origin)

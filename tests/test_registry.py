@@ -13,11 +13,12 @@ from suite.errors import UsageError
 from suite.files import sha256
 
 PROMISED = {
-    "datasets": ["cifar10", "cifar100", "digits", "fashion_mnist", "mnist", "svhn", "tiny_imagenet"],
+    "datasets": ["cifar10", "cifar100", "digits", "fashion_mnist", "mnist", "some_classes", "svhn", "tiny_imagenet"],
     "architectures": ["alexnet", "convnet", "mlp", "resnet12", "timm"],
     "parameterizations": ["addressing", "downsampled", "standard"],
     "inner_optimizers": ["adam", "forward_only_momentum", "no_momentum", "sgd_momentum"],
-    "objectives": ["bptt"],
+    "objectives": ["bptt", "distribution_matching", "gradient_matching"],
+    "controls": ["herding", "k_center", "random_images"],
     "experiments": ["distillation"],
 }
 

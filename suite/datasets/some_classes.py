@@ -1,5 +1,6 @@
 """A few classes of another data set, as a data set of its own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class SomeClasses:
     """
 
     of: ImageDataset = field(default_factory=Digits)
-    classes: tuple[int, ...] = (0, 1)
+    classes: Sequence[int] = (0, 1)
 
     def __post_init__(self) -> None:
         check_types(self)

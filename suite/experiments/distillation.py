@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -91,8 +91,8 @@ class Distillation:
     validation_networks: int = 1
     full_data_epochs: int = 300
     full_data_networks: int = 3
-    controls: tuple[Control, ...] = (RandomImages(),)
-    transfer: tuple[Architecture, ...] = ()
+    controls: Sequence[Control] = (RandomImages(),)
+    transfer: Sequence[Architecture] = ()
     gradient_norms: int = 0
     test: bool = True
 
