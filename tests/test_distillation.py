@@ -36,6 +36,8 @@ def test_validation_points_are_as_many_as_asked_and_end_with_the_last(iterations
         ([QUICKSTART, "gin/scale/paper.gin"], [], ["inner_steps 40 of 150"]),
         (["gin/shared/distillation.gin"], ["EPOCHS = 299"], ["epochs 299 of 300"]),
         (["gin/shared/distillation.gin"], ["REAL_IMAGES = 8"], ["real_per_class 8 of 64"]),
+        (["gin/shared/distillation.gin"], ["WIDTH = 32"], ["convnet width 32 of 128"]),
+        (["gin/transfer.gin"], ["ALEXNET_WIDTH = 16"], ["alexnet width 16 of 128"]),
     ],
 )
 def test_whatever_is_less_than_the_paper_s_is_called_reduced(

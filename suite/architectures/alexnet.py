@@ -6,28 +6,34 @@ from torch import nn
 
 from suite.architectures.layers import Activation, Network, Norm, activation_layer, norm_layer, padding_to_32, pooled
 from suite.registry import architectures
-from suite.types import ImageShape, check_types
+from suite.types import ImageShape, check_types, require
 
-LAYERS = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True))
-"""Channels, kernel size, and whether pooling follows."""
+LAYERS = ((2, 5, True), (3, 5, True), (4, 3, False), (3, 3, False), (3, 3, True))
+"""Channels in halves of the width, kernel size, and whether pooling follows."""
 
 
 @architectures.register("alexnet")
 @dataclass(frozen=True)
 class AlexNet:
-    """Five convolutions with instance norm and ReLU, pooling after the first, second and fifth (paper, Table 2)."""
+    """Five convolutions with instance norm and ReLU, pooling after the first, second and fifth (paper, Table 2).
 
+    `width` is the first convolution's; the others have 192, 256, 192 and 192 channels for 128 of it.
+    """
+
+    width: int = 128
     norm: Norm = "instance"
     activation: Activation = "relu"
 
     def __post_init__(self) -> None:
         check_types(self)
+        require(self, "width", self.width > 1 and self.width % 2 == 0, "an even number above 0")
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         grown = 2 * (padding_to_32(shape, 2) - 2)
         layers: list[nn.Module] = []
         before = shape.channels
-        for i, (channels, kernel, pools) in enumerate(LAYERS):
+        for i, (halves, kernel, pools) in enumerate(LAYERS):
+            channels = halves * self.width // 2
             same = kernel // 2
             padding = padding_to_32(shape, same) if i == 0 else same
             layers.append(nn.Conv2d(before, channels, kernel, padding=padding))

@@ -385,10 +385,12 @@ class Distillation:
 
     def _scale(self) -> dict[str, Any]:
         less = [f"{self.iterations} of {PAPER_ITERATIONS} iterations"] if self.iterations < PAPER_ITERATIONS else []
-        for name in ("inner_steps", "real_per_class"):
-            used, paper = getattr(self.objective, name, None), getattr(type(self.objective), name, None)
+        sizes = [("", self.objective, "inner_steps"), ("", self.objective, "real_per_class")]
+        sizes += [(f"{name_of(one)} ", one, "width") for one in (self.architecture, *self._elsewhere())]
+        for whose, part, name in sizes:
+            used, paper = getattr(part, name, None), getattr(type(part), name, None)
             if used is not None and paper is not None and used < paper:
-                less.append(f"{name} {used} of {paper}")
+                less.append(f"{whose}{name} {used} of {paper}")
         if self.evaluation.reduced:
             less.append(self.evaluation.label())
         return {
