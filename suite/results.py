@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from suite.errors import RunError
 from suite.files import canonical_json, sha256
-from suite.types import Figure, Outcome
+
+if TYPE_CHECKING:  # reading records needs no torch
+    import torch
+
+    from suite.types import Figure, Outcome
 
 SCHEMA = 1
 
@@ -40,11 +42,22 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 """The keys of a record and the types of their values."""
 
+FIGURE_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "split": str,
+    "values": list,
+    "mean": (int, float),
+    "std": (int, float, type(None)),
+    "n": int,
+    "over": str,
+}
+"""Likewise of each of its figures."""
+
 PACKAGES = ("torch", "torchvision", "timm", "gin-config", "mlflow", "scikit-learn", "numpy")
 
 
 def record(
-    outcome: Outcome,
+    outcome: "Outcome",
     *,
     experiment: str,
     name: str,
@@ -54,7 +67,7 @@ def record(
     config: dict[str, Any],
     config_text: str,
     scale_label: str,
-    device: torch.device,
+    device: "torch.device",
     mixed: Sequence[str] = (),
     cost: dict[str, float],
 ) -> dict[str, Any]:
@@ -82,7 +95,7 @@ def record(
     return made
 
 
-def statistics(figure: Figure) -> dict[str, Any]:
+def statistics(figure: "Figure") -> dict[str, Any]:
     """A figure with its mean, sample standard deviation (None for one value) and n."""
     values = list(figure.values)
     n = len(values)
@@ -103,12 +116,14 @@ def invalid(made: Any) -> str | None:
     if made["schema"] != SCHEMA:
         return f"it has schema {made['schema']}, and this version reads {SCHEMA}"
     for figure in made["figures"]:
-        if not isinstance(figure, dict) or not {"name", "split", "values", "mean", "std", "n", "over"} <= set(figure):
-            return "a figure lacks one of name, split, values, mean, std, n, over"
-        values = figure["values"]
-        if not isinstance(values, list) or not all(isinstance(v, (int, float)) for v in values):
+        if not isinstance(figure, dict) or not set(FIGURE_FIELDS) <= set(figure):
+            return f"a figure lacks one of {', '.join(FIGURE_FIELDS)}"
+        for key, kind in FIGURE_FIELDS.items():
+            if not isinstance(figure[key], kind) or isinstance(figure[key], bool):
+                return f"'{key}' of a figure is a {type(figure[key]).__name__}"
+        if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in figure["values"]):
             return f"the values of the figure '{figure['name']}' are not a list of numbers"
-        if not values or len(values) != figure["n"]:
+        if not figure["values"] or len(figure["values"]) != figure["n"]:
             return f"the figure '{figure['name']}' has {len(figure['values'])} values and says n = {figure['n']}"
     try:
         canonical_json(made)
@@ -128,8 +143,10 @@ def dumps(made: dict[str, Any]) -> str:
     return json.dumps(made, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: "torch.device") -> dict[str, Any]:
     """Versions, hardware and code state; no host name and no path."""
+    import torch
+
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "suite": _version("addressable-memory-suite"),

@@ -21,7 +21,7 @@ from typing import Any
 
 from suite import journal
 from suite.errors import RunError, UsageError
-from suite.files import canonical_json, write_whole
+from suite.files import canonical_json, make_directory, write_whole
 from suite.locks import locked
 
 BATCH = 1000  # what one log_batch takes
@@ -244,6 +244,39 @@ class Store:
             run = client.get_run(run_id)
             self._only(run.info.experiment_id, run.data.tags["suite.id"], run_id)
             client.set_terminated(run_id, status["status"], end_time=status["time"])
+
+    def download(self, names: Iterable[str], to: Path) -> Iterator[Path]:
+        """Of every finished run the artifacts of these names, in a folder below `to` that is called by the run's id.
+
+        Runs that lack the first name, such as a table's own, are passed over. Raises RunError.
+        """
+        if self._database is not None and not self._database.exists():
+            raise RunError(f"there is no tracking database {self._database}; look at --tracking-uri")
+        self.connect()
+        first, *_ = names = list(names)
+        with self._sentence():
+            finished = list(self._finished())
+        for run_id in finished:
+            with suppress(_Lost), self._sentence():  # somebody deleted it since
+                held = {artifact.path for artifact in self._client.list_artifacts(run_id)}
+                if first not in held:
+                    continue
+                folder = make_directory(to / run_id)
+                for name in [name for name in names if name in held]:
+                    self._client.download_artifacts(run_id, name, str(folder))
+                yield folder
+
+    def _finished(self) -> Iterator[str]:
+        token: str | None = None
+        experiments = [one.experiment_id for one in self._client.search_experiments()]
+        while experiments:
+            page = self._client.search_runs(
+                experiments, "attributes.status = 'FINISHED'", order_by=["attributes.start_time"], page_token=token
+            )
+            yield from (str(run.info.run_id) for run in page)
+            token = page.token
+            if not token:
+                return
 
     def connect(self) -> None:
         """Reach the store once; RunError if it does not answer."""

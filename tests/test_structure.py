@@ -111,6 +111,36 @@ def test_outside_packages_are_met_in_one_place(package: str, places: set[str]) -
     assert found == places
 
 
+LEADERBOARD = [
+    ["statistics", "published", "records"],
+    ["tables"],
+    ["words"],
+    ["charts", "markdown"],
+    ["site"],
+    ["build"],
+    ["collect"],
+]
+"""Lower to higher, as in `suite`."""
+
+
+def test_the_leaderboard_knows_records_and_no_engine() -> None:
+    places = {name: i for i, names in enumerate(LEADERBOARD) for name in names}
+    files = sorted((REPOSITORY / "leaderboard").glob("*.py"))
+    assert {file.stem for file in files} - {"__init__"} == set(places)
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            whole = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in whole:
+                package, _, rest = name.partition(".")
+                if package == "leaderboard":
+                    assert places[rest.split(".")[0]] < places[file.stem], (file.name, name)
+                assert package != "suite" or rest.split(".")[0] in {"errors", "files", "results", "tracking"}, name
+                assert package not in {"torch", "mlflow"}, (file.name, name)
+    assert not [module for module in MODULES for name, _ in imported(module) if name.startswith("leaderboard")]
+
+
 def test_nothing_is_unpickled() -> None:
     """Only the reader of CIFAR's published batches knows the module, for its restricted unpickler."""
     assert {m for m in MODULES for name, _ in imported(m) if name.split(".")[0] == "pickle"} <= {"datasets.cifar"}

@@ -1,0 +1,96 @@
+"""The command: `python -m leaderboard.build --out DIR`.
+
+Exit status: 0 done, 1 a record was bad (the good ones are built) or the tables are stale, 2 asked for wrongly.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from leaderboard import markdown, published, records, site
+from leaderboard.tables import tables
+from suite.errors import RunError, SuiteError, UsageError
+from suite.files import make_directory, write_whole
+
+HERE = Path(__file__).resolve().parent
+OWN_RECORDS, README = HERE / "records", HERE / "README.md"
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m leaderboard.build",
+        description="Make the leaderboard's pages and tables of result records and published figures.",
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("--records", action="append", default=[], metavar="DIR", help="run folders (default: the repository's records)")
+    add("--tracking-uri", metavar="U", help="MLflow store or server whose finished runs are shown as well")
+    add("--out", metavar="DIR", help="write the site there")
+    add("--readme", metavar="FILE", help="put tables between its markers (default: leaderboard/README.md, own records)")
+    add("--check", action="store_true", help="write nothing; fail if a record is bad or the README's tables are stale")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        with tempfile.TemporaryDirectory() as downloads:
+            return _main(options, Path(downloads))
+    except SuiteError as error:
+        print(f"leaderboard.build: {error}", file=sys.stderr)
+        return error.status
+
+
+def _main(options: argparse.Namespace, downloads: Path) -> int:
+    if not options.out and not options.check and not options.readme:
+        raise UsageError("say where the site goes, as in --out site, or use --check")
+    own = not options.records and not options.tracking_uri
+    places = [Path(place) for place in options.records] or ([OWN_RECORDS] if own else [])
+    complaints = []
+    if options.tracking_uri:
+        try:
+            _download(options.tracking_uri, downloads)
+            places.append(downloads)
+        except RunError as error:
+            complaints.append(str(error))
+    entries, bad = records.read(places)
+    complaints += [one.replace(f"{downloads}/", f"{options.tracking_uri}, run ") for one in bad]
+    known = published.sources()
+    made = tables(entries, published.published(known=known))
+
+    readme = Path(options.readme) if options.readme else README if own else None
+    stale = readme is not None and _filled(readme, made) != readme.read_text(encoding="utf-8")
+    if options.check:
+        if stale:
+            complaints.append(f"{readme}: its tables are stale; run python -m leaderboard.build --readme {readme}")
+    else:
+        if stale and readme is not None:
+            write_whole(readme, _filled(readme, made).encode())
+        if options.out:
+            out = Path(options.out).absolute()
+            make_directory(out.parent)
+            runs = site.write(out, made, known)
+            print(f"{runs} run{'' if runs == 1 else 's'}: {out / 'index.html'}")
+    for complaint in complaints:
+        print(f"leaderboard.build: {complaint}", file=sys.stderr)
+    return 1 if complaints else 0
+
+
+def _filled(readme: Path, made: tuple[markdown.Table, ...]) -> str:
+    if not readme.is_file():
+        raise UsageError(f"--readme: there is no file {readme}")
+    return markdown.fill(readme.read_text(encoding="utf-8"), made, str(readme))
+
+
+def _download(uri: str, folder: Path) -> None:
+    from suite.tracking import Store, check_uri, whole_uri
+
+    check_uri(uri)
+    names = (records.RESULT, records.OPERATIVE, records.METRICS, records.FIGURES)
+    for _ in Store(whole_uri(uri), folder).download(names, folder):
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,375 @@
+"""The static site: a page for each table and for each run. It opens from the file system and needs no network.
+
+Everything from a record reaches a page through a template that escapes it, and files are called by hashes of ours.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from leaderboard import charts, words
+from leaderboard.published import Source
+from leaderboard.records import FIGURES, METRICS, OPERATIVE, Entry
+from leaderboard.tables import SPECS, Comparison, Row, Spec, Table
+from suite.errors import UsageError
+from suite.files import disk_errors
+from suite.tracking import flat
+
+HERE = Path(__file__).resolve().parent
+ASSETS = ("style.css", "script.js")
+SIGN = ".made-by-leaderboard-build"
+"""Says that a folder is a site of ours and may be replaced."""
+
+PICTURES = {
+    "recalled": "images recalled from the memory, a row for each class",
+    "bases": "the memory's bases",
+    "coefficients": "the coefficients of every recalled image",
+    "similarity": "cosine similarity of the classes' coefficients",
+    "gradient_norms": "the gradient's norm back through the inner steps",
+}
+"""Pictures of a run that a page shows, by their file names, and what they are of."""
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Link:
+    to: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    small: str = ""
+    sort: str | float | None = None
+    """What it is sorted by, if not by its text; '' is last."""
+    number: bool = False
+    mark: str = ""
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    says: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a page: its cells, and what filters look at."""
+
+    dataset: str
+    budget: str
+    method: str
+    scale: str
+    cells: tuple[Cell, ...] = field(default=())
+
+
+def write(out: Path, tables: Sequence[Table], known: Mapping[str, Source]) -> int:
+    """Write the whole site to a folder that is new, empty or an earlier site; returns how many runs have pages.
+
+    Files that are as they should be are not touched, and those that no page needs any more are removed.
+    """
+    if out.exists() and not (out.is_dir() and ((out / SIGN).is_file() or not any(out.iterdir()))):
+        raise UsageError(f"--out: {out} holds something else than a site; name a new folder")
+    with disk_errors(out):
+        (out / "runs").mkdir(parents=True, exist_ok=True)
+        (out / SIGN).touch()
+        wanted = {SIGN}
+        runs = 0
+        for name, data in _files(tables, known):
+            wanted.add(name)
+            runs += name.startswith("runs/") and name.endswith(".html")
+            _put(f"{out}/{name}", data)
+        for place in ("", "runs/"):
+            for entry in os.scandir(out / place):
+                if entry.is_file() and f"{place}{entry.name}" not in wanted:
+                    os.unlink(entry)
+    return runs
+
+
+def _put(file: str, data: bytes) -> None:
+    """Have a file hold `data`; strings and no Path, since a site may have tens of thousands."""
+    with suppress(FileNotFoundError), open(file, "rb") as held:
+        if held.read() == data:
+            return
+    with open(file, "wb") as fresh:
+        fresh.write(data)
+
+
+def _files(tables: Sequence[Table], known: Mapping[str, Source]) -> Iterator[tuple[str, bytes]]:
+    """Every file of the site: its name and what is in it."""
+    templates = Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+
+    def page(file: str, template: str, **given: Any) -> tuple[str, bytes]:
+        root = "../" * file.count("/")
+        return file, templates.get_template(template).render(given, specs=SPECS, root=root).encode()
+
+    for name in ASSETS:
+        yield name, (HERE / "assets" / name).read_bytes()
+    cards = [(table.spec, _count(table)) for table in tables]
+    yield page("index.html", "index.html", here="index", sources=known.values(), cards=cards)
+    homes: dict[str, tuple[Entry, Spec]] = {}
+    work: dict[str, list[Entry]] = {}
+    for table in tables:
+        yield page(f"{table.spec.slug}.html", "table.html", here=table.spec.slug, table=table, **_table(table))
+        for entry in _runs(table):
+            homes[entry.identity] = entry, table.spec
+            work.setdefault(entry.record["run_key"], []).append(entry)
+    for identity, (entry, spec) in homes.items():
+        same = [Link(f"{o.identity}.html", name_of(o)) for o in work[entry.record["run_key"]] if o is not entry]
+        pictures = list(_pictures(entry))
+        shown = [{"file": f"{identity}-{name}.png", "alt": PICTURES[name]} for name, _ in pictures]
+        about = _run(entry) | {"home": spec, "same_elsewhere": same, "pictures": shown}
+        yield page(f"runs/{identity}.html", "run.html", here="", **about)
+        yield f"runs/{identity}.gin", entry.record["config_text"].encode(errors="replace")
+        yield from ((f"runs/{identity}-{name}.png", data) for name, data in pictures)
+
+
+def _count(table: Table) -> str:
+    runs = _runs(table)
+    printed = sum(len(row.published) for row in table.rows)
+    reduced = sum(entry.record["scale"]["reduced"] for entry in runs)
+    return f"{len(runs)} runs here ({reduced} reduced), {printed} printed figures"
+
+
+def _runs(table: Table) -> list[Entry]:
+    return list({entry.identity: entry for row in table.measured for entry in row.runs}.values())
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _table(table: Table) -> dict[str, Any]:
+    columns = _columns(table)
+    parts: dict[str, list[Line]] = {"full": [], "reduced": [], "printed": []}
+    for row in table.rows:
+        parts["printed" if not row.runs else "reduced" if row.reduced else "full"] += _lines(table, row)
+    lines = [line for part in parts.values() for line in part]
+    return parts | {
+        "columns": columns if lines else [],
+        "filters": _filters(lines),
+        "comparisons": [_compared(one) for one in table.comparisons],
+        "charts": charts.along(table) if table.spec.chart else [],
+        "matrices": list(_matrices(table)) if table.spec.row_axis else [],
+    }
+
+
+def _columns(table: Table) -> list[Column]:
+    measured = bool(table.spec.experiments) or bool(table.measured)
+    made = [Column("made with")] if table.spec.row_axis else []
+    columns = [
+        Column("data set"),
+        Column("I/C", "budget in real images per class"),
+        *made,
+        Column("measured on" if table.spec.row_axis else "method"),
+        Column("printed", "as the source prints it"),
+    ]
+    if not measured:
+        return [*columns, Column("source")]
+    return [
+        *columns,
+        Column("rank", "among full runs of one data set and budget"),
+        Column("here, test", "mean and half of its 95% interval"),
+        Column("n", "memories × evaluation networks of each"),
+        Column("sd of memories"),
+        Column("sd of networks"),
+        Column("difference", "here less printed, in points"),
+        Column("validation"),
+        *(Column(name) for name in table.controls),
+        Column("stored numbers"),
+        Column("scale"),
+        Column("iterations/s"),
+        Column("peak MiB"),
+        Column("hardware"),
+        Column("runs"),
+    ]
+
+
+def _lines(table: Table, row: Row) -> Iterator[Line]:
+    """One line for a row that was run; one for each source of a row that was not."""
+    measured = bool(table.spec.experiments) or bool(table.measured)
+    for printed in row.published if not row.runs else (row.paper,):
+        cells = [
+            Cell(words.dataset(row.dataset), sort=row.dataset),
+            Cell(words.budget(row.images_per_class), sort=row.images_per_class or "", number=True),
+            *([Cell(row.made_with)] if table.spec.row_axis else []),
+            Cell(
+                row.method,
+                small="chosen on validation" if row.chosen else "",
+                sort=row.method,
+                mark="reduced" if row.reduced else "",
+            ),
+        ]
+        source = f"{printed.source}, {printed.place}" if printed is not None else ""
+        noted = "; ".join(filter(None, [source, printed.note])) if printed is not None else ""
+        cells.append(
+            Cell(
+                words.printed(printed),
+                small=noted if measured else (printed.note if printed is not None else ""),
+                sort="" if printed is None else printed.accuracy,
+                number=True,
+            )
+        )
+        cells += _measured(table, row) if measured else [Cell(source)]
+        scale = row.conditions.label if row.conditions is not None else "printed"
+        yield Line(row.dataset, words.budget(row.images_per_class), row.method, scale, tuple(cells))
+
+
+def _measured(table: Table, row: Row) -> list[Cell]:
+    if not row.runs:
+        return [Cell(words.NONE, sort="")] * (len(_columns(table)) - 4 - bool(table.spec.row_axis))
+    test = row.test
+    stored = row.first["budget"]["stored_numbers"]
+    return [
+        Cell(str(row.rank) if row.rank else words.NONE, sort=row.rank or "", number=True),
+        _accuracy(test, f"95% over {words.over(test)}" if test is not None and test.interval is not None else ""),
+        Cell(words.seeds(test or row.validation)),
+        _number(test.spread_of_memories if test is not None else None, words.spread),
+        _number(test.spread_of_networks if test is not None else None, words.spread),
+        _number(row.apart, words.points),
+        _accuracy(row.validation),
+        *(_accuracy(row.controls.get(name)) for name in table.controls),
+        Cell(f"{stored:,}", sort=stored, number=True),
+        Cell(words.scale(row)),
+        Cell(words.rate(row), sort="" if words.rate(row) == words.NONE else words.rate(row), number=True),
+        Cell(words.memory(row), number=True),
+        Cell("", small=words.hardware(row), sort=words.hardware(row)),
+        Cell("", sort=len(row.runs), links=tuple(_link(entry) for entry in row.runs)),
+    ]
+
+
+def _link(entry: Entry) -> Link:
+    return Link(f"runs/{entry.identity}.html", f"seed {entry.record['seed']}")
+
+
+def _accuracy(found: Any, small: str = "") -> Cell:
+    return Cell(words.accuracy(found), small=small, sort="" if found is None else round(found.mean, 4), number=True)
+
+
+def _number(value: float | None, shown: Any) -> Cell:
+    return Cell(shown(value), sort="" if value is None else round(value, 4), number=True)
+
+
+def _filters(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    titles = {"dataset": "Data set", "budget": "I/C", "method": "Method", "scale": "Scale"}
+    found = []
+    for name, title in titles.items():
+        values = dict.fromkeys(getattr(line, name) for line in lines)
+        options = [(value, words.dataset(value) if name == "dataset" else value) for value in values]
+        found.append({"name": name, "title": title, "options": options})
+    return found
+
+
+def _compared(one: Comparison) -> dict[str, Any]:
+    cells = [
+        words.dataset(one.dataset),
+        words.budget(one.images_per_class),
+        f"{one.second} over {one.first}",
+        words.difference(one.test),
+        str(one.test.seeds),
+        words.verdict(one.test),
+    ]
+    return {"cells": cells, "scale": one.label, "reduced": one.reduced}
+
+
+def _matrices(table: Table) -> Iterator[dict[str, Any]]:
+    """What was made with each architecture (rows) on each (columns), here by scale, and as printed."""
+    groups: dict[tuple[str, bool], dict[tuple[str, str], tuple[float, str]]] = {}
+    for row in table.rows:
+        where = f"{words.dataset(row.dataset)}, {words.budget(row.images_per_class)} I/C"
+        at = (row.made_with, row.method)
+        if row.test is not None:
+            title = f"{where}, here: {words.scale(row)}"
+            groups.setdefault((title, row.reduced), {}).setdefault(at, (row.test.mean, words.accuracy(row.test)))
+        if row.paper is not None:
+            shown = row.paper.accuracy, words.printed(row.paper)
+            groups.setdefault((f"{where}, printed", False), {}).setdefault(at, shown)
+    for (title, reduced), cells in groups.items():
+        made, measured = (list(dict.fromkeys(at[i] for at in cells)) for i in (0, 1))
+        low, high = min(v for v, _ in cells.values()), max(v for v, _ in cells.values())
+        heat = {at: round(100 * (v - low) / ((high - low) or 1)) for at, (v, _) in cells.items()}
+        rows = [
+            (one, [{"text": cells.get((one, m), (0, words.NONE))[1], "heat": heat.get((one, m), 0)} for m in measured])
+            for one in made
+        ]
+        yield {"title": title, "reduced": reduced, "columns": measured, "rows": rows}
+
+
+# ---------------------------------------------------------------- runs
+
+
+def name_of(entry: Entry) -> str:
+    record = entry.record
+    return ", ".join([record["name"], *record["cell"].values(), f"seed {record['seed']}"])
+
+
+def _run(entry: Entry) -> dict[str, Any]:
+    """What a run's page says of its record; configuration and pictures lie beside the page."""
+    record = entry.record
+    figures = [
+        {
+            "name": figure["name"],
+            "cells": [
+                figure["split"],
+                f"{figure['mean']:.2f}",
+                words.spread(figure["std"]),
+                str(figure["n"]),
+                figure["over"],
+                ", ".join(f"{value:.2f}" for value in figure["values"]),
+                str(figure.get("note", "")),
+            ],
+        }
+        for figure in record["figures"]
+    ]
+    code = record["environment"].get("code")
+    code = code if isinstance(code, dict) else {}
+    titles = {"budget": "Budget", "cost": "Cost (seconds, MiB)", "facts": "Facts", "environment": "Environment"}
+    return {
+        "title": name_of(entry),
+        "record": record,
+        "figures": figures,
+        "curves": charts.read_curves(entry, METRICS),
+        "operative": _text(entry, OPERATIVE),
+        "gin_file": f"{entry.identity}.gin",
+        "commit": code.get("commit") or "",
+        "changed": bool(code.get("changed")),
+        "groups": [(title, _lined_up(record[part])) for part, title in titles.items()],
+    }
+
+
+def _lined_up(part: Any) -> str:
+    """A part of a record as text, a setting a line."""
+    pairs = flat(part)
+    width = max(map(len, pairs), default=0)
+    return "\n".join(f"{key:{width}}  {f'{float(v):.6g}' if _is_decimal(v) else v}" for key, v in pairs.items())
+
+
+def _is_decimal(text: str) -> bool:
+    return "." in text and text.replace(".", "", 1).replace("-", "", 1).isdecimal()
+
+
+def _pictures(entry: Entry) -> Iterator[tuple[str, bytes]]:
+    """The run's pictures by name; what is no PNG file is left out."""
+    for name in PICTURES if FIGURES in entry.files else ():
+        assert entry.folder is not None
+        with suppress(OSError):
+            data = (entry.folder / FIGURES / f"{name}.png").read_bytes()
+            if data.startswith(PNG):
+                yield name, data
+
+
+def _text(entry: Entry, name: str) -> str:
+    """A text of the run's folder, or '' if it has none that can be read."""
+    try:
+        return (entry.folder / name).read_text(encoding="utf-8") if entry.folder and name in entry.files else ""
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,368 @@
+"""The tables: published figures and records joined into rows, with what may be compared and what may not."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+from leaderboard.published import Published
+from leaderboard.records import Entry
+from leaderboard.statistics import Difference, Estimate, estimate, paired
+from suite.files import json_sha256
+
+DATASETS = ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet", "digits")
+MEMORY = "memory"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One page: which records belong to it, and the axis of theirs whose labels are its methods."""
+
+    slug: str
+    short: str
+    title: str
+    what: str
+    experiments: tuple[str, ...] = ()
+    axis: str = ""
+    methods: tuple[str, ...] = ()
+    """Their order, as far as it is known."""
+    row_axis: str = ""
+    """What the memory was made with, where the table varies that too."""
+    chart: bool = False
+    """Whether the methods are numbers, to be drawn along an axis."""
+
+
+SPECS = (
+    Spec(
+        "components",
+        "Table 3",
+        "Table 3: what each part of the method adds",
+        "Single-step gradient matching, back-propagation through time (BPTT), the same with downsampled images (ds), "
+        "and the full method with addressable bases, without and with augmentation.",
+        ("ablation_components",),
+        "method",
+        ("single-step GM", "BPTT", "BPTT+ds", "full without augmentation", "full"),
+    ),
+    Spec(
+        "momentum",
+        "Table 4",
+        "Table 4: momentum in the inner loop",
+        "BPTT without momentum, with momentum in the forward pass alone, and with momentum that gradients pass.",
+        ("ablation_momentum",),
+        "momentum",
+        ("no momentum", "forward-only momentum", "full momentum"),
+    ),
+    Spec(
+        "transfer",
+        "Table 2",
+        "Table 2: transfer across architectures",
+        "Memories made with one architecture, judged by networks of others.",
+        ("transfer",),
+        row_axis="trained on",
+        methods=("alexnet", "resnet12", "convnet"),
+    ),
+    Spec(
+        "bases",
+        "Figure 1",
+        "Figure 1: number of bases",
+        "Validation accuracy against the number of bases. The best on validation is run once more, and that run alone "
+        "sees test images.",
+        ("bases",),
+        "bases",
+        chart=True,
+    ),
+    Spec(
+        "field",
+        "The field",
+        "Published figures of the field",
+        "What others printed for these data sets and budgets.",
+    ),
+    Spec(
+        "others",
+        "Other runs",
+        "Other runs",
+        "Every other record: examples, and methods that no table of the paper has.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What must be equal for two rows to be compared."""
+
+    label: str
+    reduced: bool
+    iterations: int | None
+    paper_iterations: int | None
+    rest: str
+    """Hash of the configuration without what a method may choose."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One method under one configuration: its printed figure, its runs (one for each seed) and what they say."""
+
+    dataset: str
+    images_per_class: float | None
+    made_with: str
+    method: str
+    published: tuple[Published, ...] = ()
+    runs: tuple[Entry, ...] = ()
+    conditions: Conditions | None = None
+    test: Estimate | None = None
+    validation: Estimate | None = None
+    controls: dict[str, Estimate] = field(default_factory=dict)
+    rank: int | None = None
+    chosen: bool = False
+
+    @property
+    def reduced(self) -> bool:
+        return self.conditions is not None and self.conditions.reduced
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """The record of the first seed."""
+        return self.runs[0].record
+
+    @property
+    def paper(self) -> Published | None:
+        return self.published[0] if self.published else None
+
+    @property
+    def apart(self) -> float | None:
+        """Ours less the printed figure, in points."""
+        return self.test.mean - self.paper.accuracy if self.test is not None and self.paper is not None else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods under equal conditions on the seeds that both have."""
+
+    dataset: str
+    images_per_class: float | None
+    first: str
+    second: str
+    test: Difference
+    reduced: bool
+    label: str
+
+
+@dataclass(frozen=True)
+class Table:
+    spec: Spec
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @cached_property
+    def measured(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.runs)
+
+    @cached_property
+    def controls(self) -> tuple[str, ...]:
+        """Names of all controls in it, the data's own last."""
+        names = dict.fromkeys(name for row in self.rows for name in row.controls)
+        return tuple(sorted(names, key=lambda name: (name == "full data", name)))
+
+
+def tables(entries: Sequence[Entry], figures: Sequence[Published]) -> tuple[Table, ...]:
+    """All tables, in order; every record is in exactly one, and every printed figure too."""
+    homes = {name: spec.slug for spec in SPECS for name in spec.experiments}
+    made = []
+    for spec in SPECS:
+        own = [entry for entry in entries if homes.get(entry.record["name"], "others") == spec.slug]
+        printed = [one for one in figures if one.table == spec.slug]
+        rows = _ranked(_ordered(spec, _joined(_rows(spec, own), printed)))
+        compared = tuple(_comparisons(rows)) if spec.axis and spec.methods else ()
+        made.append(Table(spec, rows, compared))
+    return tuple(made)
+
+
+def _rows(spec: Spec, entries: Iterable[Entry]) -> list[Row]:
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.configuration, []).append(entry)
+    rows = []
+    for runs in groups.values():
+        runs.sort(key=lambda entry: (entry.record["seed"], entry.identity))
+        rows += [_row(spec, tuple(runs), name) for name in _measured(spec, runs[0])]
+    return rows
+
+
+def _measured(spec: Spec, entry: Entry) -> list[str]:
+    """The figures of a record that get a row each: the memory's, and in the table of transfer those elsewhere too."""
+    names = dict.fromkeys(figure["name"] for figure in entry.record["figures"] if figure["name"].startswith(MEMORY))
+    return list(names) if spec.slug == "transfer" else [MEMORY]
+
+
+def _row(spec: Spec, runs: tuple[Entry, ...], name: str) -> Row:
+    record = runs[0].record
+    cell, config = record["cell"], record["config"]
+    if spec.slug == "transfer":
+        method = name.removeprefix(f"{MEMORY} on ") if name != MEMORY else _is(config.get("architecture"))
+    elif spec.axis in cell:
+        method = cell[spec.axis]
+    else:
+        method = ", ".join([record["name"], *cell.values()])
+    declared = config.get("images_per_class")
+    plain = isinstance(declared, (int, float)) and not isinstance(declared, bool)
+    every = [figure["name"] for figure in record["figures"]]
+    controls = [one for one in dict.fromkeys(every) if not one.startswith(MEMORY)] if name == MEMORY else []
+    found = {one: _estimate(runs, one, "test") for one in controls}
+    return Row(
+        dataset=record["facts"]["dataset"],
+        images_per_class=float(declared if plain else record["budget"]["images_per_class"]),
+        made_with=cell.get(spec.row_axis, ""),
+        method=method,
+        runs=runs,
+        conditions=_conditions(record),
+        test=_estimate(runs, name, "test"),
+        validation=_estimate(runs, name, "validation"),
+        controls={one: value for one, value in found.items() if value is not None},
+        chosen="chosen" in cell,
+    )
+
+
+def _is(config: Any) -> str:
+    """The name of a described component."""
+    return str(config.get("model", config.get("is", ""))) if isinstance(config, dict) else ""
+
+
+def _estimate(runs: Iterable[Entry], name: str, split: str) -> Estimate | None:
+    values = values_of(runs, name, split)
+    return estimate(values) if values else None
+
+
+def values_of(runs: Iterable[Entry], name: str, split: str) -> dict[int, list[float]]:
+    """By seed, the values of one figure."""
+    found = {entry.record["seed"]: entry.values(name, split) for entry in runs}
+    return {seed: values for seed, values in found.items() if values}
+
+
+def _conditions(record: dict[str, Any]) -> Conditions:
+    scale = record["scale"]
+    rest = {key: value for key, value in record["config"].items() if key not in OF_THE_METHOD}
+    return Conditions(
+        label=scale["label"],
+        reduced=scale["reduced"],
+        iterations=_whole(scale.get("iterations")),
+        paper_iterations=_whole(scale.get("paper_iterations")),
+        rest=json_sha256(rest)[:16],
+    )
+
+
+OF_THE_METHOD = {
+    "objective",
+    "parameterization",
+    "augmentation",
+    "controls",
+    "transfer",
+    "gradient_norms",
+    "memory_gib",
+}
+"""Settings that methods differ in, or that change no figure."""
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def number(value: Any) -> float | None:
+    """A number of a record, or None for what is none."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _joined(rows: list[Row], printed: Sequence[Published]) -> list[Row]:
+    """Rows with the figures printed for the same thing, and rows for printed figures that nobody ran here."""
+    by: dict[tuple[str, float | None, str, str], list[Published]] = {}
+    for one in printed:
+        by.setdefault((one.dataset, one.images_per_class, one.row, one.method), []).append(one)
+    joined, met = [], set()
+    for row in rows:
+        at = (row.dataset, row.images_per_class, row.made_with, row.method)
+        joined.append(replace(row, published=tuple(by.get(at, ()))))
+        met.add(at)
+    return joined + [_printed_only(*at, found) for at, found in by.items() if at not in met]
+
+
+def _printed_only(dataset: str, budget: float | None, made_with: str, method: str, found: Sequence[Published]) -> Row:
+    return Row(dataset, budget, made_with, method, published=tuple(found))
+
+
+def _ordered(spec: Spec, rows: list[Row]) -> list[Row]:
+    """By data set and budget; full runs, then reduced ones, then what is only printed; methods in the paper's order."""
+
+    def key(row: Row) -> tuple[Any, ...]:
+        known = row.method in spec.methods
+        return (
+            DATASETS.index(row.dataset) if row.dataset in DATASETS else len(DATASETS),
+            row.dataset,
+            row.images_per_class is None,
+            row.images_per_class or 0.0,
+            2 if not row.runs else int(row.reduced),
+            row.chosen,
+            repr(row.conditions) if row.runs and spec.slug != "transfer" else "",
+            natural(row.made_with),
+            spec.methods.index(row.method) if known else len(spec.methods),
+            natural(row.method) if row.runs else [],
+            row.runs[0].configuration if row.runs else "",
+        )
+
+    return sorted(rows, key=key)
+
+
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """A key that puts '4' before '16'."""
+    parts = re.split(r"(\d+)", text)
+    return [(0, float(part), "") if part.isdigit() and part.isascii() else (1, 0.0, part) for part in parts if part]
+
+
+def _ranked(rows: list[Row]) -> tuple[Row, ...]:
+    """Full runs of one data set and budget, by test accuracy. Reduced runs are never ranked."""
+    places: dict[tuple[str, float | None], list[Row]] = {}
+    for row in rows:
+        if row.test is not None and not row.reduced:
+            places.setdefault((row.dataset, row.images_per_class), []).append(row)
+    ranks: dict[int, int] = {}
+    for own in places.values():
+        for row in own:
+            assert row.test is not None
+            ranks[id(row)] = 1 + sum(other.test.mean > row.test.mean for other in own if other.test is not None)
+    return tuple(replace(row, rank=ranks.get(id(row))) for row in rows)
+
+
+def _comparisons(rows: Sequence[Row]) -> Iterable[Comparison]:
+    """Each method beside the one before it, where both were run under equal conditions."""
+    blocks: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row.test is not None and not row.chosen:
+            blocks.setdefault((row.dataset, row.images_per_class, row.made_with, row.conditions), []).append(row)
+    for own in blocks.values():
+        for first, second in pairwise(own):
+            test = _paired(first, second)
+            if test is not None and first.method != second.method and _alike(first, second):
+                assert second.conditions is not None
+                label = second.conditions.label
+                yield Comparison(
+                    first.dataset, first.images_per_class, first.method, second.method, test, first.reduced, label
+                )
+
+
+def _alike(first: Row, second: Row) -> bool:
+    """Whether their objectives agree in every size that both have, such as inner steps or real images."""
+    one, other = (row.first["config"].get("objective") for row in (first, second))
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return True
+    sizes = [key for key in set(one) & set(other) if number(one[key]) is not None and key not in OF_THE_METHOD]
+    return all(one[key] == other[key] for key in sizes)
+
+
+def _paired(first: Row, second: Row) -> Difference | None:
+    return paired(*(values_of(row.runs, _figure(row), "test") for row in (first, second)))
+
+
+def _figure(row: Row) -> str:
+    """The name of the figure that a row shows."""
+    elsewhere = f"{MEMORY} on {row.method}"
+    return elsewhere if row.runs[0].values(elsewhere, "test") is not None else MEMORY
