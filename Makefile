@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 SERVICES_STAMP := $(VENV)/.installed-services
 
-.PHONY: demo test test-services lint types check format clean
+.PHONY: demo test test-services lint types leaderboard leaderboard-check check format clean
 
 demo: $(STAMP)
 	$(BIN)/python -m suite.run --gin gin/quickstart.gin
@@ -30,7 +30,14 @@ lint: $(TEST_STAMP)
 types: $(TEST_STAMP)
 	$(BIN)/mypy
 
-check: lint types test
+# The site, and the tables in leaderboard/README.md.
+leaderboard: $(STAMP)
+	$(BIN)/python -m leaderboard.build --out site
+
+leaderboard-check: $(STAMP)
+	$(BIN)/python -m leaderboard.build --check
+
+check: lint types leaderboard-check test
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .
