@@ -1,0 +1,47 @@
+"""Every file in gin/ does what its head says: the command for here runs; the paper's is planned on its real data."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from command_line import REPOSITORY, command
+
+FILES = sorted((REPOSITORY / "gin").glob("*.gin"))
+LEAVES = {
+    "ablation_adam": "*/figures/gradient_norms.png",
+    "bases": "bases.png",
+    "figure_bases": "*/figures/bases.png",
+    "figure_recall": "*/figures/recalled.png",
+    "figure_similarity": "*/figures/similarity.png",
+}
+
+
+def line(file: Path, word: str) -> list[str] | None:
+    """The arguments of a command in a file's head."""
+    found = re.search(rf"^# {word}: +python -m suite\.run (.*)$", file.read_text(), re.MULTILINE)
+    return shlex.split(found.group(1)) if found else None
+
+
+def test_every_file_says_how_it_is_run() -> None:
+    assert all(line(file, "Run") for file in FILES)
+    assert {file.stem for file in FILES if not line(file, "Here")} == {"quickstart", "fashion_mnist"}  # meant for here
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", [file for file in FILES if line(file, "Here")], ids=lambda file: file.stem)
+def test_the_command_for_here_runs(file: Path, data_dir: Path, tmp_path: Path) -> None:
+    place = ["--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
+    done = command(*(line(file, "Here") or []), *place)
+    assert done.status == 0, done.err
+    assert "smoke (reduced)" in done.out and "digits" not in done.err
+    if file.stem in LEAVES:
+        assert list(tmp_path.glob(f"*/{LEAVES[file.stem]}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_paper_s_run_is_planned_without_its_data(file: Path, tmp_path: Path) -> None:
+    done = command(*(line(file, "Run") or []), "--dry-run", "--data-dir", tmp_path, "--out", tmp_path)
+    assert done.status == 0, done.err
+    assert "nothing was started" in done.out and not list(tmp_path.iterdir())
