@@ -19,6 +19,7 @@ import tokenize
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class Run:
     """The axis whose best value on validation is run once more, as `then` of its cell says."""
     then: "Run | None" = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Names the run's work: equal for equal settings and seed, whatever file they came from.
 
@@ -146,7 +147,8 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
             if cell in picked:
                 runs.append(run)
     _refuse_unused(files, [*bindings, *then], axes, used)
-    twice = [run.label for run in runs if sum(other.key == run.key for other in runs) > 1]
+    keys = [run.key for run in runs]
+    twice = [run.label for run in runs if keys.count(run.key) > 1]
     if twice:
         raise UsageError(f"these cells or seeds describe the same run: {', '.join(twice)}; make them differ")
     return runs
