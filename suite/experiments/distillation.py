@@ -386,7 +386,7 @@ class Distillation:
 
     def _scale(self) -> dict[str, Any]:
         less = [f"{self.iterations} of {PAPER_ITERATIONS} iterations"] if self.iterations < PAPER_ITERATIONS else []
-        sizes = [("", self.objective, "inner_steps"), ("", self.objective, "real_per_class")]
+        sizes: list[tuple[str, object, str]] = [("", self.objective, n) for n in ("inner_steps", "real_per_class")]
         sizes += [(f"{name_of(one)} ", one, "width") for one in (self.architecture, *self._elsewhere())]
         for whose, part, name in sizes:
             used, paper = getattr(part, name, None), getattr(type(part), name, None)
