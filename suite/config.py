@@ -18,7 +18,8 @@ import re
 import tokenize
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,27 @@ class Root:
 
 gin.register("run", module="suite")(Root)
 gin.register("protocol", module="suite")(Protocol)
+gin.add_config_file_search_path(str(ROOT))
 
 Binding = tuple[str, str, str]
 """Scope, configurable and parameter of one binding; of a macro: its name, 'gin.macro', 'value'."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What gin knows after a parse, to go on from there as often as one likes without parsing again."""
+
+    tables: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    """Of every scope and configurable: its parameters and their values, references not followed."""
+    imports: set[Any] = field(default_factory=set)
+
+    @property
+    def bindings(self) -> set[Binding]:
+        return {(*where, parameter) for where, values in self.tables.items() for parameter in values}
+
+    def bound(self, name: str) -> Any:
+        """The value of a field of `run`, None where nothing binds it."""
+        return self.tables.get(("", "suite.run"), {}).get(name)
 
 
 @dataclass(frozen=True)
@@ -79,7 +98,7 @@ class Run:
     """The axis whose best value on validation is run once more, as `then` of its cell says."""
     then: "Run | None" = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Names the run's work: equal for equal settings and seed, whatever file they came from.
 
@@ -105,21 +124,21 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
     """
     if not files:
         raise UsageError("name a configuration: --gin gin/quickstart.gin (files are in the folder gin/)")
-    gin.add_config_file_search_path(str(ROOT))
     for file in files:
         if not Path(file).is_file() and not (ROOT / file).is_file():
             known = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "gin").rglob("*.gin"))
             raise UsageError(f"--gin: there is no file {file}; {suggestion(file, known)}")
-    with _fresh_config():
-        _parse(files, bindings)
-        axes = _axes()
-        choose, then = _bound("run.choose"), _bound("run.then") or []
-        name = _bound("run.name") or re.sub(r"[^\w.-]+", "-", Path(files[0]).stem).lstrip("-.") or "run"
-        cell_before = _bound("run.cell") or {}
-        if seed is not None:
-            macro = any(where == ("SEEDS", "gin.macro", "value") for where in _parsed_bindings())
-            bindings = [*bindings, f"SEEDS = [{seed}]" if macro else f"run.seeds = [{seed}]"]
-    every_axis, axes = axes, _free_axes(files, bindings, axes)
+    parts = _parts(files)
+    whole = _with(parts[-1], bindings)
+    every_axis = _axes(whole)
+    choose, then = whole.bound("choose"), whole.bound("then") or []
+    name = whole.bound("name") or re.sub(r"[^\w.-]+", "-", Path(files[0]).stem).lstrip("-.") or "run"
+    cell_before = whole.bound("cell") or {}
+    if seed is not None:
+        macro = ("SEEDS", "gin.macro") in whole.tables
+        bindings = [*bindings, f"SEEDS = [{seed}]" if macro else f"run.seeds = [{seed}]"]
+        whole = _with(whole, bindings[-1:])
+    axes = _free_axes(files, parts, bindings, every_axis)
 
     if choose is not None and choose not in axes:
         if choose in every_axis:
@@ -128,53 +147,55 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
             raise UsageError(f"run.choose: no axis is called '{choose}'; {suggestion(str(choose), list(axes))}")
     cells = [dict(zip(axes, combo, strict=True)) for combo in itertools.product(*axes.values())]
     picked = _picked(cells, axes, only)
-    used = _used_in_parts(files, bindings)
+    used = _used_in_parts([*parts, whole])
     runs: list[Run] = []
     for cell in cells:  # all of them, since a binding may serve a cell that was not picked
         own = [binding for axis, label in cell.items() for binding in axes[axis][label]]
         labels = dict(cell_before) | cell
         own += [f"run.name = {name!r}", "run.axes = None", "run.choose = None", "run.then = None"]
-        for one in _seeds(files, [*bindings, *own]):
-            lines = [*bindings, *own, f"run.cell = {labels!r}", f"run.seeds = [{one}]"]
-            run, consumed = _one(files, lines, name, labels, one)
+        start = _with(whole, own)
+        for one in _seeds(start):
+            lines = [f"run.cell = {labels!r}", f"run.seeds = [{one}]"]
+            run, consumed = _one(start, lines, name, labels, one)
             used |= consumed
             if choose is not None:
                 chosen = labels | {"chosen": choose}
-                last, consumed = _one(files, [*lines, *then, f"run.cell = {chosen!r}"], name, chosen, one)
+                last, consumed = _one(start, [*lines, *then, f"run.cell = {chosen!r}"], name, chosen, one)
                 used |= consumed
                 run = replace(run, choose=choose, then=last)
             if cell in picked:
                 runs.append(run)
-    _refuse_unused(files, [*bindings, *then], axes, used)
-    twice = [run.label for run in runs if sum(other.key == run.key for other in runs) > 1]
+    every_line = [line for values in axes.values() for lines in values.values() for line in lines]
+    _refuse_unused(_with(whole, [*then, *every_line]).bindings, used)
+    keys = [run.key for run in runs]
+    twice = [run.label for run in runs if keys.count(run.key) > 1]
     if twice:
         raise UsageError(f"these cells or seeds describe the same run: {', '.join(twice)}; make them differ")
     return runs
 
 
-def _one(files: list[str], lines: list[str], name: str, cell: dict[str, str], seed: int) -> tuple[Run, set[Binding]]:
-    """The run of these files and bindings, and the bindings that it used."""
-    with _fresh_config():
-        _parse(files, lines)
+def _one(start: Parsed, lines: list[str], name: str, cell: dict[str, str], seed: int) -> tuple[Run, set[Binding]]:
+    """The run of what was parsed and these lines, and the bindings that it used."""
+    with _gin(start):
+        _parse(lines)
         root = _build()
         consumed = _consumed()
-        _drop(_parsed_bindings() - consumed)
+        _drop(_parsed().bindings - consumed)
         text = gin.config_str(max_line_length=120)
         operative = gin.operative_config_str(max_line_length=120)
     return Run(name, cell, seed, root.scale, root.experiment, text, operative), consumed
 
 
-def _seeds(files: list[str], bindings: list[str]) -> list[int]:
-    with _fresh_config():
-        _parse(files, bindings)
+def _seeds(start: Parsed) -> list[int]:
+    with _gin(start):
         return _build().seeds
 
 
 # ---------------------------------------------------------------- tables
 
 
-def _axes() -> dict[str, dict[str, list[str]]]:
-    axes = _bound("run.axes") or {}
+def _axes(whole: Parsed) -> dict[str, dict[str, list[str]]]:
+    axes = whole.bound("axes") or {}
     shape_is_right = isinstance(axes, dict) and all(
         isinstance(values, dict) and values and all(isinstance(lines, list) for lines in values.values())
         for values in axes.values()
@@ -199,7 +220,7 @@ def _picked(
 
 
 def _free_axes(
-    files: list[str], bindings: list[str], axes: dict[str, dict[str, list[str]]]
+    files: list[str], parts: list[Parsed], bindings: list[str], axes: dict[str, dict[str, list[str]]]
 ) -> dict[str, dict[str, list[str]]]:
     """The axes that nothing overrules: a `--set` of the one thing that an axis varies takes its place.
 
@@ -211,13 +232,11 @@ def _free_axes(
     free = {axis: values for axis, values in axes.items() if not (len(varied[axis]) == 1 and varied[axis] <= given)}
     fixed = dict.fromkeys(given, "--set")
     known: dict[str, str] | None = None
-    for n in range(1, len(files) + 1) if free else ():
-        with _fresh_config():
-            _parse(files[:n], [])
-            now = {s: repr(v["value"]) for (s, selector), v in gin_config._CONFIG.items() if selector == "gin.macro"}
-            if known is not None:
-                fixed |= {name: f"--gin {files[n - 1]}" for name, value in now.items() if known.get(name) != value}
-            known = now if known is not None or _bound("run.axes") else None
+    for file, part in zip(files, parts, strict=True):
+        now = {scope: repr(v["value"]) for (scope, selector), v in part.tables.items() if selector == "gin.macro"}
+        if known is not None:
+            fixed |= {name: f"--gin {file}" for name, value in now.items() if known.get(name) != value}
+        known = now if known is not None or part.bound("axes") else None
     for axis, values in free.items():
         for name in sorted(varied[axis] & set(fixed)):
             raise UsageError(
@@ -235,13 +254,32 @@ PARSE_ERRORS = (SyntaxError, tokenize.TokenError, ValueError, KeyError, TypeErro
 
 
 @contextmanager
-def _fresh_config() -> Iterator[None]:
-    """Bindings of nobody else before, and none left behind, whatever happens."""
+def _gin(start: Parsed) -> Iterator[None]:
+    """Gin with these bindings and nobody else's, and with none left behind, whatever happens."""
     gin.clear_config(clear_constants=False)
     try:
+        gin_config._CONFIG.update({where: dict(values) for where, values in start.tables.items()})
+        gin_config._IMPORTS.update(start.imports)
         yield
     finally:
         gin.clear_config(clear_constants=False)
+
+
+def _parts(files: list[str]) -> list[Parsed]:
+    """What the first file binds, the first two, …"""
+    parts: list[Parsed] = []
+    with _gin(Parsed()):
+        for file in files:
+            _parse_file(file)
+            parts.append(_parsed())
+    return parts
+
+
+def _with(start: Parsed, bindings: list[str]) -> Parsed:
+    """What was parsed, and these bindings after it."""
+    with _gin(start):
+        _parse(bindings)
+        return _parsed()
 
 
 @contextmanager
@@ -255,13 +293,15 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _parse(files: list[str], bindings: list[str]) -> None:
-    for file in files:
-        try:
-            with _quiet():
-                gin.parse_config_file(file)
-        except (*PARSE_ERRORS, OSError, ImportError) as error:
-            raise UsageError(_explained(f"--gin {file}", error)) from error
+def _parse_file(file: str) -> None:
+    try:
+        with _quiet():
+            gin.parse_config_file(file)
+    except (*PARSE_ERRORS, OSError, ImportError) as error:
+        raise UsageError(_explained(f"--gin {file}", error)) from error
+
+
+def _parse(bindings: list[str]) -> None:
     for binding in bindings:
         if "=" not in binding:
             raise UsageError(f"--set {binding}: write NAME = VALUE, as in --set 'ITERATIONS = 100'")
@@ -289,13 +329,6 @@ def _check_tree(thing: Any) -> None:
         check_types(thing)
         for field in fields(thing):
             _check_tree(getattr(thing, field.name))
-
-
-def _bound(name: str) -> Any:
-    try:
-        return gin.query_parameter(name)
-    except ValueError:
-        return None
 
 
 def _explained(where: str, error: Exception) -> str:
@@ -353,8 +386,8 @@ def _fields(selector: str) -> list[str]:
 # gin has no public way to ask which bindings there are and which were used; these functions read its private tables.
 
 
-def _parsed_bindings() -> set[Binding]:
-    return {(scope, selector, p) for (scope, selector), ps in gin_config._CONFIG.items() for p in ps}
+def _parsed() -> Parsed:
+    return Parsed({where: dict(values) for where, values in gin_config._CONFIG.items()}, set(gin_config._IMPORTS))
 
 
 def _consumed() -> set[Binding]:
@@ -378,37 +411,24 @@ def _drop(bindings: set[Binding]) -> None:
             del gin_config._CONFIG[scope, selector]
 
 
-def _used_in_parts(files: list[str], bindings: list[str]) -> set[Binding]:
+def _used_in_parts(parts: list[Parsed]) -> set[Binding]:
     """What is used by the first file, the first two, …: a binding may be displaced by a later file or `--set`.
 
     So one line can replace a data set or a parameterization whose settings the file holds, while a binding that no
     reading of the command line ever uses is still a mistake.
     """
     used: set[Binding] = set()
-    for n in range(1, len(files) + 1):
-        with _fresh_config():
+    for part in parts:
+        with _gin(part):
             try:
-                _parse(files[:n], [])
                 _build()
             except UsageError:
-                continue  # a part need not be complete
+                continue  # a part need not be complete, and a table may be complete only in its cells
             used |= _consumed()
-    with _fresh_config():
-        try:
-            _parse(files, bindings)
-            _build()
-            used |= _consumed()
-        except UsageError:
-            pass  # likewise: a table may be complete only in its cells
     return used
 
 
-def _refuse_unused(
-    files: list[str], bindings: list[str], axes: dict[str, dict[str, list[str]]], used: set[Binding]
-) -> None:
-    with _fresh_config():
-        _parse(files, [*bindings, *(b for values in axes.values() for lines in values.values() for b in lines)])
-        known = _parsed_bindings()
+def _refuse_unused(known: set[Binding], used: set[Binding]) -> None:
     own = {("", "suite.run", name) for name in ("axes", "cell", "name", "choose", "then")}
     for scope, selector, parameter in sorted(known - used - own):
         if selector == "gin.macro":

@@ -22,7 +22,7 @@ SMOKE = "gin/scale/smoke.gin"
 LEAVES = sorted(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "gin").glob("*.gin"))
 SCALES = sorted(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "gin" / "scale").glob("*.gin"))
 NINETY_CELLS = "gin/ablation_components.gin"
-# Twenty seconds for each scale of the largest table, and nothing of its own in them: one will do.
+# Seconds for each scale of the largest table, and nothing of its own in them: one will do.
 SCALED = [(leaf, scale) for leaf in LEAVES for scale in SCALES if leaf != NINETY_CELLS or "smoke" in scale]
 
 
@@ -295,6 +295,24 @@ def test_cells_of_what_is_no_table_and_cells_that_exclude_each_other() -> None:
     refusal([QUICKSTART], AXES, only=["steps=3", "steps=4"])
 
 
+def test_a_cell_is_what_its_own_bindings_give_alone(tmp_path: Path) -> None:
+    """Each starts from what the files and `--set` bind, imports among it, and from nothing of another cell."""
+    file = tmp_path / "mine.gin"
+    file.write_text(f"import colorsys\ninclude '{QUICKSTART}'\nrun.name = 'mine'\n")
+    cells = {
+        "many": ["experiments.distillation.clip = 3.0", "ITERATIONS = 5", "SEEDS = [1, 2]"],
+        "one": ["experiments.distillation.controls = [@controls.herding()]"],
+        "none": [],
+    }
+    runs = resolve([str(file)], [f"run.axes = {{'cell': {cells!r}}}", "IMAGES_PER_CLASS = 2"])
+    assert [(run.cell["cell"], run.seed) for run in runs] == [("many", 1), ("many", 2), ("one", 0), ("none", 0)]
+    for run in runs:
+        bindings = ["IMAGES_PER_CLASS = 2", *cells[run.cell["cell"]], f"run.cell = {run.cell!r}"]
+        (alone,) = resolve([str(file)], bindings, seed=run.seed)
+        assert (run.key, run.config_text) == (alone.key, alone.config_text)
+        assert run.operative_text == alone.operative_text and "import colorsys" in run.config_text
+
+
 def test_a_macro_that_the_table_varies_among_other_things_is_not_to_be_set() -> None:
     both = "run.axes = {'steps': {'3': ['INNER_STEPS = 3', 'ITERATIONS = 2'], '4': ['INNER_STEPS = 4']}}"
     words = refusal([QUICKSTART], [both, "INNER_STEPS = 9"])
@@ -339,11 +357,13 @@ def test_resolving_leaves_nothing_behind_in_gin() -> None:
         return {k: dict(v) for k, v in gin_config._CONFIG.items() if v}
 
     assert not bindings()
+    searched = list(gin_config._LOCATION_PREFIXES)
     first = one([QUICKSTART])
     resolve([QUICKSTART], AXES)
     refusal([QUICKSTART], ["ITERATION = 3"])
     refusal([QUICKSTART], ["ITERATIONS = 'x'"])
     assert not bindings() and not gin.operative_config_str().strip()
+    assert searched == gin_config._LOCATION_PREFIXES
     after = one([QUICKSTART])
     assert (after.key, after.config_text, after.operative_text) == (first.key, first.config_text, first.operative_text)
 

@@ -1,6 +1,7 @@
 """The distillation experiment: what it validates, keeps, calls reduced, and measures only once."""
 
 import json
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from command_line import QUICK, command, resolve, sets, start
 
 from suite.errors import RunError, UsageError
 from suite.evaluate import Part, Protocol, Splits, accuracy, companions, evaluate_each, train_all
-from suite.experiments.distillation import _Kept
+from suite.experiments.distillation import Distillation, _Kept
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
-from suite.types import ClassRows, Params, Split, Task
+from suite.objectives.gradient_matching import GradientMatching
+from suite.types import ClassRows, ImageShape, Params, Split, Task
 
 ABLATION, QUICKSTART = "gin/ablation_momentum.gin", "gin/quickstart.gin"
 
@@ -91,6 +93,40 @@ class Edited:
         done = start(*words, *sets("INNER_OPTIMIZER = @inner_optimizers.edited()")).communicate()
         keys.append(json.loads(done[0])[0]["key"])
     assert keys[0] == keys[2] != keys[1]
+
+
+def test_a_plan_counts_what_a_memory_stores_and_makes_equal_memories_once() -> None:
+    made: list[float] = []
+
+    @dataclass(frozen=True)
+    class Sparse:
+        """How much is stored only the draw tells."""
+
+        kept: list[float]  # which makes it one that can not be hashed
+
+        def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
+            return 1
+
+        def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
+            made.append(images_per_class)
+            drawn = torch.rand(classes, shape.numel, generator=key.generator())
+            return {"values": drawn[drawn < self.kept[0]]}
+
+        def recall(self, memory: Params, queries: Any) -> torch.Tensor:
+            raise NotImplementedError
+
+        def penalty(self, memory: Params) -> torch.Tensor:
+            raise NotImplementedError
+
+    def budget(kept: float, **changes: Any) -> str:
+        return str(Distillation(parameterization=Sparse([kept]), **changes).plan()["budget"])
+
+    drawn = torch.rand(10, 64, generator=Key(0)("memory").generator())
+    assert budget(0.5).startswith(f"{int((drawn < 0.5).sum())} numbers (")
+    assert budget(0.5, iterations=7, objective=GradientMatching()) == budget(0.5) and made == [1]
+    assert budget(0.2).startswith(f"{int((drawn < 0.2).sum())} numbers (")
+    budget(0.5, images_per_class=2)
+    assert made == [1, 1, 2]
 
 
 def test_a_network_that_diverged_labels_nothing() -> None:

@@ -320,6 +320,28 @@ def test_the_expected_memory_knows_of_the_optimizers_state_and_of_the_batch() ->
     assert _expected(images_per_class_per_step=40) > _expected(images_per_class_per_step=1)
 
 
+def test_a_step_s_graph_is_measured_once_for_networks_that_are_equal() -> None:
+    built: list[Any] = []
+
+    @dataclass(frozen=True)
+    class Counted:
+        widths: list[int]  # which makes it one that can not be hashed
+
+        def build(self, shape: ImageShape, classes: int) -> nn.Module:
+            built.append((self.widths, shape))
+            return MLP(width=self.widths[0]).build(shape, classes)
+
+    def builds(widths: list[int], way: Parameterization, **changes: Any) -> int:
+        built.clear()
+        BPTT().plan(replace(task(way), architecture=Counted(widths), **changes), 1)
+        return len(built)
+
+    assert builds([7], Standard()) == 3  # the network itself, and a step on one image and on two
+    assert builds([7], Addressing(), augmentation="flip_rotate") == 1
+    assert builds([8], Standard()) == builds([7], Standard(), shape=ImageShape(1, 9, 9)) == 3
+    assert builds([7], Standard()) == 1
+
+
 @pytest.mark.parametrize("network", [WIDE, ConvNet(width=32)])
 def test_more_memory_keeps_more_graphs(network: Architecture) -> None:
     what = Task(ImageShape(1, 28, 28), 10, network, Standard(), "none", torch.device("cpu"))

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ from suite.types import (
     Data,
     Dataset,
     Figure,
+    ImageShape,
     InnerOptimizer,
     Objective,
     Outcome,
@@ -117,7 +118,8 @@ class Distillation:
 
     def plan(self) -> dict[str, Any]:
         info, task = self.dataset.info, self._task(torch.device("cpu"))
-        budget = self._budget(task, begin(task, self.outer_optimizer, self.images_per_class, Key(0)).memory)
+        fresh = _Fresh(self.parameterization, task.shape, task.classes, self.images_per_class)
+        budget = self._budget(task, _fresh_numbers(fresh))
         return {
             "data set": f"{info.name}, {info.shape}, {info.classes} classes, {info.train_size} training images",
             "budget": f"{budget.stored_numbers} numbers ({budget.images_per_class:.4g} images per class)",
@@ -133,8 +135,7 @@ class Distillation:
         augmentation = self.dataset.augmentation if self.augmentation == "default" else self.augmentation
         return Task(info.shape, info.classes, self.architecture, self.parameterization, augmentation, device)
 
-    def _budget(self, task: Task, memory: Params) -> Budget:
-        stored = sum(v.numel() for v in memory.values())
+    def _budget(self, task: Task, stored: int) -> Budget:
         per_class = self.parameterization.per_class(task.shape, task.classes, self.images_per_class)
         return Budget(stored, stored / (task.classes * task.shape.numel), per_class)
 
@@ -155,7 +156,7 @@ class Distillation:
         self._draw(session, memory, norms)
         return Outcome(
             figures=tuple(found),
-            budget=self._budget(task, last.memory),
+            budget=self._budget(task, _numbers(last.memory)),
             scale=self._scale(),
             facts=self._facts(session, data, last) | ({"gradient_norms": norms} if norms else {}),
             cost={
@@ -339,7 +340,7 @@ class Distillation:
     # ------------------------------------------------------------ what is left behind
 
     def _save_memory(self, session: Session, task: Task, data: Data, last: Progress) -> Memory:
-        budget = self._budget(task, last.memory)
+        budget = self._budget(task, _numbers(last.memory))
         transform = data.transform
         memory = Memory(
             {k: v.cpu() for k, v in last.memory.items()},
@@ -385,7 +386,7 @@ class Distillation:
 
     def _scale(self) -> dict[str, Any]:
         less = [f"{self.iterations} of {PAPER_ITERATIONS} iterations"] if self.iterations < PAPER_ITERATIONS else []
-        sizes: list[tuple[str, Any, str]] = [("", self.objective, "inner_steps"), ("", self.objective, "real_per_class")]
+        sizes: list[tuple[str, object, str]] = [("", self.objective, n) for n in ("inner_steps", "real_per_class")]
         sizes += [(f"{name_of(one)} ", one, "width") for one in (self.architecture, *self._elsewhere())]
         for whose, part, name in sizes:
             used, paper = getattr(part, name, None), getattr(type(part), name, None)
@@ -427,6 +428,26 @@ class Distillation:
             **self._likeness(data, last),
             "memory_sha256": sha256(memory_file.read_bytes()),
         }
+
+
+@dataclass(frozen=True)
+class _Fresh:
+    """What the size of a fresh memory depends on. Hashed without the recipe, whose fields may be lists."""
+
+    parameterization: Parameterization = field(hash=False)
+    shape: ImageShape
+    classes: int
+    images_per_class: float
+
+
+@lru_cache(maxsize=64)
+def _fresh_numbers(of: _Fresh) -> int:
+    """Of a memory made to be counted: once for all cells of a table that agree, since a large one takes seconds."""
+    return _numbers(of.parameterization.init(of.shape, of.classes, of.images_per_class, Key(0)("memory")))
+
+
+def _numbers(memory: Params) -> int:
+    return sum(v.numel() for v in memory.values())
 
 
 class _Lazily:

@@ -20,7 +20,16 @@ from suite.keys import Key
 from suite.objectives.fresh import fresh_network
 from suite.program import Program
 from suite.registry import objectives
-from suite.types import ClassRows, InnerOptimizer, Params, Task, check_types, require
+from suite.types import (
+    Architecture,
+    ClassRows,
+    InnerOptimizer,
+    Parameterization,
+    Params,
+    Task,
+    check_types,
+    require,
+)
 from suite.unroll import OuterLoss, Retention, hypergradient
 
 SLACK = 1.35
@@ -241,9 +250,22 @@ def _program(objective: BPTT, task: Task, batch: int, real: int, images: int) ->
     return problem, Program(problem.inner_loss, problem.outer_losses(), params, inputs, *how)
 
 
-@lru_cache(maxsize=8)
+@dataclass(frozen=True)
+class _Network(Task):
+    """A task as far as its network goes: equal where that is. Hashed without the recipe, whose fields may be lists."""
+
+    architecture: Architecture = field(hash=False)
+    parameterization: Parameterization = field(compare=False)
+    augmentation: str = field(compare=False)
+
+
 def _graph_bytes(task: Task, images: int) -> int:
     """Bytes that autograd saves for one inner step on so many images, weights left out."""
+    return _measured(_Network(**vars(task)), images)
+
+
+@lru_cache(maxsize=64)
+def _measured(task: _Network, images: int) -> int:
     network = fresh_network(task, Key(0))
     params = {k: p.detach().requires_grad_() for k, p in network.named_parameters()}
     seen: dict[int, int] = {}
