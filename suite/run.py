@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from suite.errors import Interrupted, SuiteError, UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from suite.config import Run
 
 
@@ -71,12 +73,13 @@ def _main(options: argparse.Namespace) -> int:
 
     runs = resolve(options.gin, options.set, options.seed, options.only)
     if options.dry_run:
-        return _dry_run(runs, options.json)
+        return _dry_run(runs, options)
 
     from suite.datasets.cache import default_data_dir
     from suite.files import make_directory
     from suite.perform import Place, directory_of, perform_all, prepare_device
     from suite.results import dumps, table
+    from suite.rundir import FINISHED
     from suite.session import Stop
     from suite.tracking import Sender, check_uri, default_uri, whole_uri
 
@@ -89,6 +92,7 @@ def _main(options: argparse.Namespace) -> int:
     if uri is not None:
         check_uri(uri)
         uri = whole_uri(uri)
+    _announce([run for run in runs if not (directory_of(run, out) / FINISHED).is_file()], options, device)
     stop, sender = Stop(), Sender(uri, out)
     try:
         with stop.listening():
@@ -131,18 +135,55 @@ def _list(kind: str, as_json: bool) -> int:
     return 0
 
 
-def _dry_run(runs: "list[Run]", as_json: bool) -> int:
-    plans = [{"run": run.label, "key": run.key, "scale": run.scale} | run.experiment.plan() for run in runs]
-    if as_json:
+def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.device") -> None:
+    """Say before the start what it will take."""
+    from suite.cost import advice, costs, duration, total
+
+    try:
+        seconds = total(runs, costs(runs, device), device)
+        if seconds is None:
+            return
+        hint = advice(seconds, options.gin, options.set, options.seed, options.only, device)
+    except Exception as error:  # an outside method's, which its own run will meet and tell better
+        print(f"[cost] can't be foretold ({type(error).__name__}: {error})".split("\n")[0], file=sys.stderr)
+        return
+    number = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
+    print(f"[cost] {number}, {duration(seconds)} if nothing else is at work here", file=sys.stderr)
+    if hint:
+        print(f"[cost] {hint}", file=sys.stderr)
+
+
+def _dry_run(runs: "list[Run]", options: argparse.Namespace) -> int:
+    from suite.cost import advice, costs, duration, total, where
+    from suite.perform import prepare_device
+
+    device = prepare_device(options.device)
+    found = costs(runs, device)
+    plans = [
+        {"run": run.label, "key": run.key, "scale": run.scale}
+        | run.experiment.plan()
+        | ({"expected seconds": round(c.own + sum(c.shared.values()), 1), "of an outer step": c.step} if c else {})
+        for run, c in zip(runs, found, strict=True)
+    ]
+    if options.json:
         print(json.dumps(plans, indent=1))
         return 0
     for plan in plans:
         print(plan.pop("run"))
+        seconds, step = plan.pop("expected seconds", None), plan.pop("of an outer step", None)
+        if seconds is not None:
+            plan["expected time here"] = f"{duration(seconds)}, {step:.2g} seconds an outer step"
         for name, value in plan.items():
             print(f"  {name:36}{value}")
     print(f"{len(plans)} run{'s' if len(plans) > 1 else ''}; nothing was started")
     if runs[0].then is not None:
         print(f"then the best {runs[0].choose} on validation is run once more, for every combination of the other axes")
+    whole = total(runs, found, device)
+    if whole is not None:
+        print(f"together {duration(whole)} on this machine ({where(device)}), controls that runs share counted once")
+        hint = advice(whole, options.gin, options.set, options.seed, options.only, device)
+        if hint:
+            print(hint)
     return 0
 
 

@@ -326,6 +326,17 @@ class Outcome:
     """Seconds, by what they were spent on; these differ from run to run."""
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a run is expected to take on this machine, in seconds."""
+
+    own: float
+    shared: dict[str, float]
+    """Work that runs with the same entry (and seed) do once for all of them, by name."""
+    step: float
+    """One outer step."""
+
+
 # ---------------------------------------------------------------- helpers
 
 

@@ -184,7 +184,7 @@ def test_an_evaluation_that_is_stopped_half_way_ends_in_the_same_record(
 def test_networks_that_are_trained_together_are_so_whichever_are_missing(data_dir: Path) -> None:
     """Else a sitting that ends in the evaluation would leave other last bits."""
     (run,) = resolve([w for w in QUICK if w.endswith(".gin")], [w for w in QUICK if "=" in w])
-    task = run.experiment._task(torch.device("cpu"))  # type: ignore[attr-defined]
+    task = run.experiment.task(torch.device("cpu"))  # type: ignore[attr-defined]
     protocol = Protocol(networks=10, batch=64, epochs=2)
     images = torch.randn(20, 1, 8, 8, generator=Key(0)("images").generator())
     data, key = Split(images, torch.arange(20) % 10), Key(0)("evaluation")

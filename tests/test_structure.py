@@ -21,7 +21,7 @@ LAYERS = [
     ["checkpoint", "results", "rundir", "tracking"],
     ["session"],
     ["config"],
-    ["perform"],
+    ["cost", "perform"],
     ["check", "contracts", "run", "runs", "sync"],
 ]
 """Lower to higher: a part may import from parts below its own line, and from within itself."""

@@ -30,6 +30,7 @@ from suite.evaluate import (
     evaluate_each,
     recalled,
 )
+from suite.experiments import rehearsal
 from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -42,6 +43,7 @@ from suite.types import (
     Budget,
     ClassRows,
     Control,
+    Cost,
     Data,
     Dataset,
     Figure,
@@ -117,7 +119,7 @@ class Distillation:
     # ------------------------------------------------------------ before the run
 
     def plan(self) -> dict[str, Any]:
-        info, task = self.dataset.info, self._task(torch.device("cpu"))
+        info, task = self.dataset.info, self.task(torch.device("cpu"))
         fresh = _Fresh(self.parameterization, task.shape, task.classes, self.images_per_class)
         budget = self._budget(task, _fresh_numbers(fresh))
         return {
@@ -130,7 +132,12 @@ class Distillation:
             "full-data control": f"{self.full_data_epochs} epochs, {self.full_data_networks} networks",
         }
 
-    def _task(self, device: torch.device) -> Task:
+    def cost(self, device: torch.device) -> Cost:
+        """What the run will take on this machine, found without any data."""
+        return rehearsal.cost(self, device)
+
+    def task(self, device: torch.device) -> Task:
+        """What the memory is made for."""
         info = self.dataset.info
         augmentation = self.dataset.augmentation if self.augmentation == "default" else self.augmentation
         return Task(info.shape, info.classes, self.architecture, self.parameterization, augmentation, device)
@@ -143,7 +150,7 @@ class Distillation:
 
     def run(self, session: Session) -> Outcome:
         started = time.monotonic()
-        task = self._task(session.device)
+        task = self.task(session.device)
         data = self.dataset.load(session.data_dir, session.key("data"), self.validation)
         real = ClassRows.of(data.train.to(session.device), task.classes)
         loaded = time.monotonic()
@@ -280,7 +287,7 @@ class Distillation:
                 note,
             )
         ]
-        for architecture in self._elsewhere():
+        for architecture in self.elsewhere():
             other, name = replace(task, architecture=architecture), f"memory on {_label(architecture)}"
             about = which | {"on": describe(architecture)}
             found = measured(f"the {name}", other, protocol, lambda i: images, len(images), own, **about)
@@ -307,7 +314,7 @@ class Distillation:
             for split, values in by_split.items()
         ]
 
-    def _elsewhere(self) -> list[Architecture]:
+    def elsewhere(self) -> list[Architecture]:
         """The other architectures to measure on."""
         return [one for one in self.transfer if describe(one) != describe(self.architecture)]
 
@@ -387,7 +394,7 @@ class Distillation:
     def _scale(self) -> dict[str, Any]:
         less = [f"{self.iterations} of {PAPER_ITERATIONS} iterations"] if self.iterations < PAPER_ITERATIONS else []
         sizes: list[tuple[str, object, str]] = [("", self.objective, n) for n in ("inner_steps", "real_per_class")]
-        sizes += [(f"{name_of(one)} ", one, "width") for one in (self.architecture, *self._elsewhere())]
+        sizes += [(f"{name_of(one)} ", one, "width") for one in (self.architecture, *self.elsewhere())]
         for whose, part, name in sizes:
             used, paper = getattr(part, name, None), getattr(type(part), name, None)
             if used is not None and paper is not None and used < paper:

@@ -1,8 +1,8 @@
 """Back-propagation through time: the memory is judged by what a network learns from it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from suite.errors import UsageError
 from suite.fast import PIECE
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
-from suite.objectives.fresh import fresh_network
+from suite.objectives.fresh import AFFORDED, few, fresh_network
 from suite.program import Program
 from suite.registry import objectives
 from suite.types import (
@@ -152,6 +152,25 @@ class BPTT:
             "inner steps whose graphs are kept": min(retention.graphs, self.inner_steps),
             "expected memory of one unroll (MiB)": round((size + FIXED) / 2**20),
         }
+
+    def seconds(self, task: Task, per_class: int, measured: Callable[["BPTT"], float]) -> float:
+        """Of one outer step, from measured ones of one and three inner steps; of few images where all take long."""
+        groups = min(self.classes_per_step or task.classes, task.classes)
+        each = min(self.images_per_class_per_step, per_class)
+        # To be measured, it would be compiled for a minute.
+        short = replace(self, inner_steps=1, execution="eager" if self.execution == "compiled" else self.execution)
+
+        def parts(shown: int, real: int) -> tuple[float, float]:
+            """Seconds of an inner step and of the rest, for all images."""
+            small = replace(short, images_per_class_per_step=shown, real_per_class=real)
+            one, three = measured(small), measured(replace(small, inner_steps=3))
+            step = max(three - one, 0.0) / 2
+            return step * each / shown, max(one - step, 0.0) * self.real_per_class / real
+
+        step, rest = parts(few(each, groups), few(self.real_per_class, groups))
+        if 3 * step + rest < AFFORDED or task.device.type != "cpu":  # few images leave a GPU idle
+            step, rest = parts(each, self.real_per_class)
+        return self.inner_steps * step + rest
 
     def _classes(self, task: Task, key: Key) -> Tensor:
         if self.classes_per_step is None or self.classes_per_step >= task.classes:

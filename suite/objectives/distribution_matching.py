@@ -1,6 +1,7 @@
 """Distribution matching: recalled images shall have the mean features of real ones."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from suite.datasets import augment
 from suite.keys import Key
-from suite.objectives.fresh import fresh_network
+from suite.objectives.fresh import AFFORDED, few, fresh_network
 from suite.registry import objectives
 from suite.types import ClassRows, Params, Task, check_types, require
 
@@ -46,6 +47,13 @@ class DistributionMatching:
             loss += apart.detach()
         found = torch.autograd.grad(recalled, list(leaves.values()), slopes)
         return dict(zip(leaves, found, strict=True)), {"loss": loss}
+
+    def seconds(self, task: Task, per_class: int, measured: Callable[["DistributionMatching"], float]) -> float:
+        """Of one outer step, measured; on few real images where all take long."""
+        real = few(self.real_per_class, task.classes)
+        one, two = (measured(replace(self, real_per_class=n * real)) for n in (1, 2))
+        whole = one + max(two - one, 0.0) * (self.real_per_class / real - 1)
+        return measured(self) if whole < AFFORDED or task.device.type != "cpu" else whole
 
     def plan(self, task: Task, per_class: int) -> dict[str, Any]:
         return {

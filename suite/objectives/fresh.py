@@ -1,4 +1,4 @@
-"""Networks that objectives train: new in every outer step."""
+"""What objectives share: networks that are new in every outer step, and how small a rehearsal of one is."""
 
 from torch import nn
 
@@ -15,3 +15,12 @@ def fresh_network(task: Task, key: Key, rewritten: bool = True) -> nn.Module:
         network = task.architecture.build(task.shape, task.classes)
     require_unrollable(network, name_of(task.architecture))
     return fast(network, task.device, rewritten)
+
+
+AFFORDED = 3.0
+"""Seconds that measuring one piece of a rehearsal at its full size may take."""
+
+
+def few(images: int, groups: int) -> int:
+    """How many of `images` of each group the first try of a rehearsal takes."""
+    return max(1, min(images, 16 // groups))

@@ -1,0 +1,150 @@
+"""What a distillation will cost on this machine, from a few small pieces of its work on made-up images."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from suite.evaluate import Protocol, accuracy, train
+from suite.files import json_sha256
+from suite.keys import Key
+from suite.registry import describe, fingerprint
+from suite.types import ClassRows, Cost, Objective, Split, Task
+
+if TYPE_CHECKING:
+    from suite.experiments.distillation import Distillation
+
+IMAGES = 64
+"""Made-up images for training and reading; enough that a batch's fixed cost does not count."""
+
+ONCE, OFTEN = 20.0, 0.2
+"""Work that takes more seconds is measured once; less than the second is measured three times more, else once more.
+
+The first time pays for what is set up, such as the libraries' own kernels.
+"""
+
+
+def cost(of: "Distillation", device: torch.device) -> Cost:
+    """Seconds of the distillation with its evaluation, and of the controls, which runs may share."""
+    task, info, protocol = of.task(device), of.dataset.info, of.evaluation
+    per_class = of.parameterization.per_class(task.shape, task.classes, of.images_per_class)
+    recalled = per_class * task.classes
+    held_out = round(of.validation * info.train_size)
+    trained_on = info.train_size - held_out
+    test = info.test_size if of.test else 0
+    pace = _pace(task)
+
+    def networks(n: int, epochs: int, images: int, judged: int, at: _Pace = pace) -> float:
+        return n * (epochs * images * at.train + judged * at.read)
+
+    step = _outer_step(of, task, per_class)
+    own = of.iterations * step
+    own += (of.validation_points + 1) * networks(of.validation_networks, protocol.epochs, recalled, held_out)
+    for architecture in (of.architecture, *of.elsewhere()):
+        at = _pace(replace(task, architecture=architecture))
+        own += networks(protocol.networks, protocol.epochs, recalled, test + held_out, at)
+
+    shared: dict[str, float] = {}
+    same = {"data": describe(of.dataset), "held out": of.validation, "on": describe(of.architecture)}
+    same |= {"augmentation": task.augmentation, "protocol": describe(protocol)}
+    each = max(1, int(of.images_per_class)) * task.classes
+    for control in of.controls if of.test else ():
+        shared[json_sha256([same, describe(control), each])] = networks(protocol.networks, protocol.epochs, each, test)
+        features = getattr(control, "epochs", 0)  # of the network in whose features it selects, which controls share
+        if features:
+            shared[json_sha256([same, "features", features])] = features * trained_on * pace.train
+    if of.test and of.full_data_epochs:
+        name = json_sha256([same, "full data", of.full_data_epochs, of.full_data_networks])
+        shared[name] = networks(of.full_data_networks, of.full_data_epochs, trained_on, test)
+    return Cost(own, shared, step)
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """Seconds of training on one image, and of reading one."""
+
+    train: float
+    read: float
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Work to be measured once for all runs that it is equal for: compared by name alone."""
+
+    name: str
+    prepare: Callable[[], Callable[[], Any]]
+    """Gives what is timed."""
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Named) and self.name == other.name
+
+
+@lru_cache(maxsize=256)
+def _seconds(work: _Named) -> float:
+    do = work.prepare()
+    took = _timed(do)
+    if took > ONCE:
+        return took
+    again = _timed(do)
+    return min(again, _timed(do), _timed(do)) if again < OFTEN else again
+
+
+def _timed(do: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    do()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _place(task: Task) -> list[Any]:
+    """What decides how long work on a network takes."""
+    return [describe(task.architecture), str(task.shape), task.classes, task.augmentation, str(task.device)]
+
+
+def _made_up(task: Task, each: int) -> Split:
+    """Noise, `each` images of every class."""
+    labels = torch.arange(task.classes).repeat_interleave(each)
+    shape = (len(labels), task.shape.channels, task.shape.height, task.shape.width)
+    return Split(torch.randn(shape, generator=Key(0)("rehearsal").generator()), labels).to(task.device)
+
+
+def _pace(task: Task) -> _Pace:
+    """Of the evaluation's networks."""
+    protocol = Protocol(networks=1, epochs=1, batch=IMAGES)
+
+    def images() -> Split:
+        made = _made_up(task, -(-IMAGES // task.classes))
+        return Split(made.images[:IMAGES], made.labels[:IMAGES])
+
+    def training() -> Callable[[], Any]:
+        return partial(train, task, images(), protocol, Key(0))
+
+    def reading() -> Callable[[], Any]:
+        return partial(accuracy, training()(), images())
+
+    one, other = (_Named(json_sha256([what.__name__, _place(task)]), what) for what in (training, reading))
+    return _Pace(_seconds(one) / IMAGES, _seconds(other) / IMAGES)
+
+
+def _outer_step(of: "Distillation", task: Task, per_class: int) -> float:
+    """Seconds of one outer step; an objective that can say so from shorter ones of its own kind does."""
+
+    def seconds(objective: Objective) -> float:
+        def prepare() -> Callable[[], Any]:
+            memory = of.parameterization.init(task.shape, task.classes, of.images_per_class, Key(0))
+            memory = {k: v.to(task.device) for k, v in memory.items()}
+            real = ClassRows.of(_made_up(task, getattr(objective, "real_per_class", 1)), task.classes)
+            return partial(objective.gradients, task, memory, real, Key(0))
+
+        return _seconds(_Named(json_sha256(["outer step", _place(task), fingerprint(objective)]), prepare))
+
+    if hasattr(of.objective, "seconds"):
+        return float(of.objective.seconds(task, per_class, seconds))
+    return seconds(of.objective)
