@@ -13,7 +13,7 @@ demo: $(STAMP)
 	$(BIN)/python -m suite.run --gin gin/quickstart.gin
 
 test: $(TEST_STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 # Tracking against a real MLflow server on a real PostgreSQL, which root gets from Debian if it is missing.
 test-services: $(SERVICES_STAMP)

@@ -14,9 +14,13 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
+from leaderboard import build
 from suite.run import main, parser
 
-DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "leaderboard/README.md")),
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]
 SMOKE = ["--gin", "gin/scale/smoke.gin", "--set", "ARCHITECTURE = @architectures.mlp()", "--tracking-uri", "none"]
 
 
@@ -42,6 +46,7 @@ def test_every_command_is_one_that_a_test_here_runs() -> None:
         "python -m suite.runs",
         "python -m suite.sync runs",
         "python -m tools.",
+        "python -m leaderboard.",
     )
     assert commands()
     assert [line for line in commands() if not line.startswith(tested)] == []
@@ -87,6 +92,26 @@ def test_the_commands_that_look_after_runs(data_dir: Path, tmp_path: Path) -> No
         assert done.returncode == 0 and done.stdout, line + done.stderr
 
 
+@pytest.mark.slow
+def test_the_commands_of_the_leaderboard(data_dir: Path, tmp_path: Path) -> None:
+    """As printed, where a run was made; what would write into the repository's own records writes elsewhere."""
+    smoke = [word for word in SMOKE if word not in ("--tracking-uri", "none")]
+    made = [sys.executable, "-m", "suite.run", "--gin", "gin/quickstart.gin", *smoke, "--data-dir", str(data_dir)]
+    assert run(made, tmp_path).returncode == 0
+    lines = [line for line in commands() if line.startswith("python -m leaderboard.")]
+    assert len(lines) == 5
+    for line in lines:
+        words = [sys.executable, *shlex.split(line)[1:]]
+        if "collect" in line:
+            words += ["--to", "kept"]
+        if line.endswith("--out site") and "runs" not in line:
+            words += ["--readme", "tables.md"]
+            (tmp_path / "tables.md").write_text("")
+        done = run(words, tmp_path)
+        assert done.returncode == 0, line + done.stderr
+    assert (tmp_path / "site" / "index.html").is_file() and list((tmp_path / "kept").rglob("result.json"))
+
+
 def test_the_printed_method_passes_its_check(lion: Path) -> None:
     done = run([sys.executable, "-m", "suite.check", "lion.py"], lion.parent)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -95,6 +120,7 @@ def test_the_printed_method_passes_its_check(lion: Path) -> None:
 
 def test_printed_options_exist() -> None:
     known = {option for action in parser()._actions for option in action.option_strings}
+    known |= {option for action in build.parser()._actions for option in action.option_strings}
     named = {word for word in re.findall(r"--[a-z][a-z-]*", (REPOSITORY / "README.md").read_text())}
     assert named - known <= {"--backend-store-uri"}
 
