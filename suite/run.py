@@ -138,17 +138,20 @@ def _list(kind: str, as_json: bool) -> int:
 def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.device") -> None:
     """Say before the start what it will take."""
     from suite.cost import advice, costs, duration, total
+    from suite.types import EXPECTED_MEMORY
 
     try:
         seconds = total(runs, costs(runs, device), device)
         if seconds is None:
             return
         hint = advice(seconds, options.gin, options.set, options.seed, options.only, device)
+        needs = max((run.experiment.plan().get(EXPECTED_MEMORY, 0) for run in runs), default=0)
     except Exception as error:  # an outside method's, which its own run will meet and tell better
         print(f"[cost] can't be foretold ({type(error).__name__}: {error})".split("\n")[0], file=sys.stderr)
         return
     number = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
-    print(f"[cost] {number}, {duration(seconds)} if nothing else is at work here", file=sys.stderr)
+    memory = f", about {needs} MiB of memory" if needs else ""
+    print(f"[cost] {number}, {duration(seconds)} if nothing else is at work here{memory}", file=sys.stderr)
     if hint:
         print(f"[cost] {hint}", file=sys.stderr)
 

@@ -326,6 +326,10 @@ class Outcome:
     """Seconds, by what they were spent on; these differ from run to run."""
 
 
+EXPECTED_MEMORY = "expected memory of one unroll (MiB)"
+"""What a plan calls the memory that a run will need."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a run is expected to take on this machine, in seconds."""

@@ -124,7 +124,7 @@ def test_a_dry_run_and_a_start_say_what_it_will_take(data_dir: Any, tmp_path: An
     assert "together about" in planned.out and "1 thread" in planned.out
     place = ["--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
     done = command(*QUICK, *place)
-    assert done.status == 0 and "[cost] 1 run, about" in done.err
+    assert done.status == 0 and "[cost] 1 run, about" in done.err and "MiB of memory" in done.err
     again = command(*QUICK, *place)
     assert "[cost]" not in again.err  # everything was done before
 

@@ -21,6 +21,7 @@ from suite.objectives.fresh import AFFORDED, few, fresh_network
 from suite.program import Program
 from suite.registry import objectives
 from suite.types import (
+    EXPECTED_MEMORY,
     Architecture,
     ClassRows,
     InnerOptimizer,
@@ -150,7 +151,7 @@ class BPTT:
             "network parameters": sum(p.numel() for p in network.parameters()),
             "inner steps are run": self.execution,
             "inner steps whose graphs are kept": min(retention.graphs, self.inner_steps),
-            "expected memory of one unroll (MiB)": round((size + FIXED) / 2**20),
+            EXPECTED_MEMORY: round((size + FIXED) / 2**20),
         }
 
     def seconds(self, task: Task, per_class: int, measured: Callable[["BPTT"], float]) -> float:
