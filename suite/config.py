@@ -142,7 +142,7 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
 
     if choose is not None and choose not in axes:
         if choose in every_axis:
-            choose = None  # a --set took its place
+            choose, then = None, []  # a --set took its place
         else:
             raise UsageError(f"run.choose: no axis is called '{choose}'; {suggestion(str(choose), list(axes))}")
     cells = [dict(zip(axes, combo, strict=True)) for combo in itertools.product(*axes.values())]
@@ -229,6 +229,8 @@ def _free_axes(
     """
     given = {binding.split("=")[0].strip() for binding in bindings}
     varied = {axis: {line.split("=")[0].strip() for lines in v.values() for line in lines} for axis, v in axes.items()}
+    # 'addressing.bases' is 'parameterizations.addressing.bases' by a shorter name.
+    given |= {one for names in varied.values() for one in names for short in given if one.endswith(f".{short}")}
     free = {axis: values for axis, values in axes.items() if not (len(varied[axis]) == 1 and varied[axis] <= given)}
     fixed = dict.fromkeys(given, "--set")
     known: dict[str, str] | None = None

@@ -1,12 +1,12 @@
 """What a memory is worth: fresh networks trained on its images, and tested on real ones."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
@@ -164,10 +164,7 @@ def train_all(
             given = scores(stacked, torch.stack([batch.images for batch in batches]))
             loss = cross_entropy(given.flatten(0, 1), labels, reduction="sum") / len(batches[0])
             slopes = torch.autograd.grad(loss, weights)  # a network's loss alone moves its weights
-            with torch.no_grad():
-                for w, v, slope in zip(weights, velocities, slopes, strict=True):
-                    v.mul_(protocol.momentum).add_(slope)
-                    w.sub_(v, alpha=protocol.lr)
+            _descend(protocol, weights, velocities, slopes)
     with torch.no_grad():
         for i, network in enumerate(networks):
             for name, weight in network.named_parameters():
@@ -183,16 +180,28 @@ def train(task: Task, data: Split, protocol: Protocol, key: Key, pause: Pause = 
         if _bound_by_convolutions(task, network):
             piece = PIECE if _treats_images_one_by_one(network) else piece
             network = fast(network, task.device)
-        optimizer = torch.optim.SGD(network.parameters(), lr=protocol.lr, momentum=protocol.momentum)
+        weights = [p for p in network.parameters() if p.requires_grad]
+        velocities = [torch.zeros_like(w) for w in weights]
         for epoch in range(protocol.epochs):
             pause()
             for batch in _batches(task, data, protocol, key, epoch):
-                optimizer.zero_grad(set_to_none=True)
+                network.zero_grad()
                 for images, labels in zip(batch.images.split(piece), batch.labels.split(piece), strict=True):
                     loss = cross_entropy(network(images), labels) * (len(labels) / len(batch))
                     loss.backward()
-                optimizer.step()
+                _descend(protocol, weights, velocities, [w.grad for w in weights])
     return network
+
+
+@torch.no_grad()
+def _descend(
+    protocol: Protocol, weights: Sequence[Tensor], velocities: Sequence[Tensor], slopes: Sequence[Tensor | None]
+) -> None:
+    """v = m v + g, w = w - lr v in place, to the bits of torch.optim.SGD, whose import takes two seconds."""
+    for w, v, slope in zip(weights, velocities, slopes, strict=True):
+        if slope is not None:
+            v.mul_(protocol.momentum).add_(slope)
+            w.sub_(v, alpha=protocol.lr)
 
 
 def _fresh(task: Task) -> nn.Module:

@@ -121,3 +121,10 @@ def test_pictures_hold_what_overflowed_and_single_seeds(tmp_path: Path) -> None:
     gradient_norms({"at the start": [[1.0, None, 100.0]], "at the end": [[1.0, 2.0, 3.0]]}, tmp_path / "norms.png")
     sweep({"": [("4", 50.0, None), ("8", 60.0, 1.0)], "1 I/C": []}, "bases", tmp_path / "sweep.png")
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["parameterizations.addressing.bases", "addressing.bases"])
+def test_a_number_given_by_hand_takes_the_place_of_the_sweep_and_of_its_choice(name: str) -> None:
+    runs = resolve(["gin/bases.gin"], [f"{name} = 5"])
+    assert [run.label for run in runs] == ["1 I/C seed 0", "10 I/C seed 0"]
+    assert all("bases = 5" in run.config_text and run.choose is None and run.then is None for run in runs)
