@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from leaderboard import markdown, published, records, site
-from leaderboard.tables import tables
+from leaderboard.tables import Table, tables
 from suite.errors import RunError, SuiteError, UsageError
 from suite.files import make_directory, write_whole
 
@@ -35,24 +35,35 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        with tempfile.TemporaryDirectory() as downloads:
-            return _main(options, Path(downloads))
+        with tempfile.TemporaryDirectory() as place:
+            return _main(options, make_directory(Path(place) / "downloads"))
     except SuiteError as error:
         print(f"leaderboard.build: {error}", file=sys.stderr)
         return error.status
+    except KeyboardInterrupt:
+        print("leaderboard.build: stopped; the same command makes the rest", file=sys.stderr)
+        return 130
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"leaderboard.build: {place}{error.strerror or error}; name another place", file=sys.stderr)
+        return 2
 
 
 def _main(options: argparse.Namespace, downloads: Path) -> int:
     if not options.out and not options.check and not options.readme:
         raise UsageError("say where the site goes, as in --out site, or use --check")
+    if "" in options.records:
+        raise UsageError("--records: name a folder; it is empty")
     own = not options.records and not options.tracking_uri
-    places = [Path(place) for place in options.records] or ([OWN_RECORDS] if own else [])
+    places = [Path(place) for place in options.records] or ([OWN_RECORDS] if own and OWN_RECORDS.is_dir() else [])
     complaints = []
     if options.tracking_uri:
+        places.append(downloads)
         try:
             _download(options.tracking_uri, downloads)
-            places.append(downloads)
         except RunError as error:
+            if not options.records and not any(downloads.iterdir()):
+                raise RunError(f"{error}; nothing was written") from error
             complaints.append(str(error))
     entries, bad = records.read(places)
     complaints += [one.replace(f"{downloads}/", f"{options.tracking_uri}, run ") for one in bad]
@@ -60,27 +71,34 @@ def _main(options: argparse.Namespace, downloads: Path) -> int:
     made = tables(entries, published.published(known=known))
 
     readme = Path(options.readme) if options.readme else README if own else None
-    stale = readme is not None and _filled(readme, made) != readme.read_text(encoding="utf-8")
+    text, filled = _filled(readme, made) if readme is not None else ("", "")
     if options.check:
-        if stale:
+        if filled != text:
             complaints.append(f"{readme}: its tables are stale; run python -m leaderboard.build --readme {readme}")
     else:
-        if stale and readme is not None:
-            write_whole(readme, _filled(readme, made).encode())
         if options.out:
             out = Path(options.out).absolute()
             make_directory(out.parent)
             runs = site.write(out, made, known)
             print(f"{runs} run{'' if runs == 1 else 's'}: {out / 'index.html'}")
+        if filled != text and readme is not None:
+            write_whole(readme, filled.encode())
     for complaint in complaints:
         print(f"leaderboard.build: {complaint}", file=sys.stderr)
     return 1 if complaints else 0
 
 
-def _filled(readme: Path, made: tuple[markdown.Table, ...]) -> str:
+def _filled(readme: Path, made: tuple[Table, ...]) -> tuple[str, str]:
+    """The file's text as it is and as it should be, line endings kept."""
     if not readme.is_file():
         raise UsageError(f"--readme: there is no file {readme}")
-    return markdown.fill(readme.read_text(encoding="utf-8"), made, str(readme))
+    try:
+        text = readme.read_bytes().decode()
+    except ValueError as error:
+        raise UsageError(f"--readme: {readme} is not a text ({error})") from error
+    plain = text.replace("\r\n", "\n")
+    filled = markdown.fill(plain, made, str(readme))
+    return text, filled.replace("\n", "\r\n") if plain != text else filled
 
 
 def _download(uri: str, folder: Path) -> None:
@@ -88,7 +106,7 @@ def _download(uri: str, folder: Path) -> None:
 
     check_uri(uri)
     names = (records.RESULT, records.OPERATIVE, records.METRICS, records.FIGURES)
-    for _ in Store(whole_uri(uri), folder).download(names, folder):
+    for _ in Store(whole_uri(uri), folder.parent).download(names, folder):
         pass
 
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from leaderboard import words
-from leaderboard.records import Entry
-from leaderboard.tables import Table
+from leaderboard.records import Entry, contents
+from leaderboard.tables import Conditions, Table
 
 WIDTH, HEIGHT = 460, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 40
@@ -110,7 +110,8 @@ def curves(text: str) -> list[Chart]:
                 point = float(at), float(value)
                 if math.isfinite(point[0]) and math.isfinite(point[1]):
                     found[name].append((*point, None))
-    made = [chart(what, "outer iteration", what, [("", _thinned(found[name]))]) for name, what in wanted.items()]
+    titles = {name: f"{what}, at the end {found[name][-1][1]:.4g}" for name, what in wanted.items() if found[name]}
+    made = [chart(titles[name], "outer iteration", wanted[name], [("", _thinned(found[name]))]) for name in titles]
     return [one for one in made if one is not None]
 
 
@@ -121,15 +122,17 @@ def _thinned(points: list[tuple[float, float, float | None]]) -> Values:
 
 def along(table: Table) -> list[Chart]:
     """For a table whose methods are numbers: validation accuracy along them, for each data set, budget and scale."""
-    groups: dict[str, list[tuple[float, float, float | None]]] = {}
+    groups: dict[tuple[str, Conditions | None], list[tuple[float, float, float | None]]] = {}
     for row in table.measured:
-        if row.validation is None or row.chosen or not row.method.isdecimal():
+        if row.validation is None or row.chosen or not row.method.isdecimal() or len(row.method) > 9:
             continue
         reduced = " (reduced)" if row.reduced else ""
         title = f"{words.dataset(row.dataset)}, {words.budget(row.images_per_class)} I/C, {words.scale(row)}{reduced}"
-        groups.setdefault(title, []).append((float(row.method), row.validation.mean, row.validation.interval))
+        groups.setdefault((title, row.conditions), []).append(
+            (float(row.method), row.validation.mean, row.validation.interval)
+        )
     up = "validation accuracy (%)"
-    made = [chart(title, table.spec.axis, up, [("", points)]) for title, points in groups.items()]
+    made = [chart(title, table.spec.axis, up, [("", points)]) for (title, _), points in groups.items()]
     return [one for one in made if one is not None]
 
 
@@ -138,6 +141,6 @@ def read_curves(entry: Entry, name: str) -> list[Chart]:
     if entry.folder is None or name not in entry.files:
         return []
     try:
-        return curves((entry.folder / name).read_text(encoding="utf-8"))
+        return curves(contents(entry.folder / name).decode())
     except (OSError, ValueError):
         return []

@@ -1,15 +1,14 @@
 """The command `python -m leaderboard.collect RUNS`: copies what is published of finished runs."""
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
 from leaderboard.build import OWN_RECORDS
-from leaderboard.records import FIGURES, METRICS, OPERATIVE, RESULT, read
+from leaderboard.records import FIGURES, METRICS, OPERATIVE, RESULT, contents, read
 from leaderboard.site import PICTURES
 from suite.errors import SuiteError
-from suite.files import disk_errors
+from suite.files import disk_errors, make_directory
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,14 +19,18 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         entries, complaints = read([Path(place) for place in options.runs])
         for entry in entries:
-            if entry.folder is not None:
-                _copy(entry.folder, Path(options.to) / entry.folder.parent.name / entry.folder.name)
+            if entry.folder is None:
+                complaints.append(f"{entry.where}: it is a record without a run's folder, and was not copied")
+                continue
+            folder = entry.folder.resolve()
+            _copy(folder, Path(options.to) / folder.parent.name / folder.name)
     except SuiteError as error:
         print(f"leaderboard.collect: {error}", file=sys.stderr)
         return error.status
     for complaint in complaints:
         print(f"leaderboard.collect: {complaint}", file=sys.stderr)
-    print(f"{len(entries)} records in {options.to}")
+    copied = sum(entry.folder is not None for entry in entries)
+    print(f"{copied} record{'' if copied == 1 else 's'} copied to {options.to}")
     return 1 if complaints else 0
 
 
@@ -35,9 +38,12 @@ def _copy(folder: Path, to: Path) -> None:
     """What the leaderboard shows of a run, and no more: not its checkpoints, nor the paths in its `run.json`."""
     with disk_errors(to):
         for name in (RESULT, OPERATIVE, METRICS, *(f"{FIGURES}/{picture}.png" for picture in PICTURES)):
-            if (folder / name).is_file():
-                (to / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / name, to / name)
+            try:
+                data = contents(folder / name)
+            except OSError:  # not there, or no plain file
+                continue
+            make_directory((to / name).parent)
+            (to / name).write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -34,11 +34,11 @@ def markdown(table: Table) -> str:
     reduced = [row for row in table.measured if row.reduced]
     parts = []
     if full:
-        parts.append(_table(table, full))
+        parts.append(_table(table, full) + _notes(full))
     if reduced:
         parts.append(
             "**Reduced runs**: a small part of the paper's iterations, inner steps and networks. They show orders and "
-            "trends, and are never ranked with full ones.\n\n" + _table(table, reduced)
+            "trends, and are never ranked with full ones.\n\n" + _table(table, reduced) + _notes(reduced)
         )
     if table.comparisons:
         parts.append(_comparisons(table))
@@ -55,10 +55,16 @@ def _table(table: Table, rows: Sequence[Row]) -> str:
         cells = [words.dataset(row.dataset), words.budget(row.images_per_class), *([row.made_with] if by_row else [])]
         cells += [row.method + (" (chosen)" if row.chosen else ""), words.printed(row.paper), words.accuracy(row.test)]
         cells += [words.over(row.test), words.seeds(row.test or row.validation), words.points(row.apart)]
-        cells += [words.accuracy(row.validation), *(words.accuracy(row.controls.get(name)) for name in table.controls)]
+        cells += [words.accuracy(row.validation), *(words.mean(row.controls.get(name)) for name in table.controls)]
         cells += [f"{row.first['budget']['stored_numbers']:,}", words.scale(row), words.rate(row)]
         body.append(cells)
     return _rows([head, ["---"] * len(head), *body])
+
+
+def _notes(rows: Sequence[Row]) -> str:
+    """How the full-data control was trained."""
+    notes = dict.fromkeys(words.note(row, "full data") for row in rows if "full data" in row.controls)
+    return "".join(f"\nFull data: {plain(note)}.\n" for note in notes if note)
 
 
 def _comparisons(table: Table) -> str:
@@ -90,7 +96,7 @@ def _rows(rows: Iterable[Sequence[str]]) -> str:
 
 def plain(text: str) -> str:
     """A text that Markdown shows as it is, on one line."""
-    text = " ".join(text.split())
+    text = re.sub(r"\b(www)\.", "\\1\u200b.", " ".join(text.split()))
     return re.sub(
-        r"([\\`*_\[\]<>&|~#])", lambda m: {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(m[1], "\\" + m[1]), text
+        r"([\\`*_\[\]<>&|~#@:$])", lambda m: {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(m[1], "\\" + m[1]), text
     )

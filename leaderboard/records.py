@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,10 @@ from suite.results import comparable, invalid
 RESULT, OPERATIVE, METRICS, FIGURES = "result.json", "operative.gin", "metrics.csv", "figures"
 """What is taken of a run's folder."""
 
+LARGEST = 2**26
+"""Bytes of a record's file, a picture or a curve, at the most."""
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 SET_ASIDE = re.compile(r"-[0-9a-f]{16}\.old\d+$")
 
 
@@ -57,9 +62,9 @@ def read(places: Iterable[Path]) -> tuple[list[Entry], list[str]]:
     for place in places:
         if not place.exists():
             raise UsageError(f"--records: there is no {place}; name the folder that suite.run wrote to with --out")
-        for file, folder in _files(place):
+        for file, folder in _files(place, complaints):
             try:
-                held = _parsed(file.read_bytes())
+                held = _parsed(contents(file))
             except (OSError, ValueError) as error:
                 complaints.append(f"{file}: not a record ({error}); it is left out")
                 continue
@@ -72,6 +77,16 @@ def read(places: Iterable[Path]) -> tuple[list[Entry], list[str]]:
                     entries.append(Entry(record, where, folder))
     kept, doubles = _each_once(entries)
     return kept, complaints + doubles
+
+
+def contents(file: Path) -> bytes:
+    """What is in a plain file; OSError for links, pipes, folders and what is too large to be a part of a record."""
+    handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as held:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST:
+            raise OSError("it is no plain file, or too large")
+        return held.read()
 
 
 def unfit(record: Any) -> str | None:
@@ -87,10 +102,36 @@ def unfit(record: Any) -> str | None:
         value = record[part].get(name)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             return f"'{part}.{name}' is {'missing' if value is None else 'of a wrong type'}"
-    bad = [f for f in record["figures"] if not all(0 <= v <= 100 for v in f["values"])]
-    if bad:
-        return f"the figure '{bad[0]['name']}' holds what is not a percentage"
+    for figure in record["figures"]:
+        if not all(-100 <= v <= 100 for v in [*figure["values"], figure["mean"]]):
+            return f"the figure '{figure['name']}' holds what is not a percentage"
+        if abs(figure["mean"] - sum(figure["values"]) / figure["n"]) > 1e-6:
+            return f"the mean of the figure '{figure['name']}' is not that of its values"
+    return _impossible(record) or _unprintable(record)
+
+
+def _impossible(record: dict[str, Any]) -> str | None:
+    """What contradicts itself: a full run that did less, a memory that stores more than its budget."""
+    scale, declared = record["scale"], record["config"].get("images_per_class")
+    less = scale.get("reduced_by", [])
+    if not isinstance(less, list) or not all(isinstance(one, str) for one in less):
+        return "'scale.reduced_by' is no list of texts"
+    done, whole = scale.get("iterations"), scale.get("paper_iterations")
+    if not scale["reduced"] and (less or (isinstance(done, int) and isinstance(whole, int) and done < whole)):
+        return "it calls itself full, and did less than the paper"
+    if isinstance(declared, (int, float)) and record["budget"]["images_per_class"] > declared * (1 + 1e-6):
+        return f"its memory stores more than its budget of {declared:g} images per class"
     return None
+
+
+def _unprintable(value: Any) -> str | None:
+    """Numbers and texts that no page can show, anywhere in a record."""
+    if isinstance(value, str):
+        return None if value.isascii() or not SURROGATE.search(value) else "it holds half of a character (a surrogate)"
+    if isinstance(value, int):
+        return None if abs(value) < 2**63 else "it holds a whole number beyond 64 bits"
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next((said for key, one in parts for said in (_unprintable(key), _unprintable(one)) if said), None)
 
 
 NEEDED: tuple[tuple[str, str, type | tuple[type, ...]], ...] = (
@@ -103,13 +144,19 @@ NEEDED: tuple[tuple[str, str, type | tuple[type, ...]], ...] = (
 )
 
 
-def _files(place: Path) -> Iterator[tuple[Path, Path | None]]:
-    """Record files below a place in a fixed order, each with the run's folder."""
+def _files(place: Path, complaints: list[str]) -> Iterator[tuple[Path, Path | None]]:
+    """Record files below a place in a fixed order, each with the run's folder; what can't be looked into is told."""
     if place.is_file():
         yield place, None
         return
-    for folder, below, names in os.walk(place):
+
+    def blocked(error: OSError) -> None:
+        complaints.append(f"{error.filename}: it can't be looked into ({error.strerror}); what it holds is left out")
+
+    for folder, below, names in os.walk(place, onerror=blocked):
         below[:] = sorted(name for name in below if not name.startswith(".") and not SET_ASIDE.search(name))
+        complaints += [f"{folder}/{name}: it is a link; what it holds is left out" for name in below
+                       if os.path.islink(f"{folder}/{name}")]  # fmt: skip
         if RESULT in names:
             below.clear()
             yield Path(folder) / RESULT, Path(folder)
@@ -135,11 +182,20 @@ def _parsed(data: bytes) -> Any:
 
 
 def _each_once(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
-    """Every run once. Copies are no fault; two records of one run that say different things are."""
+    """Every run once. Copies are no fault; two records of one run, or of one seed, that say different things are."""
     kept: dict[str, Entry] = {}
+    seeds: dict[tuple[str, int], Entry] = {}
     complaints = []
     for entry in entries:
         first = kept.setdefault(entry.identity, entry)
-        if first is not entry and canonical_json(comparable(first.record)) != canonical_json(comparable(entry.record)):
-            complaints.append(f"{entry.where}: {first.where} is another record of the same run; this one is left out")
+        if first is not entry:
+            if canonical_json(comparable(first.record)) != canonical_json(comparable(entry.record)):
+                complaints.append(f"{entry.where}: {first.where} is another record of the same run; it is left out")
+            continue
+        other = seeds.setdefault((entry.configuration, entry.record["seed"]), entry)
+        if other is not entry:
+            del kept[entry.identity]
+            complaints.append(
+                f"{entry.where}: {other.where} has the same settings and seed under another key; it is left out"
+            )
     return list(kept.values()), complaints

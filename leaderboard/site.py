@@ -3,7 +3,6 @@
 Everything from a record reaches a page through a template that escapes it, and files are called by hashes of ours.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,10 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from leaderboard import charts, words
 from leaderboard.published import Source
-from leaderboard.records import FIGURES, METRICS, OPERATIVE, Entry
+from leaderboard.records import FIGURES, METRICS, OPERATIVE, Entry, contents
+from leaderboard.statistics import Estimate
 from leaderboard.tables import SPECS, Comparison, Row, Spec, Table
 from suite.errors import UsageError
-from suite.files import disk_errors
+from suite.files import disk_errors, json_sha256
 from suite.tracking import flat
 
 HERE = Path(__file__).resolve().parent
@@ -74,24 +74,26 @@ class Line:
 def write(out: Path, tables: Sequence[Table], known: Mapping[str, Source]) -> int:
     """Write the whole site to a folder that is new, empty or an earlier site; returns how many runs have pages.
 
-    Files that are as they should be are not touched, and those that no page needs any more are removed.
+    Files that are as they should be are not touched. Of those that no page needs any more, the ones are removed that
+    an earlier build made: they are listed in `SIGN`. What others put there stays.
     """
-    if out.exists() and not (out.is_dir() and ((out / SIGN).is_file() or not any(out.iterdir()))):
-        raise UsageError(f"--out: {out} holds something else than a site; name a new folder")
     with disk_errors(out):
+        signed = (out / SIGN).is_file()
+        if (out / "runs").is_symlink() or (out.exists() and not signed and (not out.is_dir() or any(out.iterdir()))):
+            raise UsageError(f"--out: {out} holds something else than a site; name a new folder")
         (out / "runs").mkdir(parents=True, exist_ok=True)
-        (out / SIGN).touch()
-        wanted = {SIGN}
-        runs = 0
+        before = (out / SIGN).read_text(encoding="utf-8").split("\n") if signed else []
+        wanted: list[str] = []
         for name, data in _files(tables, known):
-            wanted.add(name)
-            runs += name.startswith("runs/") and name.endswith(".html")
+            if not signed and not wanted:
+                (out / SIGN).touch()  # a build that is interrupted can be done again
             _put(f"{out}/{name}", data)
-        for place in ("", "runs/"):
-            for entry in os.scandir(out / place):
-                if entry.is_file() and f"{place}{entry.name}" not in wanted:
-                    os.unlink(entry)
-    return runs
+            wanted.append(name)
+        for name in sorted(set(before) - set(wanted)):
+            if name and ".." not in name and not name.startswith("/"):
+                (out / name).unlink(missing_ok=True)
+        _put(f"{out}/{SIGN}", "\n".join(wanted).encode())
+    return sum(name.startswith("runs/") and name.endswith(".html") for name in wanted)
 
 
 def _put(file: str, data: bytes) -> None:
@@ -231,17 +233,17 @@ def _measured(table: Table, row: Row) -> list[Cell]:
     stored = row.first["budget"]["stored_numbers"]
     return [
         Cell(str(row.rank) if row.rank else words.NONE, sort=row.rank or "", number=True),
-        _accuracy(test, f"95% over {words.over(test)}" if test is not None and test.interval is not None else ""),
-        Cell(words.seeds(test or row.validation)),
+        _accuracy(test),
+        Cell(words.seeds(test or row.validation), sort=len(row.runs)),
         _number(test.spread_of_memories if test is not None else None, words.spread),
         _number(test.spread_of_networks if test is not None else None, words.spread),
         _number(row.apart, words.points),
         _accuracy(row.validation),
-        *(_accuracy(row.controls.get(name)) for name in table.controls),
+        *(_accuracy(row.controls.get(name), words.note(row, name)) for name in table.controls),
         Cell(f"{stored:,}", sort=stored, number=True),
-        Cell(words.scale(row)),
+        Cell(words.scale(row), sort=words.scale(row) if row.conditions is not None else ""),
         Cell(words.rate(row), sort="" if words.rate(row) == words.NONE else words.rate(row), number=True),
-        Cell(words.memory(row), number=True),
+        Cell(words.memory(row), sort=max(words.peaks(row), default=""), number=True),
         Cell("", small=words.hardware(row), sort=words.hardware(row)),
         Cell("", sort=len(row.runs), links=tuple(_link(entry) for entry in row.runs)),
     ]
@@ -251,8 +253,12 @@ def _link(entry: Entry) -> Link:
     return Link(f"runs/{entry.identity}.html", f"seed {entry.record['seed']}")
 
 
-def _accuracy(found: Any, small: str = "") -> Cell:
-    return Cell(words.accuracy(found), small=small, sort="" if found is None else round(found.mean, 4), number=True)
+def _accuracy(found: Estimate | None, note: str = "") -> Cell:
+    """With what its interval is over."""
+    if found is None:
+        return Cell(words.NONE, sort="", number=True)
+    small = [f"95% over {words.over(found)}" if found.interval is not None else words.over(found), note]
+    return Cell(words.accuracy(found), "; ".join(filter(None, small)), sort=round(found.mean, 4), number=True)
 
 
 def _number(value: float | None, shown: Any) -> Cell:
@@ -283,17 +289,19 @@ def _compared(one: Comparison) -> dict[str, Any]:
 
 def _matrices(table: Table) -> Iterator[dict[str, Any]]:
     """What was made with each architecture (rows) on each (columns), here by scale, and as printed."""
-    groups: dict[tuple[str, bool], dict[tuple[str, str], tuple[float, str]]] = {}
+    groups: dict[tuple[str, str, bool], dict[tuple[str, str], tuple[float, str]]] = {}
     for row in table.rows:
         where = f"{words.dataset(row.dataset)}, {words.budget(row.images_per_class)} I/C"
         at = (row.made_with, row.method)
         if row.test is not None:
-            title = f"{where}, here: {words.scale(row)}"
-            groups.setdefault((title, row.reduced), {}).setdefault(at, (row.test.mean, words.accuracy(row.test)))
+            title, judged = f"{where}, here: {words.scale(row)}", _alike(row)
+            groups.setdefault((title, judged, row.reduced), {}).setdefault(
+                at, (row.test.mean, words.accuracy(row.test))
+            )
         if row.paper is not None:
             shown = row.paper.accuracy, words.printed(row.paper)
-            groups.setdefault((f"{where}, printed", False), {}).setdefault(at, shown)
-    for (title, reduced), cells in groups.items():
+            groups.setdefault((f"{where}, printed", "", False), {}).setdefault(at, shown)
+    for (title, _, reduced), cells in groups.items():
         made, measured = (list(dict.fromkeys(at[i] for at in cells)) for i in (0, 1))
         low, high = min(v for v, _ in cells.values()), max(v for v, _ in cells.values())
         heat = {at: round(100 * (v - low) / ((high - low) or 1)) for at, (v, _) in cells.items()}
@@ -302,6 +310,12 @@ def _matrices(table: Table) -> Iterator[dict[str, Any]]:
             for one in made
         ]
         yield {"title": title, "reduced": reduced, "columns": measured, "rows": rows}
+
+
+def _alike(row: Row) -> str:
+    """What must agree in one matrix: everything but the network."""
+    settings = {key: value for key, value in row.first["config"].items() if key not in ("architecture", "transfer")}
+    return json_sha256(settings)
 
 
 # ---------------------------------------------------------------- runs
@@ -348,13 +362,16 @@ def _run(entry: Entry) -> dict[str, Any]:
 
 def _lined_up(part: Any) -> str:
     """A part of a record as text, a setting a line."""
-    pairs = flat(part)
+    pairs = flat(_rounded(part))
     width = max(map(len, pairs), default=0)
-    return "\n".join(f"{key:{width}}  {f'{float(v):.6g}' if _is_decimal(v) else v}" for key, v in pairs.items())
+    return "\n".join(f"{key:{width}}  {value}" for key, value in pairs.items())
 
 
-def _is_decimal(text: str) -> bool:
-    return "." in text and text.replace(".", "", 1).replace("-", "", 1).isdecimal()
+def _rounded(value: Any) -> Any:
+    """The same with decimals of six digits."""
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _pictures(entry: Entry) -> Iterator[tuple[str, bytes]]:
@@ -362,7 +379,7 @@ def _pictures(entry: Entry) -> Iterator[tuple[str, bytes]]:
     for name in PICTURES if FIGURES in entry.files else ():
         assert entry.folder is not None
         with suppress(OSError):
-            data = (entry.folder / FIGURES / f"{name}.png").read_bytes()
+            data = contents(entry.folder / FIGURES / f"{name}.png")
             if data.startswith(PNG):
                 yield name, data
 
@@ -370,6 +387,6 @@ def _pictures(entry: Entry) -> Iterator[tuple[str, bytes]]:
 def _text(entry: Entry, name: str) -> str:
     """A text of the run's folder, or '' if it has none that can be read."""
     try:
-        return (entry.folder / name).read_text(encoding="utf-8") if entry.folder and name in entry.files else ""
+        return contents(entry.folder / name).decode() if entry.folder and name in entry.files else ""
     except (OSError, ValueError):
         return ""

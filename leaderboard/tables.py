@@ -1,6 +1,7 @@
 """The tables: published figures and records joined into rows, with what may be compared and what may not."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +15,8 @@ from suite.files import json_sha256
 
 DATASETS = ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet", "digits")
 MEMORY = "memory"
+PAPER_NETWORK = "convnet"
+"""What the paper's distillation tables are measured with, but for the table of transfer."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Spec:
     """What the memory was made with, where the table varies that too."""
     chart: bool = False
     """Whether the methods are numbers, to be drawn along an axis."""
+    ranked: bool = True
+    """Whether its rows are rivals: full runs then have a rank."""
 
 
 SPECS = (
@@ -62,6 +67,7 @@ SPECS = (
         ("transfer",),
         row_axis="trained on",
         methods=("alexnet", "resnet12", "convnet"),
+        ranked=False,
     ),
     Spec(
         "bases",
@@ -72,6 +78,7 @@ SPECS = (
         ("bases",),
         "bases",
         chart=True,
+        ranked=False,
     ),
     Spec(
         "field",
@@ -96,6 +103,8 @@ class Conditions:
     reduced: bool
     iterations: int | None
     paper_iterations: int | None
+    judged: str
+    """Hash of what judges a memory: data, budget, network and protocol. Rivals for a rank share it."""
     rest: str
     """Hash of the configuration without what a method may choose."""
 
@@ -173,7 +182,7 @@ def tables(entries: Sequence[Entry], figures: Sequence[Published]) -> tuple[Tabl
     for spec in SPECS:
         own = [entry for entry in entries if homes.get(entry.record["name"], "others") == spec.slug]
         printed = [one for one in figures if one.table == spec.slug]
-        rows = _ranked(_ordered(spec, _joined(_rows(spec, own), printed)))
+        rows = _ranked(spec, _ordered(spec, _joined(_rows(spec, own), printed)))
         compared = tuple(_comparisons(rows)) if spec.axis and spec.methods else ()
         made.append(Table(spec, rows, compared))
     return tuple(made)
@@ -192,28 +201,37 @@ def _rows(spec: Spec, entries: Iterable[Entry]) -> list[Row]:
 
 def _measured(spec: Spec, entry: Entry) -> list[str]:
     """The figures of a record that get a row each: the memory's, and in the table of transfer those elsewhere too."""
-    names = dict.fromkeys(figure["name"] for figure in entry.record["figures"] if figure["name"].startswith(MEMORY))
+    names = dict.fromkeys(figure["name"] for figure in entry.record["figures"] if _of_memory(figure["name"]))
     return list(names) if spec.slug == "transfer" else [MEMORY]
+
+
+def _of_memory(name: str) -> bool:
+    """Whether a figure is a memory's, on its own network or on another; else it is a control's."""
+    return name == MEMORY or name.startswith(f"{MEMORY} on ")
 
 
 def _row(spec: Spec, runs: tuple[Entry, ...], name: str) -> Row:
     record = runs[0].record
     cell, config = record["cell"], record["config"]
+    network = _is(config.get("architecture"))
+    made_with = cell.get(spec.row_axis, "")
     if spec.slug == "transfer":
-        method = name.removeprefix(f"{MEMORY} on ") if name != MEMORY else _is(config.get("architecture"))
-    elif spec.axis in cell:
-        method = cell[spec.axis]
+        method = name.removeprefix(f"{MEMORY} on ") if name != MEMORY else network
+        if network and made_with.lower().replace("-", "") != network:
+            made_with = network  # a --set replaced what the label says
     else:
-        method = ", ".join([record["name"], *cell.values()])
+        method = cell[spec.axis] if spec.axis in cell else ", ".join([record["name"], *cell.values()])
+        if spec.axis and network not in ("", PAPER_NETWORK):
+            method += f" ({network})"  # so that it does not stand beside what was printed for another network
     declared = config.get("images_per_class")
     plain = isinstance(declared, (int, float)) and not isinstance(declared, bool)
-    every = [figure["name"] for figure in record["figures"]]
-    controls = [one for one in dict.fromkeys(every) if not one.startswith(MEMORY)] if name == MEMORY else []
+    every = dict.fromkeys(figure["name"] for run in runs for figure in run.record["figures"])
+    controls = [one for one in every if not _of_memory(one)] if name == MEMORY else []
     found = {one: _estimate(runs, one, "test") for one in controls}
     return Row(
         dataset=record["facts"]["dataset"],
         images_per_class=float(declared if plain else record["budget"]["images_per_class"]),
-        made_with=cell.get(spec.row_axis, ""),
+        made_with=made_with,
         method=method,
         runs=runs,
         conditions=_conditions(record),
@@ -241,17 +259,19 @@ def values_of(runs: Iterable[Entry], name: str, split: str) -> dict[int, list[fl
 
 
 def _conditions(record: dict[str, Any]) -> Conditions:
-    scale = record["scale"]
-    rest = {key: value for key, value in record["config"].items() if key not in OF_THE_METHOD}
+    scale, config = record["scale"], record["config"]
+    rest = {key: value for key, value in config.items() if key not in OF_THE_METHOD}
     return Conditions(
         label=scale["label"],
         reduced=scale["reduced"],
         iterations=_whole(scale.get("iterations")),
         paper_iterations=_whole(scale.get("paper_iterations")),
+        judged=json_sha256([config.get(key) for key in JUDGES])[:16],
         rest=json_sha256(rest)[:16],
     )
 
 
+JUDGES = ("dataset", "stream", "images_per_class", "architecture", "evaluation", "validation")
 OF_THE_METHOD = {
     "objective",
     "parameterization",
@@ -318,18 +338,23 @@ def natural(text: str) -> list[tuple[int, float, str]]:
     return [(0, float(part), "") if part.isdigit() and part.isascii() else (1, 0.0, part) for part in parts if part]
 
 
-def _ranked(rows: list[Row]) -> tuple[Row, ...]:
-    """Full runs of one data set and budget, by test accuracy. Reduced runs are never ranked."""
-    places: dict[tuple[str, float | None], list[Row]] = {}
-    for row in rows:
-        if row.test is not None and not row.reduced:
-            places.setdefault((row.dataset, row.images_per_class), []).append(row)
-    ranks: dict[int, int] = {}
-    for own in places.values():
-        for row in own:
-            assert row.test is not None
-            ranks[id(row)] = 1 + sum(other.test.mean > row.test.mean for other in own if other.test is not None)
-    return tuple(replace(row, rank=ranks.get(id(row))) for row in rows)
+def _ranked(spec: Spec, rows: list[Row]) -> tuple[Row, ...]:
+    """Full runs that were judged alike, by test accuracy. Reduced runs are never ranked."""
+    places: dict[str, list[float]] = {}
+    if spec.ranked:
+        for row in rows:
+            if row.test is not None and row.conditions is not None and not row.reduced:
+                places.setdefault(row.conditions.judged, []).append(row.test.mean)
+    for means in places.values():
+        means.sort()
+
+    def rank(row: Row) -> int | None:
+        if row.test is None or row.conditions is None or row.reduced or row.conditions.judged not in places:
+            return None
+        means = places[row.conditions.judged]
+        return 1 + len(means) - bisect_right(means, row.test.mean)
+
+    return tuple(replace(row, rank=rank(row)) for row in rows)
 
 
 def _comparisons(rows: Sequence[Row]) -> Iterable[Comparison]:
@@ -350,9 +375,9 @@ def _comparisons(rows: Sequence[Row]) -> Iterable[Comparison]:
 
 
 def _alike(first: Row, second: Row) -> bool:
-    """Whether their objectives agree in every size that both have, such as inner steps or real images."""
+    """Whether two objectives of one kind agree in their sizes, such as inner steps or real images."""
     one, other = (row.first["config"].get("objective") for row in (first, second))
-    if not isinstance(one, dict) or not isinstance(other, dict):
+    if not isinstance(one, dict) or not isinstance(other, dict) or one.get("is") != other.get("is"):
         return True
     sizes = [key for key in set(one) & set(other) if number(one[key]) is not None and key not in OF_THE_METHOD]
     return all(one[key] == other[key] for key in sizes)

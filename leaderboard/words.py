@@ -23,6 +23,10 @@ def accuracy(found: Estimate | None) -> str:
     return f"{found.mean:.1f}" + (f" ± {found.interval:.1f}" if found.interval is not None else "")
 
 
+def mean(found: Estimate | None) -> str:
+    return f"{found.mean:.1f}" if found is not None else NONE
+
+
 def seeds(found: Estimate | None) -> str:
     """What the figure is of."""
     if found is None:
@@ -93,6 +97,18 @@ def memory(row: Row) -> str:
     """Peak MiB: of the GPU, or of the whole process; the largest of the runs."""
     on_gpu, process = cost(row, "peak_memory_mib"), cost(row, "process_peak_memory_mib")
     return f"{max(on_gpu):,.0f} (GPU)" if on_gpu else f"{max(process):,.0f} (process)" if process else NONE
+
+
+def peaks(row: Row) -> list[float]:
+    return cost(row, "peak_memory_mib") or cost(row, "process_peak_memory_mib")
+
+
+def note(row: Row, name: str) -> str:
+    """What the record says of a control, where it is trained otherwise than a memory's networks are."""
+    if name != "full data":
+        return ""
+    notes = (str(figure.get("note", "")) for figure in row.first["figures"] if figure["name"] == name)
+    return next(notes, "")
 
 
 def hardware(row: Row) -> str:

@@ -78,8 +78,8 @@ class Protocol:
 
     @property
     def reduced(self) -> bool:
-        """Whether it is a published protocol with something taken away or changed."""
-        return self.name in PROTOCOLS and self != PROTOCOLS[self.name]
+        """Whether it is anything but a published protocol."""
+        return PROTOCOLS.get(self.name) != self
 
 
 PROTOCOLS = {"paper": Protocol()}

@@ -125,8 +125,7 @@ def _perform(
     (directory / "failure.txt").unlink(missing_ok=True)
     _begin(run, journal, config, table)
     journal.mark("RUNNING")
-    if place.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(place.device)
+    _forget_peak_memory(place.device)
     session = RunSession(
         seed=run.seed,
         device=place.device,
@@ -304,8 +303,22 @@ def _metric(figure: dict[str, Any]) -> str:
     return f"{figure['split']}_accuracy/{figure['name'].replace(' ', '_')}"
 
 
+def _forget_peak_memory(device: torch.device) -> None:
+    """Begin anew to watch the most memory in use, so that a run's peak is not that of what was done before it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):  # Linux alone; elsewhere a peak is the whole process's
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak_memory(device: torch.device) -> dict[str, float]:
-    """MiB at the most: of this run on a GPU; on a CPU of the whole process, earlier runs of a table included."""
+    """MiB at the most in use during the run: on a GPU, or by the whole process."""
     if device.type == "cuda":
         return {"peak_memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}
-    return {"process_peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    try:
+        status = Path("/proc/self/status").read_text()
+        kib = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
+    except (OSError, StopIteration, ValueError, IndexError):
+        kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"process_peak_memory_mib": kib / 1024}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from suite.config import Run
+    from suite.types import Cost
 
 
 LAST_WORDS, LAST_WORDS_STOPPED = 60.0, 10.0
@@ -92,7 +93,8 @@ def _main(options: argparse.Namespace) -> int:
     if uri is not None:
         check_uri(uri)
         uri = whole_uri(uri)
-    _announce([run for run in runs if not (directory_of(run, out) / FINISHED).is_file()], options, device)
+    left = [run for run in runs if options.fresh or not (directory_of(run, out) / FINISHED).is_file()]
+    _announce(left, options, device)
     stop, sender = Stop(), Sender(uri, out)
     try:
         with stop.listening():
@@ -135,20 +137,31 @@ def _list(kind: str, as_json: bool) -> int:
     return 0
 
 
-def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.device") -> None:
-    """Say before the start what it will take."""
-    from suite.cost import advice, costs, duration, total
-    from suite.types import EXPECTED_MEMORY
+def _foretold(
+    runs: "list[Run]", options: argparse.Namespace, device: "torch.device"
+) -> "tuple[list[Cost | None], float | None, str | None]":
+    """Each run's cost, that of all, and advice where that is too long; nothing of what can't be measured."""
+    from suite.cost import advice, costs, total
 
     try:
-        seconds = total(runs, costs(runs, device), device)
-        if seconds is None:
-            return
-        hint = advice(seconds, options.gin, options.set, options.seed, options.only, device)
-        needs = max((run.experiment.plan().get(EXPECTED_MEMORY, 0) for run in runs), default=0)
+        found = costs(runs, device)
+        seconds = total(runs, found, device)
+        hint = advice(seconds, options.gin, options.set, options.seed, options.only, device) if seconds else None
+        return found, seconds, hint
     except Exception as error:  # an outside method's, which its own run will meet and tell better
         print(f"[cost] can't be foretold ({type(error).__name__}: {error})".split("\n")[0], file=sys.stderr)
+        return [None] * len(runs), None, None
+
+
+def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.device") -> None:
+    """Say before the start what it will take."""
+    from suite.cost import duration
+    from suite.types import EXPECTED_MEMORY
+
+    _, seconds, hint = _foretold(runs, options, device)
+    if seconds is None:
         return
+    needs = max((run.experiment.plan().get(EXPECTED_MEMORY, 0) for run in runs), default=0)
     number = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
     memory = f", about {needs} MiB of memory" if needs else ""
     print(f"[cost] {number}, {duration(seconds)} if nothing else is at work here{memory}", file=sys.stderr)
@@ -157,11 +170,11 @@ def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.dev
 
 
 def _dry_run(runs: "list[Run]", options: argparse.Namespace) -> int:
-    from suite.cost import advice, costs, duration, total, where
+    from suite.cost import duration, where
     from suite.perform import prepare_device
 
     device = prepare_device(options.device)
-    found = costs(runs, device)
+    found, whole, hint = _foretold(runs, options, device)
     plans = [
         {"run": run.label, "key": run.key, "scale": run.scale}
         | run.experiment.plan()
@@ -181,10 +194,8 @@ def _dry_run(runs: "list[Run]", options: argparse.Namespace) -> int:
     print(f"{len(plans)} run{'s' if len(plans) > 1 else ''}; nothing was started")
     if runs[0].then is not None:
         print(f"then the best {runs[0].choose} on validation is run once more, for every combination of the other axes")
-    whole = total(runs, found, device)
     if whole is not None:
         print(f"together {duration(whole)} on this machine ({where(device)}), controls that runs share counted once")
-        hint = advice(whole, options.gin, options.set, options.seed, options.only, device)
         if hint:
             print(hint)
     return 0

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -250,7 +250,7 @@ class Store:
 
         Runs that lack the first name, such as a table's own, are passed over. Raises RunError.
         """
-        if self._database is not None and not self._database.exists():
+        if self._database is not None and not (self._database.is_file() and self._database.stat().st_size):
             raise RunError(f"there is no tracking database {self._database}; look at --tracking-uri")
         self.connect()
         first, *_ = names = list(names)
@@ -267,16 +267,11 @@ class Store:
                 yield folder
 
     def _finished(self) -> Iterator[str]:
-        token: str | None = None
-        experiments = [one.experiment_id for one in self._client.search_experiments()]
-        while experiments:
-            page = self._client.search_runs(
-                experiments, "attributes.status = 'FINISHED'", order_by=["attributes.start_time"], page_token=token
-            )
-            yield from (str(run.info.run_id) for run in page)
-            token = page.token
-            if not token:
-                return
+        client, finished = self._client, "attributes.status = 'FINISHED'"
+        experiments = [one.experiment_id for one in _pages(lambda token: client.search_experiments(page_token=token))]
+        for experiment in experiments:
+            for run in _pages(lambda token: client.search_runs([experiment], finished, page_token=token)):  # noqa: B023
+                yield str(run.info.run_id)
 
     def connect(self) -> None:
         """Reach the store once; RunError if it does not answer."""
@@ -353,6 +348,17 @@ def flat(config: Any, prefix: str = "") -> dict[str, str]:
             found |= flat(value, name)
         return found
     return {prefix: str(config)}
+
+
+def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    """Everything that a store gives page by page."""
+    token: str | None = None
+    while True:
+        page = ask(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _parts(rows: list[Any], size: int) -> Iterable[list[Any]]:

@@ -1,6 +1,7 @@
 """The leaderboard: what its figures say, which records it takes, how it ranks and compares, and what it writes."""
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -140,6 +141,25 @@ BAD: list[tuple[str, str | Callable[[], str], str]] = [
         lambda: json.dumps(changed(GOOD, "cell", "method", to=["a"])),
         "'cell' holds what is not a text",
     ),
+    ("a surrogate", lambda: json.dumps(changed(GOOD, "facts", "dataset", to="\ud800")), "half of a character"),
+    ("a surrogate for a name", lambda: json.dumps(changed(GOOD, "facts", "\udfff", to=1)), "half of a character"),
+    ("a number without end", lambda: json.dumps(changed(GOOD, "cost", "seconds_per_iteration", to=10**400)), "64 bits"),
+    (
+        "a mean of something else",
+        lambda: json.dumps(changed(GOOD, "figures", 0, "mean", to=88.0)),
+        "not that of its",
+    ),
+    (
+        "a reason that is no list",
+        lambda: json.dumps(changed(GOOD, "scale", "reduced_by", to="x")),
+        "no list of texts",
+    ),
+    ("full with less", lambda: json.dumps(changed(GOOD, "scale", "reduced", to=False)), "calls itself full"),
+    (
+        "too much stored",
+        lambda: json.dumps(changed(GOOD, "budget", "images_per_class", to=10.0)),
+        "more than its budget",
+    ),
     ("not an object", "[1]", "it is not a JSON object"),
     ("no JSON", "{", "not a record"),
     ("nothing", "", "not a record"),
@@ -174,9 +194,33 @@ def test_copies_of_a_record_count_once_and_two_that_disagree_are_told(
     put(tmp_path / "b", changed(GOOD, "cost", "seconds_per_iteration", to=9.0))  # the same run, read twice
     found, complaints = records.read([tmp_path / "a", tmp_path / "b"])
     assert len(found) == 1 and complaints == []
-    put(tmp_path / "c", changed(GOOD, "figures", 0, "values", to=[99.0, 99.0]))
+    put(tmp_path / "c", record(test=(99.0, 99.0)))
     status, err = built(capsys, "--records", tmp_path / "a", "--records", tmp_path / "c", "--out", tmp_path / "site")
     assert status == 1 and "another record of the same run" in err and err.count("\n") == 1
+
+
+def test_one_seed_under_two_keys_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "runs", record(test=(70.0,)), folder="a")
+    put(tmp_path / "runs", changed(record(test=(90.0,)), "run_key", to="f" * 16), folder="b")
+    status, err = built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site")
+    assert status == 1 and "the same settings and seed under another key" in err and err.count("\n") == 1
+    assert "70.0" in (tmp_path / "site" / "components.html").read_text()
+
+
+def test_links_and_pipes_are_not_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "secret").write_text("of this machine")
+    run = put(tmp_path / "runs", GOOD, pictures=True)
+    (run / "operative.gin").unlink()
+    (run / "operative.gin").symlink_to(tmp_path / "secret")
+    piped = put(tmp_path / "runs", record(seed=1))
+    (piped / "result.json").unlink()
+    os.mkfifo(piped / "result.json")
+    (tmp_path / "runs" / "elsewhere").symlink_to(tmp_path)
+    status, err = built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site")
+    assert status == 1 and "no plain file" in err and "it is a link" in err and err.count("\n") == 2
+    assert not any(b"of this machine" in data for data in contents(tmp_path / "site").values())
+    collect.main([str(run), "--to", str(tmp_path / "kept")])
+    assert not list((tmp_path / "kept").rglob("operative.gin"))
 
 
 def test_runs_set_aside_and_hidden_folders_are_not_read_and_a_file_of_records_is(tmp_path: Path) -> None:
@@ -196,6 +240,8 @@ def test_runs_set_aside_and_hidden_folders_are_not_read_and_a_file_of_records_is
         ([], "say where the site goes"),
         (["--records", ".", "--out", "taken"], "holds something else than a site"),
         (["--records", ".", "--readme", "missing.md"], "there is no file missing.md"),
+        (["--records", "", "--out", "site"], "it is empty"),
+        (["--records", ".", "--readme", "binary.md"], "is not a text"),
         (["--tracking-uri", "what", "--out", "site"], "is no tracking store"),
     ],
 )
@@ -204,6 +250,7 @@ def test_wrong_commands_get_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
+    (tmp_path / "binary.md").write_bytes(b"\xff")
     (tmp_path / "taken" / "thesis.txt").write_text("years of work")
     status, err = built(capsys, *arguments)
     assert status == 2 and said in err and err.count("\n") == 1
@@ -237,7 +284,11 @@ def test_a_tracker_that_does_not_answer_gets_one_sentence_and_records_are_built(
     where = ["--tracking-uri", uri, "--records", tmp_path / "runs", "--out", tmp_path / "site"]
     status, err = built(capsys, *where)
     assert status == 1 and err.count("\n") == 1 and "tracking" in err
-    assert len(list((tmp_path / "site" / "runs").glob("*.html"))) == 1
+    before = contents(tmp_path / "site")
+    assert sum(name.startswith("runs/") and name.endswith(".html") for name in before) == 1
+    # Alone it leaves what was there.
+    status, err = built(capsys, "--tracking-uri", uri, "--out", tmp_path / "site")
+    assert status == 1 and "nothing was written" in err and contents(tmp_path / "site") == before
     assert not Path("/nowhere").exists()
 
 
@@ -280,6 +331,24 @@ def test_reduced_runs_are_never_ranked_with_full_ones() -> None:
         ("full", 1, True): None,
         ("BPTT+ds", 10, False): 1,
     }
+
+
+def test_only_rivals_that_were_judged_alike_are_ranked() -> None:
+    other = {"evaluation": {"name": "mine"}}
+    made = [record("full", reduced=False, test=(70.0,)), record("BPTT", reduced=False, test=(75.0,), **other)]
+    made += [record("full", reduced=False, test=(99.0,), architecture={"is": "mlp"})]
+    rows = table_of(made, printed=True).measured
+    assert {row.method: row.rank for row in rows} == {"full": 1, "BPTT": 1, "full (mlp)": 1}
+    assert [row.paper is not None for row in rows if row.method == "full (mlp)"] == [False]
+    (row,) = table_of([record("AlexNet", name="transfer", axis="trained on", reduced=False)], "transfer").measured
+    assert row.rank is None  # what is measured on one network is no rival of what is measured on another
+
+
+def test_methods_of_different_kinds_are_compared_whatever_their_own_sizes() -> None:
+    matching = {"objective": {"is": "gradient_matching", "real_per_class": 256}}
+    unrolled = {"objective": {"is": "bptt", "real_per_class": 64, "inner_steps": 150}}
+    made = [record("single-step GM", **matching), record("BPTT", **unrolled)]
+    assert [(one.first, one.second) for one in table_of(made).comparisons] == [("single-step GM", "BPTT")]
 
 
 def test_methods_come_in_the_paper_s_order_and_are_compared_with_the_one_before() -> None:
@@ -343,7 +412,7 @@ def test_a_record_of_no_table_is_among_the_others_and_none_is_lost() -> None:
 
 # ---------------------------------------------------------------- Markdown
 
-HOSTILE = "<script>alert(1)</script> | **x** [a](javascript:b) `c`\n| d"
+HOSTILE = "https://evil.example @someone $x$ <script>alert(1)</script> | **x** [a](javascript:b) `c`\n| d"
 
 
 def test_hostile_names_stay_text_in_markdown() -> None:
@@ -419,6 +488,29 @@ def test_same_records_same_bytes_whatever_was_there_before(tmp_path: Path, capsy
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+def test_a_rebuild_removes_its_own_pages_and_nothing_of_anybody_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "runs", GOOD)
+    assert built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site")[0] == 0
+    others = [tmp_path / "site" / "CNAME", tmp_path / "site" / "runs" / "mlflow.db"]
+    for file in others:
+        file.write_text("mine")
+    (tmp_path / "none").mkdir()
+    assert built(capsys, "--records", tmp_path / "none", "--out", tmp_path / "site")[0] == 0
+    assert not list((tmp_path / "site" / "runs").glob("*.html")) and all(f.read_text() == "mine" for f in others)
+
+
+def test_line_endings_of_a_readme_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "runs", GOOD)
+    readme = tmp_path / "README.md"
+    readme.write_bytes(b"a\r\n<!-- components: begin -->\r\n<!-- components: end -->\r\nb\r\n")
+    assert built(capsys, "--records", tmp_path / "runs", "--readme", readme) == (0, "")
+    text = readme.read_bytes()
+    assert b"81.0" in text and text.count(b"\n") == text.count(b"\r\n")
+    assert built(capsys, "--records", tmp_path / "runs", "--readme", readme, "--check") == (0, "")
+
+
 def test_hostile_records_inject_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = record(HOSTILE, name="../../" + HOSTILE, dataset=HOSTILE)
     made["environment"]["processor"] = made["config_text"] = made["scale"]["label"] = HOSTILE
@@ -451,7 +543,7 @@ def test_time_grows_with_the_number_of_records_and_no_faster(
 ) -> None:
     """10,000 take less than ten seconds where nothing else runs; a tenth of them must not take as long, even here."""
     for i in range(1000):
-        put(tmp_path / "runs", record(("BPTT", "full")[i % 2], i // 2 % 5, iterations=100 + i // 10))
+        put(tmp_path / "runs", record(("BPTT", "full")[i % 2], i // 2 % 5, reduced=i < 500, lr=i // 10))
     started = time.monotonic()
     assert built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site")[0] == 0
     assert time.monotonic() - started < 10

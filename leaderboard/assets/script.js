@@ -59,8 +59,9 @@ function sortable(table) {
   [...table.tHead.rows[0].cells].forEach((heading, column) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = heading.textContent;
-    heading.replaceChildren(button);
+    const title = heading.querySelector("span");
+    button.textContent = title.textContent;
+    title.replaceWith(button);
     button.addEventListener("click", () => sort(table, heading, column));
   });
 }

@@ -17,8 +17,8 @@ from suite.types import ClassRows, Cost, Objective, Split, Task
 if TYPE_CHECKING:
     from suite.experiments.distillation import Distillation
 
-IMAGES = 64
-"""Made-up images for training and reading; enough that a batch's fixed cost does not count."""
+IMAGES, IMAGES_ON_GPU = 64, 640
+"""Made-up images for training and reading: enough that a batch's fixed cost does not count."""
 
 ONCE, OFTEN = 20.0, 0.2
 """Work that takes more seconds is measured once; less than the second is measured three times more, else once more.
@@ -42,7 +42,8 @@ def cost(of: "Distillation", device: torch.device) -> Cost:
 
     step = _outer_step(of, task, per_class)
     own = of.iterations * step
-    own += (of.validation_points + 1) * networks(of.validation_networks, protocol.epochs, recalled, held_out)
+    watched = min(of.validation_points, of.iterations) + 1 if of.validation and of.validation_points else 0
+    own += watched * networks(of.validation_networks, protocol.epochs, recalled, held_out)
     for architecture in (of.architecture, *of.elsewhere()):
         at = _pace(replace(task, architecture=architecture))
         own += networks(protocol.networks, protocol.epochs, recalled, test + held_out, at)
@@ -117,11 +118,12 @@ def _made_up(task: Task, each: int) -> Split:
 
 def _pace(task: Task) -> _Pace:
     """Of the evaluation's networks."""
-    protocol = Protocol(networks=1, epochs=1, batch=IMAGES)
+    count = IMAGES if task.device.type == "cpu" else IMAGES_ON_GPU
+    protocol = Protocol(networks=1, epochs=1, batch=count)
 
     def images() -> Split:
-        made = _made_up(task, -(-IMAGES // task.classes))
-        return Split(made.images[:IMAGES], made.labels[:IMAGES])
+        made = _made_up(task, -(-count // task.classes))
+        return Split(made.images[:count], made.labels[:count])
 
     def training() -> Callable[[], Any]:
         return partial(train, task, images(), protocol, Key(0))
@@ -130,7 +132,7 @@ def _pace(task: Task) -> _Pace:
         return partial(accuracy, training()(), images())
 
     one, other = (_Named(json_sha256([what.__name__, _place(task)]), what) for what in (training, reading))
-    return _Pace(_seconds(one) / IMAGES, _seconds(other) / IMAGES)
+    return _Pace(_seconds(one) / count, _seconds(other) / count)
 
 
 def _outer_step(of: "Distillation", task: Task, per_class: int) -> float:
