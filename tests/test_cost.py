@@ -39,7 +39,9 @@ def test_durations_are_told_in_a_unit_that_fits(seconds: float, words: str) -> N
 def test_an_unroll_s_time_is_linear_in_its_steps_and_images(pace: float) -> None:
     asked: list[BPTT] = []
 
-    def measured(of: BPTT) -> float:  # a machine that takes `pace` for an image of a step, and half for a real one
+    def measured(
+        of: BPTT, classes: int
+    ) -> float:  # a machine that takes `pace` for an image of a step, and half for a real one
         asked.append(of)
         return pace * (of.inner_steps * 10 * of.images_per_class_per_step + 5 * of.real_per_class)
 
@@ -54,10 +56,17 @@ def test_an_unroll_s_time_is_linear_in_its_steps_and_images(pace: float) -> None
 @pytest.mark.parametrize("pace", [1e-5, 1.0])
 def test_the_time_of_matching_is_linear_in_real_images(pace: float) -> None:
     gm = GradientMatching(real_per_class=256, stages=11, steps_per_stage=4)
-    found = gm.seconds(TASK, 1, lambda of: pace * (50 + 10 * of.real_per_class))
-    assert found == pytest.approx(pace * (50 + 10 * 256 + 5 * 4 * 10))  # five stages on average, ten recalled images
-    dm = DistributionMatching(real_per_class=100)
-    assert dm.seconds(TASK, 1, lambda of: pace * (7 + of.real_per_class)) == pytest.approx(pace * 107)
+    many = replace(TASK, classes=200)
+    for task, classes in ((TASK, 10), (many, 200)):
+        found = gm.seconds(
+            task, 3, lambda of, n: pace * n * (5 * min(of.images_per_class_per_step, 3) + of.real_per_class)
+        )
+        trained = 5 * 4 * min(256, 3 * classes)  # five stages of four steps on average
+        assert found == pytest.approx(pace * (classes * (15 + 256) + trained))
+        dm = DistributionMatching(real_per_class=100)
+        assert dm.seconds(task, 1, lambda of, n: pace * n * (7 + of.real_per_class)) == pytest.approx(
+            pace * classes * 107
+        )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Every file in gin/ does what its head says: the command for here runs; the paper's is planned on its real data."""
+"""Every file in gin/ does what its head says (that each is planned on its real data: tests/test_config.py)."""
 
 import re
 import shlex
@@ -37,11 +37,3 @@ def test_the_command_for_here_runs(file: Path, data_dir: Path, tmp_path: Path) -
     assert "smoke (reduced)" in done.out and "digits" not in done.err
     if file.stem in LEAVES:
         assert list(tmp_path.glob(f"*/{LEAVES[file.stem]}"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_the_paper_s_run_is_planned_without_its_data(file: Path, tmp_path: Path) -> None:
-    done = command(*(line(file, "Run") or []), "--dry-run", "--data-dir", tmp_path, "--out", tmp_path)
-    assert done.status == 0, done.err
-    assert "nothing was started" in done.out and not list(tmp_path.iterdir())

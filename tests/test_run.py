@@ -91,7 +91,7 @@ def test_what_is_printed(data_dir: Path, tmp_path: Path) -> None:
     assert all("smoke (reduced)" in row for row in rows) and "624 numbers" in rows[0]
     assert f"pictures: {only_run(tmp_path) / 'figures'}" in done.out
     told = done.err.splitlines()
-    assert all(line.startswith("[seed 0] ") for line in told)  # this is no terminal: lines, no bar
+    assert all(line.startswith(("[cost] ", "[seed 0] ")) for line in told)  # this is no terminal: lines, no bar
     assert any("1/1" in line and "loss" in line for line in told)
     assert any("evaluating the full data: network 1 of 1" in line for line in told)
     # The control is measured once for equal settings and seed.
@@ -323,6 +323,7 @@ def waiting(sitting: Callable[..., "subprocess.Popen[str]"]) -> Iterator["subpro
     """A process that is at work on a run, and stays at step 3 until it is told to stop."""
     process = sitting(3, "while self._stop.signal is None: time.sleep(0.02)")
     assert process.stderr is not None
+    assert "[cost]" in process.stderr.readline()
     assert "1/6" in process.stderr.readline()
     yield process
     process.kill()

@@ -19,8 +19,11 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_run_that_is_killed_now_and_then_ends_as_the_untouched_one(untouched: Path, tmp_path: Path) -> None:
     """In a checkpoint's file, between two of its renames, in the journal, in MLflow, in the evaluation, at the end."""
-    kinds = ["write state.json", "delete step-N", "append journal.jsonl", "mlflow log_batch, after"]
-    kinds += ["after rename .evaluation/N.json", "write result.json"]
+    kinds = ["write state.json", "delete step-N", "append journal.jsonl", "after rename .evaluation/N.json"]
+    kinds += [
+        "write result.json",
+        "mlflow log_batch, after",
+    ]  # last, since the sender is behind when others are at work
     assert set(kinds) <= set((untouched / "events.txt").read_text().split("\n"))
     for kind in kinds:
         status = torture._sitting(tmp_path, tmp_path / "events.txt", kind, 1).wait()

@@ -154,7 +154,7 @@ class BPTT:
             EXPECTED_MEMORY: round((size + FIXED) / 2**20),
         }
 
-    def seconds(self, task: Task, per_class: int, measured: Callable[["BPTT"], float]) -> float:
+    def seconds(self, task: Task, per_class: int, measured: Callable[..., float]) -> float:
         """Of one outer step, from measured ones of one and three inner steps; of few images where all take long."""
         groups = min(self.classes_per_step or task.classes, task.classes)
         each = min(self.images_per_class_per_step, per_class)
@@ -164,7 +164,7 @@ class BPTT:
         def parts(shown: int, real: int) -> tuple[float, float]:
             """Seconds of an inner step and of the rest, for all images."""
             small = replace(short, images_per_class_per_step=shown, real_per_class=real)
-            one, three = measured(small), measured(replace(small, inner_steps=3))
+            one, three = measured(small, groups), measured(replace(small, inner_steps=3), groups)
             step = max(three - one, 0.0) / 2
             return step * each / shown, max(one - step, 0.0) * self.real_per_class / real
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from suite.datasets import augment
 from suite.keys import Key
-from suite.objectives.fresh import AFFORDED, few, fresh_network
+from suite.objectives.fresh import AFFORDED, FEW_CLASSES, few, fresh_network
 from suite.registry import objectives
 from suite.types import ClassRows, Params, Task, check_types, require
 
@@ -48,12 +48,15 @@ class DistributionMatching:
         found = torch.autograd.grad(recalled, list(leaves.values()), slopes)
         return dict(zip(leaves, found, strict=True)), {"loss": loss}
 
-    def seconds(self, task: Task, per_class: int, measured: Callable[["DistributionMatching"], float]) -> float:
-        """Of one outer step, measured; on few real images where all take long."""
-        real = few(self.real_per_class, task.classes)
-        one, two = (measured(replace(self, real_per_class=n * real)) for n in (1, 2))
+    def seconds(self, task: Task, per_class: int, measured: Callable[..., float]) -> float:
+        """Of one outer step, from measured ones of a few classes; on few real images if all take long."""
+        classes = min(task.classes, FEW_CLASSES)
+        real = few(self.real_per_class, classes)
+        one, two = (measured(replace(self, real_per_class=n * real), classes) for n in (1, 2))
         whole = one + max(two - one, 0.0) * (self.real_per_class / real - 1)
-        return measured(self) if whole < AFFORDED or task.device.type != "cpu" else whole
+        if whole < AFFORDED or task.device.type != "cpu":
+            whole = measured(self, classes)
+        return whole * task.classes / classes
 
     def plan(self, task: Task, per_class: int) -> dict[str, Any]:
         return {

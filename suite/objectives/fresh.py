@@ -17,6 +17,7 @@ def fresh_network(task: Task, key: Key, rewritten: bool = True) -> nn.Module:
     return fast(network, task.device, rewritten)
 
 
+FEW_CLASSES = 10
 AFFORDED = 3.0
 """Seconds that measuring one piece of a rehearsal at its full size may take."""
 

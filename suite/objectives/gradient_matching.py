@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from suite.datasets import augment
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
-from suite.objectives.fresh import AFFORDED, few, fresh_network
+from suite.objectives.fresh import AFFORDED, FEW_CLASSES, few, fresh_network
 from suite.registry import objectives
 from suite.types import ClassRows, InnerOptimizer, Params, Task, check_types, require
 
@@ -84,17 +84,23 @@ class GradientMatching:
                 params, state = self.inner_optimizer.step(params, grads, state)
         return {k: p.detach().requires_grad_() for k, p in params.items()}
 
-    def seconds(self, task: Task, per_class: int, measured: Callable[["GradientMatching"], float]) -> float:
-        """Of one outer step, from measured ones on a fresh network; on few real images where all take long."""
-        real = few(self.real_per_class, task.classes)
-        bare = replace(self, real_per_class=real, stages=1, steps_per_stage=1)
-        one = measured(bare)
-        of_a_real = max(measured(replace(bare, real_per_class=2 * real)) - one, 0.0) / (real * task.classes)
-        matched = one + of_a_real * (self.real_per_class - real) * task.classes
+    def seconds(self, task: Task, per_class: int, measured: Callable[..., float]) -> float:
+        """Of one outer step, from measured ones of a few classes on a fresh network; on few images if all take long."""
+        classes = min(task.classes, FEW_CLASSES)
+        each = min(self.images_per_class_per_step, per_class)
+        shown, real = few(each, classes), few(self.real_per_class, classes)
+        bare = replace(self, real_per_class=real, images_per_class_per_step=shown, stages=1, steps_per_stage=1)
+        one = measured(bare, classes)
+        of_a_real = max(measured(replace(bare, real_per_class=2 * real), classes) - one, 0.0) / (real * classes)
+        reals = of_a_real * real * classes
+        matched = (one - reals) * each / shown + reals * self.real_per_class / real
         if matched < AFFORDED or task.device.type != "cpu":
-            matched = measured(replace(bare, real_per_class=self.real_per_class))
+            whole = replace(bare, real_per_class=self.real_per_class, images_per_class_per_step=each)
+            matched = measured(whole, classes)
         images = (self.stages - 1) / 2 * self.steps_per_stage * min(256, per_class * task.classes)
-        return matched + of_a_real * images  # training on an image costs as much as a real one's gradient
+        return (
+            matched * task.classes / classes + of_a_real * images
+        )  # training costs as much as a real image's gradient
 
     def plan(self, task: Task, per_class: int) -> dict[str, Any]:
         network = fresh_network(task, Key(0))
