@@ -143,6 +143,8 @@ def _foretold(
     """Each run's cost, that of all, and advice where that is too long; nothing of what can't be measured."""
     from suite.cost import advice, costs, total
 
+    if sys.stderr.isatty():
+        print("[cost] measuring small pieces of the work …", file=sys.stderr)
     try:
         found = costs(runs, device)
         seconds = total(runs, found, device)

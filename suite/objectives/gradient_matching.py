@@ -97,10 +97,9 @@ class GradientMatching:
         if matched < AFFORDED or task.device.type != "cpu":
             whole = replace(bare, real_per_class=self.real_per_class, images_per_class_per_step=each)
             matched = measured(whole, classes)
+        # Training on an image costs as much as the gradient of a real one.
         images = (self.stages - 1) / 2 * self.steps_per_stage * min(256, per_class * task.classes)
-        return (
-            matched * task.classes / classes + of_a_real * images
-        )  # training costs as much as a real image's gradient
+        return matched * task.classes / classes + of_a_real * images
 
     def plan(self, task: Task, per_class: int) -> dict[str, Any]:
         network = fresh_network(task, Key(0))
