@@ -4,8 +4,9 @@
 the suite's own tests run them over every registry.
 """
 
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from suite import types
+from suite.datasets.digits import Digits
 from suite.distill import begin
 from suite.errors import RunError, SuiteError
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -38,6 +40,7 @@ PROTOCOLS: dict[str, type] = {
     "inner_optimizers": types.InnerOptimizer,
     "objectives": types.Objective,
     "controls": types.Control,
+    "streams": types.Stream,
     "experiments": types.Experiment,
 }
 
@@ -54,7 +57,7 @@ class Finding:
 
 
 def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
-    """Every promise of one registered component, built with its defaults. `data_dir` is for data sets alone."""
+    """Every promise of one registered component, built with its defaults. `data_dir` is for data sets and streams."""
     entry = REGISTRIES[kind][name]
     findings = [_finding(bool(entry.summary), "its docstring's first line says what it is")]
     try:
@@ -71,6 +74,7 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
         "inner_optimizers": _inner_optimizer,
         "objectives": _objective,
         "controls": _control,
+        "streams": lambda thing: _stream(thing, data_dir),
         "experiments": _experiment,
     }
     try:
@@ -210,6 +214,31 @@ def _control(control: types.Control) -> list[Finding]:
 
 def _same(one: Split, other: Split) -> bool:
     return torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+
+
+def _stream(stream: Any, data_dir: Path | None) -> list[Finding]:
+    """On a few digits, where the stream has the fields that ours have; else on its own data."""
+    own = {field.name for field in fields(stream)} if is_dataclass(stream) else set()
+    small = {"of": Digits(), "number": 2, "samples_per_task": 20}
+    stream = replace(stream, **{name: value for name, value in small.items() if name in own})
+    if "of" not in own and data_dir is None:
+        return [Finding("note", "its tasks were not made; name a place for its data with --data-dir")]
+    with tempfile.TemporaryDirectory() as fresh:
+        tasks, again, other = (list(stream.tasks(data_dir or Path(fresh), Key(seed))) for seed in (0, 0, 1))
+    info = stream.info
+    shape = (info.shape.channels, info.shape.height, info.shape.width)
+    images = [split.images for task in tasks for split in (task.train, task.test)]
+    repeated = all(torch.equal(a.train.images, b.train.images) for a, b in zip(tasks, again, strict=True))
+    differs = any(not torch.equal(a.train.images, b.train.images) for a, b in zip(tasks, other, strict=True))
+    known = all(set(split.labels.tolist()) <= set(t.classes) for t in tasks for split in (t.train, t.test))
+    return [
+        _finding(len(tasks) == info.tasks, "it has as many tasks as it says"),
+        _finding(all(len(t.train) == info.samples_per_task for t in tasks), "its tasks have as many images as it says"),
+        _finding(all(tuple(i.shape[1:]) == shape for i in images), "its images have the shape it says"),
+        _finding(known and all(max(t.classes) < info.outputs for t in tasks), "its labels are its tasks' classes"),
+        _finding(repeated, "its tasks depend on the key alone"),
+        _finding(differs, "another key gives other tasks"),
+    ]
 
 
 def _dataset(dataset: types.Dataset, data_dir: Path | None) -> list[Finding]:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,8 @@ from suite.types import Params, Split, Task, check_types, require
 TrainingSet = Callable[[int], Split]
 """Network number -> the images it trains on."""
 
-Part = Literal["test", "validation"]
+Part = str
+"""What is measured on, such as 'test' or 'validation'."""
 Splits = dict[Part, Split]
 Accuracies = dict[Part, tuple[float, ...]]
 Pause = Callable[[], None]
@@ -118,7 +118,7 @@ def evaluate_each(
         while left and left[0] in group:
             network = networks[group.index(left.pop(0))]
             batch = PIECE if _bound_by_convolutions(task, network) else 500
-            yield {name: accuracy(network, split, batch) for name, split in splits.items()}
+            yield {name: accuracy(network, split, batch, task) for name, split in splits.items()}
 
 
 def companions(task: Task, images: int, protocol: Protocol, number: int) -> range:
@@ -162,7 +162,8 @@ def train_all(
         for batches in zip(*each, strict=True):
             labels = torch.cat([batch.labels for batch in batches])
             given = scores(stacked, torch.stack([batch.images for batch in batches]))
-            loss = cross_entropy(given.flatten(0, 1), labels, reduction="sum") / len(batches[0])
+            given = task.masked(given.flatten(0, 1), labels)
+            loss = cross_entropy(given, labels, reduction="sum") / len(batches[0])
             slopes = torch.autograd.grad(loss, weights)  # a network's loss alone moves its weights
             _descend(protocol, weights, velocities, slopes)
     with torch.no_grad():
@@ -187,7 +188,7 @@ def train(task: Task, data: Split, protocol: Protocol, key: Key, pause: Pause = 
             for batch in _batches(task, data, protocol, key, epoch):
                 network.zero_grad()
                 for images, labels in zip(batch.images.split(piece), batch.labels.split(piece), strict=True):
-                    loss = cross_entropy(network(images), labels) * (len(labels) / len(batch))
+                    loss = cross_entropy(task.masked(network(images), labels), labels) * (len(labels) / len(batch))
                     loss.backward()
                 _descend(protocol, weights, velocities, [w.grad for w in weights])
     return network
@@ -242,8 +243,11 @@ def _treats_images_one_by_one(network: nn.Module) -> bool:
     return not list(network.buffers()) and all(type(layer) in ONE_BY_ONE_LAYERS for layer in layers)
 
 
-def accuracy(network: nn.Module, split: Split, batch: int = 500) -> float:
-    """Percent of a split that the network labels rightly; scores that are not finite label nothing."""
+def accuracy(network: nn.Module, split: Split, batch: int = 500, task: Task | None = None) -> float:
+    """Percent of a split that the network labels rightly; scores that are not finite label nothing.
+
+    With a task that has groups, an image is told from the classes of its own group alone.
+    """
     network.eval()
     where = next(network.parameters()).device
     right = torch.zeros((), dtype=torch.long, device=where)
@@ -251,7 +255,8 @@ def accuracy(network: nn.Module, split: Split, batch: int = 500) -> float:
         for first in range(0, len(split), batch):
             part = Split(split.images[first : first + batch], split.labels[first : first + batch]).to(where)
             scores = network(part.images)
-            right += ((scores.argmax(1) == part.labels) & scores.isfinite().all(1)).sum()
+            told = scores if task is None else task.masked(scores, part.labels)
+            right += ((told.argmax(1) == part.labels) & scores.isfinite().all(1)).sum()
     return 100 * right.item() / len(split)
 
 

@@ -1,4 +1,4 @@
-"""Every extension point on one page: seven registries, and the decorator that fills them.
+"""Every extension point on one page: eight registries, and the decorator that fills them.
 
     @inner_optimizers.register("lion")
     @dataclass(frozen=True)
@@ -97,11 +97,21 @@ parameterizations = Registry("parameterizations")
 inner_optimizers = Registry("inner_optimizers")
 objectives = Registry("objectives")
 controls = Registry("controls")
+streams = Registry("streams")
 experiments = Registry("experiments")
 
 REGISTRIES = {
     registry.kind: registry
-    for registry in (datasets, architectures, parameterizations, inner_optimizers, objectives, controls, experiments)
+    for registry in (
+        datasets,
+        architectures,
+        parameterizations,
+        inner_optimizers,
+        objectives,
+        controls,
+        streams,
+        experiments,
+    )
 }
 
 

@@ -6,7 +6,7 @@ are plain dictionaries of tensors, so that one pure function serves them all.
 
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, Union, runtime_checkable
@@ -110,6 +110,34 @@ class Data:
     """SHA-256 of the pixels and labels it was made of."""
 
 
+@dataclass(frozen=True)
+class StreamInfo:
+    """What is known of a stream of tasks before any image is read."""
+
+    name: str
+    shape: ImageShape
+    outputs: int
+    """Outputs of the network's head, of all tasks together."""
+    tasks: int
+    classes_per_task: int
+    samples_per_task: int
+    """Training images of a task."""
+    task_known: bool
+    """Whether a test image comes with its task, so that the outputs of other tasks are masked."""
+    differs: tuple[str, ...] = ()
+    """Known deviations from the published benchmark, to be printed with every result."""
+
+
+@dataclass(frozen=True, eq=False)
+class StreamTask:
+    """One task: its images with labels as the head numbers them, and what makes it (angle, permutation, classes)."""
+
+    train: Split
+    test: Split
+    classes: tuple[int, ...]
+    made_by: dict[str, Any]
+
+
 # ---------------------------------------------------------------- components
 
 
@@ -127,6 +155,18 @@ class Dataset(Protocol):
 
     def load(self, data_dir: Path, key: Key, validation: float) -> Data:
         """Splits, with `validation` (a fraction) of every training class set aside by the key."""
+        ...
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """A sequence of tasks, made of a data set and a seed: the same bits for the same seed."""
+
+    @property
+    def info(self) -> StreamInfo: ...
+
+    def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
+        """The tasks in order, each made when it is asked for."""
         ...
 
 
@@ -179,6 +219,15 @@ class Task:
     parameterization: Parameterization
     augmentation: str
     device: device
+    groups: Int64[Tensor, " classes"] | None = None
+    """For each class its group: an image is told from the classes of its own group alone. None: from all."""
+
+    def masked(self, scores: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"]) -> Float[Tensor, "n classes"]:
+        """The scores, at minus infinity for classes of other groups than the labels'."""
+        if self.groups is None:
+            return scores
+        groups = self.groups.to(scores.device)
+        return scores.masked_fill(groups[labels][:, None] != groups[None, :], -torch.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,7 +345,8 @@ class Figure:
     """One measured quantity in percent: a value for each network (or memory), never only their mean."""
 
     name: str
-    split: Literal["test", "validation"]
+    split: str
+    """Of which images: 'test' or 'validation'."""
     values: tuple[float, ...]
     over: str
     """What the values are spread over, such as 'evaluation networks'."""

@@ -1,5 +1,5 @@
 """Experiments: protocols that end in one record."""
 
-from suite.experiments import distillation
+from suite.experiments import compress_then_recall, distillation, online
 
-__all__ = ["distillation"]
+__all__ = ["compress_then_recall", "distillation", "online"]

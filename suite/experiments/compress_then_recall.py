@@ -1,0 +1,281 @@
+"""Continual learning: compress every task into a memory, and recall all of them to train a new network."""
+
+import time
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+
+from suite.architectures.mlp import MLP
+from suite.distill import Progress, begin, distill
+from suite.errors import UsageError
+from suite.evaluate import Protocol, evaluate, recalled
+from suite.experiments import tasks
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.keys import Key
+from suite.objectives.bptt import BPTT
+from suite.parameterizations.addressing import Addressing
+from suite.registry import experiments
+from suite.reservoir import Reservoir
+from suite.streams.permutations import Permutations
+from suite.types import (
+    Architecture,
+    Budget,
+    ClassRows,
+    InnerOptimizer,
+    Objective,
+    Outcome,
+    Parameterization,
+    Params,
+    Session,
+    Split,
+    Stream,
+    StreamTask,
+    Task,
+    check_types,
+    require,
+)
+
+
+@experiments.register("compress_then_recall")
+@dataclass(frozen=True)
+class CompressThenRecall:
+    """Compress each task of a stream into a memory of its share of the storage (paper, A.2 and B.2).
+
+    While task t of T is learned, its images are kept by reservoir sampling in what finished memories leave of
+    `memory_images` images: floor(M (T - t + 1) / T). For every incoming batch there are `replay` outer steps, whose
+    outer loss is on the batch and on `replay_batch` images drawn from the reservoir. Then the memory, of M / T images'
+    worth of numbers, takes its share and the images are cleared. After every task, or with `whole_matrix` False after
+    the first and the last that each is measured on, fresh networks are trained on all that the memories recall.
+    The memory being learned is working space of M / T images beside the storage; the record has both.
+    """
+
+    stream: Stream = field(default_factory=Permutations)
+    architecture: Architecture = field(default_factory=MLP)
+    parameterization: Parameterization = field(default_factory=lambda: Addressing(bases=8))
+    objective: Objective = field(default_factory=BPTT)
+    outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
+    memory_images: int = 200
+    batch: int = 10
+    replay: int = 20
+    replay_batch: int = 10
+    clip: float | None = 2.0
+    evaluation: Protocol = field(default_factory=Protocol)
+    whole_matrix: bool = True
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("memory_images", "batch", "replay", "replay_batch"):
+            require(self, name, getattr(self, name) > 0, "above 0")
+        require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
+        info = self.stream.info
+        if self.memory_images < info.tasks:
+            raise UsageError(
+                f"CompressThenRecall.memory_images: {self.memory_images} images for {info.tasks} tasks are less than "
+                "one each; raise it, or take fewer tasks"
+            )
+        # What the parameterization can't store in a task's share it refuses here, before anything is run.
+        self.parameterization.per_class(info.shape, info.classes_per_task, self._images_per_class)
+
+    @property
+    def _images_per_class(self) -> float:
+        """A task's share, in images per class."""
+        return self.memory_images / self.stream.info.tasks / self.stream.info.classes_per_task
+
+    @property
+    def _steps_per_task(self) -> int:
+        return -(-self.stream.info.samples_per_task // self.batch) * self.replay
+
+    def capacity(self, task: int) -> int:
+        """Real images that may be kept while this task (from 0) is learned."""
+        n = self.stream.info.tasks
+        return self.memory_images * (n - task) // n
+
+    # ------------------------------------------------------------ before the run
+
+    def plan(self) -> dict[str, Any]:
+        info, task = self.stream.info, self._inner(torch.device("cpu"))
+        budget = self._budget(task)
+        plan = self._objective().plan(task, budget.recalled_per_class)
+        return {
+            "stream": f"{info.name}, {info.tasks} tasks of {info.samples_per_task} images, {info.outputs} outputs",
+            "storage": f"{self.memory_images} images, {budget.stored_numbers} numbers for the memory of a task",
+            "recalled images per class and task": budget.recalled_per_class,
+            "outer steps": f"{self._steps_per_task} a task, {self._steps_per_task * info.tasks} in all",
+            **plan,
+            "evaluation": self.evaluation.label(),
+            **{f"differs ({i + 1})": text for i, text in enumerate(info.differs)},
+        }
+
+    def _inner(self, device: torch.device) -> Task:
+        """What one memory is made for: the classes of one task."""
+        info = self.stream.info
+        return Task(info.shape, info.classes_per_task, self.architecture, self.parameterization, "none", device)
+
+    def _objective(self) -> Objective:
+        """With the whole of an incoming and a replayed batch in the outer loss."""
+        objective: Any = self.objective
+        if any(one.name == "real_per_class" for one in fields(objective)):
+            objective = replace(objective, real_per_class=self.batch + self.replay_batch)
+        return objective
+
+    def _budget(self, task: Task) -> Budget:
+        memory = self.parameterization.init(task.shape, task.classes, self._images_per_class, Key(0))
+        stored = sum(v.numel() for v in memory.values())
+        per_class = self.parameterization.per_class(task.shape, task.classes, self._images_per_class)
+        return Budget(stored, stored / (task.classes * task.shape.numel), per_class)
+
+    # ------------------------------------------------------------ the run
+
+    def run(self, session: Session) -> Outcome:
+        info, inner = self.stream.info, self._inner(session.device)
+        at = _At.restored(session) or _At.start()
+        seen: list[StreamTask] = []
+        stored_most = 0
+        clock = time.monotonic()
+        for t, task in enumerate(self.stream.tasks(session.data_dir, session.key("stream"))):
+            seen.append(task)
+            if t < at.task:
+                continue
+            at, most = self._learn(session, inner, t, task, at, clock)
+            stored_most = max(stored_most, most)
+            if self.whole_matrix or t == info.tasks - 1:
+                shown = dict(enumerate(one.test for one in seen))
+            else:
+                shown = {t: task.test}
+            rows = self._measure(session, inner, at.banks, seen, shown)
+            at = replace(at, matrix=[*at.matrix, rows], seconds=at.seconds + time.monotonic() - clock)
+            clock = time.monotonic()
+            at.save(session, self._steps_per_task)
+        matrices = [[one[n] for one in at.matrix] for n in range(self.evaluation.networks)]
+        budget = self._budget(inner)
+        return Outcome(
+            figures=tuple(tasks.figures(matrices, "evaluation networks")),
+            budget=replace(budget, images_per_class=self.memory_images / info.outputs),
+            scale={
+                "iterations": self._steps_per_task * info.tasks,
+                "reduced": self.evaluation.reduced,
+                "reduced_by": [self.evaluation.label()] if self.evaluation.reduced else [],
+                "protocol": self.evaluation.label(),
+            },
+            facts={
+                "dataset": info.name,
+                "matrices": matrices,
+                "tasks": [one.made_by for one in seen],
+                "differs": list(info.differs),
+                "storage_numbers": self.memory_images * info.shape.numel,
+                "most_stored_numbers": stored_most,
+                "working_numbers": budget.stored_numbers,
+            },
+            cost={"seconds_per_iteration": at.seconds / (self._steps_per_task * info.tasks)},
+        )
+
+    def _learn(
+        self, session: Session, inner: Task, t: int, task: StreamTask, at: "_At", clock: float
+    ) -> tuple["_At", int]:
+        """The memories with this task's among them, and the most numbers stored on the way."""
+        own, capacity = tasks.local(task.train, task.classes), self.capacity(t)
+        order = session.key("order", t).permutation(len(own))
+        objective, key, numel = self._objective(), session.key("task", t), inner.shape.numel
+        progress = at.progress or begin(inner, self.outer_optimizer, self._images_per_class, key)
+        pool = at.pool or Reservoir.empty(capacity)
+        finished = sum(v.numel() for bank in at.banks for v in bank.values())
+        most = 0
+        for b in range(progress.iteration // self.replay, -(-len(order) // self.batch)):
+            incoming = order[b * self.batch : (b + 1) * self.batch]
+            pool = pool.add(incoming, key("reservoir"))
+            most = max(most, finished + len(pool.kept) * numel)
+            for u in range(self.replay):
+                rows = torch.cat([incoming, pool.draw(self.replay_batch, key("replay", b, u))])
+                batch = Split(own.images[rows], own.labels[rows]).to(session.device)
+                real = ClassRows.of(batch, inner.classes)
+                steps = distill(
+                    inner,
+                    objective,
+                    self.outer_optimizer,
+                    real,
+                    progress,
+                    key("outer"),
+                    progress.iteration + 1,
+                    self.clip,
+                )
+                (progress,) = steps
+            done = t * self._steps_per_task + progress.iteration
+            session.log(done, {name: value.item() for name, value in progress.metrics.items()})
+            session.progress(done, self._steps_per_task * self.stream.info.tasks, f"task {t + 1}")
+            if session.checkpoint_due() and progress.iteration < self._steps_per_task:
+                now = replace(at, progress=progress, pool=pool, seconds=at.seconds + time.monotonic() - clock)
+                now.save(session, self._steps_per_task)
+        return replace(at, task=t + 1, banks=[*at.banks, progress.memory], progress=None, pool=None), most
+
+    def _measure(
+        self, session: Session, inner: Task, banks: list[Params], seen: list[StreamTask], shown: dict[int, Split]
+    ) -> list[list[float | None]]:
+        """For each evaluation network, trained on all that is recalled, its accuracies on the tasks shown."""
+        info = self.stream.info
+        whole = tasks.task_for(info, self.architecture, self.parameterization, session.device, tasks.head(info, seen))
+        parts = []
+        for bank, one in zip(banks, seen, strict=True):
+            found = recalled(inner, bank)
+            labels = torch.tensor(one.classes, device=found.labels.device)[found.labels]
+            parts.append(Split(found.images, labels))
+        training = Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
+        key, protocol = session.key("evaluation", len(banks)), self.evaluation
+
+        def accuracies(splits: dict[str, Split]) -> dict[str, Any]:
+            return dict(evaluate(whole, lambda n: training, protocol, key, splits, session.pause))
+
+        return tasks.row(accuracies, shown, info.tasks, protocol.networks)
+
+
+@dataclass(frozen=True, eq=False)
+class _At:
+    """Where a stream is: what goes into a checkpoint, and all that going on needs."""
+
+    task: int
+    banks: list[Params]
+    matrix: list[list[list[float | None]]]
+    """After each task, for each network, a row."""
+    progress: Progress | None
+    pool: Reservoir | None
+    seconds: float
+
+    @staticmethod
+    def start() -> "_At":
+        return _At(0, [], [], None, None, 0.0)
+
+    def save(self, session: Session, steps_per_task: int) -> None:
+        tensors = {f"bank/{i}/{k}": v for i, bank in enumerate(self.banks) for k, v in bank.items()}
+        state: dict[str, Any] = {"task": self.task, "matrix": self.matrix, "seconds": self.seconds, "pool": None}
+        iteration = self.task * steps_per_task
+        if self.progress is not None and self.pool is not None:
+            iteration += self.progress.iteration
+            tensors |= {f"memory/{k}": v for k, v in self.progress.memory.items()}
+            tensors |= {f"state/{s}/{k}": v for s, part in self.progress.state.items() for k, v in part.items()}
+            tensors["pool"] = self.pool.kept
+            state["pool"] = [self.pool.capacity, self.pool.seen, self.progress.iteration]
+        session.checkpoint(iteration, tensors, state)
+
+    @staticmethod
+    def restored(session: Session) -> "_At | None":
+        found = session.restore()
+        if found is None:
+            return None
+        _, tensors, state = found
+        banks: dict[int, Params] = {}
+        memory: Params = {}
+        slots: dict[str, Params] = {}
+        for name, value in tensors.items():
+            kind, *rest = name.split("/")
+            if kind == "bank":
+                banks.setdefault(int(rest[0]), {})[rest[1]] = value.to(session.device)
+            elif kind == "memory":
+                memory[rest[0]] = value.to(session.device)
+            elif kind == "state":
+                slots.setdefault(rest[0], {})[rest[1]] = value.to(session.device)
+        progress, pool = None, None
+        if state["pool"] is not None:
+            capacity, seen, iteration = state["pool"]
+            progress, pool = Progress(iteration, memory, slots, {}), Reservoir(capacity, seen, tensors["pool"])
+        ordered = [banks[i] for i in sorted(banks)]
+        return _At(state["task"], ordered, state["matrix"], progress, pool, state["seconds"])

@@ -1,0 +1,157 @@
+"""Continual learning without memories: the baselines that compress-then-recall must beat."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from suite.architectures.mlp import MLP
+from suite.evaluate import Protocol, accuracy, evaluate
+from suite.experiments import tasks
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.keys import global_generators
+from suite.parameterizations.standard import Standard
+from suite.registry import experiments
+from suite.reservoir import Reservoir
+from suite.streams.permutations import Permutations
+from suite.types import (
+    Architecture,
+    Budget,
+    InnerOptimizer,
+    Outcome,
+    Params,
+    Session,
+    Split,
+    State,
+    Stream,
+    StreamTask,
+    Task,
+    check_types,
+    require,
+)
+
+
+@experiments.register("online")
+@dataclass(frozen=True)
+class Online:
+    """Networks that go through a stream once: naive, with reservoir replay (ER), or trained on all tasks at the end.
+
+    'naive': `updates` steps of the optimizer on every incoming batch. 'replay': each step also on `replay_batch` images
+    of a reservoir over the whole stream, which may hold `memory_images` (Chaudhry et al., 2019). 'joint': the upper
+    bound, fresh networks trained on every task's images together by the evaluation protocol after the last task; only
+    the last row of the matrix exists. `evaluation.networks` networks, each with its own initialisation and draws.
+    """
+
+    stream: Stream = field(default_factory=Permutations)
+    architecture: Architecture = field(default_factory=MLP)
+    method: Literal["naive", "replay", "joint"] = "replay"
+    optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
+    memory_images: int = 200
+    batch: int = 10
+    updates: int = 1
+    replay_batch: int = 10
+    evaluation: Protocol = field(default_factory=Protocol)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("memory_images", "batch", "updates", "replay_batch"):
+            require(self, name, getattr(self, name) > 0, "above 0")
+
+    def plan(self) -> dict[str, Any]:
+        info = self.stream.info
+        batches = -(-info.samples_per_task // self.batch)
+        return {
+            "stream": f"{info.name}, {info.tasks} tasks of {info.samples_per_task} images, {info.outputs} outputs",
+            "method": self.method,
+            "storage": f"{self.memory_images if self.method == 'replay' else 0} images",
+            "steps": f"{batches * self.updates * info.tasks} in all" if self.method != "joint" else "by the protocol",
+            "networks": self.evaluation.networks,
+            **{f"differs ({i + 1})": text for i, text in enumerate(info.differs)},
+        }
+
+    def run(self, session: Session) -> Outcome:
+        info = self.stream.info
+        started = time.monotonic()
+        restored = session.restore()
+        done: list[list[list[float | None]]] = restored[2]["matrices"] if restored is not None else []
+        stream = list(self.stream.tasks(session.data_dir, session.key("stream")))
+        groups = tasks.head(info, stream)
+        whole = tasks.task_for(info, self.architecture, Standard(), session.device, groups)
+        if self.method == "joint" and not done:
+            done = self._joint(session, whole, stream)
+        for n in range(len(done), self.evaluation.networks):
+            done.append(self._one(session, whole, stream, n))
+            session.checkpoint(n + 1, {}, {"matrices": done})
+        stored = self.memory_images * info.shape.numel if self.method == "replay" else 0
+        seconds = time.monotonic() - started
+        return Outcome(
+            figures=tuple(tasks.figures(done, "networks, each through the stream")),
+            budget=Budget(stored, stored / (info.outputs * info.shape.numel), 0),
+            scale={"reduced": self.evaluation.reduced, "protocol": self.evaluation.label()},
+            facts={
+                "dataset": info.name,
+                "matrices": done,
+                "tasks": [one.made_by for one in stream],
+                "differs": list(info.differs),
+            },
+            cost={"training_seconds": seconds},
+        )
+
+    def _joint(self, session: Session, whole: Task, stream: list[StreamTask]) -> list[list[list[float | None]]]:
+        images = torch.cat([one.train.images for one in stream])
+        data = Split(images, torch.cat([one.train.labels for one in stream])).to(session.device)
+        tests = {str(j): one.test for j, one in enumerate(stream)}
+        key = session.key("joint")
+        found = evaluate(whole, lambda n: data, self.evaluation, key, tests, session.pause)
+        t = len(stream)
+        empty: list[list[float | None]] = [[None] * t for _ in range(t - 1)]
+        return [[*empty, [found[str(j)][n] for j in range(t)]] for n in range(self.evaluation.networks)]
+
+    def _one(self, session: Session, whole: Task, stream: list[StreamTask], n: int) -> list[list[float | None]]:
+        """The matrix of one network."""
+        key = session.key("network", n)
+        with global_generators(key("network")):
+            network = whole.architecture.build(whole.shape, whole.classes).to(session.device).train()
+        params: Params = {k: p.detach() for k, p in network.named_parameters()}
+        state = self.optimizer.init(params)
+        pool = Reservoir.empty(self.memory_images)
+        everything = Split(
+            torch.cat([one.train.images for one in stream]), torch.cat([one.train.labels for one in stream])
+        ).to(session.device)
+        matrix: list[list[float | None]] = []
+        first = 0
+        for t, one in enumerate(stream):
+            order = first + key("order", t).permutation(len(one.train))
+            for b, incoming in enumerate(order.split(self.batch)):
+                for u in range(self.updates):
+                    rows = incoming
+                    if self.method == "replay":
+                        rows = torch.cat([incoming, pool.draw(self.replay_batch, key("replay", t, b, u))])
+                    params, state = self._step(whole, network, everything, rows, params, state)
+                pool = pool.add(incoming, key("reservoir"))
+            first += len(one.train)
+            with torch.no_grad():
+                for name, p in network.named_parameters():
+                    p.copy_(params[name])
+            shown = [accuracy(network, other.test, task=whole) for other in stream[: t + 1]]
+            matrix.append([*shown, *([None] * (len(stream) - t - 1))])
+            network.train()
+            session.progress(n * len(stream) + t + 1, self.evaluation.networks * len(stream), f"network {n + 1}")
+            session.pause()
+        return matrix
+
+    def _step(
+        self, whole: Task, network: torch.nn.Module, data: Split, rows: Tensor, params: Params, state: State
+    ) -> tuple[Params, State]:
+        rows = rows.to(data.labels.device)
+        leaves = {k: p.detach().requires_grad_() for k, p in params.items()}
+        labels = data.labels[rows]
+        scores = functional_call(network, leaves, (data.images[rows],))
+        loss = cross_entropy(whole.masked(scores, labels), labels)
+        slopes = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+        with torch.no_grad():
+            return self.optimizer.step(params, slopes, state)

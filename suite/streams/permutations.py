@@ -1,0 +1,81 @@
+"""Permuted pixels: every task shows all classes with the pixels in an order of its own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from suite.datasets.mnist import MNIST
+from suite.files import sha256
+from suite.keys import Key
+from suite.registry import streams
+from suite.streams.base import check, draw, load
+from suite.types import Dataset, Split, StreamInfo, StreamTask, check_types
+
+OWN_ORDERS = "permutations are drawn from the run's seed, not from the generator of the published code"
+
+
+@streams.register("permutations")
+@dataclass(frozen=True)
+class Permutations:
+    """A task is an order of the pixels of `of`, the same in every channel, drawn from the seed.
+
+    `first` 'permuted' permutes the first task too, as in GEM and La-MAML; 'identity' leaves it as it is, as in Kernel
+    Continual Learning. One head for all tasks, which are not known at test. Paper, A.2, Table 1.
+    """
+
+    of: Dataset = field(default_factory=lambda: MNIST(preprocessing="none"))
+    number: int = 20
+    samples_per_task: int = 1000
+    first: Literal["permuted", "identity"] = "permuted"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check(self)
+
+    @property
+    def info(self) -> StreamInfo:
+        of = self.of.info
+        star = "_star" if self.first == "identity" else ""
+        return StreamInfo(
+            f"permutations{star} of {of.name}", of.shape, of.classes, self.number, of.classes, self.samples_per_task,
+            task_known=False, differs=(OWN_ORDERS,),
+        )  # fmt: skip
+
+    def order(self, task: int, key: Key) -> Int64[Tensor, " pixels"]:
+        """Where each pixel of the task comes from."""
+        pixels = self.info.shape.height * self.info.shape.width
+        plain = task == 0 and self.first == "identity"
+        return torch.arange(pixels) if plain else key("permutation", task).permutation(pixels)
+
+    def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
+        data, info = load(self.of, data_dir, key), self.info
+        for t in range(self.number):
+            order = self.order(t, key)
+            train, test = (
+                Split(split.images.flatten(2)[:, :, order].view_as(split.images), split.labels)
+                for split in (draw(data.train, self.samples_per_task, key("samples", t), info.name), data.test)
+            )
+            made_by = {"permutation_sha256": sha256(order.numpy().tobytes())}
+            yield StreamTask(train, test, tuple(range(info.outputs)), made_by)
+
+
+@streams.register("many")
+@dataclass(frozen=True)
+class Many(Permutations):
+    """Permuted pixels in a hundred tasks (paper, A.2: MANY permutations)."""
+
+    number: int = 100
+
+
+@streams.register("permutations_star")
+@dataclass(frozen=True)
+class PermutationsStar(Permutations):
+    """Permuted pixels with all training images in every task, the first as it is (paper, A.2, *)."""
+
+    samples_per_task: int = 60_000
+    first: Literal["permuted", "identity"] = "identity"

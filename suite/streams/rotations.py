@@ -1,0 +1,70 @@
+"""Rotated images: every task shows all classes at an angle of its own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import rotate
+
+from suite.datasets.mnist import MNIST
+from suite.keys import Key
+from suite.registry import streams
+from suite.streams.base import check, draw, load
+from suite.types import Dataset, Split, StreamInfo, StreamTask, check_types
+
+OWN_ANGLES = "angles are drawn from the run's seed; the published ones came from an unseeded generator"
+
+
+@streams.register("rotations")
+@dataclass(frozen=True)
+class Rotations:
+    """A task is an angle: all images of `of` are turned by it, counter-clockwise, nearest pixel, filled with zero.
+
+    law 'bins': task t of T has an angle uniform in [t, t + 1) 180/T degrees, as in GEM and La-MAML; law 'steps':
+    10 (t + 1) less U(0, 10) degrees, as in Kernel Continual Learning. One head for all tasks, which are not known at
+    test. Paper, A.2, Table 1.
+    """
+
+    of: Dataset = field(default_factory=lambda: MNIST(preprocessing="none"))
+    number: int = 20
+    samples_per_task: int = 1000
+    law: Literal["bins", "steps"] = "bins"
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check(self)
+
+    @property
+    def info(self) -> StreamInfo:
+        of, star = self.of.info, "" if self.law == "bins" else "_star"
+        return StreamInfo(
+            f"rotations{star} of {of.name}", of.shape, of.classes, self.number, of.classes, self.samples_per_task,
+            task_known=False, differs=(OWN_ANGLES,),
+        )  # fmt: skip
+
+    def angle(self, task: int, key: Key) -> float:
+        """Degrees."""
+        uniform = torch.rand((), generator=key("angle", task).generator(), dtype=torch.float64).item()
+        return (task + uniform) * 180 / self.number if self.law == "bins" else 10 * (task + 1 - uniform)
+
+    def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
+        data, info = load(self.of, data_dir, key), self.info
+        for t in range(self.number):
+            angle = self.angle(t, key)
+            train, test = (
+                Split(rotate(split.images, angle, InterpolationMode.NEAREST, fill=[0.0]), split.labels)
+                for split in (draw(data.train, self.samples_per_task, key("samples", t), info.name), data.test)
+            )
+            yield StreamTask(train, test, tuple(range(info.outputs)), {"angle": angle})
+
+
+@streams.register("rotations_star")
+@dataclass(frozen=True)
+class RotationsStar(Rotations):
+    """Rotated images by the law of Kernel Continual Learning, all training images in every task (paper, A.2, *)."""
+
+    samples_per_task: int = 60_000
+    law: Literal["bins", "steps"] = "steps"

@@ -1,0 +1,268 @@
+"""Compress-then-recall: the storage at every moment, the matrix, going on from any checkpoint, and what is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import as_people_run_it
+
+from suite import continual
+from suite.architectures.mlp import MLP
+from suite.datasets.digits import Digits
+from suite.errors import UsageError
+from suite.evaluate import Protocol, accuracy, evaluate
+from suite.experiments.compress_then_recall import CompressThenRecall
+from suite.experiments.online import Online
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.keys import Key
+from suite.objectives.bptt import BPTT
+from suite.parameterizations.addressing import Addressing
+from suite.parameterizations.downsampled import Downsampled
+from suite.parameterizations.standard import Standard
+from suite.registry import describe
+from suite.streams.class_splits import ClassSplits
+from suite.streams.permutations import Many, Permutations
+from suite.streams.rotations import Rotations
+from suite.types import ImageShape, Split, Task
+
+PLAIN = Digits(preprocessing="none")
+SMALL = CompressThenRecall(
+    stream=Permutations(of=PLAIN, number=3, samples_per_task=40),
+    architecture=MLP(width=16, depth=1),
+    parameterization=Addressing(bases=4),
+    objective=BPTT(inner_steps=2, images_per_class_per_step=1),
+    memory_images=60,
+    batch=10,
+    replay=2,
+    replay_batch=5,
+    evaluation=Protocol(networks=2, epochs=3),
+)
+
+
+class Sitting:
+    """A session that keeps its checkpoints, and may stop at one of them."""
+
+    def __init__(
+        self, data_dir: Path, seed: int = 0, stop_at: int | None = None, before: "Sitting | None" = None
+    ) -> None:
+        self.key, self.device, self.data_dir = Key(seed), torch.device("cpu"), data_dir
+        self.stop_at, self.kept = stop_at, before.kept if before else None
+        self.logged: list[int] = []
+        self.due = True
+
+    def restore(self) -> Any:
+        return self.kept
+
+    def checkpoint(self, iteration: int, tensors: Any, state: Any, score: float | None = None) -> None:
+        import json
+
+        self.kept = (iteration, {k: v.clone() for k, v in tensors.items()}, json.loads(json.dumps(state)))
+        if self.stop_at is not None and iteration >= self.stop_at:
+            raise KeyboardInterrupt
+
+    def checkpoint_due(self) -> bool:
+        return self.due
+
+    def log(self, iteration: int, metrics: Any) -> None:
+        self.logged.append(iteration)
+
+    def pause(self) -> None: ...
+
+    def progress(self, iteration: int, total: int, words: str) -> None: ...
+
+    def say(self, sentence: str) -> None: ...
+
+
+def run(experiment: CompressThenRecall, session: Sitting) -> Any:
+    with as_people_run_it():
+        return experiment.run(session)  # type: ignore[arg-type]
+
+
+def test_a_whole_stream_gives_the_matrix_and_its_figures(data_dir: Path) -> None:
+    found = run(SMALL, Sitting(data_dir))
+    matrices = found.facts["matrices"]
+    assert len(matrices) == 2 and all(len(r) == 3 and all(len(row) == 3 for row in r) for r in matrices)
+    for r in matrices:
+        assert [[value is not None for value in row] for row in r] == [[j <= i for j in range(3)] for i in range(3)]
+    by = {figure.name: figure.values for figure in found.figures}
+    assert set(by) == {"RA", "LA", "BTI", "BWT", "forgetting"}
+    assert by["RA"] == pytest.approx([continual.retained(r) for r in matrices])
+    assert by["RA"] == pytest.approx([a + b for a, b in zip(by["LA"], by["BTI"], strict=True)])
+    assert found.facts["differs"] and len(found.facts["tasks"]) == 3
+
+
+def test_the_same_seed_gives_the_same_and_another_seed_another(data_dir: Path) -> None:
+    first, again, other = (run(SMALL, Sitting(data_dir, seed)) for seed in (0, 0, 1))
+    assert first.facts["matrices"] == again.facts["matrices"] != other.facts["matrices"]
+
+
+@pytest.mark.parametrize("stop_at", [2, 6, 8, 18])
+def test_a_run_that_was_stopped_anywhere_goes_on_to_the_same_bits(stop_at: int, data_dir: Path) -> None:
+    whole = Sitting(data_dir)
+    found = run(SMALL, whole)
+    first = Sitting(data_dir, stop_at=stop_at)
+    with pytest.raises(KeyboardInterrupt):
+        run(SMALL, first)
+    assert first.kept is not None and stop_at <= first.kept[0] < 24
+    second = Sitting(data_dir, before=first)
+    gone_on = run(SMALL, second)
+    assert gone_on.facts["matrices"] == found.facts["matrices"]
+    assert min(second.logged, default=99) > first.kept[0] - 1  # nothing was done twice
+    for name, value in whole.kept[1].items():
+        assert torch.equal(value, second.kept[1][name]), name
+
+
+def test_capacity_shrinks_by_a_task_s_share() -> None:
+    many = replace(SMALL, stream=Permutations(of=PLAIN, number=20), memory_images=200, parameterization=Standard())
+    assert [many.capacity(t) for t in range(20)] == list(range(200, 0, -10))
+
+
+@pytest.mark.parametrize("stream", [Permutations, Rotations])
+def test_storage_never_exceeds_the_budget(stream: Any, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every moment of the stream: real images kept and finished memories together."""
+    from suite.experiments import compress_then_recall as module
+
+    stored: list[int] = []
+    original = module.Reservoir.add
+
+    def watched(self: Any, items: Any, key: Key) -> Any:
+        made = original(self, items, key)
+        stored.append(len(made.kept))
+        assert len(made.kept) <= made.capacity
+        return made
+
+    monkeypatch.setattr(module.Reservoir, "add", watched)
+    experiment = replace(SMALL, stream=stream(of=PLAIN, number=3, samples_per_task=100))
+    found = run(experiment, Sitting(data_dir))
+    assert len(stored) == 30 and max(stored[:10]) == 60 and max(stored[10:20]) == 40 and max(stored[20:]) == 20
+    assert found.facts["most_stored_numbers"] <= found.facts["storage_numbers"] == 60 * 64
+    assert found.facts["working_numbers"] <= 20 * 64  # the memory being learned, beside the storage
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "bases", "downsampled", "images", "per_class", "numbers"),
+    [
+        (ImageShape(1, 28, 28), 10, 24, True, 10, 13, 7824),
+        (ImageShape(1, 28, 28), 10, 8, False, 10, 19, 7792),
+        (ImageShape(3, 32, 32), 5, 24, True, 10, 102, 30_672),
+    ],
+)
+def test_recalled_images_of_the_paper_s_budgets(
+    shape: ImageShape, classes: int, bases: int, downsampled: bool, images: int, per_class: int, numbers: int
+) -> None:
+    plain = Addressing(bases=bases)
+    of = Downsampled(of=plain) if downsampled else plain
+    assert of.per_class(shape, classes, images / classes) == per_class
+    memory = of.init(shape, classes, images / classes, Key(0))
+    assert sum(v.numel() for v in memory.values()) == numbers
+
+
+def test_a_sparse_matrix_has_the_diagonal_and_the_last_row(data_dir: Path) -> None:
+    found = run(replace(SMALL, whole_matrix=False), Sitting(data_dir))
+    known = [[value is not None for value in row] for row in found.facts["matrices"][0]]
+    assert known == [[True, False, False], [False, True, False], [True, True, True]]
+    assert {figure.name for figure in found.figures} == {"RA", "LA", "BTI", "BWT"}
+
+
+def test_classes_of_other_tasks_are_masked_where_the_task_is_known(data_dir: Path) -> None:
+    splits = ClassSplits(of=PLAIN, number=2, classes_per_task=3, samples_per_task=40)
+    learner = replace(SMALL, stream=splits, parameterization=Addressing(bases=2), memory_images=24)
+    found = run(learner, Sitting(data_dir))
+    assert found.facts["matrices"][0][1][0] is not None
+    # A network whose every score is highest for class 5 is right about its own task's classes alone.
+    network = torch.nn.Linear(64, 6)
+    with torch.no_grad():
+        network.weight.zero_()
+        network.bias.copy_(torch.tensor([1.0, 0, 0, 0, 0, 9]))
+    network = torch.nn.Sequential(torch.nn.Flatten(), network)
+    images = Split(torch.zeros(4, 1, 8, 8), torch.tensor([0, 0, 1, 5]))
+    task = Task(ImageShape(1, 8, 8), 6, MLP(), Standard(), "none", torch.device("cpu"))
+    assert accuracy(network, images, task=task) == 25.0
+    grouped = replace(task, groups=torch.tensor([0, 0, 0, 1, 1, 1]))
+    assert accuracy(network, images, task=grouped) == 75.0
+
+
+def test_masked_training_moves_only_the_outputs_of_its_own_group() -> None:
+    """Images of group 0 alone: the head's rows of group 1 stay as they were drawn."""
+    task = Task(
+        ImageShape(1, 8, 8), 6, MLP(width=8, depth=1), Standard(), "none", torch.device("cpu"),
+        torch.tensor([0, 0, 0, 1, 1, 1]),
+    )  # fmt: skip
+    from suite.evaluate import train
+
+    data = Split(torch.randn(30, 1, 8, 8, generator=Key(0).generator()), torch.arange(30) % 3)
+    fresh, trained = (train(task, data, Protocol(networks=1, epochs=e, lr=0.5), Key(3)) for e in (1, 9))
+    heads = [list(network.parameters())[-2] for network in (fresh, trained)]
+    assert torch.equal(heads[0][3:], heads[1][3:]) and not torch.equal(heads[0][:3], heads[1][:3])
+    found = evaluate(task, lambda n: data, Protocol(networks=2, epochs=2), Key(0), {"test": data})
+    assert all(0 <= value <= 100 for value in found["test"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"memory_images": 2}, "2 images for 3 tasks are less than one each"),
+        ({"memory_images": 12, "parameterization": Addressing(bases=40)}, "bases"),
+        ({"replay": 0}, "replay must be above 0"),
+        ({"batch": 0}, "batch must be above 0"),
+        ({"stream": Many(of=PLAIN), "memory_images": 99}, "99 images for 100 tasks"),
+    ],
+)
+def test_what_can_not_be_is_refused_in_one_sentence(changes: dict[str, Any], said: str) -> None:
+    with as_people_run_it(), pytest.raises(UsageError, match=said) as error:
+        replace(SMALL, **changes)
+    assert "\n" not in str(error.value)
+
+
+def test_the_plan_says_how_much_is_done_and_what_differs() -> None:
+    plan = SMALL.plan()
+    assert plan["outer steps"] == "8 a task, 24 in all" and plan["differs (1)"]
+    assert describe(SMALL)["is"] == "compress_then_recall"
+
+
+# ---------------------------------------------------------------- baselines
+
+ONLINE = Online(
+    stream=Permutations(of=PLAIN, number=3, samples_per_task=200),
+    architecture=MLP(width=32, depth=1),
+    optimizer=SGDMomentum(lr=0.05, momentum=0.9),
+    memory_images=60,
+    evaluation=Protocol(networks=2, epochs=60, batch=20),
+)
+
+
+@pytest.fixture(scope="module")
+def baselines(data_dir: Path) -> dict[str, Any]:
+    return {m: run(replace(ONLINE, method=m), Sitting(data_dir)) for m in ("naive", "replay", "joint")}
+
+
+def mean(found: Any, name: str) -> float:
+    (figure,) = [figure for figure in found.figures if figure.name == name]
+    return sum(figure.values) / len(figure.values)
+
+
+def test_replay_forgets_less_than_naive_and_joint_training_is_the_upper_bound(baselines: dict[str, Any]) -> None:
+    naive, replay, joint = (mean(baselines[m], "RA") for m in ("naive", "replay", "joint"))
+    assert naive < replay < joint
+    assert mean(baselines["replay"], "forgetting") < mean(baselines["naive"], "forgetting")
+    assert [figure.name for figure in baselines["joint"].figures] == ["RA"]  # it has no diagonal
+    assert baselines["naive"].budget.stored_numbers == 0 and baselines["replay"].budget.stored_numbers == 60 * 64
+
+
+def test_a_baseline_s_networks_are_functions_of_the_seed_and_go_on(data_dir: Path, baselines: dict[str, Any]) -> None:
+    first = Sitting(data_dir, stop_at=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(ONLINE, first)
+    gone_on = run(ONLINE, Sitting(data_dir, before=first))
+    assert gone_on.facts["matrices"] == baselines["replay"].facts["matrices"]
+    one, two = gone_on.facts["matrices"]
+    assert one != two
+
+
+def test_more_replay_memory_than_images_is_no_fault_and_wrong_numbers_are(data_dir: Path) -> None:
+    assert run(replace(ONLINE, memory_images=10_000), Sitting(data_dir)).facts["matrices"]
+    with as_people_run_it(), pytest.raises(UsageError, match="updates must be above 0"):
+        replace(ONLINE, updates=0)
+    assert "steps" in ONLINE.plan()
