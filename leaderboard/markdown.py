@@ -48,7 +48,7 @@ def markdown(table: Table) -> str:
 def _table(table: Table, rows: Sequence[Row]) -> str:
     by_row = bool(table.spec.row_axis)
     head = ["data set", "I/C", *(["made with"] if by_row else []), "measured on" if by_row else "method"]
-    head += ["paper", "here: test (95% interval)", "interval over", "n", "difference", "validation"]
+    head += ["paper", "here, test (95% interval)", "interval over", "n", "difference", "validation"]
     head += [*table.controls, "stored numbers", "scale", "iterations/s"]
     body = []
     for row in rows:
