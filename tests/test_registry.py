@@ -20,7 +20,7 @@ PROMISED = {
     "objectives": ["bptt", "distribution_matching", "gradient_matching"],
     "controls": ["herding", "k_center", "random_images"],
     "streams": ["cifar100", "many", "permutations", "permutations_star", "rotations", "rotations_star"],
-    "experiments": ["distillation"],
+    "experiments": ["compress_then_recall", "distillation", "online"],
 }
 
 OPTIMIZER = '''

@@ -27,8 +27,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put(place / "runs", record("<b>bold</b>", name='"><script>document.title = "taken"</script>', cell={}))
     for bases in ("4", "16"):
         put(place / "runs", record(bases, name="bases", axis="bases", bases=bases))
+    same = {"parameterization": {"is": "addressing"}}
     for made in ("AlexNet", "ConvNet"):
-        put(place / "runs", record(made, name="transfer", axis="trained on", architecture={"is": made.lower()}))
+        put(place / "runs", record(made, name="transfer", axis="trained on", architecture={"is": made.lower()}, **same))
     assert build.main(["--records", str(place / "runs"), "--out", str(place / "site")]) == 0
     return place / "site"
 
@@ -63,7 +64,7 @@ def opened(page: Page, site: Path, name: str) -> Page:
 def column(page: Page, title: str, part: str) -> list[str]:
     """What stands in a column of one part of the table, the rows that are shown alone."""
     titles = page.locator("#rows thead th").all_inner_texts()
-    at = [one.strip(" ▲▼") for one in titles].index(title)
+    at = [one.split("\n")[0].strip(" ▲▼") for one in titles].index(title)
     rows = page.locator(f"#{part} tr.row:visible")
     return [rows.nth(i).locator("th, td").nth(at).inner_text().split("\n")[0] for i in range(rows.count())]
 
