@@ -179,7 +179,7 @@ def _columns(table: Table) -> list[Column]:
         return [*columns, Column("source")]
     return [
         *columns,
-        Column("rank", "among full runs of one data set and budget"),
+        Column("rank", "among full runs that were judged alike"),
         Column("here, test", "mean and half of its 95% interval"),
         Column("n", "memories × evaluation networks of each"),
         Column("sd of memories"),
