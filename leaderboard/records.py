@@ -107,7 +107,7 @@ def unfit(record: Any) -> str | None:
             return f"the figure '{figure['name']}' holds what is not a percentage"
         if abs(figure["mean"] - sum(figure["values"]) / figure["n"]) > 1e-6:
             return f"the mean of the figure '{figure['name']}' is not that of its values"
-    return _impossible(record) or _unprintable(record)
+    return _impossible(record)
 
 
 def _impossible(record: dict[str, Any]) -> str | None:
@@ -122,16 +122,6 @@ def _impossible(record: dict[str, Any]) -> str | None:
     if isinstance(declared, (int, float)) and record["budget"]["images_per_class"] > declared * (1 + 1e-6):
         return f"its memory stores more than its budget of {declared:g} images per class"
     return None
-
-
-def _unprintable(value: Any) -> str | None:
-    """Numbers and texts that no page can show, anywhere in a record."""
-    if isinstance(value, str):
-        return None if value.isascii() or not SURROGATE.search(value) else "it holds half of a character (a surrogate)"
-    if isinstance(value, int):
-        return None if abs(value) < 2**63 else "it holds a whole number beyond 64 bits"
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return next((said for key, one in parts for said in (_unprintable(key), _unprintable(one)) if said), None)
 
 
 NEEDED: tuple[tuple[str, str, type | tuple[type, ...]], ...] = (
@@ -163,10 +153,15 @@ def _files(place: Path, complaints: list[str]) -> Iterator[tuple[Path, Path | No
 
 
 def _parsed(data: bytes) -> Any:
-    """JSON without NaN and without a name given twice; raises ValueError."""
+    """JSON without NaN, without a name given twice, and without what no page can show; raises ValueError."""
 
     def refuse(word: str) -> None:
         raise ValueError(f"it holds {word}")
+
+    def whole(digits: str) -> int:
+        if len(digits) > 19:
+            raise ValueError("it holds a whole number beyond 64 bits")
+        return int(digits)
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
@@ -176,9 +171,12 @@ def _parsed(data: bytes) -> Any:
         return made
 
     try:
-        return json.loads(data, parse_constant=refuse, object_pairs_hook=once)
+        held = json.loads(data, parse_constant=refuse, parse_int=whole, object_pairs_hook=once)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    if b"\\ud" in data.lower() and SURROGATE.search(json.dumps(held, ensure_ascii=False)):
+        raise ValueError("it holds half of a character (a surrogate)")
+    return held
 
 
 def _each_once(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
