@@ -45,8 +45,9 @@ class CompressThenRecall:
     While task t of T is learned, its images are kept by reservoir sampling in what finished memories leave of
     `memory_images` images: floor(M (T - t + 1) / T). For every incoming batch there are `replay` outer steps, whose
     outer loss is on the batch and on `replay_batch` images drawn from the reservoir. Then the memory, of M / T images'
-    worth of numbers, takes its share and the images are cleared. After every task, or with `whole_matrix` False after
-    the first and the last that each is measured on, fresh networks are trained on all that the memories recall.
+    worth of numbers, takes its share and the images are cleared. After every task fresh networks are trained on all
+    that the memories recall, and measured on every task so far; with `whole_matrix` False on the new task alone, and on
+    all after the last.
     The memory being learned is working space of M / T images beside the storage; the record has both.
     """
 
