@@ -108,7 +108,7 @@ def test_a_run_that_was_stopped_anywhere_goes_on_to_the_same_bits(stop_at: int, 
     assert first.kept is not None and stop_at <= first.kept[0] < 24
     second = Sitting(data_dir, before=first)
     gone_on = run(SMALL, second)
-    assert gone_on.facts["matrices"] == found.facts["matrices"]
+    assert gone_on.facts == found.facts and gone_on.figures == found.figures
     assert min(second.logged, default=99) > first.kept[0] - 1  # nothing was done twice
     for name, value in whole.kept[1].items():
         assert torch.equal(value, second.kept[1][name]), name
@@ -214,6 +214,14 @@ def test_what_can_not_be_is_refused_in_one_sentence(changes: dict[str, Any], sai
     with as_people_run_it(), pytest.raises(UsageError, match=said) as error:
         replace(SMALL, **changes)
     assert "\n" not in str(error.value)
+
+
+def test_less_than_the_published_benchmark_is_called_reduced(data_dir: Path) -> None:
+    scale = run(replace(SMALL, evaluation=Protocol(networks=1)), Sitting(data_dir)).scale
+    assert scale["reduced"] and scale["reduced_by"][:3] == [
+        "number 3 of 20", "samples_per_task 40 of 1000", "inner_steps 2 of 150",
+    ]  # fmt: skip
+    assert run(replace(ONLINE, evaluation=Protocol(networks=1)), Sitting(data_dir)).scale["reduced"]
 
 
 def test_the_plan_says_how_much_is_done_and_what_differs() -> None:

@@ -132,14 +132,12 @@ class CompressThenRecall:
         info, inner = self.stream.info, self._inner(session.device)
         at = _At.restored(session) or _At.start()
         seen: list[StreamTask] = []
-        stored_most = 0
         clock = time.monotonic()
         for t, task in enumerate(self.stream.tasks(session.data_dir, session.key("stream"))):
             seen.append(task)
             if t < at.task:
                 continue
-            at, most = self._learn(session, inner, t, task, at, clock)
-            stored_most = max(stored_most, most)
+            at = self._learn(session, inner, t, task, at, clock)
             if self.whole_matrix or t == info.tasks - 1:
                 shown = dict(enumerate(one.test for one in seen))
             else:
@@ -150,13 +148,14 @@ class CompressThenRecall:
             at.save(session, self._steps_per_task)
         matrices = [[one[n] for one in at.matrix] for n in range(self.evaluation.networks)]
         budget = self._budget(inner)
+        less = tasks.less(self.stream, self.objective, self.evaluation)
         return Outcome(
             figures=tuple(tasks.figures(matrices, "evaluation networks")),
             budget=replace(budget, images_per_class=self.memory_images / info.outputs),
             scale={
                 "iterations": self._steps_per_task * info.tasks,
-                "reduced": self.evaluation.reduced,
-                "reduced_by": [self.evaluation.label()] if self.evaluation.reduced else [],
+                "reduced": bool(less),
+                "reduced_by": less,
                 "protocol": self.evaluation.label(),
             },
             facts={
@@ -165,27 +164,24 @@ class CompressThenRecall:
                 "tasks": [one.made_by for one in seen],
                 "differs": list(info.differs),
                 "storage_numbers": self.memory_images * info.shape.numel,
-                "most_stored_numbers": stored_most,
+                "most_stored_numbers": at.most,
                 "working_numbers": budget.stored_numbers,
             },
             cost={"seconds_per_iteration": at.seconds / (self._steps_per_task * info.tasks)},
         )
 
-    def _learn(
-        self, session: Session, inner: Task, t: int, task: StreamTask, at: "_At", clock: float
-    ) -> tuple["_At", int]:
-        """The memories with this task's among them, and the most numbers stored on the way."""
+    def _learn(self, session: Session, inner: Task, t: int, task: StreamTask, at: "_At", clock: float) -> "_At":
+        """The memories with this task's among them."""
         own, capacity = tasks.local(task.train, task.classes), self.capacity(t)
         order = session.key("order", t).permutation(len(own))
         objective, key, numel = self._objective(), session.key("task", t), inner.shape.numel
         progress = at.progress or begin(inner, self.outer_optimizer, self._images_per_class, key)
         pool = at.pool or Reservoir.empty(capacity)
         finished = sum(v.numel() for bank in at.banks for v in bank.values())
-        most = 0
         for b in range(progress.iteration // self.replay, -(-len(order) // self.batch)):
             incoming = order[b * self.batch : (b + 1) * self.batch]
             pool = pool.add(incoming, key("reservoir"))
-            most = max(most, finished + len(pool.kept) * numel)
+            at = replace(at, most=max(at.most, finished + len(pool.kept) * numel))
             for u in range(self.replay):
                 rows = torch.cat([incoming, pool.draw(self.replay_batch, key("replay", b, u))])
                 batch = Split(own.images[rows], own.labels[rows]).to(session.device)
@@ -207,7 +203,7 @@ class CompressThenRecall:
             if session.checkpoint_due() and progress.iteration < self._steps_per_task:
                 now = replace(at, progress=progress, pool=pool, seconds=at.seconds + time.monotonic() - clock)
                 now.save(session, self._steps_per_task)
-        return replace(at, task=t + 1, banks=[*at.banks, progress.memory], progress=None, pool=None), most
+        return replace(at, task=t + 1, banks=[*at.banks, progress.memory], progress=None, pool=None)
 
     def _measure(
         self, session: Session, inner: Task, banks: list[Params], seen: list[StreamTask], shown: dict[int, Split]
@@ -240,14 +236,17 @@ class _At:
     progress: Progress | None
     pool: Reservoir | None
     seconds: float
+    most: int
+    """Numbers stored at the most so far."""
 
     @staticmethod
     def start() -> "_At":
-        return _At(0, [], [], None, None, 0.0)
+        return _At(0, [], [], None, None, 0.0, 0)
 
     def save(self, session: Session, steps_per_task: int) -> None:
         tensors = {f"bank/{i}/{k}": v for i, bank in enumerate(self.banks) for k, v in bank.items()}
-        state: dict[str, Any] = {"task": self.task, "matrix": self.matrix, "seconds": self.seconds, "pool": None}
+        state: dict[str, Any] = {"task": self.task, "matrix": self.matrix, "seconds": self.seconds, "most": self.most}
+        state["pool"] = None
         iteration = self.task * steps_per_task
         if self.progress is not None and self.pool is not None:
             iteration += self.progress.iteration
@@ -279,4 +278,4 @@ class _At:
             capacity, seen, iteration = state["pool"]
             progress, pool = Progress(iteration, memory, slots, {}), Reservoir(capacity, seen, tensors["pool"])
         ordered = [banks[i] for i in sorted(banks)]
-        return _At(state["task"], ordered, state["matrix"], progress, pool, state["seconds"])
+        return _At(state["task"], ordered, state["matrix"], progress, pool, state["seconds"], state["most"])

@@ -88,10 +88,11 @@ class Online:
             session.checkpoint(n + 1, {}, {"matrices": done})
         stored = self.memory_images * info.shape.numel if self.method == "replay" else 0
         seconds = time.monotonic() - started
+        less = tasks.less(self.stream, None, self.evaluation)
         return Outcome(
             figures=tuple(tasks.figures(done, "networks, each through the stream")),
             budget=Budget(stored, stored / (info.outputs * info.shape.numel), 0),
-            scale={"reduced": self.evaluation.reduced, "protocol": self.evaluation.label()},
+            scale={"reduced": bool(less), "reduced_by": less, "protocol": self.evaluation.label()},
             facts={
                 "dataset": info.name,
                 "matrices": done,

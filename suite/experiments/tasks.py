@@ -8,6 +8,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from suite import continual
+from suite.evaluate import Protocol
 from suite.types import Figure, Split, StreamInfo, StreamTask, Task
 
 Matrices = list[list[list[float | None]]]
@@ -52,6 +53,17 @@ def figures(matrices: Matrices, over: str) -> list[Figure]:
         if all(value is not None for value in values):
             found.append(Figure(name, "test", tuple(v for v in values if v is not None), over))
     return found
+
+
+def less(stream: Any, objective: Any, protocol: Protocol) -> list[str]:
+    """What is below the published benchmark: tasks, their images, the objective's sizes, the protocol."""
+    sizes = [(stream, "number"), (stream, "samples_per_task"), (objective, "inner_steps")]
+    found = []
+    for thing, name in sizes:
+        used, whole = getattr(thing, name, None), getattr(type(thing), name, None)
+        if used is not None and whole is not None and used < whole:
+            found.append(f"{name} {used} of {whole}")
+    return found + ([protocol.label()] if protocol.reduced else [])
 
 
 def local(split: Split, classes: tuple[int, ...]) -> Split:
