@@ -12,7 +12,7 @@ from typing import Any
 
 from suite.errors import UsageError
 from suite.files import canonical_json, json_sha256
-from suite.results import comparable, invalid
+from suite.results import comparable, misshapen
 
 RESULT, OPERATIVE, METRICS, FIGURES = "result.json", "operative.gin", "metrics.csv", "figures"
 """What is taken of a run's folder."""
@@ -91,7 +91,7 @@ def contents(file: Path) -> bytes:
 
 def unfit(record: Any) -> str | None:
     """Why the leaderboard can't show a record, in words, or None."""
-    problem = invalid(record)
+    problem = misshapen(record)
     if problem:
         return problem
     if not re.fullmatch(r"[0-9a-f]{8,64}", record["run_key"]):
@@ -153,10 +153,16 @@ def _files(place: Path, complaints: list[str]) -> Iterator[tuple[Path, Path | No
 
 
 def _parsed(data: bytes) -> Any:
-    """JSON without NaN, without a name given twice, and without what no page can show; raises ValueError."""
+    """JSON with finite numbers, without a name given twice, without what no page can show; else ValueError."""
 
     def refuse(word: str) -> None:
         raise ValueError(f"it holds {word}")
+
+    def finite(digits: str) -> float:
+        made = float(digits)
+        if made in (float("inf"), float("-inf")):
+            raise ValueError("it holds infinity")
+        return made
 
     def whole(digits: str) -> int:
         if len(digits) > 19:
@@ -171,7 +177,7 @@ def _parsed(data: bytes) -> Any:
         return made
 
     try:
-        held = json.loads(data, parse_constant=refuse, parse_int=whole, object_pairs_hook=once)
+        held = json.loads(data, parse_constant=refuse, parse_float=finite, parse_int=whole, object_pairs_hook=once)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if b"\\ud" in data.lower() and SURROGATE.search(json.dumps(held, ensure_ascii=False)):

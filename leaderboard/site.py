@@ -18,7 +18,6 @@ from leaderboard.statistics import Estimate
 from leaderboard.tables import SPECS, Comparison, Row, Spec, Table
 from suite.errors import UsageError
 from suite.files import disk_errors, json_sha256
-from suite.tracking import flat
 
 HERE = Path(__file__).resolve().parent
 ASSETS = ("style.css", "script.js")
@@ -362,16 +361,18 @@ def _run(entry: Entry) -> dict[str, Any]:
 
 def _lined_up(part: Any) -> str:
     """A part of a record as text, a setting a line."""
-    pairs = flat(_rounded(part))
-    width = max(map(len, pairs), default=0)
-    return "\n".join(f"{key:{width}}  {value}" for key, value in pairs.items())
+    pairs = list(_settings(part, ""))
+    width = max((len(name) for name, _ in pairs), default=0)
+    return "\n".join(f"{name:{width}}  {value}" for name, value in pairs)
 
 
-def _rounded(value: Any) -> Any:
-    """The same with decimals of six digits."""
+def _settings(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """Every setting in it by a dotted name, decimals with six digits."""
     if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+        for key, one in value.items():
+            yield from _settings(one, name if key == "is" and name else f"{name}.{key}" if name else key)
+    else:
+        yield name, str(float(f"{value:.6g}") if isinstance(value, float) else value)
 
 
 def _pictures(entry: Entry) -> Iterator[tuple[str, bytes]]:

@@ -106,6 +106,20 @@ def statistics(figure: "Figure") -> dict[str, Any]:
 
 def invalid(made: Any) -> str | None:
     """What is wrong with a record, in words, or None."""
+    problem = misshapen(made)
+    if problem:
+        return problem
+    try:
+        canonical_json(made)
+    except ValueError:
+        return "it holds NaN or infinity"
+    except TypeError as error:
+        return f"it holds what JSON can't ({error})"
+    return None
+
+
+def misshapen(made: Any) -> str | None:
+    """What is wrong with a record that was read as JSON, in words, or None."""
     if not isinstance(made, dict):
         return "it is not a JSON object"
     for key, kind in FIELDS.items():
@@ -125,12 +139,6 @@ def invalid(made: Any) -> str | None:
             return f"the values of the figure '{figure['name']}' are not a list of numbers"
         if not figure["values"] or len(figure["values"]) != figure["n"]:
             return f"the figure '{figure['name']}' has {len(figure['values'])} values and says n = {figure['n']}"
-    try:
-        canonical_json(made)
-    except ValueError:
-        return "it holds NaN or infinity"
-    except TypeError as error:
-        return f"it holds what JSON can't ({error})"
     return None
 
 
