@@ -166,7 +166,7 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
             if cell in picked:
                 runs.append(run)
     every_line = [line for values in axes.values() for lines in values.values() for line in lines]
-    _refuse_unused(_with(whole, [*then, *every_line]).bindings, used)
+    _refuse_unused(_with(whole, [*then, *every_line]).bindings - _of_scales(files, parts), used)
     keys = [run.key for run in runs]
     twice = [run.label for run in runs if keys.count(run.key) > 1]
     if twice:
@@ -428,6 +428,16 @@ def _used_in_parts(parts: list[Parsed]) -> set[Binding]:
                 continue  # a part need not be complete, and a table may be complete only in its cells
             used |= _consumed()
     return used
+
+
+def _of_scales(files: list[str], parts: list[Parsed]) -> set[Binding]:
+    """Macros of the files in a folder called `scale`: they serve every kind of experiment, which uses its own."""
+    found: set[Binding] = set()
+    for file, before, after in zip(files[1:], parts, parts[1:], strict=False):
+        if Path(file).parent.name == "scale":
+            found |= {(scope, selector, name) for scope, selector, name in after.bindings - before.bindings
+                      if selector == "gin.macro"}  # fmt: skip
+    return found
 
 
 def _refuse_unused(known: set[Binding], used: set[Binding]) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SHOWN_PER_CLASS = 10
 SHOWN_CLASSES = 20
+SHOWN_NUMBERS = 20
+"""A matrix of more rows is drawn without its numbers."""
 SCALE = 96
 """Pixels of the longer side of one image in a grid, at the least."""
 
@@ -97,6 +99,55 @@ def gradient_norms(norms: dict[str, list[list[float | None]]], file: Path) -> No
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, file)
+
+
+def accuracy_matrix(matrices: list[list[list[float | None]]], file: Path) -> None:
+    """R[i, j], the accuracy on task j after task i, as a heat map: the mean over networks, blank where not measured."""
+    tasks = len(matrices[0])
+    shown = torch.full((tasks, tasks), math.nan, dtype=torch.float64)
+    for i in range(tasks):
+        for j in range(tasks):
+            found = [value for r in matrices if (value := r[i][j]) is not None]
+            if found:
+                shown[i, j] = sum(found) / len(found)
+    figure = _figure(6, 5)
+    axes = figure.subplots()
+    drawn = axes.imshow(shown.numpy(), cmap="viridis", vmin=0, vmax=100, interpolation="nearest")
+    if tasks <= SHOWN_NUMBERS:
+        for i, j in (~shown.isnan()).nonzero().tolist():
+            value = float(shown[i, j])
+            colour = "white" if value < 60 else "black"
+            axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    every = max(1, tasks // 10)
+    places = list(range(0, tasks, every))
+    axes.set_xticks(places, [str(p + 1) for p in places])
+    axes.set_yticks(places, [str(p + 1) for p in places])
+    axes.set_xlabel("measured on task")
+    axes.set_ylabel("after task")
+    axes.set_title("accuracy (%)")
+    figure.colorbar(drawn)
+    _save(figure, file)
+
+
+def after_each_task(curves: list[list[float]], file: Path) -> None:
+    """The mean accuracy on all tasks seen so far after each task, a line for each network."""
+    figure = _figure(6, 4)
+    axes = figure.subplots()
+    for curve in curves:
+        axes.plot(range(1, len(curve) + 1), curve, marker=".", alpha=0.8)
+    axes.set_xlabel("after task")
+    axes.set_ylabel("mean accuracy on tasks so far (%)")
+    axes.grid(alpha=0.3)
+    _save(figure, file)
+
+
+def task_by_task(memories: list[Memory], file: Path) -> None:
+    """A row for each task's memory (the first twenty), the first image recalled for each class (the first ten)."""
+    rows = []
+    for memory in memories[:SHOWN_CLASSES]:
+        images, labels = memory.display()
+        rows += [images[labels == c][:1] for c in range(min(len(memory.class_names), SHOWN_PER_CLASS))]
+    _grid(torch.cat(rows), columns=min(len(memories[0].class_names), SHOWN_PER_CLASS), file=file)
 
 
 def sweep(curves: dict[str, list[tuple[str, float, float | None]]], axis: str, file: Path) -> None:

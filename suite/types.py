@@ -122,6 +122,8 @@ class StreamInfo:
     classes_per_task: int
     samples_per_task: int
     """Training images of a task."""
+    test_per_task: int
+    """Test images of a task, about."""
     task_known: bool
     """Whether a test image comes with its task, so that the outputs of other tasks are masked."""
     differs: tuple[str, ...] = ()
@@ -135,6 +137,10 @@ class StreamTask:
     train: Split
     test: Split
     classes: tuple[int, ...]
+    class_names: tuple[str, ...]
+    """Of `classes`, in their order."""
+    transform: Transform
+    """The preprocessing of its images."""
     made_by: dict[str, Any]
 
 

@@ -27,7 +27,7 @@ from suite.streams.permutations import Many, Permutations
 from suite.streams.rotations import Rotations
 from suite.types import ImageShape, Split, Task
 
-PLAIN = Digits(preprocessing="none")
+PLAIN = Digits()
 SMALL = CompressThenRecall(
     stream=Permutations(of=PLAIN, number=3, samples_per_task=40),
     architecture=MLP(width=16, depth=1),

@@ -21,7 +21,7 @@ from suite.streams.permutations import Many, Permutations, PermutationsStar
 from suite.streams.rotations import Rotations, RotationsStar
 from suite.types import Split, Stream, StreamTask
 
-PLAIN = Digits(preprocessing="none")
+PLAIN = Digits()
 SMALL = (
     Rotations(of=PLAIN, number=3, samples_per_task=50),
     RotationsStar(of=PLAIN, number=3, samples_per_task=50),

@@ -8,17 +8,20 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import suggestion
 
-AUGMENTATIONS = ("none", "flip_rotate")
+AUGMENTATIONS = ("none", "flip_rotate", "crop_flip")
 
 LARGEST_ANGLE = 15.0
 """Degrees to either side (released code of the paper)."""
+
+PADDING = 4
+"""Pixels of zeros around an image that a crop may show (La-MAML)."""
 
 Augmentation = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]
 
@@ -27,7 +30,9 @@ def draw(name: str, key: Key, n: int | None = None) -> Augmentation:
     """Draw the augmentation called `name` (paper, A.1): what it returns maps images (n c h w) to as many of that shape.
 
     flip_rotate draws one of two operations: a horizontal flip with probability ½, or a rotation by an angle uniform in
-    ±15°. With `n` None the draw is shared by every image, of any number; given, n images get a coin or an angle each.
+    ±15°. crop_flip draws both a crop of the image's size out of the image with four pixels of zeros around it, and a
+    horizontal flip with probability ½ (La-MAML, CIFAR-100). With `n` None the draw is shared by every image, of any
+    number; given, n images get one each.
     Raises UsageError for an unknown name.
     """
     if name == "none":
@@ -38,6 +43,10 @@ def draw(name: str, key: Key, n: int | None = None) -> Augmentation:
         if operation < 0.5:
             return partial(flip, flipped=each < 0.5)
         return partial(rotate, radians=(2 * each - 1) * math.radians(LARGEST_ANGLE))
+    if name == "crop_flip":
+        each = torch.rand(3, 1 if n is None else n, generator=key.generator(), dtype=torch.float64)
+        down, right = (each[:2] * (2 * PADDING + 1)).long()
+        return lambda images: flip(crop(images, down, right), each[2] < 0.5)
     raise UsageError(f"no augmentation is called '{name}'; {suggestion(name, list(AUGMENTATIONS))}")
 
 
@@ -48,6 +57,18 @@ def _same(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 def flip(images: Float[Tensor, "n c h w"], flipped: Bool[Tensor, " m"]) -> Float[Tensor, "n c h w"]:
     """Left and right exchanged in the images that are marked; one mark (m = 1) serves all."""
     return torch.where(flipped.to(images.device)[:, None, None, None], images.flip(-1), images)
+
+
+def crop(
+    images: Float[Tensor, "n c h w"], down: Int64[Tensor, " m"], right: Int64[Tensor, " m"]
+) -> Float[Tensor, "n c h w"]:
+    """The part of the image's size that starts so far down and right in the image with `PADDING` zeros around it."""
+    n, channels, height, width = images.shape
+    padded = torch.nn.functional.pad(images, (PADDING,) * 4).flatten(2)
+    rows = down[:, None, None] + torch.arange(height)[:, None]
+    columns = right[:, None, None] + torch.arange(width)
+    places = (rows * (width + 2 * PADDING) + columns).flatten(1).to(images.device)
+    return padded.gather(2, places[:, None].expand(n, channels, -1)).reshape(images.shape)
 
 
 def rotate(images: Float[Tensor, "n c h w"], radians: Float64[Tensor, " m"]) -> Float[Tensor, "n c h w"]:

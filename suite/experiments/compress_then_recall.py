@@ -1,27 +1,30 @@
 """Continual learning: compress every task into a memory, and recall all of them to train a new network."""
 
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
 
+from suite import figures
 from suite.architectures.mlp import MLP
 from suite.distill import Progress, begin, distill
-from suite.errors import UsageError
 from suite.evaluate import Protocol, evaluate, recalled
-from suite.experiments import tasks
+from suite.experiments import rehearsal, tasks
+from suite.files import make_directory
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
+from suite.memory import Memory
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
-from suite.registry import experiments
+from suite.registry import describe, experiments, fingerprint
 from suite.reservoir import Reservoir
 from suite.streams.permutations import Permutations
 from suite.types import (
     Architecture,
     Budget,
     ClassRows,
+    Cost,
     InnerOptimizer,
     Objective,
     Outcome,
@@ -42,13 +45,14 @@ from suite.types import (
 class CompressThenRecall:
     """Compress each task of a stream into a memory of its share of the storage (paper, A.2 and B.2).
 
-    While task t of T is learned, its images are kept by reservoir sampling in what finished memories leave of
-    `memory_images` images: floor(M (T - t + 1) / T). For every incoming batch there are `replay` outer steps, whose
-    outer loss is on the batch and on `replay_batch` images drawn from the reservoir. Then the memory, of M / T images'
-    worth of numbers, takes its share and the images are cleared. After every task fresh networks are trained on all
-    that the memories recall, and measured on every task so far; with `whole_matrix` False on the new task alone, and on
-    all after the last.
-    The memory being learned is working space of M / T images beside the storage; the record has both.
+    The storage is M = T `images_per_task` images for T tasks. While task t is learned, its images are kept by reservoir
+    sampling in what finished memories leave of it: floor(M (T - t + 1) / T). For every incoming batch there are
+    `replay` outer steps, whose outer loss is on the batch and on `replay_batch` images drawn from the reservoir. Then
+    the memory, of M / T images' worth of numbers, takes its share and the images are cleared. After every task fresh
+    networks are trained on all that the memories recall, and measured on every task so far; with `whole_matrix` False
+    on the new task alone, and on all after the last.
+    The memory being learned is working space of M / T images beside the storage; the record has both. `preset` names
+    whose published sizes a run is held against (`tasks.PRESETS`).
     """
 
     stream: Stream = field(default_factory=Permutations)
@@ -56,32 +60,34 @@ class CompressThenRecall:
     parameterization: Parameterization = field(default_factory=lambda: Addressing(bases=8))
     objective: Objective = field(default_factory=BPTT)
     outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
-    memory_images: int = 200
+    images_per_task: float = 10
     batch: int = 10
     replay: int = 20
     replay_batch: int = 10
     clip: float | None = 2.0
     evaluation: Protocol = field(default_factory=Protocol)
     whole_matrix: bool = True
+    preset: tasks.Source = "paper"
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("memory_images", "batch", "replay", "replay_batch"):
+        for name in ("images_per_task", "batch", "replay", "replay_batch"):
             require(self, name, getattr(self, name) > 0, "above 0")
         require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         info = self.stream.info
-        if self.memory_images < info.tasks:
-            raise UsageError(
-                f"CompressThenRecall.memory_images: {self.memory_images} images for {info.tasks} tasks are less than "
-                "one each; raise it, or take fewer tasks"
-            )
+        require(self, "images_per_task", self.images_per_task >= 1, "at least 1")
         # What the parameterization can't store in a task's share it refuses here, before anything is run.
         self.parameterization.per_class(info.shape, info.classes_per_task, self._images_per_class)
 
     @property
+    def memory_images(self) -> int:
+        """Real images that the storage would hold."""
+        return int(self.images_per_task * self.stream.info.tasks)
+
+    @property
     def _images_per_class(self) -> float:
         """A task's share, in images per class."""
-        return self.memory_images / self.stream.info.tasks / self.stream.info.classes_per_task
+        return self.images_per_task / self.stream.info.classes_per_task
 
     @property
     def _steps_per_task(self) -> int:
@@ -89,36 +95,52 @@ class CompressThenRecall:
 
     def capacity(self, task: int) -> int:
         """Real images that may be kept while this task (from 0) is learned."""
-        n = self.stream.info.tasks
-        return self.memory_images * (n - task) // n
+        return int(self.images_per_task * (self.stream.info.tasks - task))
 
     # ------------------------------------------------------------ before the run
 
     def plan(self) -> dict[str, Any]:
         info, task = self.stream.info, self._inner(torch.device("cpu"))
         budget = self._budget(task)
-        plan = self._objective().plan(task, budget.recalled_per_class)
+        plan = self._objective_on_average().plan(task, budget.recalled_per_class)
         return {
-            "stream": f"{info.name}, {info.tasks} tasks of {info.samples_per_task} images, {info.outputs} outputs",
+            **tasks.plan(self),
             "storage": f"{self.memory_images} images, {budget.stored_numbers} numbers for the memory of a task",
             "recalled images per class and task": budget.recalled_per_class,
             "outer steps": f"{self._steps_per_task} a task, {self._steps_per_task * info.tasks} in all",
             **plan,
             "evaluation": self.evaluation.label(),
-            **{f"differs ({i + 1})": text for i, text in enumerate(info.differs)},
         }
+
+    def cost(self, where: torch.device) -> Cost:
+        """Seconds of all tasks, their evaluation among them."""
+        info, inner, protocol = self.stream.info, self._inner(where), self.evaluation
+        whole = replace(inner, classes=info.outputs)
+        per_class = self.parameterization.per_class(info.shape, info.classes_per_task, self._images_per_class)
+        pace = rehearsal.pace(whole)
+        step = rehearsal.outer_step(inner, self._objective_on_average(), self._images_per_class, per_class)
+        own, test = self._steps_per_task * info.tasks * step, info.test_per_task
+        for t in range(1, info.tasks + 1):
+            shown = t if self.whole_matrix or t == info.tasks else 1
+            images = t * per_class * info.classes_per_task
+            own += protocol.networks * (protocol.epochs * images * pace.train + shown * test * pace.read)
+        return Cost(own, {}, step)
 
     def _inner(self, device: torch.device) -> Task:
         """What one memory is made for: the classes of one task."""
         info = self.stream.info
         return Task(info.shape, info.classes_per_task, self.architecture, self.parameterization, "none", device)
 
-    def _objective(self) -> Objective:
-        """With the whole of an incoming and a replayed batch in the outer loss."""
+    def _objective(self, real_per_class: int | None = None) -> Objective:
+        """With the whole of an incoming and a replayed batch in the outer loss, of whatever classes they are."""
         objective: Any = self.objective
         if any(one.name == "real_per_class" for one in fields(objective)):
-            objective = replace(objective, real_per_class=self.batch + self.replay_batch)
+            objective = replace(objective, real_per_class=real_per_class or self.batch + self.replay_batch)
         return objective
+
+    def _objective_on_average(self) -> Objective:
+        """Of the same size, for a plan: every class has its part of the images."""
+        return self._objective(-(-(self.batch + self.replay_batch) // self.stream.info.classes_per_task))
 
     def _budget(self, task: Task) -> Budget:
         memory = self.parameterization.init(task.shape, task.classes, self._images_per_class, Key(0))
@@ -148,7 +170,10 @@ class CompressThenRecall:
             at.save(session, self._steps_per_task)
         matrices = [[one[n] for one in at.matrix] for n in range(self.evaluation.networks)]
         budget = self._budget(inner)
-        less = tasks.less(self.stream, self.objective, self.evaluation)
+        less = tasks.less(self, self.replay)
+        memories = self._save_memories(session, inner, at.banks, seen)
+        tasks.draw(session, matrices)
+        figures.task_by_task(memories, make_directory(session.directory / "figures") / "recalled.png")
         return Outcome(
             figures=tuple(tasks.figures(matrices, "evaluation networks")),
             budget=replace(budget, images_per_class=self.memory_images / info.outputs),
@@ -162,7 +187,7 @@ class CompressThenRecall:
                 "dataset": info.name,
                 "matrices": matrices,
                 "tasks": [one.made_by for one in seen],
-                "differs": list(info.differs),
+                "differs": tasks.differs(self),
                 "storage_numbers": self.memory_images * info.shape.numel,
                 "most_stored_numbers": at.most,
                 "working_numbers": budget.stored_numbers,
@@ -204,6 +229,34 @@ class CompressThenRecall:
                 now = replace(at, progress=progress, pool=pool, seconds=at.seconds + time.monotonic() - clock)
                 now.save(session, self._steps_per_task)
         return replace(at, task=t + 1, banks=[*at.banks, progress.memory], progress=None, pool=None)
+
+    def _save_memories(
+        self, session: Session, inner: Task, banks: list[Params], seen: list[StreamTask]
+    ) -> list[Memory]:
+        """A file for each task's memory."""
+        folder, shape, budget = make_directory(session.directory / "memories"), inner.shape, self._budget(inner)
+        memories = []
+        for t, (bank, task) in enumerate(zip(banks, seen, strict=True), 1):
+            about = {
+                "dataset": self.stream.info.name,
+                "task": t,
+                "made_by": task.made_by,
+                "class_names": list(task.class_names),
+                "superclasses": [],
+                "shape": [shape.channels, shape.height, shape.width],
+                "preprocessing": task.transform.describe(),
+                "preprocessing_stored": bool(task.transform.tensors()),
+                "parameterization": describe(self.parameterization),
+                "budget": asdict(budget),
+                "architecture": describe(self.architecture),
+                "protocol": asdict(self.evaluation),
+                "config": describe(self),
+                "config_hash": fingerprint(self),
+                "seed": session.key.seed,
+            }
+            memories.append(Memory({k: v.cpu() for k, v in bank.items()}, about, task.transform))
+            memories[-1].save(folder / f"task-{t:03}.safetensors")
+        return memories
 
     def _measure(
         self, session: Session, inner: Task, banks: list[Params], seen: list[StreamTask], shown: dict[int, Split]

@@ -10,8 +10,9 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from suite.architectures.mlp import MLP
+from suite.datasets import augment
 from suite.evaluate import Protocol, accuracy, evaluate
-from suite.experiments import tasks
+from suite.experiments import rehearsal, tasks
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import global_generators
 from suite.parameterizations.standard import Standard
@@ -21,6 +22,7 @@ from suite.streams.permutations import Permutations
 from suite.types import (
     Architecture,
     Budget,
+    Cost,
     InnerOptimizer,
     Outcome,
     Params,
@@ -41,37 +43,62 @@ class Online:
     """Networks that go through a stream once: naive, with reservoir replay (ER), or trained on all tasks at the end.
 
     'naive': `updates` steps of the optimizer on every incoming batch. 'replay': each step also on `replay_batch` images
-    of a reservoir over the whole stream, which may hold `memory_images` (Chaudhry et al., 2019). 'joint': the upper
-    bound, fresh networks trained on every task's images together by the evaluation protocol after the last task; only
-    the last row of the matrix exists. `evaluation.networks` networks, each with its own initialisation and draws.
+    of a reservoir over the whole stream, which may hold T `images_per_task` images for T tasks (Chaudhry et al., 2019).
+    'joint': the upper bound, fresh networks trained on every task's images together by the evaluation protocol after
+    the last task; only the last row of the matrix exists. `evaluation.networks` networks, each with its own
+    initialisation and draws, and images augmented one by one. `preset` names whose published sizes a run is held
+    against (`tasks.PRESETS`).
     """
 
     stream: Stream = field(default_factory=Permutations)
     architecture: Architecture = field(default_factory=MLP)
     method: Literal["naive", "replay", "joint"] = "replay"
     optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
-    memory_images: int = 200
+    images_per_task: float = 10
     batch: int = 10
     updates: int = 1
     replay_batch: int = 10
+    augmentation: str = "none"
     evaluation: Protocol = field(default_factory=Protocol)
+    preset: tasks.Source = "paper"
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("memory_images", "batch", "updates", "replay_batch"):
+        for name in ("images_per_task", "batch", "updates", "replay_batch"):
             require(self, name, getattr(self, name) > 0, "above 0")
 
-    def plan(self) -> dict[str, Any]:
+    @property
+    def memory_images(self) -> int:
+        """Real images that may be stored."""
+        return int(self.images_per_task * self.stream.info.tasks) if self.method == "replay" else 0
+
+    @property
+    def _steps(self) -> int:
+        """Of each network, through the whole stream."""
         info = self.stream.info
-        batches = -(-info.samples_per_task // self.batch)
+        return -(-info.samples_per_task // self.batch) * self.updates * info.tasks
+
+    def plan(self) -> dict[str, Any]:
         return {
-            "stream": f"{info.name}, {info.tasks} tasks of {info.samples_per_task} images, {info.outputs} outputs",
+            **tasks.plan(self),
             "method": self.method,
-            "storage": f"{self.memory_images if self.method == 'replay' else 0} images",
-            "steps": f"{batches * self.updates * info.tasks} in all" if self.method != "joint" else "by the protocol",
+            "storage": f"{self.memory_images} images",
+            "steps": f"{self._steps} in all" if self.method != "joint" else "by the protocol",
             "networks": self.evaluation.networks,
-            **{f"differs ({i + 1})": text for i, text in enumerate(info.differs)},
         }
+
+    def cost(self, where: torch.device) -> Cost:
+        """Seconds of all networks, their evaluation among them."""
+        info, protocol = self.stream.info, self.evaluation
+        whole = tasks.task_for(info, self.architecture, Standard(), where, None)
+        pace = rehearsal.pace(whole)
+        if self.method == "joint":
+            images = info.tasks * info.samples_per_task
+            own = protocol.epochs * images * pace.train + info.tasks * info.test_per_task * pace.read
+            return Cost(protocol.networks * own, {}, protocol.batch * pace.train)
+        step = rehearsal.sgd_step(whole, self.batch + (self.replay_batch if self.method == "replay" else 0))
+        read = info.tasks * (info.tasks + 1) // 2 * info.test_per_task * pace.read
+        return Cost(protocol.networks * (self._steps * step + read), {}, step)
 
     def run(self, session: Session) -> Outcome:
         info = self.stream.info
@@ -80,15 +107,16 @@ class Online:
         done: list[list[list[float | None]]] = restored[2]["matrices"] if restored is not None else []
         stream = list(self.stream.tasks(session.data_dir, session.key("stream")))
         groups = tasks.head(info, stream)
-        whole = tasks.task_for(info, self.architecture, Standard(), session.device, groups)
+        whole = tasks.task_for(info, self.architecture, Standard(), session.device, groups, self.augmentation)
         if self.method == "joint" and not done:
             done = self._joint(session, whole, stream)
         for n in range(len(done), self.evaluation.networks):
             done.append(self._one(session, whole, stream, n))
             session.checkpoint(n + 1, {}, {"matrices": done})
-        stored = self.memory_images * info.shape.numel if self.method == "replay" else 0
+        stored = self.memory_images * info.shape.numel
         seconds = time.monotonic() - started
-        less = tasks.less(self.stream, None, self.evaluation)
+        less = tasks.less(self)
+        tasks.draw(session, done)
         return Outcome(
             figures=tuple(tasks.figures(done, "networks, each through the stream")),
             budget=Budget(stored, stored / (info.outputs * info.shape.numel), 0),
@@ -97,7 +125,7 @@ class Online:
                 "dataset": info.name,
                 "matrices": done,
                 "tasks": [one.made_by for one in stream],
-                "differs": list(info.differs),
+                "differs": tasks.differs(self),
             },
             cost={"training_seconds": seconds},
         )
@@ -132,26 +160,27 @@ class Online:
                     rows = incoming
                     if self.method == "replay":
                         rows = torch.cat([incoming, pool.draw(self.replay_batch, key("replay", t, b, u))])
-                    params, state = self._step(whole, network, everything, rows, params, state)
+                    rows = rows.to(session.device)
+                    shown = Split(everything.images[rows], everything.labels[rows])
+                    draw = augment.draw(self.augmentation, key("augmentation", t, b, u), len(rows))
+                    params, state = self._step(whole, network, draw(shown.images), shown.labels, params, state)
                 pool = pool.add(incoming, key("reservoir"))
             first += len(one.train)
             with torch.no_grad():
                 for name, p in network.named_parameters():
                     p.copy_(params[name])
-            shown = [accuracy(network, other.test, task=whole) for other in stream[: t + 1]]
-            matrix.append([*shown, *([None] * (len(stream) - t - 1))])
+            found = [accuracy(network, other.test, task=whole) for other in stream[: t + 1]]
+            matrix.append([*found, *([None] * (len(stream) - t - 1))])
             network.train()
             session.progress(n * len(stream) + t + 1, self.evaluation.networks * len(stream), f"network {n + 1}")
             session.pause()
         return matrix
 
     def _step(
-        self, whole: Task, network: torch.nn.Module, data: Split, rows: Tensor, params: Params, state: State
+        self, whole: Task, network: torch.nn.Module, images: Tensor, labels: Tensor, params: Params, state: State
     ) -> tuple[Params, State]:
-        rows = rows.to(data.labels.device)
         leaves = {k: p.detach().requires_grad_() for k, p in params.items()}
-        labels = data.labels[rows]
-        scores = functional_call(network, leaves, (data.images[rows],))
+        scores = functional_call(network, leaves, (images,))
         loss = cross_entropy(whole.masked(scores, labels), labels)
         slopes = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
         with torch.no_grad():

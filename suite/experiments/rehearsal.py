@@ -1,4 +1,4 @@
-"""What a distillation will cost on this machine, from a few small pieces of its work on made-up images."""
+"""What experiments will cost on this machine, from a few small pieces of their work on made-up images."""
 
 import time
 from collections.abc import Callable
@@ -18,6 +18,9 @@ from suite.types import ClassRows, Cost, Objective, Split, Task
 if TYPE_CHECKING:
     from suite.experiments.distillation import Distillation
 
+SGD_STEPS = 20
+"""Of a training in small batches, measured together."""
+
 IMAGES, IMAGES_ON_GPU = 64, 640
 """Made-up images for training and reading: enough that a batch's fixed cost does not count."""
 
@@ -36,17 +39,17 @@ def cost(of: "Distillation", device: torch.device) -> Cost:
     held_out = round(of.validation * info.train_size)
     trained_on = info.train_size - held_out
     test = info.test_size if of.test else 0
-    pace = _pace(task)
+    own_pace = pace(task)
 
-    def networks(n: int, epochs: int, images: int, judged: int, at: _Pace = pace) -> float:
+    def networks(n: int, epochs: int, images: int, judged: int, at: Pace = own_pace) -> float:
         return n * (epochs * images * at.train + judged * at.read)
 
-    step = _outer_step(of, task, per_class)
+    step = outer_step(task, of.objective, of.images_per_class, per_class)
     own = of.iterations * step
     watched = min(of.validation_points, of.iterations) + 1 if of.validation and of.validation_points else 0
     own += watched * networks(of.validation_networks, protocol.epochs, recalled, held_out)
     for architecture in (of.architecture, *of.elsewhere()):
-        at = _pace(replace(task, architecture=architecture))
+        at = pace(replace(task, architecture=architecture))
         own += networks(protocol.networks, protocol.epochs, recalled, test + held_out, at)
 
     shared: dict[str, float] = {}
@@ -57,7 +60,7 @@ def cost(of: "Distillation", device: torch.device) -> Cost:
         shared[json_sha256([same, describe(control), each])] = networks(protocol.networks, protocol.epochs, each, test)
         features = getattr(control, "epochs", 0)  # of the network in whose features it selects, which controls share
         if features:
-            shared[json_sha256([same, "features", features])] = features * trained_on * pace.train
+            shared[json_sha256([same, "features", features])] = features * trained_on * own_pace.train
     if of.test and of.full_data_epochs:
         name = json_sha256([same, "full data", of.full_data_epochs, of.full_data_networks])
         shared[name] = networks(of.full_data_networks, of.full_data_epochs, trained_on, test)
@@ -65,7 +68,7 @@ def cost(of: "Distillation", device: torch.device) -> Cost:
 
 
 @dataclass(frozen=True)
-class _Pace:
+class Pace:
     """Seconds of training on one image, and of reading one."""
 
     train: float
@@ -117,7 +120,7 @@ def _made_up(task: Task, each: int) -> Split:
     return Split(torch.randn(shape, generator=Key(0)("rehearsal").generator()), labels).to(task.device)
 
 
-def _pace(task: Task) -> _Pace:
+def pace(task: Task) -> Pace:
     """Of the evaluation's networks."""
     count = IMAGES if task.device.type == "cpu" else IMAGES_ON_GPU
     protocol = Protocol(networks=1, epochs=1, batch=count)
@@ -133,10 +136,21 @@ def _pace(task: Task) -> _Pace:
         return partial(accuracy, training()(), images())
 
     one, other = (_Named(json_sha256([what.__name__, _place(task)]), what) for what in (training, reading))
-    return _Pace(_seconds(one) / count, _seconds(other) / count)
+    return Pace(_seconds(one) / count, _seconds(other) / count)
 
 
-def _outer_step(of: "Distillation", task: Task, per_class: int) -> float:
+def sgd_step(task: Task, images: int) -> float:
+    """Seconds of one training step on so many images."""
+
+    def step() -> Callable[[], Any]:
+        made = _made_up(task, -(-images // task.classes))
+        data = Split(made.images[:images], made.labels[:images])
+        return partial(train, task, data, Protocol(networks=1, epochs=SGD_STEPS, batch=images), Key(0))
+
+    return _seconds(_Named(json_sha256(["sgd step", images, _place(task)]), step)) / SGD_STEPS
+
+
+def outer_step(task: Task, objective: Objective, images_per_class: float, per_class: int) -> float:
     """Seconds of one outer step; an objective that can say so from shorter ones of its own kind does."""
 
     def seconds(objective: Objective, classes: int | None = None) -> float:
@@ -144,7 +158,7 @@ def _outer_step(of: "Distillation", task: Task, per_class: int) -> float:
         small = replace(task, classes=min(classes or task.classes, task.classes))
 
         def prepare() -> Callable[[], Any]:
-            memory = of.parameterization.init(small.shape, small.classes, of.images_per_class, Key(0))
+            memory = task.parameterization.init(small.shape, small.classes, images_per_class, Key(0))
             memory = {k: v.to(task.device) for k, v in memory.items()}
             real = ClassRows.of(_made_up(small, getattr(objective, "real_per_class", 1)), small.classes)
             return partial(objective.gradients, small, memory, real, Key(0))
@@ -157,6 +171,6 @@ def _outer_step(of: "Distillation", task: Task, per_class: int) -> float:
                 raise
             return seconds(objective)
 
-    if hasattr(of.objective, "seconds"):
-        return float(of.objective.seconds(task, per_class, seconds))
-    return seconds(of.objective)
+    if hasattr(objective, "seconds"):
+        return float(objective.seconds(task, per_class, seconds))
+    return seconds(objective)

@@ -1,15 +1,18 @@
 """What experiments on streams share: measuring networks on the tasks seen so far, and the figures of the matrix."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from suite import continual
-from suite.evaluate import Protocol
-from suite.types import Figure, Split, StreamInfo, StreamTask, Task
+from suite import figures as pictures
+from suite.files import make_directory
+from suite.registry import describe
+from suite.types import Figure, Session, Split, StreamInfo, StreamTask, Task
 
 Matrices = list[list[list[float | None]]]
 """For each network R[i][j], the accuracy in percent on task j after task i, None where it was not measured."""
@@ -55,15 +58,93 @@ def figures(matrices: Matrices, over: str) -> list[Figure]:
     return found
 
 
-def less(stream: Any, objective: Any, protocol: Protocol) -> list[str]:
-    """What is below the published benchmark: tasks, their images, the objective's sizes, the protocol."""
-    sizes = [(stream, "number"), (stream, "samples_per_task"), (objective, "inner_steps")]
-    found = []
-    for thing, name in sizes:
-        used, whole = getattr(thing, name, None), getattr(type(thing), name, None)
-        if used is not None and whole is not None and used < whole:
-            found.append(f"{name} {used} of {whole}")
+@dataclass(frozen=True)
+class Preset:
+    """Published sizes of a benchmark."""
+
+    tasks: int
+    samples_per_task: int
+    images_per_task: float
+    """Stored images over tasks."""
+    replay: int
+    """Updates for each incoming batch."""
+
+
+Source = Literal["paper", "lamaml", "kcl"]
+
+PRESETS: dict[tuple[Source, str], Preset] = {
+    ("paper", "rotations"): Preset(20, 1000, 10, 4),
+    ("paper", "permutations"): Preset(20, 1000, 10, 20),
+    ("paper", "many"): Preset(100, 1000, 10, 20),
+    ("paper", "cifar100"): Preset(20, 2250, 10, 4),
+    ("paper", "rotations_star"): Preset(20, 60_000, 10, 2),
+    ("paper", "permutations_star"): Preset(20, 60_000, 10, 2),
+    ("lamaml", "rotations"): Preset(20, 1000, 10, 5),
+    ("lamaml", "permutations"): Preset(20, 1000, 10, 5),
+    ("lamaml", "many"): Preset(100, 200, 5, 10),
+    ("lamaml", "cifar100"): Preset(20, 2250, 10, 10),
+    ("kcl", "rotations_star"): Preset(20, 60_000, 200, 1),
+    ("kcl", "permutations_star"): Preset(20, 60_000, 200, 1),
+}
+"""By who published them and stream: the paper's Table 1 (A.2), La-MAML's and Kernel Continual Learning's scripts."""
+
+NOTES: dict[Source, tuple[str, ...]] = {
+    "paper": ("the paper states neither inner steps nor depth of the MLP nor length of retraining; see the settings",),
+    "lamaml": ("La-MAML draws Kaiming-normal first weights, and replays what was stored when the task before ended",),
+    "kcl": (
+        "Kernel Continual Learning is told the task at test and trains with dropout 0.5; here neither",
+        "its rate falls from task to task; here it is constant",
+    ),
+}
+NOTES_ON: dict[tuple[Source, str], tuple[str, ...]] = {
+    ("paper", "many"): ("La-MAML's MANY has 200 images a task and stores 500; the paper's 1,000 and 1,000",),
+    ("paper", "rotations_star"): ("Kernel Continual Learning stores 4,000 images; the paper 200",),
+    ("paper", "permutations_star"): ("Kernel Continual Learning stores 4,000 images; the paper 200",),
+    ("lamaml", "cifar100"): ("La-MAML jitters colours too; memories are learned from images as they are",),
+}
+"""Known deviations, to be printed with every result."""
+
+INNER_STEPS = 20
+"""Of an outer step, by default; the paper does not state them."""
+
+
+def less(experiment: Any, replay: int | None = None) -> list[str]:
+    """What is below the preset that the experiment names: tasks, images, updates, inner steps, network, protocol."""
+    architecture, info = experiment.architecture, experiment.stream.info
+    inner_steps = getattr(getattr(experiment, "objective", None), "inner_steps", None)
+    sizes: list[tuple[str, Any, Any]] = [("inner steps", inner_steps, INNER_STEPS)]
+    sizes += [("width", getattr(architecture, "width", None), getattr(type(architecture), "width", None))]
+    published = PRESETS.get((experiment.preset, describe(experiment.stream)["is"]))
+    if published is not None:
+        sizes += [("tasks", info.tasks, published.tasks)]
+        sizes += [("images of a task", info.samples_per_task, published.samples_per_task)]
+        sizes += [("stored images of a task", experiment.images_per_task, published.images_per_task)]
+        sizes += [("updates for a batch", replay, published.replay)]
+    found = [f"{name} {used} of {whole}" for name, used, whole in sizes if used and whole and used < whole]
+    protocol = experiment.evaluation
     return found + ([protocol.label()] if protocol.reduced else [])
+
+
+def differs(experiment: Any) -> list[str]:
+    """Known deviations from the published benchmark: the stream's, and those of the preset."""
+    stream, source = experiment.stream, experiment.preset
+    return [*stream.info.differs, *NOTES[source], *NOTES_ON.get((source, describe(stream)["is"]), ())]
+
+
+def plan(experiment: Any) -> dict[str, Any]:
+    """What a plan says of an experiment's stream."""
+    info = experiment.stream.info
+    said = f"{info.name}, {info.tasks} tasks of {info.samples_per_task} images, {info.outputs} outputs"
+    return {"stream": said} | {f"differs ({i})": text for i, text in enumerate(differs(experiment), 1)}
+
+
+def draw(session: Session, matrices: Matrices) -> None:
+    """The pictures of a run: the matrix, and accuracy after each task."""
+    folder = make_directory(session.directory / "figures")
+    pictures.accuracy_matrix(matrices, folder / "matrix.png")
+    curves = [[value for value in continual.curve(r) if value is not None] for r in matrices]
+    if all(len(curve) == len(matrices[0]) for curve in curves):  # else not every task was measured
+        pictures.after_each_task(curves, folder / "after_each_task.png")
 
 
 def local(split: Split, classes: tuple[int, ...]) -> Split:
@@ -73,6 +154,8 @@ def local(split: Split, classes: tuple[int, ...]) -> Split:
     return Split(split.images, place[split.labels])
 
 
-def task_for(info: StreamInfo, architecture: Any, parameterization: Any, device: torch.device, groups: Any) -> Task:
+def task_for(
+    info: StreamInfo, architecture: Any, parameterization: Any, device: torch.device, groups: Any, augment: str = "none"
+) -> Task:
     """The task of a network with a head for the whole stream."""
-    return Task(info.shape, info.outputs, architecture, parameterization, "none", device, groups)
+    return Task(info.shape, info.outputs, architecture, parameterization, augment, device, groups)

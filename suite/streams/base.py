@@ -1,13 +1,14 @@
 """What streams share: each task's own draw of training images, and what is refused."""
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from suite.errors import RunError
+from suite.errors import RunError, UsageError
 from suite.keys import Key
-from suite.types import Data, Dataset, Split, require
+from suite.types import Data, Split, require
 
 
 def check(stream: Any) -> None:
@@ -16,9 +17,19 @@ def check(stream: Any) -> None:
         require(stream, name, getattr(stream, name) > 0, "above 0")
 
 
-def load(of: Dataset, data_dir: Path, key: Key, left_out: float = 0.0) -> Data:
-    """The data set, without a fraction of every training class that the key leaves out."""
-    return of.load(data_dir, key("data"), left_out)
+def load(stream: Any, data_dir: Path, key: Key, left_out: float = 0.0) -> Data:
+    """The stream's data set, preprocessed as the stream says, without a fraction of every training class."""
+    return preprocessed(stream.of, stream.preprocessing).load(data_dir, key("data"), left_out)
+
+
+def preprocessed(of: Any, name: str | None) -> Any:
+    """The data set with this preprocessing; None leaves its own."""
+    known = {field.name for field in fields(of)}
+    if name is None or "preprocessing" in known:
+        return of if name is None else replace(of, preprocessing=name)
+    if "of" not in known:
+        raise UsageError(f"{type(of).__name__} has no preprocessing to choose; set the stream's preprocessing to None")
+    return replace(of, of=preprocessed(of.of, name))
 
 
 def draw(split: Split, samples: int, key: Key, name: str) -> Split:

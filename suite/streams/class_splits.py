@@ -20,7 +20,8 @@ class ClassSplits:
     """A task is `classes_per_task` classes of `of`, in an order drawn from the seed; labels are places in that order.
 
     A tenth of every training class is left out (`left_out`), as in La-MAML. The head has an output for every class of
-    the stream; the task of an image is known at test. Paper, A.2, Table 1: incremental CIFAR-100.
+    the stream; the task of an image is known at test. `preprocessing` takes the place of the data set's own (None keeps
+    that). Paper, A.2, Table 1: incremental CIFAR-100.
     """
 
     of: Dataset = field(default_factory=CIFAR100)
@@ -28,6 +29,7 @@ class ClassSplits:
     classes_per_task: int = 5
     samples_per_task: int = 2250
     left_out: float = 0.1
+    preprocessing: str | None = "standardize"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -47,17 +49,17 @@ class ClassSplits:
         differs = ("the order of classes and the images left out are drawn from the run's seed",)
         return StreamInfo(
             f"class splits of {of.name}", of.shape, self.number * k, self.number, k, self.samples_per_task,
-            task_known=True, differs=differs,
+            of.test_size * k // of.classes, task_known=True, differs=differs,
         )  # fmt: skip
 
     def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
-        data, info, k = load(self.of, data_dir, key, self.left_out), self.info, self.classes_per_task
+        data, info, k = load(self, data_dir, key, self.left_out), self.info, self.classes_per_task
         order = key("classes").permutation(self.of.info.classes)[: info.outputs]
         place = torch.full((self.of.info.classes,), -1)
         place[order] = torch.arange(info.outputs)
         train, test = (Split(split.images, place[split.labels]) for split in (data.train, data.test))
         for t in range(self.number):
             own = tuple(range(k * t, k * (t + 1)))
-            names = [self.of.info.class_names[int(order[c])] for c in own]
+            names = tuple(self.of.info.class_names[int(order[c])] for c in own)
             shown = draw(of_classes(train, own), self.samples_per_task, key("samples", t), info.name)
-            yield StreamTask(shown, of_classes(test, own), own, {"classes": names})
+            yield StreamTask(shown, of_classes(test, own), own, names, data.transform, {"classes": list(names)})

@@ -25,13 +25,15 @@ class Permutations:
     """A task is an order of the pixels of `of`, the same in every channel, drawn from the seed.
 
     `first` 'permuted' permutes the first task too, as in GEM and La-MAML; 'identity' leaves it as it is, as in Kernel
-    Continual Learning. One head for all tasks, which are not known at test. Paper, A.2, Table 1.
+    Continual Learning. One head for all tasks, which are not known at test. `preprocessing` takes the place of the data
+    set's own (None keeps that). Paper, A.2, Table 1.
     """
 
-    of: Dataset = field(default_factory=lambda: MNIST(preprocessing="none"))
+    of: Dataset = field(default_factory=MNIST)
     number: int = 20
     samples_per_task: int = 1000
     first: Literal["permuted", "identity"] = "permuted"
+    preprocessing: str | None = "none"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -43,7 +45,7 @@ class Permutations:
         star = "_star" if self.first == "identity" else ""
         return StreamInfo(
             f"permutations{star} of {of.name}", of.shape, of.classes, self.number, of.classes, self.samples_per_task,
-            task_known=False, differs=(OWN_ORDERS,),
+            of.test_size, task_known=False, differs=(OWN_ORDERS,),
         )  # fmt: skip
 
     def order(self, task: int, key: Key) -> Int64[Tensor, " pixels"]:
@@ -53,7 +55,7 @@ class Permutations:
         return torch.arange(pixels) if plain else key("permutation", task).permutation(pixels)
 
     def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
-        data, info = load(self.of, data_dir, key), self.info
+        data, info = load(self, data_dir, key), self.info
         for t in range(self.number):
             order = self.order(t, key)
             train, test = (
@@ -61,7 +63,7 @@ class Permutations:
                 for split in (draw(data.train, self.samples_per_task, key("samples", t), info.name), data.test)
             )
             made_by = {"permutation_sha256": sha256(order.numpy().tobytes())}
-            yield StreamTask(train, test, tuple(range(info.outputs)), made_by)
+            yield StreamTask(train, test, tuple(range(info.outputs)), data.info.class_names, data.transform, made_by)
 
 
 @streams.register("many")

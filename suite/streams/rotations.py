@@ -25,13 +25,14 @@ class Rotations:
 
     law 'bins': task t of T has an angle uniform in [t, t + 1) 180/T degrees, as in GEM and La-MAML; law 'steps':
     10 (t + 1) less U(0, 10) degrees, as in Kernel Continual Learning. One head for all tasks, which are not known at
-    test. Paper, A.2, Table 1.
+    test. `preprocessing` takes the place of the data set's own (None keeps that). Paper, A.2, Table 1.
     """
 
-    of: Dataset = field(default_factory=lambda: MNIST(preprocessing="none"))
+    of: Dataset = field(default_factory=MNIST)
     number: int = 20
     samples_per_task: int = 1000
     law: Literal["bins", "steps"] = "bins"
+    preprocessing: str | None = "none"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -42,7 +43,7 @@ class Rotations:
         of, star = self.of.info, "" if self.law == "bins" else "_star"
         return StreamInfo(
             f"rotations{star} of {of.name}", of.shape, of.classes, self.number, of.classes, self.samples_per_task,
-            task_known=False, differs=(OWN_ANGLES,),
+            of.test_size, task_known=False, differs=(OWN_ANGLES,),
         )  # fmt: skip
 
     def angle(self, task: int, key: Key) -> float:
@@ -51,14 +52,16 @@ class Rotations:
         return (task + uniform) * 180 / self.number if self.law == "bins" else 10 * (task + 1 - uniform)
 
     def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
-        data, info = load(self.of, data_dir, key), self.info
+        data, info = load(self, data_dir, key), self.info
         for t in range(self.number):
             angle = self.angle(t, key)
             train, test = (
                 Split(rotate(split.images, angle, InterpolationMode.NEAREST, fill=[0.0]), split.labels)
                 for split in (draw(data.train, self.samples_per_task, key("samples", t), info.name), data.test)
             )
-            yield StreamTask(train, test, tuple(range(info.outputs)), {"angle": angle})
+            yield StreamTask(
+                train, test, tuple(range(info.outputs)), data.info.class_names, data.transform, {"angle": angle}
+            )
 
 
 @streams.register("rotations_star")

@@ -1,0 +1,59 @@
+"""A data set's training images alone, for choosing settings without a look at its test images."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from suite.datasets.base import ImageDataset, prepared_splits
+from suite.datasets.digits import Digits
+from suite.files import json_sha256
+from suite.keys import Key
+from suite.registry import datasets
+from suite.types import Data, DatasetInfo, check_types, require
+
+SPLIT = Key(0)("training only", 1)
+"""The key of the split: part of the data set's definition, whatever the run's seed."""
+
+
+@datasets.register("training_only")
+@dataclass(frozen=True)
+class TrainingOnly:
+    """The training images of another data set (`of`), a `fraction` of them as the test part; its own is never read.
+
+    The images are drawn by a constant key whatever their class. For choices that must not see test images, where an
+    experiment has no validation part of its own.
+    """
+
+    of: ImageDataset = field(default_factory=Digits)
+    fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "fraction", 0 < self.fraction < 1, "between 0 and 1")
+
+    @property
+    def _held_out(self) -> int:
+        return round(self.fraction * self.of.info.train_size)
+
+    @property
+    def info(self) -> DatasetInfo:
+        whole = self.of.info
+        left = whole.train_size - self._held_out
+        return replace(whole, name=f"training part of {whole.name}", train_size=left, test_size=self._held_out)
+
+    @property
+    def augmentation(self) -> str:
+        return self.of.augmentation
+
+    def load(self, data_dir: Path, key: Key, validation: float) -> Data:
+        prepared = self.of.prepare(data_dir)
+        raw, order = prepared.raw, SPLIT.permutation(self.of.info.train_size)
+        held_out, left = order[: self._held_out].sort().values, order[self._held_out :].sort().values
+        raw = replace(
+            raw,
+            train_images=raw.train_images[left],
+            train_labels=raw.train_labels[left],
+            test_images=raw.train_images[held_out],
+            test_labels=raw.train_labels[held_out],
+        )
+        digest = json_sha256([prepared.digest, "training only", self.fraction])
+        return prepared_splits(self.of, self.info, raw, digest, data_dir, key, validation)
