@@ -147,7 +147,7 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
             raise UsageError(f"run.choose: no axis is called '{choose}'; {suggestion(str(choose), list(axes))}")
     cells = [dict(zip(axes, combo, strict=True)) for combo in itertools.product(*axes.values())]
     picked = _picked(cells, axes, only)
-    used = _used_in_parts([*parts, whole])
+    used = _used_in_parts([*parts, whole, *_displaced(parts, every_axis)])
     runs: list[Run] = []
     for cell in cells:  # all of them, since a binding may serve a cell that was not picked
         own = [binding for axis, label in cell.items() for binding in axes[axis][label]]
@@ -428,6 +428,15 @@ def _used_in_parts(parts: list[Parsed]) -> set[Binding]:
                 continue  # a part need not be complete, and a table may be complete only in its cells
             used |= _consumed()
     return used
+
+
+def _displaced(parts: list[Parsed], axes: dict[str, dict[str, list[str]]]) -> list[Parsed]:
+    """What was parsed with each value of the axes that a later file took the place of."""
+    tables = [(part, part.bound("axes") or {}) for part in parts]
+    before = [(part, table) for part, table in tables if table and table != axes]
+    return [
+        _with(part, lines) for part, table in before for values in table.values() for lines in values.values()
+    ]  # fmt: skip
 
 
 def _of_scales(files: list[str], parts: list[Parsed]) -> set[Binding]:

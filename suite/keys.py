@@ -7,10 +7,12 @@ it trains (dropout) comes from its device.
 
 import hashlib
 import json
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -49,11 +51,19 @@ class Key:
 
 @contextmanager
 def global_generators(key: Key) -> Iterator[None]:
-    """Lend code that insists on torch's global generators (a module's own initialisation, dropout) a keyed state.
+    """Lend code that insists on global generators (a module's own initialisation, dropout) a keyed state.
 
-    The state that was there before comes back afterwards, so nothing outside sees the loan.
+    torch's, Python's and numpy's. The state that was there before comes back afterwards, so nothing outside sees the
+    loan.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    before = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(key.integer())
-        yield
+        random.seed(key.integer())
+        np.random.seed(key.integer() % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])

@@ -215,7 +215,7 @@ def table(records: list[dict[str, Any]]) -> str:
                 continue
             watched = by.get((name, "validation"))
             scale = f"{made['scale']['label']}{' (reduced)' if made['scale']['reduced'] else ''}"
-            budget = f"{made['budget']['stored_numbers']} numbers" if name.startswith("memory") else figure["note"]
+            budget = figure["note"] or f"{made['budget']['stored_numbers']} numbers"
             shown = _plus_minus(figure), _plus_minus(watched) if watched else "-"
             lines.append((run, name, *shown, str(figure["n"]), budget, scale))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]

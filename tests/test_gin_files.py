@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 from command_line import REPOSITORY, command
 
-FILES = sorted((REPOSITORY / "gin").glob("*.gin"))
+FILES = sorted([*(REPOSITORY / "gin").glob("*.gin"), *(REPOSITORY / "gin" / "continual").glob("*.gin")])
 LEAVES = {
     "ablation_adam": "*/figures/gradient_norms.png",
     "bases": "bases.png",
     "figure_bases": "*/figures/bases.png",
     "figure_recall": "*/figures/recalled.png",
     "figure_similarity": "*/figures/similarity.png",
+    "permutations": "compress*/memories/task-002.safetensors",
+    "rotations": "compress*/figures/after_each_task.png",
+    "many": "compress*/figures/matrix.png",
 }
 
 

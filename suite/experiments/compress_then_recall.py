@@ -263,7 +263,7 @@ class CompressThenRecall:
     ) -> list[list[float | None]]:
         """For each evaluation network, trained on all that is recalled, its accuracies on the tasks shown."""
         info = self.stream.info
-        whole = tasks.task_for(info, self.architecture, self.parameterization, session.device, tasks.head(info, seen))
+        whole = replace(inner, classes=info.outputs, groups=tasks.head(info, seen))
         parts = []
         for bank, one in zip(banks, seen, strict=True):
             found = recalled(inner, bank)

@@ -1,6 +1,5 @@
 """Continual learning without memories: the baselines that compress-then-recall must beat."""
 
-import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,17 +10,16 @@ from torch.nn.functional import cross_entropy
 
 from suite.architectures.mlp import MLP
 from suite.datasets import augment
-from suite.evaluate import Protocol, accuracy, evaluate
+from suite.evaluate import Protocol, evaluate
 from suite.experiments import rehearsal, tasks
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
-from suite.keys import global_generators
+from suite.keys import Key, global_generators
 from suite.parameterizations.standard import Standard
 from suite.registry import experiments
 from suite.reservoir import Reservoir
 from suite.streams.permutations import Permutations
 from suite.types import (
     Architecture,
-    Budget,
     Cost,
     InnerOptimizer,
     Outcome,
@@ -90,7 +88,7 @@ class Online:
     def cost(self, where: torch.device) -> Cost:
         """Seconds of all networks, their evaluation among them."""
         info, protocol = self.stream.info, self.evaluation
-        whole = tasks.task_for(info, self.architecture, Standard(), where, None)
+        whole = Task(info.shape, info.outputs, self.architecture, Standard(), self.augmentation, where)
         pace = rehearsal.pace(whole)
         if self.method == "joint":
             images = info.tasks * info.samples_per_task
@@ -101,36 +99,14 @@ class Online:
         return Cost(protocol.networks * (self._steps * step + read), {}, step)
 
     def run(self, session: Session) -> Outcome:
-        info = self.stream.info
-        started = time.monotonic()
-        restored = session.restore()
-        done: list[list[list[float | None]]] = restored[2]["matrices"] if restored is not None else []
-        stream = list(self.stream.tasks(session.data_dir, session.key("stream")))
-        groups = tasks.head(info, stream)
-        whole = tasks.task_for(info, self.architecture, Standard(), session.device, groups, self.augmentation)
-        if self.method == "joint" and not done:
-            done = self._joint(session, whole, stream)
-        for n in range(len(done), self.evaluation.networks):
-            done.append(self._one(session, whole, stream, n))
-            session.checkpoint(n + 1, {}, {"matrices": done})
-        stored = self.memory_images * info.shape.numel
-        seconds = time.monotonic() - started
-        less = tasks.less(self)
-        tasks.draw(session, done)
-        return Outcome(
-            figures=tuple(tasks.figures(done, "networks, each through the stream")),
-            budget=Budget(stored, stored / (info.outputs * info.shape.numel), 0),
-            scale={"reduced": bool(less), "reduced_by": less, "protocol": self.evaluation.label()},
-            facts={
-                "dataset": info.name,
-                "matrices": done,
-                "tasks": [one.made_by for one in stream],
-                "differs": tasks.differs(self),
-            },
-            cost={"training_seconds": seconds},
-        )
+        def one(whole: Task, stream: list[StreamTask], n: int) -> tasks.Matrix:
+            key = session.key("network", n)
+            with global_generators(key("network")):  # dropout draws from them while it trains, too
+                return self._one(session, whole, stream, n, key)
 
-    def _joint(self, session: Session, whole: Task, stream: list[StreamTask]) -> list[list[list[float | None]]]:
+        return tasks.through_the_stream(self, session, self._joint if self.method == "joint" else None, one)
+
+    def _joint(self, session: Session, whole: Task, stream: list[StreamTask]) -> tasks.Matrices:
         images = torch.cat([one.train.images for one in stream])
         data = Split(images, torch.cat([one.train.labels for one in stream])).to(session.device)
         tests = {str(j): one.test for j, one in enumerate(stream)}
@@ -140,18 +116,16 @@ class Online:
         empty: list[list[float | None]] = [[None] * t for _ in range(t - 1)]
         return [[*empty, [found[str(j)][n] for j in range(t)]] for n in range(self.evaluation.networks)]
 
-    def _one(self, session: Session, whole: Task, stream: list[StreamTask], n: int) -> list[list[float | None]]:
+    def _one(self, session: Session, whole: Task, stream: list[StreamTask], n: int, key: Key) -> tasks.Matrix:
         """The matrix of one network."""
-        key = session.key("network", n)
-        with global_generators(key("network")):
-            network = whole.architecture.build(whole.shape, whole.classes).to(session.device).train()
+        network = whole.architecture.build(whole.shape, whole.classes).to(session.device).train()
         params: Params = {k: p.detach() for k, p in network.named_parameters()}
         state = self.optimizer.init(params)
         pool = Reservoir.empty(self.memory_images)
         everything = Split(
             torch.cat([one.train.images for one in stream]), torch.cat([one.train.labels for one in stream])
         ).to(session.device)
-        matrix: list[list[float | None]] = []
+        matrix: tasks.Matrix = []
         first = 0
         for t, one in enumerate(stream):
             order = first + key("order", t).permutation(len(one.train))
@@ -169,8 +143,7 @@ class Online:
             with torch.no_grad():
                 for name, p in network.named_parameters():
                     p.copy_(params[name])
-            found = [accuracy(network, other.test, task=whole) for other in stream[: t + 1]]
-            matrix.append([*found, *([None] * (len(stream) - t - 1))])
+            matrix.append(tasks.so_far(network, whole, stream, t))
             network.train()
             session.progress(n * len(stream) + t + 1, self.evaluation.networks * len(stream), f"network {n + 1}")
             session.pause()

@@ -1,21 +1,27 @@
 """What experiments on streams share: measuring networks on the tasks seen so far, and the figures of the matrix."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from suite import continual
 from suite import figures as pictures
+from suite.evaluate import accuracy
 from suite.files import make_directory
+from suite.parameterizations.standard import Standard
 from suite.registry import describe
-from suite.types import Figure, Session, Split, StreamInfo, StreamTask, Task
+from suite.types import Budget, Figure, Outcome, Session, Split, StreamInfo, StreamTask, Task
 
-Matrices = list[list[list[float | None]]]
-"""For each network R[i][j], the accuracy in percent on task j after task i, None where it was not measured."""
+Matrix = list[list[float | None]]
+"""R[i][j], the accuracy in percent on task j after task i, None where it was not measured."""
+
+Matrices = list[Matrix]
+"""For each network its own."""
 
 
 def head(info: StreamInfo, tasks: Sequence[StreamTask]) -> Int64[Tensor, " outputs"] | None:
@@ -32,7 +38,7 @@ Measured = Callable[[dict[str, Split]], dict[str, Sequence[float]]]
 """Splits by name -> for each of them every network's accuracy in percent."""
 
 
-def row(measured: Measured, tests: dict[int, Split], tasks: int, networks: int) -> list[list[float | None]]:
+def row(measured: Measured, tests: dict[int, Split], tasks: int, networks: int) -> Matrix:
     """For each network a row of its matrix, measured on these tasks' test images."""
     found = measured({str(j): split for j, split in tests.items()})
     return [[found[str(j)][n] if j in tests else None for j in range(tasks)] for n in range(networks)]
@@ -147,15 +153,50 @@ def draw(session: Session, matrices: Matrices) -> None:
         pictures.after_each_task(curves, folder / "after_each_task.png")
 
 
+One = Callable[[Task, list[StreamTask], int], Matrix]
+"""The task of the networks, the stream and a network's number -> its matrix."""
+
+
+def through_the_stream(
+    experiment: Any, session: Session, together: Callable[[Session, Task, list[StreamTask]], Matrices] | None, one: One
+) -> Outcome:
+    """What networks that go through a stream one by one (or all of them `together`) come to; goes on after each."""
+    stream, info, started = experiment.stream, experiment.stream.info, time.monotonic()
+    restored = session.restore()
+    done: Matrices = restored[2]["matrices"] if restored is not None else []
+    made = list(stream.tasks(session.data_dir, session.key("stream")))
+    augmentation = getattr(experiment, "augmentation", "none")
+    groups = head(info, made)
+    whole = Task(info.shape, info.outputs, experiment.architecture, Standard(), augmentation, session.device, groups)
+    if together is not None:
+        done = together(session, whole, made)
+    for n in range(len(done), experiment.evaluation.networks):
+        done.append(one(whole, made, n))
+        session.checkpoint(n + 1, {}, {"matrices": done})
+    stored, reduced_by = experiment.memory_images * info.shape.numel, less(experiment)
+    draw(session, done)
+    return Outcome(
+        figures=tuple(figures(done, "networks, each through the stream")),
+        budget=Budget(stored, experiment.memory_images / info.outputs, 0),
+        scale={"reduced": bool(reduced_by), "reduced_by": reduced_by, "protocol": experiment.evaluation.label()},
+        facts={
+            "dataset": info.name,
+            "matrices": done,
+            "tasks": [task.made_by for task in made],
+            "differs": differs(experiment),
+        },
+        cost={"training_seconds": time.monotonic() - started},
+    )
+
+
+def so_far(network: nn.Module, whole: Task, stream: Sequence[StreamTask], t: int) -> list[float | None]:
+    """A row of a network's matrix: its accuracies on the tasks up to t, and None for the later ones."""
+    found = [accuracy(network, task.test, task=whole) for task in stream[: t + 1]]
+    return [*found, *([None] * (len(stream) - t - 1))]
+
+
 def local(split: Split, classes: tuple[int, ...]) -> Split:
     """The split with labels as places among the classes."""
     place = torch.full((max(classes) + 1,), -1)
     place[list(classes)] = torch.arange(len(classes))
     return Split(split.images, place[split.labels])
-
-
-def task_for(
-    info: StreamInfo, architecture: Any, parameterization: Any, device: torch.device, groups: Any, augment: str = "none"
-) -> Task:
-    """The task of a network with a head for the whole stream."""
-    return Task(info.shape, info.outputs, architecture, parameterization, augment, device, groups)
