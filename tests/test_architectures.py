@@ -12,6 +12,7 @@ from suite.architectures.alexnet import AlexNet
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
 from suite.architectures.resnet12 import ResNet12
+from suite.architectures.strided_convnet import StridedConvNet
 from suite.architectures.timm_models import Timm
 from suite.errors import UsageError
 from suite.keys import Key, global_generators
@@ -64,6 +65,11 @@ def resnet12(channels: int, classes: int, convolutions: int) -> int:
     return total + linear(512 * 4 * 4, classes)
 
 
+def strided(channels: int, flat: int, width: int, classes: int) -> int:
+    convolutions = convolution(channels, width, 3) + 2 * convolution(width, width, 3)
+    return convolutions + linear(flat, 2 * width) + linear(2 * width, 2 * width) + linear(2 * width, classes)
+
+
 def alexnet(channels: int, classes: int) -> int:
     layers = [(channels, 128, 5), (128, 192, 5), (192, 256, 3), (256, 192, 3), (192, 192, 3)]
     return sum(convolution(*layer) + 2 * layer[1] for layer in layers) + linear(192 * 4 * 4, classes)
@@ -86,6 +92,8 @@ def alexnet(channels: int, classes: int) -> int:
         (AlexNet(), GREY, 10, alexnet(1, 10)),
         (MLP(), COLOUR, 10, linear(3072, 256) + linear(256, 256) + linear(256, 10)),
         (MLP(width=100, depth=1), GREY, 10, linear(784, 100) + linear(100, 10)),
+        (StridedConvNet(), COLOUR, 100, strided(3, 2560, 160, 100)),
+        (StridedConvNet(width=8), SMALL, 4, strided(1, 8, 8, 4)),
     ],
 )
 def test_parameters_are_as_many_as_counted_by_hand(recipe: Any, shape: ImageShape, classes: int, expected: int) -> None:

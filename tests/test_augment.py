@@ -7,7 +7,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import affine_grid, grid_sample
 
-from suite.datasets.augment import AUGMENTATIONS, draw, flip, rotate
+from suite.datasets.augment import AUGMENTATIONS, PADDING, crop, draw, flip, rotate
 from suite.errors import UsageError
 from suite.keys import Key
 
@@ -143,7 +143,7 @@ def test_none_changes_nothing() -> None:
 
 
 def test_an_unknown_augmentation_is_answered_with_the_nearest() -> None:
-    assert AUGMENTATIONS == ("none", "flip_rotate")
+    assert AUGMENTATIONS == ("none", "flip_rotate", "crop_flip")
     with pytest.raises(UsageError, match="did you mean 'flip_rotate'"):
         draw("flip_rotat", Key(0))
 
@@ -161,3 +161,25 @@ def test_cuda_gives_the_same_images_and_repeatable_gradients() -> None:
         finally:
             torch.use_deterministic_algorithms(before)
         assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+
+
+def test_a_crop_shows_the_image_moved_by_whole_pixels_with_zeros_beside() -> None:
+    images = torch.arange(1.0, 1 + 2 * 9).view(2, 1, 3, 3)
+    same = crop(images, torch.tensor([PADDING]), torch.tensor([PADDING]))
+    assert torch.equal(same, images)
+    moved = crop(images, torch.tensor([PADDING + 1, 0]), torch.tensor([PADDING - 1, 0]))
+    assert torch.equal(moved[0, 0], torch.tensor([[0.0, 4, 5], [0, 7, 8], [0, 0, 0]]))
+    assert not moved[1].any()  # four pixels up and to the left of an image of three: zeros alone
+
+
+def test_crops_and_flips_are_drawn_for_each_image_and_take_every_place() -> None:
+    images = torch.zeros(4000, 1, 9, 9)
+    images[:, 0, 4, 4] = 1
+    found = draw("crop_flip", Key(0), len(images))(images).flatten(2).argmax(2)[:, 0]
+    counts = found.bincount(minlength=81)
+    assert (counts > 0).all() and counts.max() < 100  # 49 on average
+    one = draw("crop_flip", Key(0))(images)
+    assert (one == one[:1]).all()
+    plain = torch.arange(9.0).view(1, 1, 3, 3)
+    seen = {tuple(draw("crop_flip", Key(i))(plain).flatten().tolist()) for i in range(400)}
+    assert tuple(plain.flatten().tolist()) in seen and tuple(plain.flip(-1).flatten().tolist()) in seen

@@ -1,27 +1,36 @@
 """Compress-then-recall: the storage at every moment, the matrix, going on from any checkpoint, and what is refused."""
 
+import json
+import random
+import signal
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command_line import as_people_run_it
+from command_line import as_people_run_it, command, ended, only_run, resolve, sets, start
 
 from suite import continual
 from suite.architectures.mlp import MLP
 from suite.datasets.digits import Digits
 from suite.errors import UsageError
 from suite.evaluate import Protocol, accuracy, evaluate
+from suite.experiments import tasks
+from suite.experiments.avalanche_strategies import AvalancheStrategy
 from suite.experiments.compress_then_recall import CompressThenRecall
 from suite.experiments.online import Online
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
+from suite.memory import Memory
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled
 from suite.parameterizations.standard import Standard
 from suite.registry import describe
+from suite.results import comparable
 from suite.streams.class_splits import ClassSplits
 from suite.streams.permutations import Many, Permutations
 from suite.streams.rotations import Rotations
@@ -33,7 +42,7 @@ SMALL = CompressThenRecall(
     architecture=MLP(width=16, depth=1),
     parameterization=Addressing(bases=4),
     objective=BPTT(inner_steps=2, images_per_class_per_step=1),
-    memory_images=60,
+    images_per_task=20,
     batch=10,
     replay=2,
     replay_batch=5,
@@ -50,6 +59,7 @@ class Sitting:
         self.key, self.device, self.data_dir = Key(seed), torch.device("cpu"), data_dir
         self.stop_at, self.kept = stop_at, before.kept if before else None
         self.logged: list[int] = []
+        self.directory = Path(tempfile.mkdtemp(dir=data_dir))
         self.due = True
 
     def restore(self) -> Any:
@@ -115,7 +125,7 @@ def test_a_run_that_was_stopped_anywhere_goes_on_to_the_same_bits(stop_at: int, 
 
 
 def test_capacity_shrinks_by_a_task_s_share() -> None:
-    many = replace(SMALL, stream=Permutations(of=PLAIN, number=20), memory_images=200, parameterization=Standard())
+    many = replace(SMALL, stream=Permutations(of=PLAIN, number=20), images_per_task=10, parameterization=Standard())
     assert [many.capacity(t) for t in range(20)] == list(range(200, 0, -10))
 
 
@@ -168,7 +178,7 @@ def test_a_sparse_matrix_has_the_diagonal_and_the_last_row(data_dir: Path) -> No
 
 def test_classes_of_other_tasks_are_masked_where_the_task_is_known(data_dir: Path) -> None:
     splits = ClassSplits(of=PLAIN, number=2, classes_per_task=3, samples_per_task=40)
-    learner = replace(SMALL, stream=splits, parameterization=Addressing(bases=2), memory_images=24)
+    learner = replace(SMALL, stream=splits, parameterization=Addressing(bases=2), images_per_task=12)
     found = run(learner, Sitting(data_dir))
     assert found.facts["matrices"][0][1][0] is not None
     # A network whose every score is highest for class 5 is right about its own task's classes alone.
@@ -203,11 +213,10 @@ def test_masked_training_moves_only_the_outputs_of_its_own_group() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"memory_images": 2}, "2 images for 3 tasks are less than one each"),
-        ({"memory_images": 12, "parameterization": Addressing(bases=40)}, "bases"),
+        ({"images_per_task": 0.5}, "images_per_task must be at least 1"),
+        ({"images_per_task": 4, "parameterization": Addressing(bases=40)}, "40 bases of 1x8x8 leave no room"),
         ({"replay": 0}, "replay must be above 0"),
         ({"batch": 0}, "batch must be above 0"),
-        ({"stream": Many(of=PLAIN), "memory_images": 99}, "99 images for 100 tasks"),
     ],
 )
 def test_what_can_not_be_is_refused_in_one_sentence(changes: dict[str, Any], said: str) -> None:
@@ -218,9 +227,15 @@ def test_what_can_not_be_is_refused_in_one_sentence(changes: dict[str, Any], sai
 
 def test_less_than_the_published_benchmark_is_called_reduced(data_dir: Path) -> None:
     scale = run(replace(SMALL, evaluation=Protocol(networks=1)), Sitting(data_dir)).scale
-    assert scale["reduced"] and scale["reduced_by"][:3] == [
-        "number 3 of 20", "samples_per_task 40 of 1000", "inner_steps 2 of 150",
+    assert scale["reduced"] and scale["reduced_by"][:5] == [
+        "inner steps 2 of 100", "width 16 of 256", "tasks 3 of 20", "images of a task 40 of 1000",
+        "updates for a batch 2 of 20",
     ]  # fmt: skip
+    whole = CompressThenRecall(parameterization=Addressing(bases=8), objective=BPTT(inner_steps=100))
+    assert tasks.less(whole, whole.replay) == []  # the paper's sizes are its defaults
+    less = replace(whole, stream=Many(samples_per_task=200), images_per_task=5, parameterization=Addressing(bases=4))
+    assert tasks.less(less, 20) == ["images of a task 200 of 1000", "stored images of a task 5 of 10"]
+    assert tasks.less(replace(less, preset="lamaml"), 20) == []
     assert run(replace(ONLINE, evaluation=Protocol(networks=1)), Sitting(data_dir)).scale["reduced"]
 
 
@@ -236,7 +251,7 @@ ONLINE = Online(
     stream=Permutations(of=PLAIN, number=3, samples_per_task=200),
     architecture=MLP(width=32, depth=1),
     optimizer=SGDMomentum(lr=0.05, momentum=0.9),
-    memory_images=60,
+    images_per_task=20,
     evaluation=Protocol(networks=2, epochs=60, batch=20),
 )
 
@@ -270,7 +285,194 @@ def test_a_baseline_s_networks_are_functions_of_the_seed_and_go_on(data_dir: Pat
 
 
 def test_more_replay_memory_than_images_is_no_fault_and_wrong_numbers_are(data_dir: Path) -> None:
-    assert run(replace(ONLINE, memory_images=10_000), Sitting(data_dir)).facts["matrices"]
+    assert run(replace(ONLINE, images_per_task=3000), Sitting(data_dir)).facts["matrices"]
     with as_people_run_it(), pytest.raises(UsageError, match="updates must be above 0"):
         replace(ONLINE, updates=0)
     assert "steps" in ONLINE.plan()
+
+
+# ---------------------------------------------------------------- what is left, foretold, and configured
+
+
+def test_every_task_s_memory_is_a_file_that_recalls_what_was_measured(data_dir: Path) -> None:
+    sitting = Sitting(data_dir)
+    run(SMALL, sitting)
+    files = sorted((sitting.directory / "memories").iterdir())
+    assert [file.name for file in files] == ["task-001.safetensors", "task-002.safetensors", "task-003.safetensors"]
+    for t, file in enumerate(files):
+        memory = Memory.load(file)
+        assert memory.about["task"] == t + 1 and memory.about["made_by"]["permutation_sha256"]
+        images, labels = memory.recall()
+        assert images.shape[1:] == (1, 8, 8) and labels.bincount().tolist() == [8] * 10
+        assert torch.equal(memory.tensors["bases"], sitting.kept[1][f"bank/{t}/bases"])
+    pictures = {file.name for file in (sitting.directory / "figures").iterdir()}
+    assert pictures == {"matrix.png", "after_each_task.png", "recalled.png"}
+
+
+def test_times_are_foretold(data_dir: Path) -> None:
+    for experiment in (SMALL, ONLINE, replace(ONLINE, method="joint")):
+        cost, less = experiment.cost(torch.device("cpu")), replace(experiment, evaluation=Protocol(networks=1))
+        assert cost.own > 0 and cost.step > 0
+        assert less.cost(torch.device("cpu")).own > 0
+    twice = replace(ONLINE, updates=2).cost(torch.device("cpu"))
+    assert twice.own > ONLINE.cost(torch.device("cpu")).own
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "bases", "downsampled", "recalled"),
+    [
+        ("rotations", "paper", 24, True, 13),
+        ("permutations", "paper", 8, False, 19),
+        ("many", "paper", 8, False, 19),
+        ("cifar100", "paper", 24, True, 102),
+        ("rotations_star", "paper", 24, True, 13),
+        ("permutations_star", "paper", 8, False, 19),
+        ("rotations_lamaml", "lamaml", 24, True, 13),
+        ("permutations_lamaml", "lamaml", 8, False, 19),
+        ("many_lamaml", "lamaml", 4, False, 19),
+        ("cifar100_lamaml", "lamaml", 24, True, 102),
+        ("rotations_star_kcl", "kcl", None, True, None),
+        ("permutations_star_kcl", "kcl", None, False, None),
+    ],
+)
+def test_every_file_has_the_published_sizes(
+    name: str, preset: str, bases: int | None, downsampled: bool, recalled: int | None
+) -> None:
+    runs = resolve([f"gin/continual/{name}.gin"], ["SEEDS = [0]"])
+    assert [one.cell["method"] for one in runs] == ["naive", "ER", "compress-then-recall", "joint"]
+    ours: Any = next(one.experiment for one in runs if isinstance(one.experiment, CompressThenRecall))
+    stream = describe(ours.stream)["is"]
+    published = tasks.PRESETS[preset, stream]  # type: ignore[index]
+    info = ours.stream.info
+    assert (info.tasks, info.samples_per_task) == (published.tasks, published.samples_per_task)
+    assert (ours.images_per_task, ours.replay, ours.batch) == (published.images_per_task, published.replay, 10)
+    assert tasks.less(ours, ours.replay) == [] and ours.preset == preset
+    of = ours.parameterization.of if downsampled else ours.parameterization
+    assert isinstance(ours.parameterization, Downsampled) == downsampled and of.bases == bases
+    if recalled is not None:
+        assert ours.plan()["recalled images per class and task"] == recalled
+    outer = describe(ours)["outer_optimizer"]
+    assert (outer["lr"], outer["momentum"]) == (0.1, 0.5)
+    assert all(one.experiment.plan()["differs (2)"] for one in runs)
+
+
+def test_a_scale_s_macros_serve_every_kind_of_experiment_and_others_are_mistakes() -> None:
+    assert resolve(["gin/continual/many.gin", "gin/scale/smoke.gin"], ["SEEDS = [0]"])[0].scale == "smoke"
+    with pytest.raises(UsageError, match="nothing uses the macro FULL_DATA_EPOCHS"):
+        resolve(["gin/continual/many.gin"], ["FULL_DATA_EPOCHS = 3"])
+
+
+# ---------------------------------------------------------------- from the command line
+
+LINE = ["--gin", "gin/continual/permutations.gin", "--gin", "gin/scale/smoke.gin", "--tracking-uri", "none"]
+DIGITS = sets("DATASET = @datasets.digits()", "SEEDS = [0]")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["IMAGES_PER_TASK = 5"], "8 bases of 1x8x8 leave no room"),
+        (["SAMPLES = 5000"], "a task needs 5000 training images and has 1346; lower samples_per_task"),
+        (["TASKS = 0"], "Permutations.number must be above 0"),
+        (["IMAGES_PER_TASK = 0"], "images_per_task must be above 0"),
+        (["PRESET = 'mine'"], "preset must be one of 'paper', 'lamaml', 'kcl'"),
+    ],
+)
+def test_a_command_that_can_not_be_is_answered_in_one_sentence(
+    given: list[str], said: str, data_dir: Path, tmp_path: Path
+) -> None:
+    done = command(
+        *LINE, *DIGITS, *sets(*given), "--only", "compress-then-recall", "--out", tmp_path, "--data-dir", data_dir
+    )
+    assert done.status in (1, 2) and said in done.complaint
+
+
+def test_more_tasks_than_classes_allow_are_refused() -> None:
+    line = ["--gin", "gin/continual/cifar100.gin", *sets("DATASET = @datasets.fashion_mnist()", "TASKS = 3")]
+    done = command(*line, "--dry-run")
+    assert done.status == 2 and "3 tasks of 5 classes need 15 classes, and fashion_mnist has 10" in done.complaint
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_in_task_three_goes_on_to_the_same_bits(data_dir: Path, tmp_path: Path) -> None:
+    line = [*LINE, *DIGITS, *sets("TASKS = 4", "EPOCHS = 5", "NETWORKS = 1", "REPLAY = 2"), "--data-dir", str(data_dir)]
+    line += ["--only", "compress-then-recall", "--checkpoint-seconds", "0"]
+    whole = ended(start(*line, "--out", tmp_path / "whole"))
+    assert whole.status == 0, whole.err
+    program = f"""
+import os, signal, sys
+from suite.session import RunSession
+before = RunSession.checkpoint
+def checkpoint(self, iteration, *others):
+    before(self, iteration, *others)
+    if iteration == 20:  # eight outer steps a task
+        os.kill(os.getpid(), signal.SIGKILL)
+RunSession.checkpoint = checkpoint
+from suite.run import main
+sys.exit(main({[*line, "--out", str(tmp_path / "cut")]!r}))
+"""
+    assert ended(start(code=["-c", program])).status == -signal.SIGKILL
+    after = ended(start(*line, "--out", tmp_path / "cut"))
+    assert after.status == 0 and "step 20" in after.err, after.err
+    one, two = (only_run(tmp_path / name) for name in ("whole", "cut"))
+    records = [comparable(json.loads((place / "result.json").read_text())) for place in (one, two)]
+    assert records[0] == records[1]
+    for file in sorted((one / "memories").iterdir()):
+        assert file.read_bytes() == (two / "memories" / file.name).read_bytes()
+
+
+# ---------------------------------------------------------------- Avalanche
+
+
+def test_avalanche_sees_our_tasks(data_dir: Path) -> None:
+    from suite.avalanche import to_avalanche
+
+    for stream in (SMALL.stream, ClassSplits(of=PLAIN, number=2, classes_per_task=3, samples_per_task=40)):
+        made = to_avalanche(stream, data_dir, seed=3)
+        ours = list(stream.tasks(data_dir, Key(3)("stream")))
+        for name in ("train", "test"):
+            experiences = list(getattr(made, f"{name}_stream"))
+            assert len(experiences) == len(ours)
+            for t, (experience, task) in enumerate(zip(experiences, ours, strict=True)):
+                split = getattr(task, name)
+                known = t if stream.info.task_known else 0
+                assert experience.task_labels == [known] and experience.classes_in_this_experience == set(task.classes)
+                for i in (0, len(split) - 1):
+                    image, label, where = experience.dataset[i]
+                    assert torch.equal(image, split.images[i]) and (label, where) == (int(split.labels[i]), known)
+                assert len(experience.dataset) == len(split)
+
+
+@pytest.mark.parametrize("method", ["naive", "er", "agem", "mer"])
+def test_avalanche_s_strategies_learn_our_stream_and_are_functions_of_the_seed(method: Any, data_dir: Path) -> None:
+    learner = AvalancheStrategy(
+        stream=Permutations(of=PLAIN, number=2, samples_per_task=200),
+        architecture=MLP(width=32, depth=1),
+        method=method,
+        images_per_task=20,
+        lr=0.5 if method == "mer" else 0.05,
+        momentum=0.0 if method == "mer" else 0.9,
+        evaluation=Protocol(networks=2),
+    )
+    found = run(learner, Sitting(data_dir))  # type: ignore[arg-type]
+    first, second = found.facts["matrices"]
+    assert first != second and first[0][0] > 30 and first[0][1] is None
+    assert found.budget.stored_numbers == (0 if method == "naive" else 2 * 20 * 64)
+    before = Sitting(data_dir, stop_at=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(learner, before)  # type: ignore[arg-type]
+    random.seed(5)  # Python's generator, which A-GEM draws from
+    state = random.getstate()
+    again = run(learner, Sitting(data_dir, before=before))  # type: ignore[arg-type]
+    assert again.facts["matrices"] == found.facts["matrices"]
+    assert random.getstate() == state
+
+
+def test_avalanche_is_asked_for_where_it_is_missing(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from suite.avalanche import to_avalanche
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "avalanche"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "avalanche", None)
+    with pytest.raises(UsageError, match=r"pip install 'addressable-memory-suite\[avalanche\]'"):
+        to_avalanche(SMALL.stream, data_dir)

@@ -27,6 +27,7 @@ from suite.datasets.base import ImageDataset, Raw, split_rows
 from suite.datasets.cifar import CIFAR100
 from suite.datasets.digits import Digits
 from suite.datasets.some_classes import SomeClasses
+from suite.datasets.training_only import TrainingOnly
 from suite.errors import RunError, UsageError
 from suite.keys import Key
 from suite.registry import datasets
@@ -63,7 +64,11 @@ def sentence(error: pytest.ExceptionInfo[Exception]) -> str:
 # ---------------------------------------------------------------- what is known without files
 
 
-@pytest.mark.parametrize("entry", [e for e in datasets if e.name != "some_classes"], ids=lambda entry: entry.name)
+DERIVED = {"some_classes", "training_only"}
+"""Made of another data set, with no files of their own."""
+
+
+@pytest.mark.parametrize("entry", [e for e in datasets if e.name not in DERIVED], ids=lambda entry: entry.name)
 def test_every_data_set_names_its_shape_sizes_and_classes_at_once(entry) -> None:
     dataset = entry.build()
     info = dataset.info
@@ -672,7 +677,7 @@ def test_the_command_prepares_and_tells(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_command_names_every_data_set_of_the_room() -> None:
-    here = {entry.name for entry in datasets if entry.origin.startswith("suite.datasets")} - {"some_classes"}
+    here = {entry.name for entry in datasets if entry.origin.startswith("suite.datasets")} - DERIVED
     assert set(prepare_data.NAMES) == here
 
 
@@ -725,3 +730,21 @@ def test_some_classes_keep_their_superclasses() -> None:
 def test_classes_that_can_not_be_are_refused(classes: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match=r"SomeClasses.classes must be"):
         SomeClasses(of=Digits(), classes=classes)
+
+
+# ---------------------------------------------------------------- training images alone
+
+
+def test_training_images_alone_never_show_a_test_image(data_dir: Path) -> None:
+    raw = Digits().prepare(data_dir).raw
+    part = TrainingOnly(of=Digits(preprocessing="none"), fraction=0.2)
+    data = part.load(data_dir, Key(0), 0.0)
+    assert (len(data.train), len(data.test)) == (part.info.train_size, part.info.test_size) == (1077, 269)
+    both = torch.cat([data.train.images, data.test.images]).flatten(1)
+    published = raw.train_images.flatten(1).float() / 255
+    assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, published.tolist()))  # each image once, and no other
+    again = part.load(data_dir, Key(1), 0.0)  # another run's seed
+    assert torch.equal(data.test.images, again.test.images)
+    assert data.digest != Digits().load(data_dir, Key(0), 0.0).digest
+    with pytest.raises(UsageError, match="fraction must be between 0 and 1"):
+        TrainingOnly(fraction=1.0)

@@ -51,7 +51,7 @@ def test_the_six_benchmarks_are_registered_with_the_paper_s_sizes() -> None:
     }
     assert sizes["cifar100"].outputs == 100 and sizes["rotations"].outputs == 10
     assert all(info.differs for info in sizes.values())  # every deviation is printed
-    assert isinstance(Many().of, MNIST) and Many().of.preprocessing == "none"
+    assert isinstance(Many().of, MNIST) and Many().preprocessing == "none"
 
 
 @pytest.mark.parametrize("stream", SMALL, ids=lambda s: s.info.name)
@@ -144,7 +144,7 @@ def test_what_can_not_be_is_refused_in_one_sentence(data_dir: Path) -> None:
 def test_a_stream_of_larger_images(data_dir: Path) -> None:
     from suite.datasets.mnist import FashionMNIST
 
-    tasks = built(Rotations(of=FashionMNIST(preprocessing="none"), number=2), data_dir)
+    tasks = built(Rotations(of=FashionMNIST(), number=2), data_dir)
     assert tasks[0].train.images.shape == (1000, 1, 28, 28) and len(tasks[1].test) == 10_000
 
 

@@ -95,7 +95,9 @@ PRESETS: dict[tuple[Source, str], Preset] = {
 """By who published them and stream: the paper's Table 1 (A.2), La-MAML's and Kernel Continual Learning's scripts."""
 
 NOTES: dict[Source, tuple[str, ...]] = {
-    "paper": ("the paper states neither inner steps nor depth of the MLP nor length of retraining; see the settings",),
+    "paper": (
+        "the paper states neither preprocessing nor inner steps, depth of the MLP or retraining; see the settings",
+    ),
     "lamaml": ("La-MAML draws Kaiming-normal first weights, and replays what was stored when the task before ended",),
     "kcl": (
         "Kernel Continual Learning is told the task at test and trains with dropout 0.5; here neither",
@@ -110,7 +112,7 @@ NOTES_ON: dict[tuple[Source, str], tuple[str, ...]] = {
 }
 """Known deviations, to be printed with every result."""
 
-INNER_STEPS = 20
+INNER_STEPS = 100
 """Of an outer step, by default; the paper does not state them."""
 
 

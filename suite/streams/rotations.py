@@ -21,7 +21,7 @@ OWN_ANGLES = "angles are drawn from the run's seed; the published ones came from
 @streams.register("rotations")
 @dataclass(frozen=True)
 class Rotations:
-    """A task is an angle: all images of `of` are turned by it, counter-clockwise, nearest pixel, filled with zero.
+    """A task is an angle: all images of `of` are turned by it, counter-clockwise, nearest pixel, filled with black.
 
     law 'bins': task t of T has an angle uniform in [t, t + 1) 180/T degrees, as in GEM and La-MAML; law 'steps':
     10 (t + 1) less U(0, 10) degrees, as in Kernel Continual Learning. One head for all tasks, which are not known at
@@ -53,10 +53,12 @@ class Rotations:
 
     def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
         data, info = load(self, data_dir, key), self.info
+        # What a black pixel becomes.
+        black = data.transform.apply(torch.zeros_like(data.train.images[:1])).mean((0, 2, 3)).tolist()
         for t in range(self.number):
             angle = self.angle(t, key)
             train, test = (
-                Split(rotate(split.images, angle, InterpolationMode.NEAREST, fill=[0.0]), split.labels)
+                Split(rotate(split.images, angle, InterpolationMode.NEAREST, fill=black), split.labels)
                 for split in (draw(data.train, self.samples_per_task, key("samples", t), info.name), data.test)
             )
             yield StreamTask(
