@@ -4,6 +4,7 @@ Exit status: 0 done, 1 a record was bad (the good ones are built) or the tables 
 """
 
 import argparse
+import gc
 import sys
 import tempfile
 from pathlib import Path
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    gc.disable()  # nothing that is made here goes before the end, and looking for what does costs a fifth of the time
     try:
         with tempfile.TemporaryDirectory() as place:
             return _main(options, make_directory(Path(place) / "downloads"))
@@ -47,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print(f"leaderboard.build: {place}{error.strerror or error}; name another place", file=sys.stderr)
         return 2
+    finally:
+        gc.enable()
 
 
 def _main(options: argparse.Namespace, downloads: Path) -> int:

@@ -31,11 +31,8 @@ class Entry:
     record: dict[str, Any]
     where: str
     folder: Path | None = None
-
-    @cached_property
-    def files(self) -> frozenset[str]:
-        """Names in the run's folder."""
-        return frozenset(os.listdir(self.folder) if self.folder is not None else ())
+    files: frozenset[str] = frozenset()
+    """Names in the run's folder."""
 
     @cached_property
     def identity(self) -> str:
@@ -62,7 +59,7 @@ def read(places: Iterable[Path]) -> tuple[list[Entry], list[str]]:
     for place in places:
         if not place.exists():
             raise UsageError(f"--records: there is no {place}; name the folder that suite.run wrote to with --out")
-        for file, folder in _files(place, complaints):
+        for file, folder, names in _files(place, complaints):
             try:
                 held = _parsed(contents(file))
             except (OSError, ValueError) as error:
@@ -74,7 +71,7 @@ def read(places: Iterable[Path]) -> tuple[list[Entry], list[str]]:
                 if problem:
                     complaints.append(f"{where}: {problem}; it is left out")
                 else:
-                    entries.append(Entry(record, where, folder))
+                    entries.append(Entry(record, where, folder, names))
     kept, doubles = _each_once(entries)
     return kept, complaints + doubles
 
@@ -134,22 +131,26 @@ NEEDED: tuple[tuple[str, str, type | tuple[type, ...]], ...] = (
 )
 
 
-def _files(place: Path, complaints: list[str]) -> Iterator[tuple[Path, Path | None]]:
-    """Record files below a place in a fixed order, each with the run's folder; what can't be looked into is told."""
+def _files(place: Path, complaints: list[str]) -> Iterator[tuple[Path, Path | None, frozenset[str]]]:
+    """Record files below a place in a fixed order, each with the run's folder and the names in it.
+
+    What can't be looked into is told.
+    """
     if place.is_file():
-        yield place, None
+        yield place, None, frozenset()
         return
 
     def blocked(error: OSError) -> None:
         complaints.append(f"{error.filename}: it can't be looked into ({error.strerror}); what it holds is left out")
 
     for folder, below, names in os.walk(place, onerror=blocked):
+        held = frozenset([*names, *below])
         below[:] = sorted(name for name in below if not name.startswith(".") and not SET_ASIDE.search(name))
         complaints += [f"{folder}/{name}: it is a link; what it holds is left out" for name in below
                        if os.path.islink(f"{folder}/{name}")]  # fmt: skip
         if RESULT in names:
             below.clear()
-            yield Path(folder) / RESULT, Path(folder)
+            yield Path(folder) / RESULT, Path(folder), held
 
 
 def _parsed(data: bytes) -> Any:

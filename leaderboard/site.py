@@ -25,11 +25,13 @@ SIGN = ".made-by-leaderboard-build"
 """Says that a folder is a site of ours and may be replaced."""
 
 PICTURES = {
-    "recalled": "images recalled from the memory, a row for each class",
+    "recalled": "recalled images, a row for each class (of a stream: for each task)",
     "bases": "the memory's bases",
     "coefficients": "the coefficients of every recalled image",
     "similarity": "cosine similarity of the classes' coefficients",
     "gradient_norms": "the gradient's norm back through the inner steps",
+    "matrix": "accuracy on each task after each task, the mean over networks",
+    "after_each_task": "mean accuracy on the tasks so far, after each task",
 }
 """Pictures of a run that a page shows, by their file names, and what they are of."""
 
@@ -372,7 +374,13 @@ def _settings(value: Any, name: str) -> Iterator[tuple[str, str]]:
         for key, one in value.items():
             yield from _settings(one, name if key == "is" and name else f"{name}.{key}" if name else key)
     else:
-        yield name, str(float(f"{value:.6g}") if isinstance(value, float) else value)
+        yield name, str(_rounded(value))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _pictures(entry: Entry) -> Iterator[tuple[str, bytes]]:

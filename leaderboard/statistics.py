@@ -9,7 +9,7 @@ from typing import Literal
 
 from scipy.special import stdtrit
 
-Kind = Literal["memories", "evaluation networks"]
+Kind = Literal["memories", "streams", "evaluation networks"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Difference:
         return self.interval is not None and abs(self.mean) > self.interval
 
 
-def estimate(values: Mapping[int, Sequence[float]]) -> Estimate:
-    """Of each seed's values, one for each evaluation network of its memory.
+def estimate(values: Mapping[int, Sequence[float]], seeds: Kind = "memories") -> Estimate:
+    """Of each seed's values, one for each evaluation network of its memory; `seeds` says what a seed makes.
 
     The spread of memories is the sample standard deviation of the seeds' means (it holds what is left of the networks'
     spread); that of networks is pooled, the root of the mean variance within a seed.
@@ -57,7 +57,7 @@ def estimate(values: Mapping[int, Sequence[float]]) -> Estimate:
     interval: float | None = None
     over: Kind | None = None
     if of_memories is not None:
-        interval, over = half_interval(of_memories, len(means)), "memories"
+        interval, over = half_interval(of_memories, len(means)), seeds
     elif of_networks is not None:
         interval, over = half_interval(of_networks, networks), "evaluation networks"
     return Estimate(fmean(means), len(means), networks, of_memories, of_networks, interval, over)

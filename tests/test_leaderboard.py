@@ -565,3 +565,49 @@ def test_rows_keep_what_they_are_made_of() -> None:
     (row,) = table_of([record(seed=3)]).measured
     assert isinstance(row, Row) and row.first["seed"] == 3 and words.rate(row) == "2" and "1,000" in words.memory(row)
     assert words.scale(row) == "cpu, 200 of 50,000 iterations" and words.hardware(row) == "A Processor, 1 thread"
+
+
+def stream_record(method: str, seed: int, values: tuple[float, float], *, stored: int = 78_400) -> dict[str, Any]:
+    """A run of continual learning: another experiment for a baseline, with another storage."""
+    figures = [figure(name, "test", [v, v + 1]) for name, v in zip(("RA", "LA"), values, strict=True)]
+    made = record(method, seed, name="permutations", dataset="permutations of digits", figures=figures)
+    made["config"] = {
+        "is": "online" if method in ("naive", "ER") else method,
+        "stream": {"is": "permutations"},
+        "evaluation": {"networks": 2},
+        "updates" if method == "ER" else "replay": 3,
+        "method": method,
+    }
+    made["budget"] |= {"stored_numbers": stored, "images_per_class": stored / 7840}
+    return made
+
+
+def test_methods_on_a_stream_are_compared_though_they_are_other_experiments() -> None:
+    values = {"joint": (75.0, 70.0), "naive": (40.0, 71.0), "compress-then-recall": (62.0, 66.0), "ER": (55.0, 70.0)}
+    stored = {"naive": 0, "joint": 0}
+    made = [
+        stream_record(m, s, (ra + s, la), stored=stored.get(m, 78_400))
+        for m, (ra, la) in values.items()
+        for s in (0, 1, 2)
+    ]
+    found = table_of(made, "continual")
+    assert [row.method for row in found.rows] == ["naive", "ER", "compress-then-recall", "joint"]
+    assert [row.test.mean for row in found.rows if row.test] == [41.5, 56.5, 63.5, 76.5]
+    assert [row.images_per_class for row in found.rows] == [0, 10, 10, 0] and found.controls == ("LA",)
+    assert {row.test.interval_over for row in found.rows if row.test} == {"streams"}
+    assert [(c.first, c.second, c.test.mean) for c in found.comparisons] == [
+        ("naive", "ER", 15.0), ("ER", "compress-then-recall", 7.0), ("compress-then-recall", "joint", 13.0),
+    ]  # fmt: skip
+    text = markdown(found)
+    assert "3 streams × 2" in text and "63.5 ± 2.5" in text and re.search(r"\| validation \| LA \|", text)
+    other = [
+        r | {"config": r["config"] | {"stream": {"is": "rotations"}}} for r in made if "naive" not in str(r["cell"])
+    ]
+    assert len(table_of([*made[:6], *other], "continual").comparisons) == 3  # nothing across streams
+
+
+def test_every_file_of_continual_learning_has_its_table() -> None:
+    from leaderboard.tables import STREAM_FILES
+
+    files = {file.stem for file in (REPOSITORY / "gin" / "continual").glob("*.gin")} - {"with_avalanche"}
+    assert files == set(STREAM_FILES)

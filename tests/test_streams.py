@@ -1,6 +1,7 @@
 """Streams of tasks: what makes each task, the same bits from the same seed, and what is refused."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from suite import continual
 from suite.contracts import check
 from suite.datasets.digits import Digits
 from suite.datasets.mnist import MNIST
+from suite.datasets.some_classes import SomeClasses
 from suite.errors import RunError, UsageError
 from suite.keys import Key
 from suite.registry import Entry, streams
@@ -21,13 +23,13 @@ from suite.streams.permutations import Many, Permutations, PermutationsStar
 from suite.streams.rotations import Rotations, RotationsStar
 from suite.types import Split, Stream, StreamTask
 
-PLAIN = Digits()
+PLAIN = Digits(preprocessing="none")
 SMALL = (
     Rotations(of=PLAIN, number=3, samples_per_task=50),
     RotationsStar(of=PLAIN, number=3, samples_per_task=50),
     Permutations(of=PLAIN, number=3, samples_per_task=50),
     PermutationsStar(of=PLAIN, number=3, samples_per_task=50),
-    ClassSplits(of=PLAIN, number=3, classes_per_task=3, samples_per_task=50),
+    ClassSplits(of=PLAIN, number=3, classes_per_task=3, samples_per_task=50, preprocessing="none"),
 )
 
 
@@ -113,7 +115,7 @@ def test_a_permuted_image_is_the_same_pixels_in_the_task_s_order(data_dir: Path)
 
 
 def test_class_splits_are_disjoint_and_complete(data_dir: Path) -> None:
-    stream = ClassSplits(of=PLAIN, number=5, classes_per_task=2, samples_per_task=100)
+    stream = ClassSplits(of=PLAIN, number=5, classes_per_task=2, samples_per_task=100, preprocessing="none")
     tasks = built(stream, data_dir)
     assert [c for task in tasks for c in task.classes] == list(range(10))
     names = [name for task in tasks for name in task.made_by["classes"]]
@@ -129,13 +131,13 @@ def test_class_splits_are_disjoint_and_complete(data_dir: Path) -> None:
 def test_what_can_not_be_is_refused_in_one_sentence(data_dir: Path) -> None:
     with as_people_run_it():
         with pytest.raises(UsageError, match="4 tasks of 3 classes need 12 classes, and digits has 10"):
-            ClassSplits(of=PLAIN, number=4, classes_per_task=3)
+            ClassSplits(of=PLAIN, number=4, classes_per_task=3, preprocessing="none")
         with pytest.raises(UsageError, match="number must be above 0"):
             Rotations(of=PLAIN, number=0)
         with pytest.raises(UsageError, match="law"):
             Rotations(of=PLAIN, law="spirals")  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="classes_per_task must be above 1"):
-            ClassSplits(of=PLAIN, classes_per_task=1)
+            ClassSplits(of=PLAIN, classes_per_task=1, preprocessing="none")
     with pytest.raises(RunError, match=r"needs 100000 training images and has .* lower samples_per_task"):
         built(Permutations(of=PLAIN, samples_per_task=100_000), data_dir)
 
@@ -240,3 +242,19 @@ def test_a_stream_that_breaks_its_promises_is_told(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("suite.streams.permutations.draw", lambda split, samples, key, name: split)
     broken = {f.promise for f in check("streams", "permutations", data_dir) if f.verdict == "broken"}
     assert broken == {"its tasks have as many images as it says", "another key gives other tasks"}
+
+
+def test_a_stream_chooses_the_preprocessing_and_turns_in_black_corners(data_dir: Path) -> None:
+    stream = Rotations(of=Digits(preprocessing="zca_image"), number=2, samples_per_task=30, preprocessing="standardize")
+    own, turned = Digits().load(data_dir, Key(0)("stream")("data"), 0.0), built(stream, data_dir)
+    assert turned[0].transform.describe() == own.transform.describe()
+    black = own.transform.apply(torch.zeros(1, 1, 8, 8))[0, 0, 0, 0]
+    corners = turned[0].test.images[:, 0, 0, 0]  # at 45 degrees or so every corner comes from outside
+    angle = turned[0].made_by["angle"]
+    assert 0 < angle < 90 and torch.equal(corners, black.expand_as(corners)) == (15 < angle < 75)
+    whole = Digits(preprocessing="zca_image").load(data_dir, Key(0)("stream")("data"), 0.0)
+    kept = built(replace(stream, preprocessing=None), data_dir)[0]
+    assert kept.transform.describe() == whole.transform.describe()
+    few = SomeClasses(of=Digits(preprocessing="zca_image"), classes=(1, 2, 3))
+    of_few = built(Permutations(of=few, number=2, samples_per_task=30), data_dir)[0]  # type: ignore[arg-type]
+    assert of_few.transform.name == "none" and of_few.class_names == ("1", "2", "3")

@@ -74,6 +74,8 @@ class Preset:
     """Stored images over tasks."""
     replay: int
     """Updates for each incoming batch."""
+    width: int | None = None
+    """Of the network, where it is not its own default."""
 
 
 Source = Literal["paper", "lamaml", "kcl"]
@@ -85,9 +87,9 @@ PRESETS: dict[tuple[Source, str], Preset] = {
     ("paper", "cifar100"): Preset(20, 2250, 10, 4),
     ("paper", "rotations_star"): Preset(20, 60_000, 10, 2),
     ("paper", "permutations_star"): Preset(20, 60_000, 10, 2),
-    ("lamaml", "rotations"): Preset(20, 1000, 10, 5),
-    ("lamaml", "permutations"): Preset(20, 1000, 10, 5),
-    ("lamaml", "many"): Preset(100, 200, 5, 10),
+    ("lamaml", "rotations"): Preset(20, 1000, 10, 5, width=100),
+    ("lamaml", "permutations"): Preset(20, 1000, 10, 5, width=100),
+    ("lamaml", "many"): Preset(100, 200, 5, 10, width=100),
     ("lamaml", "cifar100"): Preset(20, 2250, 10, 10),
     ("kcl", "rotations_star"): Preset(20, 60_000, 200, 1),
     ("kcl", "permutations_star"): Preset(20, 60_000, 200, 1),
@@ -121,8 +123,9 @@ def less(experiment: Any, replay: int | None = None) -> list[str]:
     architecture, info = experiment.architecture, experiment.stream.info
     inner_steps = getattr(getattr(experiment, "objective", None), "inner_steps", None)
     sizes: list[tuple[str, Any, Any]] = [("inner steps", inner_steps, INNER_STEPS)]
-    sizes += [("width", getattr(architecture, "width", None), getattr(type(architecture), "width", None))]
     published = PRESETS.get((experiment.preset, describe(experiment.stream)["is"]))
+    width = (published and published.width) or getattr(type(architecture), "width", None)
+    sizes += [("width", getattr(architecture, "width", None), width)]
     if published is not None:
         sizes += [("tasks", info.tasks, published.tasks)]
         sizes += [("images of a task", info.samples_per_task, published.samples_per_task)]
