@@ -19,7 +19,7 @@ from suite.errors import UsageError
 from suite.evaluate import Protocol, accuracy, evaluate
 from suite.experiments import tasks
 from suite.experiments.avalanche_strategies import AvalancheStrategy
-from suite.experiments.compress_then_recall import CompressThenRecall
+from suite.experiments.compress_then_recall import CompressThenRecall, _WithStored
 from suite.experiments.online import Online
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -236,6 +236,42 @@ def test_less_than_the_published_benchmark_is_called_reduced(data_dir: Path) -> 
     assert tasks.less(less, 20) == ["images of a task 200 of 1000", "stored images of a task 5 of 10"]
     assert tasks.less(replace(less, preset="lamaml"), 20) == []
     assert run(replace(ONLINE, evaluation=Protocol(networks=1)), Sitting(data_dir)).scale["reduced"]
+
+
+def test_networks_of_the_inner_loop_may_learn_from_stored_memories_too(data_dir: Path) -> None:
+    with_stored = replace(SMALL, with_stored=True)
+    plain, found = (Sitting(data_dir), Sitting(data_dir))
+    run(SMALL, plain)
+    run(with_stored, found)
+    first, second = (torch.equal(plain.kept[1][f"bank/{t}/bases"], found.kept[1][f"bank/{t}/bases"]) for t in (0, 1))
+    assert first and not second  # nothing is stored while the first task is learned
+    cut = Sitting(data_dir, stop_at=18)
+    with pytest.raises(KeyboardInterrupt):
+        run(with_stored, cut)
+    again = Sitting(data_dir, before=cut)
+    run(with_stored, again)
+    assert all(torch.equal(value, again.kept[1][name]) for name, value in found.kept[1].items())
+    splits = ClassSplits(of=PLAIN, number=2, classes_per_task=3, samples_per_task=40)
+    with as_people_run_it(), pytest.raises(UsageError, match="with_stored must be False where every task has its own"):
+        replace(with_stored, stream=splits, parameterization=Addressing(bases=2))
+
+
+def test_stored_images_stand_behind_a_memory_s_own_and_stay_as_they_are() -> None:
+    own, shape = Addressing(bases=3), ImageShape(1, 8, 8)
+    banks = [own.init(shape, 4, 10, Key(i)) for i in (1, 2)]
+    task = Task(shape, 4, MLP(), own, "none", torch.device("cpu"))
+    both, memory = _WithStored.of(task, banks), own.init(shape, 4, 10, Key(3))
+    each = own.per_class(shape, 4, 10)
+    assert both.per_class(shape, 4, 10) == 3 * each
+    images, some = both.recall(memory, torch.arange(4)), torch.tensor([2, 0])
+    assert torch.equal(images[:, :each], own.recall(memory, torch.arange(4)))
+    for i, bank in enumerate(banks, 1):
+        assert torch.equal(images[:, i * each : (i + 1) * each], own.recall(bank, torch.arange(4)))
+    assert torch.equal(both.recall(memory, some), images[some])
+    leaves = {k: v.requires_grad_() for k, v in memory.items()}
+    slopes = torch.autograd.grad(both.recall(leaves, torch.arange(4)).sum(), list(leaves.values()))
+    expected = torch.autograd.grad(own.recall(leaves, torch.arange(4)).sum(), list(leaves.values()))
+    assert all(torch.equal(a, b) for a, b in zip(slopes, expected, strict=True))
 
 
 def test_the_plan_says_how_much_is_done_and_what_differs() -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from suite import figures
 from suite.architectures.mlp import MLP
@@ -25,6 +26,7 @@ from suite.types import (
     Budget,
     ClassRows,
     Cost,
+    ImageShape,
     InnerOptimizer,
     Objective,
     Outcome,
@@ -51,6 +53,8 @@ class CompressThenRecall:
     the memory, of M / T images' worth of numbers, takes its share and the images are cleared. After every task fresh
     networks are trained on all that the memories recall, and measured on every task so far; with `whole_matrix` False
     on the new task alone, and on all after the last.
+    `with_stored` lets the inner loop's networks learn from what finished memories recall as well, as the networks at
+    the end will; for streams whose tasks have the same classes.
     The memory being learned is working space of M / T images beside the storage; the record has both. `preset` names
     whose published sizes a run is held against (`tasks.PRESETS`).
     """
@@ -66,6 +70,7 @@ class CompressThenRecall:
     replay_batch: int = 10
     clip: float | None = 2.0
     evaluation: Protocol = field(default_factory=Protocol)
+    with_stored: bool = False
     whole_matrix: bool = True
     preset: tasks.Source = "paper"
 
@@ -75,6 +80,8 @@ class CompressThenRecall:
             require(self, name, getattr(self, name) > 0, "above 0")
         require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         info = self.stream.info
+        shared = not (self.with_stored and info.task_known)
+        require(self, "with_stored", shared, "False where every task has its own classes")
         require(self, "images_per_task", self.images_per_task >= 1, "at least 1")
         # What the parameterization can't store in a task's share it refuses here, before anything is run.
         self.parameterization.per_class(info.shape, info.classes_per_task, self._images_per_class)
@@ -202,6 +209,8 @@ class CompressThenRecall:
         objective, key, numel = self._objective(), session.key("task", t), inner.shape.numel
         progress = at.progress or begin(inner, self.outer_optimizer, self._images_per_class, key)
         pool = at.pool or Reservoir.empty(capacity)
+        if self.with_stored and at.banks:
+            inner = replace(inner, parameterization=_WithStored.of(inner, at.banks))
         finished = sum(v.numel() for bank in at.banks for v in bank.values())
         for b in range(progress.iteration // self.replay, -(-len(order) // self.batch)):
             incoming = order[b * self.batch : (b + 1) * self.batch]
@@ -276,6 +285,34 @@ class CompressThenRecall:
             return dict(evaluate(whole, lambda n: training, protocol, key, splits, session.pause))
 
         return tasks.row(accuracies, shown, info.tasks, protocol.networks)
+
+
+@dataclass(frozen=True, eq=False)
+class _WithStored:
+    """A memory's images of each class, and after them those of finished memories, which stay as they are."""
+
+    own: Parameterization
+    stored: Tensor
+    """Classes x images x channels x height x width."""
+
+    @staticmethod
+    def of(inner: Task, banks: list[Params]) -> "_WithStored":
+        classes = torch.arange(inner.classes, device=inner.device)
+        with torch.no_grad():
+            stored = torch.cat([inner.parameterization.recall(bank, classes) for bank in banks], 1)
+        return _WithStored(inner.parameterization, stored)
+
+    def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
+        return self.own.per_class(shape, classes, images_per_class) + self.stored.shape[1]
+
+    def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
+        return self.own.init(shape, classes, images_per_class, key)
+
+    def recall(self, memory: Params, queries: Tensor) -> Tensor:
+        return torch.cat([self.own.recall(memory, queries), self.stored[queries]], 1)
+
+    def penalty(self, memory: Params) -> Tensor:
+        return self.own.penalty(memory)
 
 
 @dataclass(frozen=True, eq=False)
