@@ -166,7 +166,7 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
             if cell in picked:
                 runs.append(run)
     every_line = [line for values in axes.values() for lines in values.values() for line in lines]
-    _refuse_unused(_with(whole, [*then, *every_line]).bindings - _of_scales(files, parts), used)
+    _refuse_unused(_with(whole, [*then, *every_line]).bindings - _of_scales(files, bindings), used)
     keys = [run.key for run in runs]
     twice = [run.label for run in runs if keys.count(run.key) > 1]
     if twice:
@@ -439,14 +439,17 @@ def _displaced(parts: list[Parsed], axes: dict[str, dict[str, list[str]]]) -> li
     ]  # fmt: skip
 
 
-def _of_scales(files: list[str], parts: list[Parsed]) -> set[Binding]:
-    """Macros of the files in a folder called `scale`: they serve every kind of experiment, which uses its own."""
-    found: set[Binding] = set()
-    for file, before, after in zip(files[1:], parts, parts[1:], strict=False):
-        if Path(file).parent.name == "scale":
-            found |= {(scope, selector, name) for scope, selector, name in after.bindings - before.bindings
-                      if selector == "gin.macro"}  # fmt: skip
-    return found
+def _of_scales(files: list[str], bindings: list[str]) -> set[Binding]:
+    """Macros of scales that no `--set` names: a scale serves every kind of experiment, and each uses its own."""
+    scales = [*(ROOT / "gin" / "scale").glob("*.gin"), *(Path(file) for file in files if _is_scale(file))]
+    texts = [(file if file.is_file() else ROOT / file).read_text() for file in scales]
+    names = {name for text in texts for name in re.findall(r"^(\w+) *=", text, re.MULTILINE)}
+    return {(name, "gin.macro", "value") for name in names - {binding.split("=")[0].strip() for binding in bindings}}
+
+
+def _is_scale(file: str) -> bool:
+    """Whether a file is in a folder for scales."""
+    return Path(file).parent.name == "scale"
 
 
 def _refuse_unused(known: set[Binding], used: set[Binding]) -> None:

@@ -6,7 +6,7 @@ loader = torch.utils.data.DataLoader(memory.dataset(), batch_size=64, shuffle=Tr
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from torch.utils.data import TensorDataset
 from suite.datasets import cache, preprocess
 from suite.errors import RunError, SuiteError
 from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
-from suite.registry import REGISTRIES, load_components
-from suite.types import ImageShape, Parameterization, Params, Transform
+from suite.registry import REGISTRIES, describe, fingerprint, load_components
+from suite.types import Budget, ImageShape, Parameterization, Params, Transform
 
 SCHEMA = 1
 EMBEDDED_BYTES = 2**20
@@ -122,6 +122,21 @@ class Memory:
         needs = about["preprocessing_stored"]
         transform = preprocess.restore(about["preprocessing"], fitted) if fitted or not needs else None
         return Memory(_under("memory/", tensors), about, transform)
+
+
+def described(experiment: Any, shape: ImageShape, transform: Transform, budget: Budget) -> dict[str, Any]:
+    """What a memory's `about` says of the experiment that made it."""
+    return {
+        "shape": [shape.channels, shape.height, shape.width],
+        "preprocessing": transform.describe(),
+        "preprocessing_stored": bool(transform.tensors()),
+        "parameterization": describe(experiment.parameterization),
+        "budget": asdict(budget),
+        "architecture": describe(experiment.architecture),
+        "protocol": asdict(experiment.evaluation),
+        "config": describe(experiment),
+        "config_hash": fingerprint(experiment),
+    }
 
 
 def rebuilt(kind: str, description: dict[str, Any]) -> Any:

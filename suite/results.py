@@ -215,7 +215,8 @@ def table(records: list[dict[str, Any]]) -> str:
                 continue
             watched = by.get((name, "validation"))
             scale = f"{made['scale']['label']}{' (reduced)' if made['scale']['reduced'] else ''}"
-            budget = figure["note"] or f"{made['budget']['stored_numbers']} numbers"
+            own = name.startswith("memory") or not figure["note"]
+            budget = f"{made['budget']['stored_numbers']} numbers" if own else figure["note"]
             shown = _plus_minus(figure), _plus_minus(watched) if watched else "-"
             lines.append((run, name, *shown, str(figure["n"]), budget, scale))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]

@@ -247,6 +247,7 @@ TINY: list[Any] = [
     AlexNet(activation="silu"),
     MLP(width=3, activation="silu"),
     MLP(width=3),
+    StridedConvNet(width=2, activation="silu"),
     Timm("vit_tiny_patch16_224"),
     Timm("resnet18", "group"),
 ]

@@ -485,7 +485,7 @@ def test_avalanche_s_strategies_learn_our_stream_and_are_functions_of_the_seed(m
         architecture=MLP(width=32, depth=1),
         method=method,
         images_per_task=20,
-        lr=0.5 if method == "mer" else 0.05,
+        lr=0.1 if method == "mer" else 0.05,
         momentum=0.0 if method == "mer" else 0.9,
         evaluation=Protocol(networks=2),
     )

@@ -13,14 +13,17 @@ from suite.errors import UsageError
 from suite.files import sha256
 
 PROMISED = {
-    "datasets": ["cifar10", "cifar100", "digits", "fashion_mnist", "mnist", "some_classes", "svhn", "tiny_imagenet"],
-    "architectures": ["alexnet", "convnet", "mlp", "resnet12", "timm"],
+    "datasets": [
+        *("cifar10", "cifar100", "digits", "fashion_mnist", "mnist", "some_classes", "svhn", "tiny_imagenet"),
+        "training_only",
+    ],
+    "architectures": ["alexnet", "convnet", "mlp", "resnet12", "strided_convnet", "timm"],
     "parameterizations": ["addressing", "downsampled", "standard"],
     "inner_optimizers": ["adam", "forward_only_momentum", "no_momentum", "sgd_momentum"],
     "objectives": ["bptt", "distribution_matching", "gradient_matching"],
     "controls": ["herding", "k_center", "random_images"],
     "streams": ["cifar100", "many", "permutations", "permutations_star", "rotations", "rotations_star"],
-    "experiments": ["compress_then_recall", "distillation", "online"],
+    "experiments": ["avalanche", "compress_then_recall", "distillation", "online"],
 }
 
 OPTIMIZER = '''

@@ -1,7 +1,7 @@
 """Continual learning: compress every task into a memory, and recall all of them to train a new network."""
 
 import time
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -15,10 +15,10 @@ from suite.experiments import rehearsal, tasks
 from suite.files import make_directory
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
-from suite.memory import Memory
+from suite.memory import Memory, described
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
-from suite.registry import describe, experiments, fingerprint
+from suite.registry import experiments
 from suite.reservoir import Reservoir
 from suite.streams.permutations import Permutations
 from suite.types import (
@@ -243,7 +243,7 @@ class CompressThenRecall:
         self, session: Session, inner: Task, banks: list[Params], seen: list[StreamTask]
     ) -> list[Memory]:
         """A file for each task's memory."""
-        folder, shape, budget = make_directory(session.directory / "memories"), inner.shape, self._budget(inner)
+        folder, budget = make_directory(session.directory / "memories"), self._budget(inner)
         memories = []
         for t, (bank, task) in enumerate(zip(banks, seen, strict=True), 1):
             about = {
@@ -252,17 +252,8 @@ class CompressThenRecall:
                 "made_by": task.made_by,
                 "class_names": list(task.class_names),
                 "superclasses": [],
-                "shape": [shape.channels, shape.height, shape.width],
-                "preprocessing": task.transform.describe(),
-                "preprocessing_stored": bool(task.transform.tensors()),
-                "parameterization": describe(self.parameterization),
-                "budget": asdict(budget),
-                "architecture": describe(self.architecture),
-                "protocol": asdict(self.evaluation),
-                "config": describe(self),
-                "config_hash": fingerprint(self),
                 "seed": session.key.seed,
-            }
+            } | described(self, inner.shape, task.transform, budget)
             memories.append(Memory({k: v.cpu() for k, v in bank.items()}, about, task.transform))
             memories[-1].save(folder / f"task-{t:03}.safetensors")
         return memories

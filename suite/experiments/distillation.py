@@ -34,10 +34,10 @@ from suite.experiments import rehearsal
 from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
-from suite.memory import Memory, cosine_similarities
+from suite.memory import Memory, cosine_similarities, described
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
-from suite.registry import describe, experiments, fingerprint, name_of
+from suite.registry import describe, experiments, name_of
 from suite.types import (
     Architecture,
     Budget,
@@ -356,19 +356,11 @@ class Distillation:
                 "dataset_digest": data.digest,
                 "class_names": list(data.info.class_names),
                 "superclasses": [[name, list(classes)] for name, classes in data.info.superclasses],
-                "shape": [task.shape.channels, task.shape.height, task.shape.width],
-                "preprocessing": transform.describe(),
-                "preprocessing_stored": bool(transform.tensors()),
-                "parameterization": describe(self.parameterization),
-                "budget": asdict(budget),
-                "architecture": describe(self.architecture),
-                "protocol": asdict(self.evaluation),
-                "config": describe(self),
-                "config_hash": fingerprint(self),
                 "iteration": last.iteration,
                 "iterations": self.iterations,
                 "seed": session.key.seed,
-            },
+            }
+            | described(self, task.shape, transform, budget),
             transform,
         )
         memory.save(session.directory / "memory.safetensors")
