@@ -183,7 +183,9 @@ class CompressThenRecall:
         figures.task_by_task(memories, make_directory(session.directory / "figures") / "recalled.png")
         return Outcome(
             figures=tuple(tasks.figures(matrices, "evaluation networks")),
-            budget=replace(budget, images_per_class=self.memory_images / info.outputs),
+            budget=Budget(
+                budget.stored_numbers * info.tasks, self.memory_images / info.outputs, budget.recalled_per_class
+            ),
             scale={
                 "iterations": self._steps_per_task * info.tasks,
                 "reduced": bool(less),
