@@ -27,6 +27,8 @@ class Estimate:
     spread_of_networks: float | None
     interval: float | None
     interval_over: Kind | None
+    seeds: Kind = "memories"
+    """What every seed makes anew."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def estimate(values: Mapping[int, Sequence[float]], seeds: Kind = "memories") ->
         interval, over = half_interval(of_memories, len(means)), seeds
     elif of_networks is not None:
         interval, over = half_interval(of_networks, networks), "evaluation networks"
-    return Estimate(fmean(means), len(means), networks, of_memories, of_networks, interval, over)
+    return Estimate(fmean(means), len(means), networks, of_memories, of_networks, interval, over, seeds)
 
 
 def paired(first: Mapping[int, Sequence[float]], second: Mapping[int, Sequence[float]]) -> Difference | None:

@@ -31,7 +31,7 @@ def seeds(found: Estimate | None) -> str:
     """What the figure is of."""
     if found is None:
         return NONE
-    one, several = ("stream", "streams") if found.interval_over == "streams" else ("memory", "memories")
+    one, several = ("stream", "streams") if found.seeds == "streams" else ("memory", "memories")
     return f"{found.memories} {one if found.memories == 1 else several} × {found.networks}"
 
 

@@ -147,6 +147,7 @@ def test_storage_never_exceeds_the_budget(stream: Any, data_dir: Path, monkeypat
     found = run(experiment, Sitting(data_dir))
     assert len(stored) == 30 and max(stored[:10]) == 60 and max(stored[10:20]) == 40 and max(stored[20:]) == 20
     assert found.facts["most_stored_numbers"] <= found.facts["storage_numbers"] == 60 * 64
+    assert found.budget.stored_numbers == 3 * found.facts["working_numbers"] <= 60 * 64
     assert found.facts["working_numbers"] <= 20 * 64  # the memory being learned, beside the storage
 
 
