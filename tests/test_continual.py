@@ -58,6 +58,7 @@ class Sitting:
         self.key, self.device, self.data_dir = Key(seed), torch.device("cpu"), data_dir
         self.stop_at, self.kept = stop_at, before.kept if before else None
         self.logged: list[int] = []
+        self.said: list[str] = []
         self.directory = Path(tempfile.mkdtemp(dir=data_dir))
         self.due = True
 
@@ -81,7 +82,8 @@ class Sitting:
 
     def progress(self, iteration: int, total: int, words: str) -> None: ...
 
-    def say(self, sentence: str) -> None: ...
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
 
 
 def run(experiment: CompressThenRecall, session: Sitting) -> Any:
@@ -90,7 +92,9 @@ def run(experiment: CompressThenRecall, session: Sitting) -> Any:
 
 
 def test_a_whole_stream_gives_the_matrix_and_its_figures(data_dir: Path) -> None:
-    found = run(SMALL, Sitting(data_dir))
+    sitting = Sitting(data_dir)
+    found = run(SMALL, sitting)
+    assert len(sitting.said) == len(found.facts["differs"]) > 1  # every known deviation is told
     matrices = found.facts["matrices"]
     assert len(matrices) == 2 and all(len(r) == 3 and all(len(row) == 3 for row in r) for r in matrices)
     for r in matrices:

@@ -159,6 +159,7 @@ class CompressThenRecall:
 
     def run(self, session: Session) -> Outcome:
         info, inner = self.stream.info, self._inner(session.device)
+        tasks.tell(self, session)
         at = _At.restored(session) or _At.start()
         seen: list[StreamTask] = []
         clock = time.monotonic()

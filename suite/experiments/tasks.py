@@ -142,6 +142,12 @@ def differs(experiment: Any) -> list[str]:
     return [*stream.info.differs, *NOTES[source], *NOTES_ON.get((source, describe(stream)["is"]), ())]
 
 
+def tell(experiment: Any, session: Session) -> None:
+    """Say every known deviation."""
+    for text in differs(experiment):
+        session.say(f"differs from the published benchmark: {text}")
+
+
 def plan(experiment: Any) -> dict[str, Any]:
     """What a plan says of an experiment's stream."""
     info = experiment.stream.info
@@ -167,6 +173,7 @@ def through_the_stream(
 ) -> Outcome:
     """What networks that go through a stream one by one (or all of them `together`) come to; goes on after each."""
     stream, info, started = experiment.stream, experiment.stream.info, time.monotonic()
+    tell(experiment, session)
     restored = session.restore()
     done: Matrices = restored[2]["matrices"] if restored is not None else []
     made = list(stream.tasks(session.data_dir, session.key("stream")))
