@@ -177,6 +177,13 @@ class Stream(Protocol):
 
 
 @runtime_checkable
+class RelatedTasks(Protocol):
+    """A stream that can show images of one of its tasks as another task of its law might; offered by some."""
+
+    def another(self, images: Float[Tensor, "n c h w"], key: Key) -> Float[Tensor, "n c h w"]: ...
+
+
+@runtime_checkable
 class Architecture(Protocol):
     """A recipe for a network with `forward(x)` (scores of the classes) and `features(x)` (what the last layer sees)."""
 

@@ -19,7 +19,7 @@ from suite.errors import UsageError
 from suite.evaluate import Protocol, accuracy, evaluate
 from suite.experiments import tasks
 from suite.experiments.avalanche_strategies import AvalancheStrategy
-from suite.experiments.compress_then_recall import CompressThenRecall, _WithStored
+from suite.experiments.compress_then_recall import CompressThenRecall
 from suite.experiments.online import Online
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -243,40 +243,52 @@ def test_less_than_the_published_benchmark_is_called_reduced(data_dir: Path) -> 
     assert run(replace(ONLINE, evaluation=Protocol(networks=1)), Sitting(data_dir)).scale["reduced"]
 
 
-def test_networks_of_the_inner_loop_may_learn_from_stored_memories_too(data_dir: Path) -> None:
-    with_stored = replace(SMALL, with_stored=True)
+def test_networks_of_the_inner_loop_may_learn_stand_ins_for_other_tasks(data_dir: Path) -> None:
+    among = replace(SMALL, stand_ins=2)
     plain, found = (Sitting(data_dir), Sitting(data_dir))
     run(SMALL, plain)
-    run(with_stored, found)
-    first, second = (torch.equal(plain.kept[1][f"bank/{t}/bases"], found.kept[1][f"bank/{t}/bases"]) for t in (0, 1))
-    assert first and not second  # nothing is stored while the first task is learned
+    outcome = run(among, found)
+    assert not torch.equal(plain.kept[1]["bank/0/bases"], found.kept[1]["bank/0/bases"])
+    assert outcome.budget == run(SMALL, Sitting(data_dir)).budget  # stand-ins are stored nowhere
+    assert "stand-ins for other tasks" in outcome.facts["differs"][-1] and "stand-ins" not in str(tasks.differs(SMALL))
     cut = Sitting(data_dir, stop_at=18)
     with pytest.raises(KeyboardInterrupt):
-        run(with_stored, cut)
+        run(among, cut)
     again = Sitting(data_dir, before=cut)
-    run(with_stored, again)
+    run(among, again)
     assert all(torch.equal(value, again.kept[1][name]) for name, value in found.kept[1].items())
     splits = ClassSplits(of=PLAIN, number=2, classes_per_task=3, samples_per_task=40)
-    with as_people_run_it(), pytest.raises(UsageError, match="with_stored must be False where every task has its own"):
-        replace(with_stored, stream=splits, parameterization=Addressing(bases=2))
+    with as_people_run_it(), pytest.raises(UsageError, match="stand_ins must be 0 for a stream whose law makes no"):
+        replace(among, stream=splits, parameterization=Addressing(bases=2))
 
 
-def test_stored_images_stand_behind_a_memory_s_own_and_stay_as_they_are() -> None:
-    own, shape = Addressing(bases=3), ImageShape(1, 8, 8)
-    banks = [own.init(shape, 4, 10, Key(i)) for i in (1, 2)]
+def test_stand_ins_are_the_memory_s_images_as_other_tasks_and_pass_its_gradient() -> None:
+    own, shape, stream = Addressing(bases=3), ImageShape(1, 8, 8), Permutations(of=PLAIN)
     task = Task(shape, 4, MLP(), own, "none", torch.device("cpu"))
-    both, memory = _WithStored.of(task, banks), own.init(shape, 4, 10, Key(3))
-    each = own.per_class(shape, 4, 10)
+    both = replace(SMALL, stream=stream, stand_ins=2)._among_others(task, Key(7)).parameterization
+    memory, each, classes = own.init(shape, 4, 10, Key(3)), own.per_class(shape, 4, 10), torch.arange(4)
     assert both.per_class(shape, 4, 10) == 3 * each
-    images, some = both.recall(memory, torch.arange(4)), torch.tensor([2, 0])
-    assert torch.equal(images[:, :each], own.recall(memory, torch.arange(4)))
-    for i, bank in enumerate(banks, 1):
-        assert torch.equal(images[:, i * each : (i + 1) * each], own.recall(bank, torch.arange(4)))
+    images, alone, some = both.recall(memory, classes), own.recall(memory, classes), torch.tensor([2, 0])
+    assert torch.equal(images[:, :each], alone)
+    for i in (0, 1):
+        order = Key(7)(i).permutation(64)
+        assert torch.equal(images[:, (i + 1) * each : (i + 2) * each].flatten(2), alone.flatten(2)[:, :, order])
     assert torch.equal(both.recall(memory, some), images[some])
     leaves = {k: v.requires_grad_() for k, v in memory.items()}
-    slopes = torch.autograd.grad(both.recall(leaves, torch.arange(4)).sum(), list(leaves.values()))
-    expected = torch.autograd.grad(own.recall(leaves, torch.arange(4)).sum(), list(leaves.values()))
-    assert all(torch.equal(a, b) for a, b in zip(slopes, expected, strict=True))
+    slopes = torch.autograd.grad(both.recall(leaves, classes).sum(), list(leaves.values()))
+    expected = torch.autograd.grad(own.recall(leaves, classes).sum(), list(leaves.values()))
+    assert all(torch.allclose(a, 3 * b, rtol=1e-4, atol=1e-4) for a, b in zip(slopes, expected, strict=True))
+
+
+def test_another_task_of_a_stream_is_its_law_and_passes_gradients() -> None:
+    images = torch.rand(3, 2, 8, 8, generator=Key(0).generator())
+    permuted = Permutations(of=PLAIN).another(images, Key(1))
+    assert torch.equal(permuted.flatten(2).sort().values, images.flatten(2).sort().values)
+    turned = Rotations(of=PLAIN).another(images.requires_grad_(), Key(1))
+    assert turned.shape == images.shape and not torch.equal(turned, images)
+    (slope,) = torch.autograd.grad(turned.sum(), images)
+    assert float(slope.sum()) > 0
+    assert not torch.equal(turned, Rotations(of=PLAIN).another(images, Key(2)))
 
 
 def test_the_plan_says_how_much_is_done_and_what_differs() -> None:

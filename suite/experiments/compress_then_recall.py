@@ -1,7 +1,9 @@
 """Continual learning: compress every task into a memory, and recall all of them to train a new network."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +34,7 @@ from suite.types import (
     Outcome,
     Parameterization,
     Params,
+    RelatedTasks,
     Session,
     Split,
     Stream,
@@ -53,8 +56,9 @@ class CompressThenRecall:
     the memory, of M / T images' worth of numbers, takes its share and the images are cleared. After every task fresh
     networks are trained on all that the memories recall, and measured on every task so far; with `whole_matrix` False
     on the new task alone, and on all after the last.
-    `with_stored` lets the inner loop's networks learn from what finished memories recall as well, as the networks at
-    the end will; for streams whose tasks have the same classes.
+    With `stand_ins` (ours, not the paper's) the inner loop's networks learn, beside the memory, so many copies of what
+    it recalls, each as another task of the stream's law would show it, drawn anew for every outer step: a stand-in for
+    the memories of other tasks, which the networks at the end learn together with it.
     The memory being learned is working space of M / T images beside the storage; the record has both. `preset` names
     whose published sizes a run is held against (`tasks.PRESETS`).
     """
@@ -70,7 +74,7 @@ class CompressThenRecall:
     replay_batch: int = 10
     clip: float | None = 2.0
     evaluation: Protocol = field(default_factory=Protocol)
-    with_stored: bool = False
+    stand_ins: int = 0
     whole_matrix: bool = True
     preset: tasks.Source = "paper"
 
@@ -80,8 +84,9 @@ class CompressThenRecall:
             require(self, name, getattr(self, name) > 0, "above 0")
         require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         info = self.stream.info
-        shared = not (self.with_stored and info.task_known)
-        require(self, "with_stored", shared, "False where every task has its own classes")
+        require(self, "stand_ins", self.stand_ins >= 0, "at least 0")
+        able = self.stand_ins == 0 or isinstance(self.stream, RelatedTasks)
+        require(self, "stand_ins", able, "0 for a stream whose law makes no other task of a task's images")
         require(self, "images_per_task", self.images_per_task >= 1, "at least 1")
         # What the parameterization can't store in a task's share it refuses here, before anything is run.
         self.parameterization.per_class(info.shape, info.classes_per_task, self._images_per_class)
@@ -212,8 +217,6 @@ class CompressThenRecall:
         objective, key, numel = self._objective(), session.key("task", t), inner.shape.numel
         progress = at.progress or begin(inner, self.outer_optimizer, self._images_per_class, key)
         pool = at.pool or Reservoir.empty(capacity)
-        if self.with_stored and at.banks:
-            inner = replace(inner, parameterization=_WithStored.of(inner, at.banks))
         finished = sum(v.numel() for bank in at.banks for v in bank.values())
         for b in range(progress.iteration // self.replay, -(-len(order) // self.batch)):
             incoming = order[b * self.batch : (b + 1) * self.batch]
@@ -224,7 +227,7 @@ class CompressThenRecall:
                 batch = Split(own.images[rows], own.labels[rows]).to(session.device)
                 real = ClassRows.of(batch, inner.classes)
                 steps = distill(
-                    inner,
+                    self._among_others(inner, key("stand-ins", b, u)),
                     objective,
                     self.outer_optimizer,
                     real,
@@ -241,6 +244,14 @@ class CompressThenRecall:
                 now = replace(at, progress=progress, pool=pool, seconds=at.seconds + time.monotonic() - clock)
                 now.save(session, self._steps_per_task)
         return replace(at, task=t + 1, banks=[*at.banks, progress.memory], progress=None, pool=None)
+
+    def _among_others(self, inner: Task, key: Key) -> Task:
+        """With a memory whose stand-ins the networks learn beside it."""
+        if not self.stand_ins:
+            return inner
+        assert isinstance(self.stream, RelatedTasks)
+        others = tuple(partial(self.stream.another, key=key(i)) for i in range(self.stand_ins))
+        return replace(inner, parameterization=_Among(inner.parameterization, others))
 
     def _save_memories(
         self, session: Session, inner: Task, banks: list[Params], seen: list[StreamTask]
@@ -282,28 +293,21 @@ class CompressThenRecall:
 
 
 @dataclass(frozen=True, eq=False)
-class _WithStored:
-    """A memory's images of each class, and after them those of finished memories, which stay as they are."""
+class _Among:
+    """A memory's images of each class, and after them the same as images of other tasks."""
 
     own: Parameterization
-    stored: Tensor
-    """Classes x images x channels x height x width."""
-
-    @staticmethod
-    def of(inner: Task, banks: list[Params]) -> "_WithStored":
-        classes = torch.arange(inner.classes, device=inner.device)
-        with torch.no_grad():
-            stored = torch.cat([inner.parameterization.recall(bank, classes) for bank in banks], 1)
-        return _WithStored(inner.parameterization, stored)
+    others: tuple[Callable[[Tensor], Tensor], ...]
 
     def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
-        return self.own.per_class(shape, classes, images_per_class) + self.stored.shape[1]
+        return self.own.per_class(shape, classes, images_per_class) * (1 + len(self.others))
 
     def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
         return self.own.init(shape, classes, images_per_class, key)
 
     def recall(self, memory: Params, queries: Tensor) -> Tensor:
-        return torch.cat([self.own.recall(memory, queries), self.stored[queries]], 1)
+        own = self.own.recall(memory, queries)
+        return torch.cat([own, *(other(own.flatten(0, 1)).view_as(own) for other in self.others)], 1)
 
     def penalty(self, memory: Params) -> Tensor:
         return self.own.penalty(memory)

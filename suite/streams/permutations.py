@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from suite.datasets.mnist import MNIST
@@ -53,6 +53,11 @@ class Permutations:
         pixels = self.info.shape.height * self.info.shape.width
         plain = task == 0 and self.first == "identity"
         return torch.arange(pixels) if plain else key("permutation", task).permutation(pixels)
+
+    def another(self, images: Float[Tensor, "n c h w"], key: Key) -> Float[Tensor, "n c h w"]:
+        """Images of a task as another one of the same law would show them."""
+        order = key.permutation(images.shape[2] * images.shape[3]).to(images.device)
+        return images.flatten(2)[:, :, order].view_as(images)
 
     def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
         data, info = load(self, data_dir, key), self.info

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
@@ -50,6 +52,12 @@ class Rotations:
         """Degrees."""
         uniform = torch.rand((), generator=key("angle", task).generator(), dtype=torch.float64).item()
         return (task + uniform) * 180 / self.number if self.law == "bins" else 10 * (task + 1 - uniform)
+
+    def another(self, images: Float[Tensor, "n c h w"], key: Key) -> Float[Tensor, "n c h w"]:
+        """Images of a task as another one of this stream might show them; the corners' mean stands for black."""
+        angle = torch.rand((), generator=key.generator(), dtype=torch.float64).item() * 360 - 180
+        corners = images.detach()[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].mean((0, 2)).tolist()
+        return rotate(images, angle, InterpolationMode.NEAREST, fill=corners)
 
     def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
         data, info = load(self, data_dir, key), self.info
