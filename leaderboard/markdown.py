@@ -46,8 +46,9 @@ def markdown(table: Table) -> str:
 
 
 def _table(table: Table, rows: Sequence[Row]) -> str:
-    by_row = bool(table.spec.row_axis)
-    head = ["data set", "I/C", *(["made with"] if by_row else []), "measured on" if by_row else "method"]
+    spec = table.spec
+    by_row, control = bool(spec.row_title), words.accuracy if spec.episodes else words.mean
+    head = ["data set", "I/C", *([spec.row_title] if by_row else []), "measured on" if spec.row_axis else "method"]
     head += ["paper", "here, test (95% interval)", "interval over", "n", "difference", "validation"]
     head += [*table.controls, "stored numbers", "scale", "iterations/s"]
     body = []
@@ -55,7 +56,7 @@ def _table(table: Table, rows: Sequence[Row]) -> str:
         cells = [words.dataset(row.dataset), words.budget(row.images_per_class), *([row.made_with] if by_row else [])]
         cells += [row.method + (" (chosen)" if row.chosen else ""), words.printed(row.paper), words.accuracy(row.test)]
         cells += [words.over(row.test), words.seeds(row.test or row.validation), words.points(row.apart)]
-        cells += [words.accuracy(row.validation), *(words.mean(row.controls.get(name)) for name in table.controls)]
+        cells += [words.accuracy(row.validation), *(control(row.controls.get(name)) for name in table.controls)]
         cells += [f"{row.first['budget']['stored_numbers']:,}", words.scale(row), words.rate(row)]
         body.append(cells)
     return _rows([head, ["---"] * len(head), *body])

@@ -31,6 +31,8 @@ PICTURES = {
     "similarity": "cosine similarity of the classes' coefficients",
     "gradient_norms": "the gradient's norm back through the inner steps",
     "matrix": "accuracy on each task after each task, the mean over networks",
+    "recalled_right": "cases whose class is told rightly: the shot, and what it recalled",
+    "recalled_wrong": "cases whose class is told wrongly: the shot, and what it recalled",
     "after_each_task": "mean accuracy on the tasks so far, after each task",
 }
 """Pictures of a run that a page shows, by their file names, and what they are of."""
@@ -168,7 +170,7 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _columns(table: Table) -> list[Column]:
     measured = bool(table.spec.experiments) or bool(table.measured)
-    made = [Column("made with")] if table.spec.row_axis else []
+    made = [Column(table.spec.row_title)] if table.spec.row_title else []
     columns = [
         Column("data set"),
         Column("I/C", "budget in real images per class"),
@@ -182,9 +184,9 @@ def _columns(table: Table) -> list[Column]:
         *columns,
         Column("rank", "among full runs that were judged alike"),
         Column("here, test", "mean and half of its 95% interval"),
-        Column("n", f"{table.spec.seeds} × evaluation networks of each"),
+        Column("n", f"{table.spec.seeds} × {table.spec.within} of each"),
         Column(f"sd of {table.spec.seeds}"),
-        Column("sd of networks"),
+        Column(f"sd of {table.spec.within.removeprefix('evaluation ')}"),
         Column("difference", "here less printed, in points"),
         Column("validation"),
         *(Column(name) for name in table.controls),
@@ -204,7 +206,7 @@ def _lines(table: Table, row: Row) -> Iterator[Line]:
         cells = [
             Cell(words.dataset(row.dataset), sort=row.dataset),
             Cell(words.budget(row.images_per_class), sort=row.images_per_class or "", number=True),
-            *([Cell(row.made_with)] if table.spec.row_axis else []),
+            *([Cell(row.made_with)] if table.spec.row_title else []),
             Cell(
                 row.method,
                 small="chosen on validation" if row.chosen else "",
@@ -229,7 +231,7 @@ def _lines(table: Table, row: Row) -> Iterator[Line]:
 
 def _measured(table: Table, row: Row) -> list[Cell]:
     if not row.runs:
-        return [Cell(words.NONE, sort="")] * (len(_columns(table)) - 4 - bool(table.spec.row_axis))
+        return [Cell(words.NONE, sort="")] * (len(_columns(table)) - 4 - bool(table.spec.row_title))
     test = row.test
     stored = row.first["budget"]["stored_numbers"]
     return [

@@ -9,7 +9,7 @@ from typing import Literal
 
 from scipy.special import stdtrit
 
-Kind = Literal["memories", "streams", "evaluation networks"]
+Kind = Literal["memories", "streams", "evaluation networks", "episodes"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Estimate:
     interval_over: Kind | None
     seeds: Kind = "memories"
     """What every seed makes anew."""
+    within: Kind = "evaluation networks"
+    """What a seed has several values of."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ class Difference:
         return self.interval is not None and abs(self.mean) > self.interval
 
 
-def estimate(values: Mapping[int, Sequence[float]], seeds: Kind = "memories") -> Estimate:
-    """Of each seed's values, one for each evaluation network of its memory; `seeds` says what a seed makes.
+def estimate(
+    values: Mapping[int, Sequence[float]], seeds: Kind = "memories", within: Kind = "evaluation networks"
+) -> Estimate:
+    """Of each seed's values, one for each of `within` (of its memory); `seeds` says what a seed makes.
 
     The spread of memories is the sample standard deviation of the seeds' means (it holds what is left of the networks'
     spread); that of networks is pooled, the root of the mean variance within a seed.
@@ -61,8 +65,8 @@ def estimate(values: Mapping[int, Sequence[float]], seeds: Kind = "memories") ->
     if of_memories is not None:
         interval, over = half_interval(of_memories, len(means)), seeds
     elif of_networks is not None:
-        interval, over = half_interval(of_networks, networks), "evaluation networks"
-    return Estimate(fmean(means), len(means), networks, of_memories, of_networks, interval, over, seeds)
+        interval, over = half_interval(of_networks, networks), within
+    return Estimate(fmean(means), len(means), networks, of_memories, of_networks, interval, over, seeds, within)
 
 
 def paired(first: Mapping[int, Sequence[float]], second: Mapping[int, Sequence[float]]) -> Difference | None:

@@ -50,6 +50,18 @@ class Spec:
     """The name of the figure that a row shows; the others stand beside it."""
     seeds: Kind = "memories"
     """What every seed makes anew."""
+    episodes: bool = False
+    """Whether its figures are 'episodes: what', a value for each episode; every kind of episode has a row."""
+
+    @property
+    def row_title(self) -> str:
+        """Over the column of what tells rows of one method apart, if there is one."""
+        return "episodes" if self.episodes else "made with" if self.row_axis else ""
+
+    @property
+    def within(self) -> Kind:
+        """What a seed has several values of."""
+        return "episodes" if self.episodes else "evaluation networks"
 
 
 SPECS = (
@@ -116,6 +128,33 @@ SPECS = (
         seeds="streams",
     ),
     Spec(
+        "extrapolation",
+        "Extrapolation",
+        "New classifiers: task extrapolation",
+        "A memory for each of several tasks; in an episode, networks learn one class from each of several memories, "
+        "and are tested on real images of these classes, no two of which any memory had together. Beside it, with the "
+        "same budget: real images, and a memory distilled on exactly the episode's classes (oracle).",
+        ("extrapolation",),
+        "method",
+        ("standard", "addressing"),
+        ranked=False,
+        episodes=True,
+    ),
+    Spec(
+        "image-recall",
+        "Image recall",
+        "New classifiers: recall with images",
+        "In an episode a memory is asked with one or five test images (shots) of each class, and networks that learn "
+        "what it recalls are tested on the other test images. Beside it, classifiers that know all classes or look at "
+        "the shots: nearest neighbours and a linear probe in features, fine-tuning, and recall by a label that a "
+        "classifier gives to the shot.",
+        ("image_recall",),
+        "method",
+        ("asked with images",),
+        ranked=False,
+        episodes=True,
+    ),
+    Spec(
         "field",
         "The field",
         "Published figures of the field",
@@ -160,6 +199,8 @@ class Row:
     controls: dict[str, Estimate] = field(default_factory=dict)
     rank: int | None = None
     chosen: bool = False
+    figure: str = MEMORY
+    """The name of the figure that it shows."""
 
     @property
     def reduced(self) -> bool:
@@ -239,6 +280,9 @@ def _rows(spec: Spec, entries: Iterable[Entry]) -> list[Row]:
 def _measured(spec: Spec, entry: Entry) -> list[str]:
     """The figures of a record that get a row each: the memory's, and in the table of transfer those elsewhere too."""
     names = dict.fromkeys(figure["name"] for figure in entry.record["figures"] if _of_memory(figure["name"]))
+    if spec.episodes:
+        every = (figure["name"] for figure in entry.record["figures"])
+        return [name for name in dict.fromkeys(every) if name.endswith(f": {spec.figure}")]
     return list(names) if spec.slug == "transfer" else [spec.figure]
 
 
@@ -251,7 +295,8 @@ def _row(spec: Spec, runs: tuple[Entry, ...], name: str) -> Row:
     record = runs[0].record
     cell, config = record["cell"], record["config"]
     network = _is(config.get("architecture"))
-    made_with = cell.get(spec.row_axis, "")
+    kind = name.removesuffix(spec.figure) if spec.episodes else ""
+    made_with = cell.get(spec.row_axis, kind.removesuffix(": "))
     if spec.slug == "transfer":
         method = name.removeprefix(f"{MEMORY} on ") if name != MEMORY else network
         if network and made_with.lower().replace("-", "") != network:
@@ -263,8 +308,9 @@ def _row(spec: Spec, runs: tuple[Entry, ...], name: str) -> Row:
     declared = config.get("images_per_class")
     plain = isinstance(declared, (int, float)) and not isinstance(declared, bool)
     every = dict.fromkeys(figure["name"] for run in runs for figure in run.record["figures"])
-    controls = [one for one in every if not _of_memory(one) and one != name] if name == spec.figure else []
-    found = {one: _estimate(runs, one, "test", spec.seeds) for one in controls}
+    shown = name == kind + spec.figure
+    controls = [one for one in every if one.startswith(kind) and not _of_memory(one) and one != name] if shown else []
+    found = {one.removeprefix(kind): _estimate(runs, one, "test", spec) for one in controls}
     return Row(
         dataset=record["facts"]["dataset"],
         images_per_class=float(declared if plain else record["budget"]["images_per_class"]),
@@ -272,10 +318,11 @@ def _row(spec: Spec, runs: tuple[Entry, ...], name: str) -> Row:
         method=method,
         runs=runs,
         conditions=_conditions(record),
-        test=_estimate(runs, name, "test", spec.seeds),
-        validation=_estimate(runs, name, "validation", spec.seeds),
+        test=_estimate(runs, name, "test", spec),
+        validation=_estimate(runs, name, "validation", spec),
         controls={one: value for one, value in found.items() if value is not None},
         chosen="chosen" in cell,
+        figure=name,
     )
 
 
@@ -284,9 +331,9 @@ def _is(config: Any) -> str:
     return str(config.get("model", config.get("is", ""))) if isinstance(config, dict) else ""
 
 
-def _estimate(runs: Iterable[Entry], name: str, split: str, seeds: Kind) -> Estimate | None:
+def _estimate(runs: Iterable[Entry], name: str, split: str, spec: Spec) -> Estimate | None:
     values = values_of(runs, name, split)
-    return estimate(values, seeds) if values else None
+    return estimate(values, spec.seeds, spec.within) if values else None
 
 
 def values_of(runs: Iterable[Entry], name: str, split: str) -> dict[int, list[float]]:
@@ -409,7 +456,7 @@ def _comparisons(spec: Spec, rows: Sequence[Row]) -> Iterable[Comparison]:
             blocks.setdefault((row.dataset, budget, row.made_with, _comparable(spec, row)), []).append(row)
     for own in blocks.values():
         for first, second in pairwise(own):
-            test = _paired(spec, first, second)
+            test = _paired(first, second)
             if test is not None and first.method != second.method and _alike(first, second):
                 assert second.conditions is not None
                 label = second.conditions.label
@@ -427,11 +474,5 @@ def _alike(first: Row, second: Row) -> bool:
     return all(one[key] == other[key] for key in sizes)
 
 
-def _paired(spec: Spec, first: Row, second: Row) -> Difference | None:
-    return paired(*(values_of(row.runs, _figure(spec, row), "test") for row in (first, second)))
-
-
-def _figure(spec: Spec, row: Row) -> str:
-    """The name of the figure that a row shows."""
-    elsewhere = f"{MEMORY} on {row.method}"
-    return elsewhere if row.runs[0].values(elsewhere, "test") is not None else spec.figure
+def _paired(first: Row, second: Row) -> Difference | None:
+    return paired(*(values_of(row.runs, row.figure, "test") for row in (first, second)))

@@ -125,10 +125,14 @@ def _inner_optimizer(optimizer: InnerOptimizer) -> list[Finding]:
 
 
 def _parameterization(parameterization: Parameterization) -> list[Finding]:
+    """One that is `asked_with` images is asked with some, and given a budget that affords its addresses."""
     shape, classes = ImageShape(3, 32, 32), 10
     key = Key(0)("contract")
+    by_image = getattr(parameterization, "asked_with", "") == "images"
+    some = torch.randn(4, shape.channels, shape.height, shape.width, generator=key("queries").generator())
+    queries = some if by_image else torch.arange(4)
     found: list[Finding] = []
-    for images_per_class in (1, 10):
+    for images_per_class in (20, 30) if by_image else (1, 10):
         per_class = parameterization.per_class(shape, classes, images_per_class)
         memory = parameterization.init(shape, classes, images_per_class, key)
         stored, budget = sum(v.numel() for v in memory.values()), images_per_class * classes * shape.numel
@@ -137,17 +141,23 @@ def _parameterization(parameterization: Parameterization) -> list[Finding]:
         )
         again = parameterization.init(shape, classes, images_per_class, key)
         found.append(_finding(_equal({"m": memory}, {"m": again}), "its first values depend on the key alone"))
-        images = parameterization.recall(memory, torch.tensor([3, 0]))
+        images = parameterization.recall(memory, queries[[3, 0]])
         wanted = (2, per_class, shape.channels, shape.height, shape.width)
         found.append(_finding(tuple(images.shape) == wanted, "it recalls per_class images of the right shape"))
-        rows = parameterization.recall(memory, torch.tensor([0]))
-        found.append(_finding(torch.allclose(rows[0], images[1]), "a class is recalled alike, alone or among others"))
-    memory = {k: v.double().requires_grad_() for k, v in parameterization.init(SHAPE, CLASSES, 10, key).items()}
-    labels = torch.arange(CLASSES)
+        rows = parameterization.recall(memory, queries[[0]])
+        alike = torch.allclose(rows[0], images[1], rtol=1e-3, atol=1e-5 * float(images.abs().max()))
+        found.append(_finding(alike, "a class is recalled alike, alone or among others"))
+    budget_of_small = 400 if by_image else 10
+    memory = {
+        k: v.double().requires_grad_() for k, v in parameterization.init(SHAPE, CLASSES, budget_of_small, key).items()
+    }
+    small = (
+        some[:CLASSES, : SHAPE.channels, : SHAPE.height, : SHAPE.width].double() if by_image else torch.arange(CLASSES)
+    )
 
     def recalled(*tensors: Tensor) -> Tensor:
         leaves = dict(zip(memory, tensors, strict=True))
-        return parameterization.recall(leaves, labels).square().sum() + parameterization.penalty(leaves)
+        return parameterization.recall(leaves, small).square().sum() + parameterization.penalty(leaves)
 
     right = torch.autograd.gradcheck(recalled, tuple(memory.values()), raise_exception=False, fast_mode=True)
     return [*found, _finding(right, "recall and penalty have the gradients of finite differences")]

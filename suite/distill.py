@@ -76,6 +76,26 @@ def begin(task: Task, optimizer: InnerOptimizer, images_per_class: float, key: K
     return Progress(0, memory, optimizer.init(memory), {})
 
 
+def packed(progress: Progress) -> Params:
+    """What a checkpoint holds of it."""
+    slots = {f"state/{slot}/{k}": v for slot, part in progress.state.items() for k, v in part.items()}
+    return {f"memory/{k}": v for k, v in progress.memory.items()} | slots
+
+
+def unpacked(iteration: int, tensors: Params, device: torch.device) -> Progress:
+    """What `packed` held."""
+    memory: Params = {}
+    state: dict[str, Params] = {}
+    for name, value in tensors.items():
+        kind, rest = name.split("/", 1)
+        if kind == "memory":
+            memory[rest] = value.to(device)
+        else:
+            slot, k = rest.split("/", 1)
+            state.setdefault(slot, {})[k] = value.to(device)
+    return Progress(iteration, memory, state, {})
+
+
 def _with_penalty(task: Task, memory: Params, gradients: Params) -> Params:
     leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
     penalty = task.parameterization.penalty(leaves)

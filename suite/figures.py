@@ -150,6 +150,24 @@ def task_by_task(memories: list[Memory], file: Path) -> None:
     _grid(torch.cat(rows), columns=min(len(memories[0].class_names), SHOWN_PER_CLASS), file=file)
 
 
+def cases(shown: list[tuple[str, Float[Tensor, "n c h w"]]], file: Path) -> None:
+    """A row for each case with its label: first the image that was observed, then those that it recalled."""
+    from torchvision.utils import make_grid
+
+    rows = [make_grid(images, nrow=len(images), padding=1, pad_value=1.0) for _, images in shown]
+    whole = torch.cat(rows, 1).clamp(0, 1).permute(1, 2, 0)
+    each = whole.shape[0] / len(rows)
+    figure = _figure(10, 0.4 + 8.5 * whole.shape[0] / whole.shape[1])
+    axes = figure.subplots()
+    axes.imshow(whole.numpy(), interpolation="nearest")
+    axes.set_yticks([each * (i + 0.5) for i in range(len(rows))], [label for label, _ in shown])
+    width = whole.shape[1] / len(shown[0][1])
+    axes.set_xticks([width / 2, width * 1.5], ["shot", "recalled"])
+    axes.axvline(width, color="red")
+    axes.tick_params(length=0)
+    _save(figure, file)
+
+
 def sweep(curves: dict[str, list[tuple[str, float, float | None]]], axis: str, file: Path) -> None:
     """Validation accuracy along an axis of a table, a curve for each combination of the others (paper, figure 1)."""
     figure = _figure(6, 4)

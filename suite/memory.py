@@ -140,9 +140,14 @@ def described(experiment: Any, shape: ImageShape, transform: Transform, budget: 
 
 
 def rebuilt(kind: str, description: dict[str, Any]) -> Any:
-    """A registered component from its description; a component among its fields is of the same kind."""
+    """A registered component from its description; one among its fields is of its kind, or of the kind that has it."""
+
+    def inner(name: str) -> str:
+        homes = [one for one in REGISTRIES if name in REGISTRIES[one].names()]
+        return kind if kind in homes or not homes else homes[0]
+
     fields = {
-        k: rebuilt(kind, v) if isinstance(v, dict) and "is" in v else v
+        k: rebuilt(inner(v["is"]), v) if isinstance(v, dict) and "is" in v else v
         for k, v in description.items()
         if k not in ("is", "source")
     }

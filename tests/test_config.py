@@ -20,7 +20,9 @@ from suite.registry import describe
 
 QUICKSTART = "gin/quickstart.gin"
 SMOKE = "gin/scale/smoke.gin"
-LEAVES = sorted(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "gin").glob("*.gin"))
+LEAVES = sorted(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "gin").glob("*.gin")) + [
+    f"gin/synthesis/{name}.gin" for name in ("extrapolation", "image_recall")
+]
 SCALES = sorted(str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "gin" / "scale").glob("*.gin"))
 NINETY_CELLS = "gin/ablation_components.gin"
 # Seconds for each scale of the largest table, and nothing of its own in them: one will do.

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 from command_line import REPOSITORY, command
 
-FILES = sorted([*(REPOSITORY / "gin").glob("*.gin"), *(REPOSITORY / "gin" / "continual").glob("*.gin")])
+FOLDERS = [REPOSITORY / "gin", REPOSITORY / "gin" / "continual", REPOSITORY / "gin" / "synthesis"]
+FILES = sorted(file for folder in FOLDERS for file in folder.glob("*.gin"))
 LEAVES = {
     "ablation_adam": "*/figures/gradient_norms.png",
     "bases": "bases.png",
     "figure_bases": "*/figures/bases.png",
     "figure_recall": "*/figures/recalled.png",
     "figure_similarity": "*/figures/similarity.png",
+    "extrapolation": "*/figures/recalled.png",
+    "image_recall": "*/figures/recalled_*.png",
     "permutations": "compress*/memories/task-002.safetensors",
     "rotations": "compress*/figures/after_each_task.png",
     "many": "compress*/figures/matrix.png",

@@ -16,7 +16,7 @@ from scipy import stats
 from leaderboard import build, collect, published, records, words
 from leaderboard.markdown import fill, markdown
 from leaderboard.statistics import estimate, paired
-from leaderboard.tables import Row, Table, tables
+from leaderboard.tables import SPECS, Row, Table, tables
 from suite.errors import UsageError
 
 # ---------------------------------------------------------------- statistics
@@ -611,3 +611,37 @@ def test_every_file_of_continual_learning_has_its_table() -> None:
 
     files = {file.stem for file in (REPOSITORY / "gin" / "continual").glob("*.gin")} - {"with_avalanche"}
     assert files == set(STREAM_FILES)
+
+
+def episodes_record(method: str, seed: int, memory: list[float], **more: Any) -> dict[str, Any]:
+    """A run of task extrapolation: figures over episodes, of two ways and of five."""
+    figures = [
+        figure(f"{kind}: {name}", "test", [v + apart for v in values], "episodes")
+        for kind, apart in (("2-way", 0.0), ("5-way", -20.0))
+        for name, values in (("memory", memory), ("full data", [90.0, 92.0]), ("random real images", [70.0, 74.0]))
+    ]
+    made = record(method, seed, name="extrapolation", figures=figures, **more)
+    made["cell"] = {"budget": "10 I/C", "method": method}
+    return made
+
+
+def test_every_kind_of_episode_has_a_row_with_its_own_controls_and_interval() -> None:
+    made = [episodes_record("addressing", 0, [80.0, 84.0, 88.0]), episodes_record("standard", 0, [76.0, 77.0, 81.0])]
+    found = table_of(made, "extrapolation")
+    assert [(row.made_with, row.method) for row in found.rows] == [
+        ("2-way", "standard"), ("2-way", "addressing"), ("5-way", "standard"), ("5-way", "addressing"),
+    ]  # fmt: skip
+    assert [row.test.mean for row in found.rows if row.test] == [78.0, 84.0, 58.0, 64.0]
+    assert {row.test.interval_over for row in found.rows if row.test} == {"episodes"}
+    assert found.controls == ("random real images", "full data")
+    assert [row.controls["random real images"].mean for row in found.rows] == [72.0, 72.0, 52.0, 52.0]
+    assert [(c.first, c.second, c.test.mean) for c in found.comparisons] == [("standard", "addressing", 6.0)] * 2
+    text = markdown(found)
+    assert "| episodes | method |" in text and "84.0 ± 9.9" in text and "52.0 ± 25.4" in text and "1 memory × 3" in text
+    several = table_of([*made, episodes_record("addressing", 1, [82.0, 86.0, 90.0])], "extrapolation")
+    assert {row.test.interval_over for row in several.rows if row.method == "addressing" and row.test} == {"memories"}
+
+
+def test_every_file_of_synthesis_has_its_table() -> None:
+    files = {file.stem for file in (REPOSITORY / "gin" / "synthesis").glob("*.gin")}
+    assert files == {name for spec in SPECS if spec.episodes for name in spec.experiments}

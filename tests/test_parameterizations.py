@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate, one_hot
 
+from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
 from suite.distill import Progress, begin, distill
 from suite.errors import UsageError
@@ -272,7 +273,11 @@ def test_free_images_start_from_normal_noise() -> None:
 
 @pytest.mark.parametrize("name", parameterizations.names())
 def test_first_values_depend_on_the_key_alone(name: str) -> None:
-    way = parameterizations[name].build(**({"bases": 4} if name == "addressing" else {}))
+    small: dict[str, Any] = {
+        "addressing": {"bases": 4},
+        "image_queries": {"bases": 4, "extractor": ConvNet(norm="none")},
+    }
+    way = parameterizations[name].build(**small.get(name, {}))
     torch.manual_seed(1)
     one = way.init(COLOUR, 10, 1, Key(0)("memory"))
     torch.manual_seed(2)

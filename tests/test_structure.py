@@ -12,7 +12,7 @@ LAYERS = [
     ["errors"],
     ["fast", "files", "keys"],
     ["journal", "locks", "types", "registry"],
-    ["architectures", "datasets", "inner_optimizers", "parameterizations", "reservoir", "continual"],
+    ["architectures", "datasets", "inner_optimizers", "parameterizations", "reservoir", "continual", "episodes"],
     ["streams", "unroll"],
     ["avalanche", "program"],
     ["controls", "distill", "evaluate", "memory", "objectives"],

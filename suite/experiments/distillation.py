@@ -17,7 +17,7 @@ from suite.controls.random_images import RandomImages
 from suite.datasets.augment import AUGMENTATIONS
 from suite.datasets.cache import digest as tensors_sha256
 from suite.datasets.digits import Digits
-from suite.distill import NotFinite, Progress, begin, distill
+from suite.distill import NotFinite, Progress, begin, distill, packed, unpacked
 from suite.errors import RunError
 from suite.evaluate import (
     Accuracies,
@@ -180,7 +180,7 @@ class Distillation:
         last, seconds = begin(task, self.outer_optimizer, self.images_per_class, session.key), 0.0
         if restored is not None:
             iteration, tensors, state = restored
-            last = replace(_unpacked(iteration, tensors, session.device), skipped=state["skipped"])
+            last = replace(unpacked(iteration, tensors, session.device), skipped=state["skipped"])
             seconds = state["seconds"]
         elif self._validates_at(0):
             self._validate(session, task, data, last)
@@ -204,7 +204,7 @@ class Distillation:
             nonlocal stored
             stored = last.iteration
             state = {"seconds": seconds, "skipped": last.skipped}
-            session.checkpoint(last.iteration, _packed(last), state, score)
+            session.checkpoint(last.iteration, packed(last), state, score)
 
         clock = time.monotonic()
         try:
@@ -498,21 +498,3 @@ def _words(session: Session) -> str:
     losses, accuracies = session.history("loss"), session.history("validation_accuracy")
     words = [f"loss {losses[-1][1]:.3f}"] if losses else []
     return ", ".join(words + ([f"validation {accuracies[-1][1]:.1f}%"] if accuracies else []))
-
-
-def _packed(progress: Progress) -> Params:
-    slots = {f"state/{slot}/{k}": v for slot, part in progress.state.items() for k, v in part.items()}
-    return {f"memory/{k}": v for k, v in progress.memory.items()} | slots
-
-
-def _unpacked(iteration: int, tensors: Params, device: torch.device) -> Progress:
-    memory: Params = {}
-    state: dict[str, Params] = {}
-    for name, value in tensors.items():
-        kind, rest = name.split("/", 1)
-        if kind == "memory":
-            memory[rest] = value.to(device)
-        else:
-            slot, k = rest.split("/", 1)
-            state.setdefault(slot, {})[k] = value.to(device)
-    return Progress(iteration, memory, state, {})

@@ -1,0 +1,363 @@
+"""New-classifier synthesis: what an episode may see, gradients through the extractor, going on, and what is refused."""
+
+import json
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import as_people_run_it, command, ended, only_run, sets, start
+
+from suite.architectures.convnet import ConvNet
+from suite.architectures.mlp import MLP
+from suite.contracts import Problem, finite_difference_error, relative_error
+from suite.controls.herding import Herding
+from suite.controls.random_images import RandomImages
+from suite.datasets.cifar import CIFAR100
+from suite.datasets.digits import Digits
+from suite.episodes import across, everything, of_classes, shown, tasks_of
+from suite.errors import UsageError
+from suite.evaluate import Protocol
+from suite.experiments import extrapolation, image_recall
+from suite.experiments.extrapolation import Extrapolation
+from suite.experiments.image_recall import ImageRecall, _Asked, _Pretrained
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.keys import Key
+from suite.memory import Memory
+from suite.objectives.bptt import BPTT
+from suite.parameterizations.addressing import Addressing
+from suite.parameterizations.image_queries import ImageQueries, addressed
+from suite.results import comparable
+from suite.types import ClassRows, ImageShape, Split
+
+SHORT = BPTT(inner_steps=2, images_per_class_per_step=2, real_per_class=4)
+NETWORK = MLP(width=8, depth=1)
+APART = Extrapolation(
+    architecture=NETWORK,
+    parameterization=Addressing(bases=4),
+    objective=SHORT,
+    images_per_class=3,
+    iterations=2,
+    episodes=4,
+    oracle_episodes=1,
+    full_data_episodes=1,
+    full_data_epochs=1,
+    controls=(RandomImages(), Herding(epochs=0)),
+    evaluation=Protocol(networks=1, epochs=2),
+)
+ASKED = ImageRecall(
+    architecture=ConvNet(width=4),
+    parameterization=ImageQueries(bases=6, matrices=3, extractor=ConvNet(width=4)),
+    objective=SHORT,
+    iterations=2,
+    draws=2,
+    backbone_epochs=1,
+    backbone_augmentation="none",
+    evaluation=Protocol(networks=1, epochs=2),
+)
+
+
+class Sitting:
+    """A session without files but those in its folder."""
+
+    def __init__(self, data_dir: Path, directory: Path) -> None:
+        self.key, self.device = Key(0), torch.device("cpu")
+        self.data_dir, self.directory, self.cache_dir = data_dir, directory, directory
+
+    def restore(self) -> None:
+        return None
+
+    def checkpoint(self, *_: object) -> None: ...
+
+    def checkpoint_due(self) -> bool:
+        return False
+
+    def pause(self) -> None: ...
+
+    def log(self, *_: object) -> None: ...
+
+    def history(self, metric: str) -> list[tuple[int, float]]:
+        return []
+
+    def say(self, *_: object) -> None: ...
+
+    def progress(self, *_: object) -> None: ...
+
+
+def pictures(split: Split) -> set[bytes]:
+    return {image.numpy().tobytes() for image in split.images}
+
+
+# ---------------------------------------------------------------- episodes
+
+
+def test_tasks_are_disjoint_and_hold_every_class() -> None:
+    assert tasks_of(Digits().info, 2, "slices", Key(0)) == ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
+    info = CIFAR100().info
+    for cut in ("slices", "superclasses", "random"):
+        tasks = tasks_of(info, 5, cut, Key(0))
+        assert len(tasks) == 20 and sorted(c for own in tasks for c in own) == list(range(100))
+    assert (
+        tasks_of(info, 5, "random", Key(0))
+        == tasks_of(info, 5, "random", Key(0))
+        != tasks_of(info, 5, "random", Key(1))
+    )
+    groups = {name: group for group, own in info.superclasses for name in own}
+    assert all(
+        len({groups[info.class_names[c]] for c in own}) == 1 for own in tasks_of(info, 5, "superclasses", Key(0))
+    )
+
+
+def test_the_classes_of_an_episode_are_of_different_tasks_and_all_are_drawn() -> None:
+    tasks, seen = tasks_of(Digits().info, 2, "slices", Key(0)), Counter[int]()
+    for e in range(200):
+        episode = across(tasks, 3, Key(e))
+        assert len({t for t, _ in episode}) == 3
+        seen.update(tasks[t][place] for t, place in episode)
+    assert set(seen) == set(range(10)) and min(seen.values()) > 30  # 60 expected of each, with a spread of about 6.5
+
+
+def test_shots_are_left_out_of_what_is_scored_and_nothing_else_is(data_dir: Path) -> None:
+    rows = ClassRows.of(Digits().load(data_dir, Key(0), 0.0).test, 10)
+    one = shown(rows, (7, 2), 5, Key(0))
+    assert one.shots.labels.tolist() == [0] * 5 + [1] * 5 and len(one.shots) + len(everything(one.rest)) == len(
+        everything(of_classes(rows, (7, 2)))
+    )
+    first, rest, whole = (
+        pictures(one.shots),
+        pictures(everything(one.rest)),
+        pictures(everything(of_classes(rows, (7, 2)))),
+    )
+    assert not first & rest and first | rest == whole
+    sevens = rows.split.images[rows.rows[7]]
+    assert pictures(Split(one.shots.images[:5], one.shots.labels[:5])) <= pictures(
+        Split(sevens, torch.arange(len(sevens)))
+    )
+    again, other = shown(rows, (7, 2), 5, Key(0)), shown(rows, (7, 2), 5, Key(1))
+    assert torch.equal(one.shots.images, again.shots.images) and not torch.equal(one.shots.images, other.shots.images)
+
+
+# ---------------------------------------------------------------- leakage
+
+
+def test_extrapolation_trains_on_training_images_and_scores_test_images_of_classes_that_never_met(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Digits().load(data_dir, Key(0), 0.0)
+    train, test = pictures(data.train), pictures(data.test)
+    scored: list[dict[str, Split]] = []
+    learned: list[ClassRows] = []
+    evaluate, distill = extrapolation.evaluate, extrapolation.distill
+
+    def watched(task: Any, training: Any, protocol: Any, key: Any, splits: Any, pause: Any) -> Any:
+        scored.append({"train": training(0), **splits})
+        return evaluate(task, training, protocol, key, splits, pause)
+
+    def watching(task: Any, objective: Any, optimizer: Any, real: ClassRows, *others: Any) -> Any:
+        learned.append(real)
+        return distill(task, objective, optimizer, real, *others)
+
+    monkeypatch.setattr(extrapolation, "evaluate", watched)
+    monkeypatch.setattr(extrapolation, "distill", watching)
+    session: Any = Sitting(data_dir, tmp_path)
+    outcome = APART.run(session)
+    tasks = [set(own) for own in outcome.facts["tasks"]]
+    for kind, episodes in outcome.facts["episodes"].items():
+        for classes in episodes:
+            names = {str(c) for c in classes}
+            assert len(classes) == int(kind[0]) and all(len(own & names) <= 1 for own in tasks)
+    assert train & test == set()
+    used = [pictures(everything(real)) for real in learned]
+    assert all(own <= train for own in used)
+    by_task = [pictures(everything(of_classes(ClassRows.of(data.train, 10), (2 * t, 2 * t + 1)))) for t in range(5)]
+    assert [used.count(own) for own in by_task] == [2] * 5  # two outer steps each, on its own classes alone
+    assert scored and all(pictures(one["test"]) <= test for one in scored)
+    for one in scored:
+        assert not pictures(one["train"]) & test
+
+
+def test_shots_are_never_scored_and_the_memory_never_sees_a_test_image(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Digits().load(data_dir, Key(0), 0.0)
+    train, test = pictures(data.train), pictures(data.test)
+    evaluate, distill, given = image_recall.evaluate, image_recall.distill, image_recall.shown
+    scored: list[set[bytes]] = []
+    shots: list[set[bytes]] = []
+
+    def watched(task: Any, training: Any, protocol: Any, key: Any, splits: Any, pause: Any) -> Any:
+        scored.append(set().union(*(pictures(split) for split in splits.values())))
+        assert not scored[-1] & shots[-1] and scored[-1] <= test and not scored[-1] & pictures(training(0))
+        return evaluate(task, training, protocol, key, splits, pause)
+
+    def showing(*arguments: Any) -> Any:
+        one = given(*arguments)
+        shots.append(pictures(one.shots))
+        return one
+
+    def watching(task: Any, objective: Any, optimizer: Any, real: ClassRows, *others: Any) -> Any:
+        rest = pictures(everything(real))
+        assert rest <= train and not rest & shots[-1] and shots[-1] <= train
+        return distill(task, objective, optimizer, real, *others)
+
+    for name, stand_in in (("evaluate", watched), ("distill", watching), ("shown", showing)):
+        monkeypatch.setattr(image_recall, name, stand_in)
+    session: Any = Sitting(data_dir, tmp_path)
+    outcome = ASKED.run(session)
+    assert len(scored) == 5 * 2 * 10  # networks, numbers of shots, episodes of each
+    names = {figure.name.split(": ")[1] for figure in outcome.figures}
+    assert {"memory", "classify-then-recall", "recall by true label", "linear probe", "nearest class mean"} <= names
+    assert all(figure.over == "episodes" and len(figure.values) == 10 for figure in outcome.figures)
+    one = {figure.name: figure.values for figure in outcome.figures}
+    assert one["2-way, 1 shot: nearest class mean"] == one["2-way, 1 shot: nearest neighbour (L2)"]
+
+
+# ---------------------------------------------------------------- the parameterization
+
+
+def test_an_image_recalls_its_features_times_matrices_times_bases() -> None:
+    shape, own = ImageShape(1, 16, 16), ImageQueries(bases=5, matrices=3, extractor=ConvNet(width=4), dimension=None)
+    memory = own.init(shape, 2, 10, Key(0))
+    x = torch.randn(2, 1, 16, 16, generator=Key(1).generator())
+    features = own.features(memory, x)
+    assert features.shape == (2, 4)
+    for n in range(2):
+        for j in range(3):
+            wanted = features[n] @ memory["matrices"][j] @ memory["bases"].flatten(1)
+            assert torch.allclose(own.recall(memory, x)[n, j].flatten(), wanted, atol=1e-5)
+    assert addressed(memory)[0] == own.numbers(shape) == 5 * 256 + 3 * 4 * 5
+    assert addressed(memory)[1] == sum(v.numel() for k, v in memory.items() if k.startswith("extractor.body"))
+    projected = replace(own, dimension=7)
+    assert projected.features(projected.init(shape, 2, 10, Key(0)), x).shape == (2, 7)
+
+
+def test_the_published_sizes() -> None:
+    shape = CIFAR100().info.shape
+    assert ImageQueries().numbers(shape) == 64 * 3072 + 16 * 128 * 64 == 327_680
+    assert ImageQueries(dimension=100).numbers(shape) == 299_008 < 307_200  # within 1 image per class
+    with pytest.raises(UsageError, match=r"327680 numbers and the budget has 307200; raise images_per_class to 1\.07"):
+        ImageQueries().per_class(shape, 100, 1)
+
+
+def test_the_hypergradient_through_the_extractor_is_plain_autograd_s_and_that_of_finite_differences() -> None:
+    shots = torch.randn(2, 2, 1, 16, 16, generator=Key(0).generator(), dtype=torch.float64)
+    own = ImageQueries(bases=4, matrices=2, extractor=ConvNet(width=4, depth=2, activation="silu"))
+    problem = Problem(SGDMomentum(lr=0.05), _Asked(own, shots, 20.0), "mlp", 4, width=16, activation="silu")
+    found = problem.swept()
+    assert {"bases", "matrices", "extractor.body.0.weight"} <= set(found)
+    assert all(float(g.norm()) > 0 for name, g in found.items() if not name.endswith("bias"))
+    assert relative_error(found, problem.by_full_graph()) < 1e-10
+    assert finite_difference_error(problem) < 1e-4
+
+
+def test_an_outer_step_changes_the_extractor_and_every_shot_counts(data_dir: Path, tmp_path: Path) -> None:
+    session: Any = Sitting(data_dir, tmp_path)
+    ASKED.run(session)
+    memory = Memory.load(tmp_path / "memory.safetensors")
+    start = ASKED._start(torch.device("cpu"), Key(0)("memory")).memory
+    assert set(start) == set(memory.tensors)
+    assert all(
+        not torch.equal(start[name], memory.tensors[name]) for name in ("bases", "matrices", "extractor.body.0.weight")
+    )
+    x = torch.randn(2, 1, 8, 8, generator=Key(0).generator())
+    images = memory.parameterization.recall(memory.tensors, x)
+    assert images.shape == (2, 3, 1, 8, 8) and not torch.allclose(images[0], images[1])
+
+
+def test_a_classifier_is_tuned_from_its_weights_with_a_fresh_head() -> None:
+    shape = ImageShape(1, 8, 8)
+    weights = {k: v.detach() + 1 for k, v in NETWORK.build(shape, 10).named_parameters()}
+    tuned = dict(_Pretrained(NETWORK, weights).build(shape, 2).named_parameters())
+    assert all(torch.equal(tuned[k], weights[k]) for k in tuned if not k.startswith("head"))
+    assert tuned["head.weight"].shape[0] == 2
+
+
+# ---------------------------------------------------------------- preprocessing
+
+
+def test_memories_of_their_own_preprocessing_meet_in_the_common_one(data_dir: Path, tmp_path: Path) -> None:
+    session: Any = Sitting(data_dir, tmp_path)
+    own = replace(APART, preprocessing_of="each task", oracle_episodes=0, full_data_episodes=0, ways=(2,))
+    assert own.run(session).facts["preprocessing_of"] == "each task"
+    means = {Memory.load(file).transform.describe()["sha256"] for file in (tmp_path / "memories").iterdir()}  # type: ignore[union-attr]
+    assert len(means) == 5
+    data = Digits().load(data_dir, Key(0), 0.0)
+    space = own._space(session, data, (0, 1))
+    bank = own.parameterization.init(data.info.shape, 2, 3, Key(0))
+    images = own._recalled(data, space, bank, 1, torch.device("cpu"))
+    pixels = space.transform.display(own.parameterization.recall(bank, torch.tensor([1]))[0])
+    assert torch.allclose(data.transform.display(images), pixels, atol=1e-5)
+
+
+# ---------------------------------------------------------------- the command
+
+HERE = ["--gin", "gin/scale/smoke.gin", "--seed", "0", "--tracking-uri", "none"]
+HERE += sets("DATASET = @datasets.digits()", "ARCHITECTURE = @architectures.mlp()", "architectures.mlp.width = 8")
+EXTRAPOLATION = ["--gin", "gin/synthesis/extrapolation.gin", *HERE, "--only", "budget=10 I/C", "--only", "addressing"]
+EXTRAPOLATION += sets("WAYS_PER_TASK = 2", "BASES_OF_10 = 16")
+IMAGE_RECALL = ["--gin", "gin/synthesis/image_recall.gin", *HERE, "--only", "2-way", *sets("BASES = 6")]
+
+REFUSED = {
+    "more ways than tasks": ([*EXTRAPOLATION, *sets("WAYS = (6,)")], "there are 5; choose 2 to 5 ways"),
+    "tasks that leave classes over": ([*EXTRAPOLATION, *sets("WAYS_PER_TASK = 3")], "can't be cut into tasks of 3"),
+    "no superclasses": ([*EXTRAPOLATION, *sets("CUT = 'superclasses'")], "has no superclasses of 2 classes each"),
+    "more oracles than episodes": ([*EXTRAPOLATION, *sets("ORACLE_EPISODES = 9")], "from 0 to 3, the episodes"),
+    "more shots than images": ([*IMAGE_RECALL, *sets("SHOTS = (60,)")], "shots must be below"),
+    "no shot": ([*IMAGE_RECALL, *sets("SHOTS = (0,)")], "shots must be above 0"),
+    "more ways than classes": (
+        [*IMAGE_RECALL, *sets("experiments.image_recall.ways = 11")],
+        "ways must be from 2 to 10",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_can_not_be_is_answered_in_one_sentence(case: str, data_dir: Path, tmp_path: Path) -> None:
+    line, said = REFUSED[case]
+    with as_people_run_it():
+        done = command(*line, "--data-dir", data_dir, "--out", tmp_path)
+    assert done.status == 2 and said in done.complaint and not list(tmp_path.glob("*/*/result.json"))
+
+
+def test_a_query_of_the_wrong_size_is_refused_in_one_sentence() -> None:
+    own = ImageQueries(bases=4, matrices=2, extractor=ConvNet(width=4))
+    memory = own.init(ImageShape(1, 16, 16), 2, 10, Key(0))
+    for queries, said in ((torch.zeros(2, 3, 32, 32), "images of 3x32x32"), (torch.arange(2), "class numbers")):
+        with as_people_run_it(), pytest.raises(UsageError, match=f"asked with images of 1x16x16, not with {said}"):
+            own.recall(memory, queries)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "at"), [(EXTRAPOLATION, 5), (EXTRAPOLATION, 17), (IMAGE_RECALL, 3), (IMAGE_RECALL, 6)]
+)
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(
+    line: list[str], at: int, data_dir: Path, tmp_path: Path
+) -> None:
+    line = [*line, "--data-dir", str(data_dir), "--checkpoint-seconds", "0"]
+    whole = ended(start(*line, "--out", tmp_path / "whole"))
+    assert whole.status == 0, whole.err
+    program = f"""
+import os, signal, sys
+from suite.session import RunSession
+before = RunSession.checkpoint
+def checkpoint(self, iteration, *others):
+    before(self, iteration, *others)
+    if iteration == {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+RunSession.checkpoint = checkpoint
+from suite.run import main
+sys.exit(main({[*line, "--out", str(tmp_path / "cut")]!r}))
+"""
+    assert ended(start(code=["-c", program])).status == -signal.SIGKILL
+    after = ended(start(*line, "--out", tmp_path / "cut"))
+    assert after.status == 0 and f"step {at}" in after.err, after.err
+    one, two = (only_run(tmp_path / name) for name in ("whole", "cut"))
+    records = [comparable(json.loads((place / "result.json").read_text())) for place in (one, two)]
+    assert records[0] == records[1]
+    for file in sorted(one.rglob("*.safetensors")):
+        if "checkpoints" not in file.parts:
+            assert file.read_bytes() == (two / file.relative_to(one)).read_bytes()
