@@ -63,9 +63,9 @@ def _table(table: Table, rows: Sequence[Row]) -> str:
 
 
 def _notes(rows: Sequence[Row]) -> str:
-    """How the full-data control was trained."""
-    notes = dict.fromkeys(words.note(row, "full data") for row in rows if "full data" in row.controls)
-    return "".join(f"\nFull data: {plain(note)}.\n" for note in notes if note)
+    """How controls were trained, where that is another way than a memory's networks are."""
+    notes = dict.fromkeys((name, words.note(row, name)) for row in rows for name in row.controls)
+    return "".join(f"\n{name[0].upper() + name[1:]}: {plain(note)}.\n" for name, note in notes if note)
 
 
 def _comparisons(table: Table) -> str:

@@ -2,7 +2,7 @@
 
 from leaderboard.published import Published
 from leaderboard.statistics import Difference, Estimate
-from leaderboard.tables import Row, number
+from leaderboard.tables import MEMORY, Row, number
 
 NONE = "–"
 
@@ -105,11 +105,13 @@ def peaks(row: Row) -> list[float]:
 
 
 def note(row: Row, name: str) -> str:
-    """What the record says of a control, where it is trained otherwise than a memory's networks are."""
-    if name != "full data":
-        return ""
-    notes = (str(figure.get("note", "")) for figure in row.first["figures"] if figure["name"] == name)
-    return next(notes, "")
+    """What the record says of a control, where it is trained otherwise than a memory's networks are, or in episodes."""
+    kind = row.figure.removesuffix(MEMORY)
+    for figure in row.first["figures"]:
+        if figure["name"] == kind + name and (name == "full data" or figure["over"] == "episodes"):
+            n = f"n = {figure['n']}" if figure["over"] == "episodes" else ""
+            return "; ".join(filter(None, [n, str(figure.get("note", ""))]))
+    return ""
 
 
 def hardware(row: Row) -> str:

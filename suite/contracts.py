@@ -22,6 +22,7 @@ from suite.distill import begin
 from suite.errors import RunError, SuiteError
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
+from suite.parameterizations.image_queries import addressed
 from suite.registry import REGISTRIES
 from suite.types import ClassRows, ImageShape, InnerOptimizer, Parameterization, Params, Split, State, Task
 from suite.unroll import (
@@ -135,7 +136,7 @@ def _parameterization(parameterization: Parameterization) -> list[Finding]:
     for images_per_class in (20, 30) if by_image else (1, 10):
         per_class = parameterization.per_class(shape, classes, images_per_class)
         memory = parameterization.init(shape, classes, images_per_class, key)
-        stored, budget = sum(v.numel() for v in memory.values()), images_per_class * classes * shape.numel
+        stored, budget = addressed(memory)[0], images_per_class * classes * shape.numel
         found.append(
             _finding(0 < stored <= budget, "it stores no more than its budget", f"{stored} of {budget} numbers")
         )

@@ -199,7 +199,7 @@ class Parameterization(Protocol):
         ...
 
     def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
-        """A fresh memory; every tensor in it counts towards the budget."""
+        """A fresh memory; every tensor in it counts towards the budget, but for an extractor's weights."""
         ...
 
     def recall(

@@ -13,15 +13,18 @@ from command_line import as_people_run_it, command, ended, only_run, sets, start
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
-from suite.contracts import Problem, finite_difference_error, relative_error
+from suite.contracts import Problem, check, finite_difference_error, relative_error
 from suite.controls.herding import Herding
 from suite.controls.random_images import RandomImages
 from suite.datasets.cifar import CIFAR100
 from suite.datasets.digits import Digits
+from suite.datasets.preprocess import PREPROCESSINGS, fit, moved
 from suite.episodes import across, everything, of_classes, shown, tasks_of
 from suite.errors import UsageError
 from suite.evaluate import Protocol
-from suite.experiments import extrapolation, image_recall
+from suite.experiments import extrapolation, image_recall, synthesis
+from suite.experiments.compress_then_recall import CompressThenRecall
+from suite.experiments.distillation import Distillation
 from suite.experiments.extrapolation import Extrapolation
 from suite.experiments.image_recall import ImageRecall, _Asked, _Pretrained
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -42,8 +45,7 @@ APART = Extrapolation(
     images_per_class=3,
     iterations=2,
     episodes=4,
-    oracle_episodes=1,
-    full_data_episodes=1,
+    bound_episodes=1,
     full_data_epochs=1,
     controls=(RandomImages(), Herding(epochs=0)),
     evaluation=Protocol(networks=1, epochs=2),
@@ -267,6 +269,44 @@ def test_an_outer_step_changes_the_extractor_and_every_shot_counts(data_dir: Pat
     assert images.shape == (2, 3, 1, 8, 8) and not torch.allclose(images[0], images[1])
 
 
+def test_every_shot_counts() -> None:
+    own, shape = ASKED.parameterization, ImageShape(1, 8, 8)
+    memory = own.init(shape, 2, 20, Key(0))
+    shots = torch.randn(2, 2, 1, 8, 8, generator=Key(1).generator())
+    images = _Asked(own, shots).recall(memory, torch.arange(2))
+    assert images.shape == (2, 6, 1, 8, 8)
+    for i in range(2):
+        assert torch.allclose(images[i], own.recall(memory, shots[i]).flatten(0, 1), atol=1e-6)
+    assert not torch.allclose(images[:, :3], images[:, 3:])
+
+
+def test_the_contract_is_kept_and_an_extractor_that_mixes_images_is_refused() -> None:
+    findings = check("parameterizations", "image_queries")
+    assert len(findings) > 5 and all(finding.verdict == "kept" for finding in findings), findings
+    mixing = ImageQueries(bases=4, matrices=2, extractor=ConvNet(width=4, norm="batch"))
+    with pytest.raises(UsageError, match="must treat images one by one"):
+        mixing.init(ImageShape(1, 16, 16), 2, 10, Key(0))
+
+
+@pytest.mark.parametrize("experiment", [APART, Distillation(), CompressThenRecall()])
+def test_memories_that_are_asked_with_images_are_for_recall_with_images(experiment: Any) -> None:
+    with as_people_run_it(), pytest.raises(UsageError, match="parameterization must be asked with labels"):
+        replace(experiment, parameterization=ImageQueries())
+
+
+def test_an_oracle_has_as_many_bases_for_each_class() -> None:
+    task = Extrapolation(parameterization=Addressing(bases=43), ways_per_task=5, images_per_class=100, ways=(2,))
+    assert [task._task(torch.device("cpu"), n).parameterization.bases for n in (5, 2)] == [43, 17]  # type: ignore[attr-defined]
+
+
+def test_less_than_published_is_called_reduced() -> None:
+    whole = ImageRecall(dataset=CIFAR100(), ways=5)
+    assert synthesis.less(whole, 50_000) == []
+    assert synthesis.less(replace(whole, draws=2), 50_000) == ["draws 2 of 10"]
+    assert synthesis.less(replace(whole, evaluation=Protocol(networks=1, lr=0.1)), 50_000)
+    assert "epochs 2 of 300" in str(synthesis.less(APART, 50_000))
+
+
 def test_a_classifier_is_tuned_from_its_weights_with_a_fresh_head() -> None:
     shape = ImageShape(1, 8, 8)
     weights = {k: v.detach() + 1 for k, v in NETWORK.build(shape, 10).named_parameters()}
@@ -280,7 +320,7 @@ def test_a_classifier_is_tuned_from_its_weights_with_a_fresh_head() -> None:
 
 def test_memories_of_their_own_preprocessing_meet_in_the_common_one(data_dir: Path, tmp_path: Path) -> None:
     session: Any = Sitting(data_dir, tmp_path)
-    own = replace(APART, preprocessing_of="each task", oracle_episodes=0, full_data_episodes=0, ways=(2,))
+    own = replace(APART, preprocessing_of="each task", bound_episodes=0, ways=(2,))
     assert own.run(session).facts["preprocessing_of"] == "each task"
     means = {Memory.load(file).transform.describe()["sha256"] for file in (tmp_path / "memories").iterdir()}  # type: ignore[union-attr]
     assert len(means) == 5
@@ -288,8 +328,23 @@ def test_memories_of_their_own_preprocessing_meet_in_the_common_one(data_dir: Pa
     space = own._space(session, data, (0, 1))
     bank = own.parameterization.init(data.info.shape, 2, 3, Key(0))
     images = own._recalled(data, space, bank, 1, torch.device("cpu"))
-    pixels = space.transform.display(own.parameterization.recall(bank, torch.tensor([1]))[0])
-    assert torch.allclose(data.transform.display(images), pixels, atol=1e-5)
+    before = own.parameterization.recall(bank, torch.tensor([1]))[0]
+    assert torch.equal(images, moved(before, space.transform, data.transform)) and not torch.equal(images, before)
+
+
+@pytest.mark.parametrize("name", PREPROCESSINGS)
+def test_images_are_taken_from_one_preprocessing_to_another_as_if_they_had_had_it_from_the_start(name: str) -> None:
+    pixels = torch.randint(0, 256, (60, 3, 4, 4), generator=Key(0).generator()).to(torch.uint8)
+    first, then = fit(name, pixels[:30], 0.1), fit(name, pixels[30:] // 2, 0.1)
+    assert torch.allclose(moved(first.apply(pixels), first, then), then.apply(pixels), atol=1e-4)
+    assert torch.allclose(moved(first.apply(pixels) * 3, first, first), first.apply(pixels) * 3, atol=1e-3)
+
+
+def test_images_are_not_taken_between_preprocessings_of_two_kinds() -> None:
+    pixels = torch.randint(0, 256, (60, 3, 4, 4), generator=Key(0).generator()).to(torch.uint8)
+    one, other = fit("standardize", pixels, 0.1), fit("zca_image", pixels, 0.1)
+    with pytest.raises(UsageError, match="can't be taken to 'zca_image'"):
+        moved(one.apply(pixels), one, other)
 
 
 # ---------------------------------------------------------------- the command
@@ -304,7 +359,7 @@ REFUSED = {
     "more ways than tasks": ([*EXTRAPOLATION, *sets("WAYS = (6,)")], "there are 5; choose 2 to 5 ways"),
     "tasks that leave classes over": ([*EXTRAPOLATION, *sets("WAYS_PER_TASK = 3")], "can't be cut into tasks of 3"),
     "no superclasses": ([*EXTRAPOLATION, *sets("CUT = 'superclasses'")], "has no superclasses of 2 classes each"),
-    "more oracles than episodes": ([*EXTRAPOLATION, *sets("ORACLE_EPISODES = 9")], "from 0 to 3, the episodes"),
+    "more bounds than episodes": ([*EXTRAPOLATION, *sets("BOUND_EPISODES = 9")], "from 0 to 3, the episodes"),
     "more shots than images": ([*IMAGE_RECALL, *sets("SHOTS = (60,)")], "shots must be below"),
     "no shot": ([*IMAGE_RECALL, *sets("SHOTS = (0,)")], "shots must be above 0"),
     "more ways than classes": (

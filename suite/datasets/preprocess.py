@@ -184,6 +184,26 @@ def fit_stored(name: str, pixels_train: Images, regularization: float, cache_dir
     return restore(kept.about["description"], kept.tensors)
 
 
+def moved(images: Float[Tensor, "n c h w"], of: Transform, to: Transform) -> Float[Tensor, "n c h w"]:
+    """Images of one preprocessing as another of the same kind would have made them, nothing clamped or rescaled.
+
+    Of `zca_image`: y M_of⁻¹ M_to, so that an image's norm before whitening stays what it is.
+    """
+    if isinstance(of, Standardize) and isinstance(to, Standardize):
+        first, then = ([_columns(images, part) for part in (one.mean, one.std)] for one in (of, to))
+        return _chunked(images, lambda y: (y * first[1] + first[0] - then[0]) / then[1])
+    if isinstance(of, ZCAImage) and isinstance(to, ZCAImage):
+        matrix = (of.inverse @ to.whitening.double()).to(images.device)
+        return _chunked(images, lambda y: (y.flatten(1) @ matrix).reshape(y.shape))
+    if isinstance(of, ZCAFeature) and isinstance(to, ZCAFeature):
+        matrix = (of.inverse @ to.whitening.double()).to(images.device)
+        shift = ((of.mean - to.mean) @ to.whitening.double()).to(images.device)
+        return _chunked(images, lambda y: (y.flatten(1) @ matrix + shift).reshape(y.shape))
+    if isinstance(of, Identity) and isinstance(to, Identity):
+        return images
+    raise UsageError(f"images of the preprocessing '{of.name}' can't be taken to '{to.name}'")
+
+
 def restore(description: dict[str, Any], tensors: Params) -> Transform:
     """The transform that gave this description and these tensors.
 

@@ -30,7 +30,7 @@ from suite.evaluate import (
     evaluate_each,
     recalled,
 )
-from suite.experiments import rehearsal
+from suite.experiments import rehearsal, synthesis
 from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -101,6 +101,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         check_types(self)
+        synthesis.require_labels(self)
         require(self, "images_per_class", self.images_per_class > 0, "above 0")
         require(self, "iterations", self.iterations > 0, "above 0")
         require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")

@@ -10,6 +10,7 @@ import torch
 from suite import figures
 from suite.architectures.convnet import ConvNet
 from suite.controls.random_images import RandomImages
+from suite.datasets import preprocess
 from suite.datasets.augment import AUGMENTATIONS
 from suite.datasets.base import ImageDataset
 from suite.datasets.digits import Digits
@@ -17,6 +18,7 @@ from suite.datasets.some_classes import SomeClasses
 from suite.distill import Progress, begin, distill
 from suite.episodes import Cut, across, everything, of_classes, tasks_of
 from suite.evaluate import Protocol, evaluate
+from suite.evaluate import recalled as recalled_by
 from suite.experiments import rehearsal, synthesis
 from suite.experiments.series import Measured, Series
 from suite.files import make_directory
@@ -56,10 +58,11 @@ class Extrapolation:
     In an episode of n ways, for n in `ways`, a fresh network of n outputs is trained on what the memories of n
     different tasks recall for one class of each, and tested on all test images of those classes: no two of them were
     in one task, so no network that a memory was learned with ever told them apart. Beside it, on the same classes and
-    with the same budget: the `controls`, and a memory distilled on exactly these classes (the oracle, in the first
-    `oracle_episodes`); and all their training images (in the first `full_data_episodes`, `full_data_epochs` epochs).
-    `preprocessing_of` 'all classes' fits the preprocessing once; 'each task' fits it to a task's images alone, and what
-    is recalled goes by way of pixels to the common one, in which every network is trained and tested.
+    with the same budget: the `controls`, and a memory distilled on exactly these classes (the oracle, whose bases
+    are as many for each class); and all their training images, for `full_data_epochs` epochs. These two bounds are
+    measured in the first `bound_episodes`. `preprocessing_of` 'all classes' fits the preprocessing once; 'each task'
+    fits it to a task's images alone, and what is recalled is taken to the common one (`preprocess.moved`), in which
+    every network is trained and tested.
     """
 
     dataset: ImageDataset = field(default_factory=Digits)
@@ -77,8 +80,7 @@ class Extrapolation:
     ways: Sequence[int] = (2, 5)
     episodes: int = 100
     controls: Sequence[Control] = (RandomImages(),)
-    oracle_episodes: int = 10
-    full_data_episodes: int = 10
+    bound_episodes: int = 10
     full_data_epochs: int = 300
     evaluation: Protocol = field(default_factory=lambda: Protocol(networks=1))
 
@@ -86,8 +88,9 @@ class Extrapolation:
         check_types(self)
         for name in ("images_per_class", "iterations", "episodes", "full_data_epochs"):
             require(self, name, getattr(self, name) > 0, "above 0")
-        for name in ("oracle_episodes", "full_data_episodes"):
-            require(self, name, 0 <= getattr(self, name) <= self.episodes, f"from 0 to {self.episodes}, the episodes")
+        bounded = 0 <= self.bound_episodes <= self.episodes
+        require(self, "bound_episodes", bounded, f"from 0 to {self.episodes}, the episodes")
+        synthesis.require_labels(self)
         require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         require(self, "ways", len(self.ways) == len(set(self.ways)) > 0, "different numbers, at least one")
         choices = ("default", *AUGMENTATIONS)
@@ -95,6 +98,8 @@ class Extrapolation:
         tasks = tasks_of(self.dataset.info, self.ways_per_task, self.cut, Key(0))
         for n in self.ways:
             across(tasks, n, Key(0))
+            self._of(n).per_class(self.dataset.info.shape, n, self.images_per_class)
+        self._of(self.ways_per_task).per_class(self.dataset.info.shape, self.ways_per_task, self.images_per_class)
 
     # ------------------------------------------------------------ before the run
 
@@ -107,10 +112,11 @@ class Extrapolation:
             f"({budget.images_per_class:.4g} images per class)",
             "recalled images per class": budget.recalled_per_class,
             "outer iterations": synthesis.outer_iterations(self.iterations, tasks),
+            "oracles": f"up to {len(self.ways) * self.bound_episodes} memories more",
             "preprocessing fitted on": self.preprocessing_of,
             **self.objective.plan(task, budget.recalled_per_class),
             "episodes": f"{self.episodes} of each of {', '.join(map(str, self.ways))} ways, "
-            f"the oracle in {self.oracle_episodes}",
+            f"the bounds in {self.bound_episodes}",
             "evaluation": self.evaluation.label(),
         }
 
@@ -125,17 +131,26 @@ class Extrapolation:
             pace = rehearsal.pace(self._task(device, n))
             test = n * info.test_size // info.classes * pace.read
             real = n * min(max(1, int(self.images_per_class)), info.train_size // info.classes)
-            shown = (self.episodes + self.oracle_episodes) * n * per_class + len(self.controls) * self.episodes * real
-            networks = self.episodes * (1 + len(self.controls)) + self.oracle_episodes + self.full_data_episodes
+            shown = (self.episodes + self.bound_episodes) * n * per_class + len(self.controls) * self.episodes * real
+            networks = self.episodes * (1 + len(self.controls)) + 2 * self.bound_episodes
             own += protocol.networks * (protocol.epochs * shown * pace.train + networks * test)
             whole = n * info.train_size // info.classes
-            own += protocol.networks * self.full_data_episodes * self.full_data_epochs * whole * pace.train
-            own += self.oracle_episodes * self.iterations * step * n / self.ways_per_task
+            own += protocol.networks * self.bound_episodes * self.full_data_epochs * whole * pace.train
+            features = sum(getattr(control, "epochs", 0) for control in self.controls)
+            own += self.episodes * features * whole * pace.train
+            own += self.bound_episodes * self.iterations * step * n / self.ways_per_task
         return Cost(own, {}, step)
 
     def _task(self, device: torch.device, ways: int) -> Task:
         augmentation = self.dataset.augmentation if self.augmentation == "default" else self.augmentation
-        return Task(self.dataset.info.shape, ways, self.architecture, self.parameterization, augmentation, device)
+        return Task(self.dataset.info.shape, ways, self.architecture, self._of(ways), augmentation, device)
+
+    def _of(self, ways: int) -> Parameterization:
+        """For so many classes, with as many bases for each class as a task's memory has."""
+        of: Any = self.parameterization
+        if isinstance(getattr(of, "bases", None), int):
+            return replace(of, bases=max(1, of.bases * ways // self.ways_per_task))
+        return self.parameterization
 
     def _budget(self, task: Task) -> Budget:
         return synthesis.budget(task, self.images_per_class)
@@ -149,7 +164,7 @@ class Extrapolation:
         rows, test = (ClassRows.of(part.to(session.device), info.classes) for part in (data.train, data.test))
         inner, banks = self._task(session.device, self.ways_per_task), []
         drawn = {n: [across(tasks, n, session.key("episode", n, e)) for e in range(self.episodes)] for n in self.ways}
-        wanted = {self._classes(tasks, one) for own in drawn.values() for one in own[: self.oracle_episodes]}
+        wanted = {self._classes(tasks, one) for own in drawn.values() for one in own[: self.bound_episodes]}
         series = Series(session, self.iterations * (len(tasks) + len(wanted)))
         spaces = [self._space(session, data, own) for own in tasks]
         for t, own in enumerate(tasks):
@@ -241,14 +256,10 @@ class Extrapolation:
         each = max(1, int(self.images_per_class))
         for control in self.controls:
             found[control.label] = measured(control.choose(task, real, each, key(control.label)))
-        if e < self.oracle_episodes:
-            bank = oracles[classes]
-            with torch.no_grad():
-                own = self.parameterization.recall(bank, torch.arange(n, device=session.device))
-            oracle = Split(own.flatten(0, 1), torch.arange(n, device=session.device).repeat_interleave(own.shape[1]))
+        if e < self.bound_episodes:
+            oracle = recalled_by(task, oracles[classes])
+            found["memory, episodes of the bounds"] = found["memory"]
             found["oracle memory"] = measured(lambda i: oracle)
-            found["memory, episodes of the oracle"] = found["memory"]
-        if e < self.full_data_episodes:
             found["full data"] = measured(lambda i: real.split, replace(self.evaluation, epochs=self.full_data_epochs))
         return found
 
@@ -258,16 +269,16 @@ class Extrapolation:
             images = self.parameterization.recall(bank, torch.tensor([place], device=device))[0]
         if self.preprocessing_of == "all classes":
             return images
-        return data.transform.apply(space.transform.display(images.cpu())).to(device)
+        return preprocess.moved(images, space.transform, data.transform)
 
     def _notes(self) -> dict[str, str]:
         """What a reader must know of a figure, by the name of its row."""
         each = max(1, int(self.images_per_class))
         return {control.label: f"{each} real images per class, drawn for each episode" for control in self.controls} | {
-            "oracle memory": f"a memory of the same budget, distilled on exactly the episode's classes; the first "
-            f"{self.oracle_episodes} episodes, whose classes may repeat",
+            "oracle memory": f"a memory of the same budget for each class, distilled on exactly the episode's "
+            f"classes; the first {self.bound_episodes} episodes, whose classes may repeat",
             "full data": f"all training images of the classes, {self.full_data_epochs} epochs; the first "
-            f"{self.full_data_episodes} episodes",
+            f"{self.bound_episodes} episodes",
         }
 
     def _save(self, session: Session, t: int, own: tuple[int, ...], bank: Params, space: Data) -> Memory:

@@ -47,13 +47,14 @@ from suite.types import (
 )
 
 PAPER_ITERATIONS = 50_000
-PAPER_BACKBONE_EPOCHS = 100
 
 RIGHT = 50.0
 """Percent of a class's scored images told rightly, from which a case is drawn among the right ones."""
 CASES = 4
 """Of each kind in the picture."""
-OF_CLASS = "of class "
+OF = "of "
+OF_CLASS, OF_LABELS = f"{OF}class ", f"{OF}labels: "
+"""Names of what is kept of an episode beside accuracies of methods."""
 
 
 @experiments.register("image_recall")
@@ -83,7 +84,7 @@ class ImageRecall:
     clip: float | None = 2.0
     augmentation: str = "default"
     draws: int = 20
-    backbone_epochs: int = PAPER_BACKBONE_EPOCHS
+    backbone_epochs: int = 100
     backbone_augmentation: str = "crop_flip"
     evaluation: Protocol = field(default_factory=lambda: Protocol(networks=1))
 
@@ -112,7 +113,7 @@ class ImageRecall:
     def plan(self) -> dict[str, Any]:
         info, budget = self.dataset.info, self._budget()
         extractor = addressed(self._start(torch.device("cpu"), Key(0)).memory)[1]
-        most = replace(self._task(torch.device("cpu")), parameterization=self._most())
+        most = self._most(torch.device("cpu"))
         return {
             "data set": f"{info.name}, {info.shape}, {info.classes} classes",
             "budget": f"{budget.stored_numbers} numbers ({budget.images_per_class:.4g} images per class), and "
@@ -128,7 +129,7 @@ class ImageRecall:
     def cost(self, device: torch.device) -> Cost:
         """Seconds of both memories, the classifier and all episodes."""
         info, protocol, per_image = self.dataset.info, self.evaluation, self.parameterization.matrices
-        task = replace(self._task(device), parameterization=self._most())
+        task = self._most(device)
         step = rehearsal.outer_step(task, self.objective, self._images_per_class, per_image * max(self.shots))
         pace, whole = rehearsal.pace(task), rehearsal.pace(self._whole(device))
         own = 2 * self.iterations * step + self.backbone_epochs * info.train_size * whole.train
@@ -174,11 +175,12 @@ class ImageRecall:
         whole = replace(self._whole(device), parameterization=self.labels)
         return begin(whole, self.outer_optimizer, (numbers + 0.5) / (info.classes * info.shape.numel), key)
 
-    def _most(self) -> "_Asked":
-        """Asked with as many images as it ever is, all black: for plans."""
+    def _most(self, device: torch.device) -> Task:
+        """With a memory that is asked with as many images as it ever is, all black: for plans."""
         shape = self.dataset.info.shape
-        some = torch.zeros(self.ways, max(self.shots), shape.channels, shape.height, shape.width)
-        return _Asked(self.parameterization, some, self._images_per_class * self.dataset.info.classes / self.ways)
+        some = torch.zeros(self.ways, max(self.shots), shape.channels, shape.height, shape.width, device=device)
+        asked = _Asked(self.parameterization, some, self._images_per_class * self.dataset.info.classes / self.ways)
+        return replace(self._task(device), parameterization=asked)
 
     # ------------------------------------------------------------ the run
 
@@ -186,6 +188,8 @@ class ImageRecall:
         info, device = self.dataset.info, session.device
         data = self.dataset.load(session.data_dir, session.key("data"), 0.0)
         rows, test = (ClassRows.of(part.to(device), info.classes) for part in (data.train, data.test))
+        fewest = min(len(own) for part in (rows, test) for own in part.rows)
+        require(self, "shots", max(self.shots) < fewest, f"below {fewest}, the images of the smallest class")
         series = Series(session, 2 * self.iterations)
         by_image = self._learn(
             series, "asked with images", self._start(device, session.key("memory")), rows, session.key("outer"),
@@ -208,10 +212,12 @@ class ImageRecall:
         self._draw(session, data, test, tasks, by_image, found)
         self._save(session, data, by_image)
         less = synthesis.less(self, PAPER_ITERATIONS)
-        if self.backbone_epochs < PAPER_BACKBONE_EPOCHS:
-            less.append(f"classifier's epochs {self.backbone_epochs} of {PAPER_BACKBONE_EPOCHS}")
+        own = self.parameterization
+        sizes = ("bases", own.bases, 64), ("matrices", own.matrices, 16)
+        less += [f"{what} {n} of {paper}" for what, n, paper in sizes if n < paper]
+        labels = {n: sum(v) / len(v) for n, v in found.items() if OF_LABELS in n}
         return Outcome(
-            figures=tuple(synthesis.figures({n: v for n, v in found.items() if OF_CLASS not in n}, self._notes())),
+            figures=tuple(synthesis.figures({n: v for n, v in found.items() if f": {OF}" not in n}, self._notes())),
             budget=self._budget(),
             scale=synthesis.scale(self, PAPER_ITERATIONS, less),
             facts={
@@ -220,6 +226,7 @@ class ImageRecall:
                 "tasks": [[info.class_names[c] for c in own] for own in tasks],
                 "preprocessing": data.transform.describe(),
                 "extractor_numbers": addressed(by_image)[1],
+                "classifier_labels": labels,
                 "classifier": f"{whole:.1f}% of all test images, {info.classes} ways",
             },
             cost={"seconds_per_iteration": series.seconds / (2 * self.iterations)},
@@ -276,6 +283,7 @@ class ImageRecall:
         return {
             "full-data classifier": f"trained on all training images of all classes for {self.backbone_epochs} epochs",
             "random real images": "training images, as many as are recalled",
+            "fine-tuned classifier": "the full-data classifier with a fresh head, trained on the shots, not augmented",
             "classify-then-recall": "the label that the full-data classifier gives to each shot is recalled",
         }
 
@@ -390,6 +398,10 @@ class _Beside:
         with torch.no_grad():
             told = self.backbone(one.shots.images).argmax(1)
         true = torch.tensor(classes, device=device)[one.shots.labels]
+        found[f"{OF_LABELS}right (%)"] = 100 * float((told == true).float().mean())
+        met = [{int(label) for label in own} for own in told.view(n, k)]
+        conflicts = any(met[i] & met[j] for i in range(n) for j in range(i))
+        found[f"{OF_LABELS}episodes with one label for shots of two classes (%)"] = 100.0 * conflicts
         found["classify-then-recall"] = trained_on(by_label(told), {"": test})[""]
         found["recall by true label"] = trained_on(by_label(true), {"": test})[""]
         each = own.parameterization.matrices * k

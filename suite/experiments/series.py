@@ -65,6 +65,7 @@ class Series:
         if name not in self.memories:
             self._session.say(name)
             self.memories[name] = make()
+            self._save(self._done)
         return self.memories[name]
 
     def measure(self, name: str, count: int, one: Callable[[int], Measured]) -> dict[str, tuple[float, ...]]:
@@ -72,8 +73,8 @@ class Series:
         found = self._measured.setdefault(name, [])
         while len(found) < count:
             self._session.pause()
-            self._session.say(f"{name}: episode {len(found) + 1} of {count}")
             found.append(one(len(found)))
+            self._session.progress(len(found), count, f"episodes of {name}")
             if self._session.checkpoint_due():
                 self._save(self._outer_steps + sum(map(len, self._measured.values())))
         kinds = dict.fromkeys(kind for measured in found for kind in measured)

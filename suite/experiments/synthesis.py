@@ -1,10 +1,11 @@
 """What the two experiments of new-classifier synthesis share: figures over episodes, scale and budget."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from suite.keys import Key
-from suite.types import Budget, Figure, Task
+from suite.types import Budget, Figure, Task, require
 
 
 def outer_iterations(iterations: int, memories: int, paper: int = 50_000) -> str:
@@ -33,8 +34,18 @@ def less(experiment: Any, paper_iterations: int) -> list[str]:
         used, paper = getattr(part, name, None), getattr(type(part), name, None)
         if used is not None and paper is not None:
             done.append((name, used, paper))
-    done.append(("epochs", experiment.evaluation.epochs, type(experiment.evaluation)().epochs))
-    return [f"{name} {used} of {paper}" for name, used, paper in done if used < paper]
+    sizes = {"episodes": 100, "draws": 10, "full_data_epochs": 300, "backbone_epochs": 100}
+    done += [(name, getattr(experiment, name), paper) for name, paper in sizes.items() if hasattr(experiment, name)]
+    found = [f"{name} {used} of {paper}" for name, used, paper in done if used < paper]
+    protocol = experiment.evaluation
+    judged = replace(protocol, networks=type(protocol)().networks)  # an episode has one by choice: episodes are many
+    return found + ([protocol.label()] if judged.reduced else [])
+
+
+def require_labels(experiment: Any) -> None:
+    """Refuse a memory that is not asked with labels."""
+    asked = getattr(experiment.parameterization, "asked_with", "labels")
+    require(experiment, "parameterization", asked == "labels", "asked with labels")
 
 
 def scale(experiment: Any, paper_iterations: int, less: list[str]) -> dict[str, Any]:

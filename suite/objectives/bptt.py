@@ -91,7 +91,7 @@ class BPTT:
             losses = problem.inner_loss, problem.outer_losses()
             found = hypergradient(*losses, params, inputs, self.inner_optimizer, self.inner_steps, retention)
         else:
-            problem, program = _program(self, task, data.rows.shape[1], len(data.real), len(images))
+            problem, program = _program(self, _Network(**vars(task)), data.rows.shape[1], len(data.real), len(images))
             problem.data.fill(data)
             found = program(params, inputs)
         gradients = torch.autograd.grad(images, list(leaves.values()), found.gradients["images"])
@@ -253,8 +253,8 @@ class _Problem:
         return [partial(loss, *both) for both in zip(real.split(piece), labels.split(piece), strict=True)]
 
 
-@lru_cache(maxsize=1)
-def _program(objective: BPTT, task: Task, batch: int, real: int, images: int) -> tuple[_Problem, Program]:
+@lru_cache(maxsize=2)
+def _program(objective: BPTT, task: "_Network", batch: int, real: int, images: int) -> tuple[_Problem, Program]:
     """The program of all outer steps of these sizes, and the problem whose data it reads."""
     network = fresh_network(task, Key(0), objective._rewritten())
     some = next(network.parameters())
