@@ -358,6 +358,7 @@ IMAGE_RECALL = ["--gin", "gin/synthesis/image_recall.gin", *HERE, "--only", "2-w
 REFUSED = {
     "more ways than tasks": ([*EXTRAPOLATION, *sets("WAYS = (6,)")], "there are 5; choose 2 to 5 ways"),
     "tasks that leave classes over": ([*EXTRAPOLATION, *sets("WAYS_PER_TASK = 3")], "can't be cut into tasks of 3"),
+    "too many bases": ([*EXTRAPOLATION, *sets("BASES_OF_10 = 43")], "43 bases of 1x8x8 leave no room"),
     "no superclasses": ([*EXTRAPOLATION, *sets("CUT = 'superclasses'")], "has no superclasses of 2 classes each"),
     "more bounds than episodes": ([*EXTRAPOLATION, *sets("BOUND_EPISODES = 9")], "from 0 to 3, the episodes"),
     "more shots than images": ([*IMAGE_RECALL, *sets("SHOTS = (60,)")], "shots must be below"),

@@ -98,12 +98,16 @@ class Extrapolation:
         tasks = tasks_of(self.dataset.info, self.ways_per_task, self.cut, Key(0))
         for n in self.ways:
             across(tasks, n, Key(0))
-            self._of(n).per_class(self.dataset.info.shape, n, self.images_per_class)
-        self._of(self.ways_per_task).per_class(self.dataset.info.shape, self.ways_per_task, self.images_per_class)
 
     # ------------------------------------------------------------ before the run
 
+    def _require_room(self) -> None:
+        """Refuse what the budget can't store; not earlier, so that a table's other cells may be run."""
+        for n in (self.ways_per_task, *(self.ways if self.bound_episodes else ())):
+            self._of(n).per_class(self.dataset.info.shape, n, self.images_per_class)
+
     def plan(self) -> dict[str, Any]:
+        self._require_room()
         info, task = self.dataset.info, self._task(torch.device("cpu"), self.ways_per_task)
         budget, tasks = self._budget(task), info.classes // self.ways_per_task
         return {
@@ -158,6 +162,7 @@ class Extrapolation:
     # ------------------------------------------------------------ the run
 
     def run(self, session: Session) -> Outcome:
+        self._require_room()
         info = self.dataset.info
         tasks = tasks_of(info, self.ways_per_task, self.cut, session.key("tasks"))
         data = self.dataset.load(session.data_dir, session.key("data"), 0.0)
