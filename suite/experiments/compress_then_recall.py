@@ -149,6 +149,9 @@ class CompressThenRecall:
         objective: Any = self.objective
         if any(one.name == "real_per_class" for one in fields(objective)):
             objective = replace(objective, real_per_class=real_per_class or self.batch + self.replay_batch)
+        if self.stand_ins and any(one.name == "images_per_class_per_step" for one in fields(objective)):
+            each = objective.images_per_class_per_step  # of every task that a network learns
+            objective = replace(objective, images_per_class_per_step=each * (1 + self.stand_ins))
         return objective
 
     def _objective_on_average(self) -> Objective:
