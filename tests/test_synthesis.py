@@ -26,13 +26,13 @@ from suite.experiments import extrapolation, image_recall, synthesis
 from suite.experiments.compress_then_recall import CompressThenRecall
 from suite.experiments.distillation import Distillation
 from suite.experiments.extrapolation import Extrapolation
-from suite.experiments.image_recall import ImageRecall, _Asked, _Pretrained
+from suite.experiments.image_recall import ImageRecall, _Pretrained
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.memory import Memory
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
-from suite.parameterizations.image_queries import ImageQueries, addressed
+from suite.parameterizations.image_queries import Asked, ImageQueries, addressed
 from suite.results import comparable
 from suite.types import ClassRows, ImageShape, Split
 
@@ -247,7 +247,7 @@ def test_the_published_sizes() -> None:
 def test_the_hypergradient_through_the_extractor_is_plain_autograd_s_and_that_of_finite_differences() -> None:
     shots = torch.randn(2, 2, 1, 16, 16, generator=Key(0).generator(), dtype=torch.float64)
     own = ImageQueries(bases=4, matrices=2, extractor=ConvNet(width=4, depth=2, activation="silu"))
-    problem = Problem(SGDMomentum(lr=0.05), _Asked(own, shots, 20.0), "mlp", 4, width=16, activation="silu")
+    problem = Problem(SGDMomentum(lr=0.05), Asked(own, shots, 20.0), "mlp", 4, width=16, activation="silu")
     found = problem.swept()
     assert {"bases", "matrices", "extractor.body.0.weight"} <= set(found)
     assert all(float(g.norm()) > 0 for name, g in found.items() if not name.endswith("bias"))
@@ -273,7 +273,7 @@ def test_every_shot_counts() -> None:
     own, shape = ASKED.parameterization, ImageShape(1, 8, 8)
     memory = own.init(shape, 2, 20, Key(0))
     shots = torch.randn(2, 2, 1, 8, 8, generator=Key(1).generator())
-    images = _Asked(own, shots).recall(memory, torch.arange(2))
+    images = Asked(own, shots).recall(memory, torch.arange(2))
     assert images.shape == (2, 6, 1, 8, 8)
     for i in range(2):
         assert torch.allclose(images[i], own.recall(memory, shots[i]).flatten(0, 1), atol=1e-6)

@@ -60,15 +60,31 @@ def table(long_steps: int = LONG_STEPS, only: str | None = None) -> list[dict[st
     return [short_row(*names) for names in combinations] + [long_row(o, long_steps) for o in optimizers]
 
 
+def shots() -> Any:
+    """Two images of each class of a contract's problem, for memories that are asked with images."""
+    import torch
+
+    from suite.contracts import CLASSES, SHAPE
+    from suite.keys import Key
+
+    size = (CLASSES, 2, SHAPE.channels, SHAPE.height, SHAPE.width)
+    return torch.randn(size, generator=Key(0)("shots").generator(), dtype=torch.float64)
+
+
 def short_row(optimizer: str, parameterization: str, network: str) -> dict[str, Any]:
     """One combination in float64 at 5 steps: errors against autograd and against finite differences."""
     from suite.contracts import Problem, finite_difference_error, relative_error
-    from suite.registry import inner_optimizers, parameterizations
+    from suite.parameterizations.image_queries import Asked
+    from suite.registry import architectures, inner_optimizers, parameterizations
 
     fields: dict[str, Any] = {"bases": 2} if parameterization == "addressing" else {}
     if parameterization == FULL_METHOD:
         fields = {"of": parameterizations["addressing"].build(bases=7)}
+    if parameterization == "image_queries":
+        fields = {"bases": 2, "matrices": 2, "extractor": architectures["convnet"].build(width=4, activation="silu")}
     recalls = parameterizations[parameterization.split()[0]].build(**fields)
+    if parameterization == "image_queries":
+        recalls = Asked(recalls, shots(), images_per_class=10.0)
     build = inner_optimizers[optimizer].build
     sharp = Problem(build(), recalls, network, STEPS, width=WIDTH)
     # Adam divides by tiny numbers; a larger eps keeps the loss smooth on the scale of a finite difference.

@@ -24,7 +24,7 @@ from suite.keys import Key, global_generators
 from suite.memory import Memory, described
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
-from suite.parameterizations.image_queries import ImageQueries, addressed
+from suite.parameterizations.image_queries import Asked, ImageQueries, addressed
 from suite.registry import experiments
 from suite.types import (
     Architecture,
@@ -37,7 +37,6 @@ from suite.types import (
     InnerOptimizer,
     Objective,
     Outcome,
-    Parameterization,
     Params,
     Session,
     Split,
@@ -179,7 +178,7 @@ class ImageRecall:
         """With a memory that is asked with as many images as it ever is, all black: for plans."""
         shape = self.dataset.info.shape
         some = torch.zeros(self.ways, max(self.shots), shape.channels, shape.height, shape.width, device=device)
-        asked = _Asked(self.parameterization, some, self._images_per_class * self.dataset.info.classes / self.ways)
+        asked = Asked(self.parameterization, some, self._images_per_class * self.dataset.info.classes / self.ways)
         return replace(self._task(device), parameterization=asked)
 
     # ------------------------------------------------------------ the run
@@ -198,7 +197,7 @@ class ImageRecall:
         by_label = self._learn(
             series, "asked with labels", self._start_of_labels(device, session.key("labels")), rows,
             session.key("outer"),
-            lambda at, classes: _Asked(self.labels, torch.tensor(classes, device=device)[:, None]),
+            lambda at, classes: Asked(self.labels, torch.tensor(classes, device=device)[:, None]),
         )  # fmt: skip
         backbone = self._backbone(series, session, data.train)
         episode = _Beside(self, session, rows, test, by_image, by_label, backbone)
@@ -232,12 +231,12 @@ class ImageRecall:
             cost={"seconds_per_iteration": series.seconds / (2 * self.iterations)},
         )
 
-    def _asked(self, shots: Tensor) -> "_Asked":
-        return _Asked(self.parameterization, shots.unflatten(0, (self.ways, -1)))
+    def _asked(self, shots: Tensor) -> Asked:
+        return Asked(self.parameterization, shots.unflatten(0, (self.ways, -1)))
 
     def _learn(
         self, series: Series, name: str, start: Progress, rows: ClassRows, key: Key,
-        asked: Callable[[Shown, list[int]], "_Asked"],
+        asked: Callable[[Shown, list[int]], Asked],
     ) -> Params:  # fmt: skip
         """A memory that is asked for the drawn classes of every step; equal keys draw equal classes and images."""
         task, classes = self._task(rows.split.images.device), len(rows.rows)
@@ -322,32 +321,6 @@ class ImageRecall:
 
 
 @dataclass(frozen=True, eq=False)
-class _Asked:
-    """What a memory recalls for an episode: class i is asked for by row i of the queries."""
-
-    own: Parameterization
-    queries: Tensor
-    """Classes x queries x what the memory is asked with."""
-    images_per_class: float | None = None
-    """The budget of a fresh one, of an episode's classes; for plans."""
-
-    def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
-        each = self.own.per_class(shape, classes, self.images_per_class or images_per_class)
-        return each * self.queries.shape[1]
-
-    def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
-        return self.own.init(shape, classes, self.images_per_class or images_per_class, key)
-
-    def recall(self, memory: Params, queries: Tensor) -> Tensor:
-        asked = self.queries[queries]
-        recalled = self.own.recall(memory, asked.flatten(0, 1))
-        return recalled.view(len(queries), -1, *recalled.shape[2:])
-
-    def penalty(self, memory: Params) -> Tensor:
-        return self.own.penalty(memory)
-
-
-@dataclass(frozen=True, eq=False)
 class _Pretrained:
     """A recipe whose networks begin with given weights, but for what another number of classes changes the size of."""
 
@@ -385,13 +358,13 @@ class _Beside:
             found = evaluate(on, lambda i: images, protocol, key, splits, self.session.pause)
             return {name: sum(values) / len(values) for name, values in found.items()}
 
-        def recalled(asked: _Asked, memory: Params) -> Split:
+        def recalled(asked: Asked, memory: Params) -> Split:
             with torch.no_grad():
                 images = asked.recall(memory, torch.arange(n, device=device))
             return Split(images.flatten(0, 1), torch.arange(n, device=device).repeat_interleave(images.shape[1]))
 
         def by_label(labels: Tensor) -> Split:
-            return recalled(_Asked(own.labels, labels.view(n, k)), self.by_label)
+            return recalled(Asked(own.labels, labels.view(n, k)), self.by_label)
 
         splits = {"memory": test} | by_class
         found = trained_on(recalled(own._asked(one.shots.images), self.by_image), splits)

@@ -15,7 +15,7 @@ from suite.keys import Key, global_generators
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.initial import Init, uniform
 from suite.registry import architectures, load_components, parameterizations
-from suite.types import Architecture, ImageShape, Params, check_types, require
+from suite.types import Architecture, ImageShape, Parameterization, Params, check_types, require
 
 PREFIX = "extractor."
 """Before the names of the extractor's weights among a memory's tensors."""
@@ -102,6 +102,32 @@ class ImageQueries:
 
     def _used(self, name: str) -> bool:
         return self.dimension is not None or not name.startswith("head.")
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a memory recalls for an episode: class i is asked for by row i of the queries."""
+
+    own: Parameterization
+    queries: Tensor
+    """Classes x queries x what the memory is asked with."""
+    images_per_class: float | None = None
+    """The budget of a fresh one, of an episode's classes; for plans."""
+
+    def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
+        each = self.own.per_class(shape, classes, self.images_per_class or images_per_class)
+        return each * self.queries.shape[1]
+
+    def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
+        return self.own.init(shape, classes, self.images_per_class or images_per_class, key)
+
+    def recall(self, memory: Params, queries: Tensor) -> Tensor:
+        asked = self.queries[queries]
+        recalled = self.own.recall(memory, asked.flatten(0, 1))
+        return recalled.view(len(queries), -1, *recalled.shape[2:])
+
+    def penalty(self, memory: Params) -> Tensor:
+        return self.own.penalty(memory)
 
 
 def addressed(memory: Params) -> tuple[int, int]:
