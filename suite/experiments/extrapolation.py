@@ -17,8 +17,7 @@ from suite.datasets.digits import Digits
 from suite.datasets.some_classes import SomeClasses
 from suite.distill import Progress, begin, distill
 from suite.episodes import Cut, across, everything, of_classes, tasks_of
-from suite.evaluate import Protocol, evaluate
-from suite.evaluate import recalled as recalled_by
+from suite.evaluate import Protocol, evaluate, recalled
 from suite.experiments import rehearsal, synthesis
 from suite.experiments.series import Measured, Series
 from suite.files import make_directory
@@ -254,15 +253,15 @@ class Extrapolation:
             found = evaluate(task, training, protocol, key, scored, session.pause)["test"]
             return sum(found) / len(found)
 
-        recalled = [self._recalled(data, spaces[t], banks[t], place, session.device) for t, place in episode]
-        labels = torch.arange(n).repeat_interleave(len(recalled[0])).to(session.device)
-        images = Split(torch.cat(recalled), labels)
+        of_tasks = [self._recalled(data, spaces[t], banks[t], place, session.device) for t, place in episode]
+        labels = torch.arange(n).repeat_interleave(len(of_tasks[0])).to(session.device)
+        images = Split(torch.cat(of_tasks), labels)
         found = {"memory": measured(lambda i: images)}
         each = max(1, int(self.images_per_class))
         for control in self.controls:
             found[control.label] = measured(control.choose(task, real, each, key(control.label)))
         if e < self.bound_episodes:
-            oracle = recalled_by(task, oracles[classes])
+            oracle = recalled(task, oracles[classes])
             found["memory, episodes of the bounds"] = found["memory"]
             found["oracle memory"] = measured(lambda i: oracle)
             found["full data"] = measured(lambda i: real.split, replace(self.evaluation, epochs=self.full_data_epochs))

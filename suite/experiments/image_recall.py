@@ -14,8 +14,8 @@ from suite.controls.random_images import RandomImages
 from suite.datasets.augment import AUGMENTATIONS
 from suite.datasets.digits import Digits
 from suite.distill import Progress, begin, distill
-from suite.episodes import Shown, everything, shown, tasks_of
-from suite.evaluate import Protocol, accuracy, evaluate, train
+from suite.episodes import Shown, everything, of_classes, shown, tasks_of
+from suite.evaluate import Protocol, accuracy, evaluate, recalled, train
 from suite.experiments import rehearsal, synthesis
 from suite.experiments.series import Measured, Series
 from suite.files import make_directory
@@ -358,16 +358,12 @@ class _Beside:
             found = evaluate(on, lambda i: images, protocol, key, splits, self.session.pause)
             return {name: sum(values) / len(values) for name, values in found.items()}
 
-        def recalled(asked: Asked, memory: Params) -> Split:
-            with torch.no_grad():
-                images = asked.recall(memory, torch.arange(n, device=device))
-            return Split(images.flatten(0, 1), torch.arange(n, device=device).repeat_interleave(images.shape[1]))
-
         def by_label(labels: Tensor) -> Split:
-            return recalled(Asked(own.labels, labels.view(n, k)), self.by_label)
+            asked = Asked(own.labels, labels.view(n, k))
+            return recalled(replace(task, parameterization=asked), self.by_label)
 
-        splits = {"memory": test} | by_class
-        found = trained_on(recalled(own._asked(one.shots.images), self.by_image), splits)
+        asked = own._asked(one.shots.images)
+        found = trained_on(recalled(replace(task, parameterization=asked), self.by_image), {"memory": test} | by_class)
         with torch.no_grad():
             told = self.backbone(one.shots.images).argmax(1)
         true = torch.tensor(classes, device=device)[one.shots.labels]
@@ -378,11 +374,7 @@ class _Beside:
         found["classify-then-recall"] = trained_on(by_label(told), {"": test})[""]
         found["recall by true label"] = trained_on(by_label(true), {"": test})[""]
         each = own.parameterization.matrices * k
-        numbers = {c: i for i, c in enumerate(classes)}
-        real = RandomImages().choose(
-            task, ClassRows(self.train.split, tuple(self.train.rows[c] for c in classes)), each, key
-        )(0)
-        real = Split(real.images, torch.tensor([numbers[int(c)] for c in real.labels], device=device))
+        real = RandomImages().choose(task, of_classes(self.train, classes), each, key)(0)
         found["random real images"] = trained_on(real, {"": test})[""]
         weights = {name: w.detach() for name, w in self.backbone.named_parameters()}
         tuned = replace(task, architecture=_Pretrained(own.architecture, weights), augmentation="none")
