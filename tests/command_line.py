@@ -114,3 +114,20 @@ def only_run(out: Path) -> Path:
     """The directory of the one run below an output directory."""
     (found,) = [p for p in out.glob("*/*seed*-*") if p.is_dir() and ".old" not in p.name]
     return found
+
+
+def killed_at(line: Sequence[str], step: int) -> Done:
+    """A command that is killed as soon as the checkpoint of a step is written."""
+    program = f"""
+import os, signal, sys
+from suite.session import RunSession
+before = RunSession.checkpoint
+def checkpoint(self, iteration, *others):
+    before(self, iteration, *others)
+    if iteration == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+RunSession.checkpoint = checkpoint
+from suite.run import main
+sys.exit(main({list(line)!r}))
+"""
+    return ended(start(code=["-c", program]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import as_people_run_it, command, ended, only_run, resolve, sets, start
+from command_line import as_people_run_it, command, ended, killed_at, only_run, resolve, sets, start
 
 from suite import continual
 from suite.architectures.mlp import MLP
@@ -451,19 +451,8 @@ def test_a_run_that_was_killed_in_task_three_goes_on_to_the_same_bits(data_dir: 
     line += ["--only", "compress-then-recall", "--checkpoint-seconds", "0"]
     whole = ended(start(*line, "--out", tmp_path / "whole"))
     assert whole.status == 0, whole.err
-    program = f"""
-import os, signal, sys
-from suite.session import RunSession
-before = RunSession.checkpoint
-def checkpoint(self, iteration, *others):
-    before(self, iteration, *others)
-    if iteration == 20:  # eight outer steps a task
-        os.kill(os.getpid(), signal.SIGKILL)
-RunSession.checkpoint = checkpoint
-from suite.run import main
-sys.exit(main({[*line, "--out", str(tmp_path / "cut")]!r}))
-"""
-    assert ended(start(code=["-c", program])).status == -signal.SIGKILL
+    killed = killed_at([*line, "--out", str(tmp_path / "cut")], 20)  # eight outer steps a task
+    assert killed.status == -signal.SIGKILL
     after = ended(start(*line, "--out", tmp_path / "cut"))
     assert after.status == 0 and "step 20" in after.err, after.err
     one, two = (only_run(tmp_path / name) for name in ("whole", "cut"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import as_people_run_it, command, ended, only_run, sets, start
+from command_line import as_people_run_it, command, ended, killed_at, only_run, sets, start
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
@@ -396,19 +396,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
     line = [*line, "--data-dir", str(data_dir), "--checkpoint-seconds", "0"]
     whole = ended(start(*line, "--out", tmp_path / "whole"))
     assert whole.status == 0, whole.err
-    program = f"""
-import os, signal, sys
-from suite.session import RunSession
-before = RunSession.checkpoint
-def checkpoint(self, iteration, *others):
-    before(self, iteration, *others)
-    if iteration == {at}:
-        os.kill(os.getpid(), signal.SIGKILL)
-RunSession.checkpoint = checkpoint
-from suite.run import main
-sys.exit(main({[*line, "--out", str(tmp_path / "cut")]!r}))
-"""
-    assert ended(start(code=["-c", program])).status == -signal.SIGKILL
+    killed = killed_at([*line, "--out", str(tmp_path / "cut")], at)
+    assert killed.status == -signal.SIGKILL
     after = ended(start(*line, "--out", tmp_path / "cut"))
     assert after.status == 0 and f"step {at}" in after.err, after.err
     one, two = (only_run(tmp_path / name) for name in ("whole", "cut"))
