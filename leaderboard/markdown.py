@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from leaderboard import words
+from leaderboard.statistics import Estimate
 from leaderboard.tables import Row, Table
 from suite.errors import UsageError
 
@@ -47,25 +48,33 @@ def markdown(table: Table) -> str:
 
 def _table(table: Table, rows: Sequence[Row]) -> str:
     spec = table.spec
-    by_row, control = bool(spec.row_title), words.accuracy if spec.episodes else words.mean
+    by_row, control = bool(spec.row_title), _of_episodes if spec.episodes else words.mean
     head = ["data set", "I/C", *([spec.row_title] if by_row else []), "measured on" if spec.row_axis else "method"]
-    head += ["paper", "here, test (95% interval)", "interval over", "n", "difference", "validation"]
+    head += [] if spec.episodes else ["paper"]
+    head += ["here, test (95% interval)", "interval over", "n"]
+    head += [] if spec.episodes else ["difference", "validation"]
     head += [*table.controls, "stored numbers", "scale", "iterations/s"]
     body = []
     for row in rows:
         cells = [words.dataset(row.dataset), words.budget(row.images_per_class), *([row.made_with] if by_row else [])]
-        cells += [row.method + (" (chosen)" if row.chosen else ""), words.printed(row.paper), words.accuracy(row.test)]
-        cells += [words.over(row.test), words.seeds(row.test or row.validation), words.points(row.apart)]
-        cells += [words.accuracy(row.validation), *(control(row.controls.get(name)) for name in table.controls)]
+        cells += [row.method + (" (chosen)" if row.chosen else "")]
+        cells += [] if spec.episodes else [words.printed(row.paper)]
+        cells += [words.accuracy(row.test), words.over(row.test), words.seeds(row.test or row.validation)]
+        cells += [] if spec.episodes else [words.points(row.apart), words.accuracy(row.validation)]
+        cells += [control(row.controls.get(name)) for name in table.controls]
         cells += [f"{row.first['budget']['stored_numbers']:,}", words.scale(row), words.rate(row)]
         body.append(cells)
     return _rows([head, ["---"] * len(head), *body])
 
 
+def _of_episodes(found: Estimate | None) -> str:
+    """With its own number of episodes."""
+    return words.accuracy(found) + (f" (n = {found.networks})" if found is not None else "")
+
+
 def _notes(rows: Sequence[Row]) -> str:
     """How controls were trained, where that is another way than a memory's networks are."""
-    notes = dict.fromkeys((name, words.note(row, name)) for row in rows for name in row.controls)
-    return "".join(f"\n{name[0].upper() + name[1:]}: {plain(note)}.\n" for name, note in notes if note)
+    return "".join(f"\n{name}: {plain(note)}.\n" for name, note in words.notes(rows))
 
 
 def _comparisons(table: Table) -> str:

@@ -161,6 +161,7 @@ def _table(table: Table) -> dict[str, Any]:
     lines = [line for part in parts.values() for line in part]
     return parts | {
         "columns": columns if lines else [],
+        "notes": words.notes(table.measured) if table.spec.episodes else [],
         "filters": _filters(lines),
         "comparisons": [_compared(one) for one in table.comparisons],
         "charts": charts.along(table) if table.spec.chart else [],
@@ -176,19 +177,18 @@ def _columns(table: Table) -> list[Column]:
         Column("I/C", "budget in real images per class"),
         *made,
         Column("measured on" if table.spec.row_axis else "method"),
-        Column("printed", "as the source prints it"),
+        *([] if table.spec.episodes else [Column("printed", "as the source prints it")]),
     ]
     if not measured:
         return [*columns, Column("source")]
     return [
         *columns,
-        Column("rank", "among full runs that were judged alike"),
+        *([] if table.spec.episodes else [Column("rank", "among full runs that were judged alike")]),
         Column("here, test", "mean and half of its 95% interval"),
         Column("n", f"{table.spec.seeds} × {table.spec.within} of each"),
         Column(f"sd of {table.spec.seeds}"),
         Column(f"sd of {table.spec.within.removeprefix('evaluation ')}"),
-        Column("difference", "here less printed, in points"),
-        Column("validation"),
+        *([] if table.spec.episodes else [Column("difference", "here less printed, in points"), Column("validation")]),
         *(Column(name) for name in table.controls),
         Column("stored numbers"),
         Column("scale"),
@@ -216,14 +216,15 @@ def _lines(table: Table, row: Row) -> Iterator[Line]:
         ]
         source = f"{printed.source}, {printed.place}" if printed is not None else ""
         noted = "; ".join(filter(None, [source, printed.note])) if printed is not None else ""
-        cells.append(
-            Cell(
-                words.printed(printed),
-                small=noted if measured else (printed.note if printed is not None else ""),
-                sort="" if printed is None else printed.accuracy,
-                number=True,
+        if not table.spec.episodes:
+            cells.append(
+                Cell(
+                    words.printed(printed),
+                    small=noted if measured else (printed.note if printed is not None else ""),
+                    sort="" if printed is None else printed.accuracy,
+                    number=True,
+                )
             )
-        )
         cells += _measured(table, row) if measured else [Cell(source)]
         scale = row.conditions.label if row.conditions is not None else "printed"
         yield Line(row.dataset, words.budget(row.images_per_class), row.method, scale, tuple(cells))
@@ -234,15 +235,18 @@ def _measured(table: Table, row: Row) -> list[Cell]:
         return [Cell(words.NONE, sort="")] * (len(_columns(table)) - 4 - bool(table.spec.row_title))
     test = row.test
     stored = row.first["budget"]["stored_numbers"]
+    compared, episodes = not table.spec.episodes, table.spec.episodes
     return [
-        Cell(str(row.rank) if row.rank else words.NONE, sort=row.rank or "", number=True),
+        *([Cell(str(row.rank) if row.rank else words.NONE, sort=row.rank or "", number=True)] if compared else []),
         _accuracy(test),
         Cell(words.seeds(test or row.validation), sort=len(row.runs)),
         _number(test.spread_of_memories if test is not None else None, words.spread),
         _number(test.spread_of_networks if test is not None else None, words.spread),
-        _number(row.apart, words.points),
-        _accuracy(row.validation),
-        *(_accuracy(row.controls.get(name), words.note(row, name)) for name in table.controls),
+        *([_number(row.apart, words.points), _accuracy(row.validation)] if compared else []),
+        *(
+            _accuracy(found, f"n = {found.networks}" if episodes and found else words.note(row, name))
+            for name, found in ((name, row.controls.get(name)) for name in table.controls)
+        ),
         Cell(f"{stored:,}", sort=stored, number=True),
         Cell(words.scale(row), sort=words.scale(row) if row.conditions is not None else ""),
         Cell(words.rate(row), sort="" if words.rate(row) == words.NONE else words.rate(row), number=True),

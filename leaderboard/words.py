@@ -1,5 +1,7 @@
 """How figures are written, in Markdown and on the pages alike."""
 
+from collections.abc import Iterable
+
 from leaderboard.published import Published
 from leaderboard.statistics import Difference, Estimate
 from leaderboard.tables import MEMORY, Row, number
@@ -109,9 +111,14 @@ def note(row: Row, name: str) -> str:
     kind = row.figure.removesuffix(MEMORY)
     for figure in row.first["figures"]:
         if figure["name"] == kind + name and (name == "full data" or figure["over"] == "episodes"):
-            n = f"n = {figure['n']}" if figure["over"] == "episodes" else ""
-            return "; ".join(filter(None, [n, str(figure.get("note", ""))]))
+            return str(figure.get("note", ""))
     return ""
+
+
+def notes(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """Every control's name with its note, once."""
+    found = dict.fromkeys((name, note(row, name)) for row in rows for name in row.controls)
+    return [(name[0].upper() + name[1:], said) for name, said in found if said]
 
 
 def hardware(row: Row) -> str:

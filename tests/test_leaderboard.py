@@ -640,7 +640,12 @@ def test_every_kind_of_episode_has_a_row_with_its_own_controls_and_interval() ->
     assert [row.controls["random real images"].mean for row in found.rows] == [72.0, 72.0, 52.0, 52.0]
     assert [(c.first, c.second, c.test.mean) for c in found.comparisons] == [("standard", "addressing", 6.0)] * 2
     text = markdown(found)
-    assert "| episodes | method |" in text and "84.0 ± 9.9" in text and "52.0 ± 25.4" in text and "1 memory × 3" in text
+    assert (
+        "| episodes | method |" in text
+        and "84.0 ± 9.9" in text
+        and "52.0 ± 25.4 (n = 2)" in text
+        and "1 memory × 3" in text
+    )
     several = table_of([*made, episodes_record("addressing", 1, [82.0, 86.0, 90.0])], "extrapolation")
     assert {row.test.interval_over for row in several.rows if row.method == "addressing" and row.test} == {"memories"}
 
