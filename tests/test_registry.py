@@ -18,12 +18,12 @@ PROMISED = {
         "training_only",
     ],
     "architectures": ["alexnet", "convnet", "mlp", "resnet12", "strided_convnet", "timm"],
-    "parameterizations": ["addressing", "downsampled", "standard"],
+    "parameterizations": ["addressing", "downsampled", "image_queries", "standard"],
     "inner_optimizers": ["adam", "forward_only_momentum", "no_momentum", "sgd_momentum"],
     "objectives": ["bptt", "distribution_matching", "gradient_matching"],
     "controls": ["herding", "k_center", "random_images"],
     "streams": ["cifar100", "many", "permutations", "permutations_star", "rotations", "rotations_star"],
-    "experiments": ["avalanche", "compress_then_recall", "distillation", "online"],
+    "experiments": ["avalanche", "compress_then_recall", "distillation", "extrapolation", "image_recall", "online"],
 }
 
 OPTIMIZER = '''

@@ -353,7 +353,8 @@ HERE = ["--gin", "gin/scale/smoke.gin", "--seed", "0", "--tracking-uri", "none"]
 HERE += sets("DATASET = @datasets.digits()", "ARCHITECTURE = @architectures.mlp()", "architectures.mlp.width = 8")
 EXTRAPOLATION = ["--gin", "gin/synthesis/extrapolation.gin", *HERE, "--only", "budget=10 I/C", "--only", "addressing"]
 EXTRAPOLATION += sets("WAYS_PER_TASK = 2", "BASES_OF_10 = 16")
-IMAGE_RECALL = ["--gin", "gin/synthesis/image_recall.gin", *HERE, "--only", "2-way", *sets("BASES = 6")]
+IMAGE_RECALL = ["--gin", "gin/synthesis/image_recall.gin", *HERE, "--only", "2-way"]
+IMAGE_RECALL += sets("BASES = 6", "EXTRACTOR = @architectures.mlp()")
 
 REFUSED = {
     "more ways than tasks": ([*EXTRAPOLATION, *sets("WAYS = (6,)")], "there are 5; choose 2 to 5 ways"),
