@@ -39,8 +39,13 @@ def bases(memory: Memory, file: Path) -> None:
     shape = (memory.shape.channels, memory.shape.height, memory.shape.width)
     if memory.transform is not None and whitened and tuple(held.shape[1:]) == shape:
         held = memory.transform.display(held)
-    low, high = held.amin((1, 2, 3), keepdim=True), held.amax((1, 2, 3), keepdim=True)
-    _grid((held - low) / (high - low).clamp_min(1e-12), columns=math.ceil(math.sqrt(len(held))), file=file)
+    _grid(stretched(held), columns=math.ceil(math.sqrt(len(held))), file=file)
+
+
+def stretched(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Each image's own range as [0, 1], for what is far from pixels."""
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return (images - low) / (high - low).clamp_min(1e-12)
 
 
 def coefficients(memory: Memory, file: Path) -> None:

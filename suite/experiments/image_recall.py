@@ -304,7 +304,7 @@ class ImageRecall:
                 with torch.no_grad():
                     images = self.parameterization.recall(memory, shot)[0]
                 label = f"{self.dataset.info.class_names[tasks[e % len(tasks)][place]]}, {right:.0f}%"
-                own.append((label, data.transform.display(torch.cat([shot, images]).cpu())))
+                own.append((label, torch.cat([data.transform.display(shot.cpu()), figures.stretched(images.cpu())])))
         folder = make_directory(session.directory / "figures")
         for which, own in (("right", cases[True]), ("wrong", cases[False])):
             if own:
