@@ -232,7 +232,8 @@ def _lines(table: Table, row: Row) -> Iterator[Line]:
 
 def _measured(table: Table, row: Row) -> list[Cell]:
     if not row.runs:
-        return [Cell(words.NONE, sort="")] * (len(_columns(table)) - 4 - bool(table.spec.row_title))
+        first = (3 if table.spec.episodes else 4) + bool(table.spec.row_title)
+        return [Cell(words.NONE, sort="")] * (len(_columns(table)) - first)
     test = row.test
     stored = row.first["budget"]["stored_numbers"]
     compared, episodes = not table.spec.episodes, table.spec.episodes
