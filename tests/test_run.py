@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_line import QUICK, TABLE, Done, command, ended, only_run, sets, start
 
 from suite import session
 from suite.files import sha256
+from suite.journal import Journal
 from suite.locks import locked
 from suite.memory import Memory
 from suite.results import comparable, invalid
@@ -123,6 +126,22 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
     monkeypatch.setattr(session, "LINE_SECONDS", 0.0)
     told = [line for line in go(data_dir, tmp_path / "b", *many).err.splitlines() if "/8" in line]
     assert len(told) == 8 and all(words in told[-1] for words in ("8/8", "it/s", "s left", "loss", "validation"))
+
+
+def test_progress_of_a_second_count_is_not_measured_from_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as episodes of another kind, after a run went on among those of the first."""
+    monkeypatch.setattr(session, "LINE_SECONDS", 0.0)
+    one = session.RunSession(
+        seed=0, device=torch.device("cpu"), directory=tmp_path, data_dir=tmp_path, cache_dir=tmp_path,
+        journal=Journal(tmp_path), tell=lambda: None, stop=session.Stop(), label="run", checkpoint_seconds=60.0,
+    )  # fmt: skip
+    for iteration, total in ((90, 100), (100, 100), (1, 100), (2, 100), (3, 8), (4, 8)):
+        one.progress(iteration, total, "words")
+    rates = [re.search(r"(-?[\d.]+) it/s", line) for line in capsys.readouterr().err.splitlines()]
+    assert [rate is not None for rate in rates] == [False, True, False, True, False, True]
+    assert all(float(rate[1]) > 0 for rate in rates if rate is not None)
 
 
 # ---------------------------------------------------------------- once, anew, again
