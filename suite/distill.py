@@ -10,6 +10,11 @@ from suite.errors import RunError
 from suite.keys import Key
 from suite.types import ClassRows, InnerOptimizer, Objective, Params, State, Task
 
+PAPER_ITERATIONS = 50_000
+"""Outer steps of a memory (paper, A.1)."""
+LOGGED_POINTS = 500
+"""About so many of a run have their metrics logged."""
+
 
 @dataclass(frozen=True, eq=False)
 class Progress:

@@ -424,6 +424,12 @@ def require(thing: Any, field: str, holds: bool, what: str) -> None:
         raise UsageError(f"{type(thing).__name__}.{field} must be {what}, not {getattr(thing, field)!r}")
 
 
+def require_labels(thing: Any) -> None:
+    """Refuse a `parameterization` that is not asked with labels."""
+    asked = getattr(thing.parameterization, "asked_with", "labels")
+    require(thing, "parameterization", asked == "labels", "asked with labels")
+
+
 def _fits(value: Any, hint: Any) -> bool:
     origin = typing.get_origin(hint)
     if hint is Any:

@@ -13,7 +13,7 @@ from suite import figures
 from suite.architectures.mlp import MLP
 from suite.distill import Progress, begin, distill
 from suite.evaluate import Protocol, evaluate, recalled
-from suite.experiments import rehearsal, synthesis, tasks
+from suite.experiments import rehearsal, tasks
 from suite.files import make_directory
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -42,6 +42,7 @@ from suite.types import (
     Task,
     check_types,
     require,
+    require_labels,
 )
 
 
@@ -80,7 +81,7 @@ class CompressThenRecall:
 
     def __post_init__(self) -> None:
         check_types(self)
-        synthesis.require_labels(self)
+        require_labels(self)
         for name in ("images_per_task", "batch", "replay", "replay_batch"):
             require(self, name, getattr(self, name) > 0, "above 0")
         require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")

@@ -17,7 +17,7 @@ from suite.controls.random_images import RandomImages
 from suite.datasets.augment import AUGMENTATIONS
 from suite.datasets.cache import digest as tensors_sha256
 from suite.datasets.digits import Digits
-from suite.distill import NotFinite, Progress, begin, distill, packed, unpacked
+from suite.distill import LOGGED_POINTS, PAPER_ITERATIONS, NotFinite, Progress, begin, distill, packed, unpacked
 from suite.errors import RunError
 from suite.evaluate import (
     Accuracies,
@@ -30,7 +30,7 @@ from suite.evaluate import (
     evaluate_each,
     recalled,
 )
-from suite.experiments import rehearsal, synthesis
+from suite.experiments import rehearsal
 from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -58,10 +58,8 @@ from suite.types import (
     Task,
     check_types,
     require,
+    require_labels,
 )
-
-PAPER_ITERATIONS = 50_000
-LOGGED_POINTS = 500
 
 
 @experiments.register("distillation")
@@ -101,7 +99,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         check_types(self)
-        synthesis.require_labels(self)
+        require_labels(self)
         require(self, "images_per_class", self.images_per_class > 0, "above 0")
         require(self, "iterations", self.iterations > 0, "above 0")
         require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")

@@ -15,7 +15,7 @@ from suite.datasets.augment import AUGMENTATIONS
 from suite.datasets.base import ImageDataset
 from suite.datasets.digits import Digits
 from suite.datasets.some_classes import SomeClasses
-from suite.distill import Progress, begin, distill
+from suite.distill import PAPER_ITERATIONS, Progress, begin, distill
 from suite.episodes import Cut, across, everything, of_classes, tasks_of
 from suite.evaluate import Protocol, evaluate, recalled
 from suite.experiments import rehearsal, synthesis
@@ -44,9 +44,8 @@ from suite.types import (
     Task,
     check_types,
     require,
+    require_labels,
 )
-
-PAPER_ITERATIONS = 50_000
 
 
 @experiments.register("extrapolation")
@@ -89,7 +88,7 @@ class Extrapolation:
             require(self, name, getattr(self, name) > 0, "above 0")
         bounded = 0 <= self.bound_episodes <= self.episodes
         require(self, "bound_episodes", bounded, f"from 0 to {self.episodes}, the episodes")
-        synthesis.require_labels(self)
+        require_labels(self)
         require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         require(self, "ways", len(self.ways) == len(set(self.ways)) > 0, "different numbers, at least one")
         choices = ("default", *AUGMENTATIONS)
@@ -193,11 +192,11 @@ class Extrapolation:
             for t, (own, bank, space) in enumerate(zip(tasks, banks, spaces, strict=True))
         ]
         figures.task_by_task(memories, make_directory(session.directory / "figures") / "recalled.png")
-        less = synthesis.less(self, PAPER_ITERATIONS)
+        less = synthesis.less(self)
         return Outcome(
             figures=tuple(synthesis.figures(found, self._notes())),
             budget=self._budget(inner),
-            scale=synthesis.scale(self, PAPER_ITERATIONS, less),
+            scale=synthesis.scale(self, less),
             facts={
                 "dataset": info.name,
                 "dataset_digest": data.digest,

@@ -13,7 +13,7 @@ from suite.architectures.convnet import ConvNet
 from suite.controls.random_images import RandomImages
 from suite.datasets.augment import AUGMENTATIONS
 from suite.datasets.digits import Digits
-from suite.distill import Progress, begin, distill
+from suite.distill import PAPER_ITERATIONS, Progress, begin, distill
 from suite.episodes import Shown, everything, of_classes, shown, tasks_of
 from suite.evaluate import Protocol, accuracy, evaluate, recalled, train
 from suite.experiments import rehearsal, synthesis
@@ -44,8 +44,6 @@ from suite.types import (
     check_types,
     require,
 )
-
-PAPER_ITERATIONS = 50_000
 
 RIGHT = 50.0
 """Percent of a class's scored images told rightly, from which a case is drawn among the right ones."""
@@ -210,7 +208,7 @@ class ImageRecall:
         whole = accuracy(backbone, data.test)
         self._draw(session, data, test, tasks, by_image, found)
         self._save(session, data, by_image)
-        less = synthesis.less(self, PAPER_ITERATIONS)
+        less = synthesis.less(self)
         own = self.parameterization
         sizes = ("bases", own.bases, 64), ("matrices", own.matrices, 16)
         less += [f"{what} {n} of {paper}" for what, n, paper in sizes if n < paper]
@@ -218,7 +216,7 @@ class ImageRecall:
         return Outcome(
             figures=tuple(synthesis.figures({n: v for n, v in found.items() if f": {OF}" not in n}, self._notes())),
             budget=self._budget(),
-            scale=synthesis.scale(self, PAPER_ITERATIONS, less),
+            scale=synthesis.scale(self, less),
             facts={
                 "dataset": info.name,
                 "dataset_digest": data.digest,

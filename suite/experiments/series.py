@@ -3,10 +3,8 @@
 import time
 from collections.abc import Callable
 
-from suite.distill import Progress, packed, unpacked
+from suite.distill import LOGGED_POINTS, Progress, packed, unpacked
 from suite.types import Params, Session
-
-LOGGED_POINTS = 500
 
 Measured = dict[str, float]
 """Accuracies in percent, by the name of what was measured."""

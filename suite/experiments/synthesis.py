@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from suite.distill import PAPER_ITERATIONS
 from suite.keys import Key
-from suite.types import Budget, Figure, Task, require
+from suite.types import Budget, Figure, Task
 
 
-def outer_iterations(iterations: int, memories: int, paper: int = 50_000) -> str:
-    return f"{iterations} ({iterations / paper:.2%} of the paper's) for each of {memories} memories"
+def outer_iterations(iterations: int, memories: int) -> str:
+    return f"{iterations} ({iterations / PAPER_ITERATIONS:.2%} of the paper's) for each of {memories} memories"
 
 
 def budget(task: Task, images_per_class: float) -> Budget:
@@ -26,9 +27,9 @@ def figures(found: dict[str, tuple[float, ...]], notes: dict[str, str]) -> Itera
         yield Figure(name, "test", values, "episodes", notes.get(name.split(": ", 1)[1], ""))
 
 
-def less(experiment: Any, paper_iterations: int) -> list[str]:
+def less(experiment: Any) -> list[str]:
     """What is less than the paper's, in words."""
-    done = [("iterations", experiment.iterations, paper_iterations)]
+    done = [("iterations", experiment.iterations, PAPER_ITERATIONS)]
     for part, name in ((experiment.objective, "inner_steps"), (experiment.objective, "real_per_class"),
                        (experiment.architecture, "width")):  # fmt: skip
         used, paper = getattr(part, name, None), getattr(type(part), name, None)
@@ -42,17 +43,11 @@ def less(experiment: Any, paper_iterations: int) -> list[str]:
     return found + ([protocol.label()] if judged.reduced else [])
 
 
-def require_labels(experiment: Any) -> None:
-    """Refuse a memory that is not asked with labels."""
-    asked = getattr(experiment.parameterization, "asked_with", "labels")
-    require(experiment, "parameterization", asked == "labels", "asked with labels")
-
-
-def scale(experiment: Any, paper_iterations: int, less: list[str]) -> dict[str, Any]:
+def scale(experiment: Any, less: list[str]) -> dict[str, Any]:
     return {
         "iterations": experiment.iterations,
-        "paper_iterations": paper_iterations,
-        "fraction": experiment.iterations / paper_iterations,
+        "paper_iterations": PAPER_ITERATIONS,
+        "fraction": experiment.iterations / PAPER_ITERATIONS,
         "protocol": experiment.evaluation.label(),
         "reduced": bool(less),
         "reduced_by": less,
