@@ -32,6 +32,7 @@ from suite.unroll import (
     hypergradient_by_full_graph,
     inner_step,
     require_unrollable,
+    through_recall,
 )
 
 PROTOCOLS: dict[str, type] = {
@@ -345,8 +346,7 @@ class Problem:
         leaves = {k: v.detach().requires_grad_() for k, v in self.memory.items()}
         images, inner, outer = self._losses(leaves)
         found = engine(inner, outer, self.params, {"images": images.detach()}, self.optimizer, self.steps)
-        gradients = torch.autograd.grad(images, list(leaves.values()), found.gradients["images"])
-        return dict(zip(leaves, gradients, strict=True))
+        return through_recall(images, leaves, found.gradients["images"])
 
 
 def finite_difference_error(problem: Problem) -> float:

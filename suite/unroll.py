@@ -272,6 +272,25 @@ def pull_back(steps: Steps, params_bar: Params, state_bar: State, inputs_bar: Pa
     )
 
 
+def through_recall(images: Tensor, leaves: Params, images_bar: Tensor) -> Params:
+    """Cotangents of recalled images -> cotangents of the memory's tensors that they were recalled from.
+
+    Raises UsageError for a tensor that takes no part in them.
+    """
+    found: Sequence[Tensor | None] = [None] * len(leaves)
+    if images.requires_grad:
+        found = torch.autograd.grad(images, list(leaves.values()), images_bar, allow_unused=True)
+    gradients = {}
+    for name, gradient in zip(leaves, found, strict=True):
+        if gradient is None:
+            raise UsageError(
+                f"the memory's '{name}' takes no part in what is recalled, so it would never be learned; use it in "
+                "recall, without detaching it, or leave it out of init"
+            )
+        gradients[name] = gradient
+    return gradients
+
+
 def _gradients(loss: Tensor, params: Params, what: str, create_graph: bool = False) -> tuple[Tensor, ...]:
     """Gradient of a loss in every parameter; a parameter without one is refused by name."""
     grads = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph, allow_unused=True)

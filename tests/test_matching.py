@@ -5,19 +5,22 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
+from suite.errors import UsageError
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
+from suite.objectives.bptt import BPTT
 from suite.objectives.distribution_matching import DistributionMatching
 from suite.objectives.fresh import fresh_network
 from suite.objectives.gradient_matching import GradientMatching, layerwise_distance
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled
 from suite.parameterizations.standard import Standard
+from suite.registry import name_of
 from suite.types import Architecture, ClassRows, ImageShape, Objective, Parameterization, Params, Split, Task
 
 SHAPE, CLASSES = ImageShape(1, 8, 8), 3
@@ -165,3 +168,24 @@ def test_only_so_many_real_images_are_looked_at(name: str) -> None:
     memory = memory_of(what)
     one, two = (objective.gradients(what, memory, r, key)[0] for r in (rows, other))
     assert all(torch.equal(one[k], two[k]) for k in memory)
+
+
+@dataclass(frozen=True)
+class Forgetful(Standard):
+    """Recalls with a tensor left out, or with all of them detached."""
+
+    detached: bool = False
+
+    def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
+        return super().init(shape, classes, images_per_class, key) | {"more": torch.zeros(2)}
+
+    def recall(self, memory: Params, queries: Tensor) -> Tensor:
+        return super().recall({k: v.detach() if self.detached else v for k, v in memory.items()}, queries)
+
+
+@pytest.mark.parametrize(("recalls", "tensor"), [(Forgetful(), "more"), (Forgetful(detached=True), "images")])
+@pytest.mark.parametrize("objective", [*OBJECTIVES.values(), BPTT(inner_steps=2, real_per_class=2)], ids=name_of)
+def test_a_tensor_that_is_never_learned_is_refused(objective: Objective, recalls: Forgetful, tensor: str) -> None:
+    what = task(recalls)
+    with pytest.raises(UsageError, match=f"the memory's '{tensor}' takes no part in what is recalled"):
+        objective.gradients(what, memory_of(what), real(), Key(0))

@@ -31,7 +31,7 @@ from suite.types import (
     check_types,
     require,
 )
-from suite.unroll import OuterLoss, Retention, hypergradient
+from suite.unroll import OuterLoss, Retention, hypergradient, through_recall
 
 SLACK = 1.35
 """What a graph was seen to take of a process's memory for each byte it saves: gaps between tensors, and temporaries."""
@@ -94,9 +94,8 @@ class BPTT:
             problem, program = _program(self, _Network(**vars(task)), data.rows.shape[1], len(data.real), len(images))
             problem.data.fill(data)
             found = program(params, inputs)
-        gradients = torch.autograd.grad(images, list(leaves.values()), found.gradients["images"])
         metrics = {"loss": found.loss, "inner_loss_first": found.inner_losses[0], "inner_loss": found.inner_losses[-1]}
-        return dict(zip(leaves, gradients, strict=True)), metrics
+        return through_recall(images, leaves, found.gradients["images"]), metrics
 
     def _shown(
         self, task: Task, leaves: Params, real: ClassRows, key: Key

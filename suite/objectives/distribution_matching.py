@@ -12,6 +12,7 @@ from suite.keys import Key
 from suite.objectives.fresh import AFFORDED, FEW_CLASSES, few, fresh_network
 from suite.registry import objectives
 from suite.types import ClassRows, Params, Task, check_types, require
+from suite.unroll import through_recall
 
 
 @objectives.register("distribution_matching")
@@ -45,8 +46,7 @@ class DistributionMatching:
             apart = (network.features(augmented(images[c])).mean(0) - wanted).square().sum()
             slopes += torch.autograd.grad(apart, images)[0]
             loss += apart.detach()
-        found = torch.autograd.grad(recalled, list(leaves.values()), slopes)
-        return dict(zip(leaves, found, strict=True)), {"loss": loss}
+        return through_recall(recalled, leaves, slopes), {"loss": loss}
 
     def seconds(self, task: Task, per_class: int, measured: Callable[..., float]) -> float:
         """Of one outer step, from measured ones of a few classes; on few real images if all take long."""

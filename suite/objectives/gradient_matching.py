@@ -16,6 +16,7 @@ from suite.keys import Key
 from suite.objectives.fresh import AFFORDED, FEW_CLASSES, few, fresh_network
 from suite.registry import objectives
 from suite.types import ClassRows, InnerOptimizer, Params, Task, check_types, require
+from suite.unroll import through_recall
 
 
 @objectives.register("gradient_matching")
@@ -64,8 +65,7 @@ class GradientMatching:
             apart = layerwise_distance(wanted, _weight_gradients(network, params, own, labels, graph=True))
             slopes += torch.autograd.grad(apart, images)[0]
             distance += apart.detach()
-        found = torch.autograd.grad(recalled, list(leaves.values()), slopes)
-        return dict(zip(leaves, found, strict=True)), {"loss": distance}
+        return through_recall(recalled, leaves, slopes), {"loss": distance}
 
     def _trained(
         self, network: nn.Module, images: Float[Tensor, "n c h w"], classes: Int64[Tensor, " k"], key: Key
