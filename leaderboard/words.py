@@ -73,7 +73,7 @@ def verdict(found: Difference) -> str:
 
 
 def budget(value: float | None) -> str:
-    return f"{value:g}" if value is not None else "all"
+    return f"{value:.4g}" if value is not None else "all"
 
 
 def scale(row: Row) -> str:
