@@ -96,6 +96,7 @@ class Sender:
         try:
             return process.wait(timeout=patience) == 0
         except subprocess.TimeoutExpired:
+            print(f"[tracking] the tracking store {self.uri} did not answer within {patience:g} s", file=sys.stderr)
             process.kill()
             process.wait()
             return False

@@ -431,13 +431,16 @@ def test_news_that_the_sender_could_not_take_is_told_again(tmp_path: Path, monke
     assert sorted(heard.read_text().split("\0")) == ["", *(str(tmp_path / name) for name in ("a", "b"))]
 
 
-def test_a_sender_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sender_that_hangs_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("suite.tracking.COMMAND", [sys.executable, "-c", "import time; time.sleep(60)"])
     sender = Sender("sqlite:///x", tmp_path)
     began = time.monotonic()
     for _ in range(5000):  # more than a pipe holds
         sender.tell(tmp_path / "a")
     assert not sender.close(0.2) and time.monotonic() - began < 10
+    assert "the tracking store sqlite:///x did not answer within 0.2 s" in capsys.readouterr().err
 
 
 def test_a_sender_that_can_not_be_started_costs_no_run(
