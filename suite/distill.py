@@ -13,7 +13,7 @@ from suite.types import ClassRows, InnerOptimizer, Objective, Params, State, Tas
 PAPER_ITERATIONS = 50_000
 """Outer steps of a memory (paper, A.1)."""
 LOGGED_POINTS = 500
-"""About so many of a run have their metrics logged."""
+"""About so many outer steps of a run have their metrics logged."""
 
 
 @dataclass(frozen=True, eq=False)
