@@ -69,7 +69,7 @@ def _table(table: Table, rows: Sequence[Row]) -> str:
 
 def _of_episodes(found: Estimate | None) -> str:
     """With its own number of episodes."""
-    return words.accuracy(found) + (f" (n = {found.networks})" if found is not None else "")
+    return words.accuracy(found) + (f" (n = {words.values(found)})" if found is not None else "")
 
 
 def _notes(rows: Sequence[Row]) -> str:
@@ -90,7 +90,7 @@ def _comparisons(table: Table) -> str:
         [
             words.dataset(one.dataset),
             words.budget(one.images_per_class),
-            f"{one.second} over {one.first}",
+            one.what,
             words.difference(one.test),
             str(one.test.seeds),
             one.label + (" (reduced)" if one.reduced else ""),

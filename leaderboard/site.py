@@ -245,7 +245,7 @@ def _measured(table: Table, row: Row) -> list[Cell]:
         _number(test.spread_of_networks if test is not None else None, words.spread),
         *([_number(row.apart, words.points), _accuracy(row.validation)] if compared else []),
         *(
-            _accuracy(found, f"n = {found.networks}" if episodes and found else words.note(row, name))
+            _accuracy(found, f"n = {words.values(found)}" if episodes and found else words.note(row, name))
             for name, found in ((name, row.controls.get(name)) for name in table.controls)
         ),
         Cell(f"{stored:,}", sort=stored, number=True),
@@ -287,7 +287,7 @@ def _compared(one: Comparison) -> dict[str, Any]:
     cells = [
         words.dataset(one.dataset),
         words.budget(one.images_per_class),
-        f"{one.second} over {one.first}",
+        one.what,
         words.difference(one.test),
         str(one.test.seeds),
         words.verdict(one.test),

@@ -234,6 +234,12 @@ class Comparison:
     test: Difference
     reduced: bool
     label: str
+    made_with: str = ""
+    """What both rows share beside that: the kind of episodes."""
+
+    @property
+    def what(self) -> str:
+        return f"{self.second} over {self.first}" + (f", {self.made_with}" if self.made_with else "")
 
 
 @dataclass(frozen=True)
@@ -463,7 +469,14 @@ def _comparisons(spec: Spec, rows: Sequence[Row]) -> Iterable[Comparison]:
                 assert second.conditions is not None
                 label = second.conditions.label
                 yield Comparison(
-                    second.dataset, second.images_per_class, first.method, second.method, test, first.reduced, label
+                    second.dataset,
+                    second.images_per_class,
+                    first.method,
+                    second.method,
+                    test,
+                    first.reduced,
+                    label,
+                    second.made_with,
                 )
 
 

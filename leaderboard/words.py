@@ -37,6 +37,11 @@ def seeds(found: Estimate | None) -> str:
     return f"{found.memories} {one if found.memories == 1 else several} × {found.networks}"
 
 
+def values(found: Estimate) -> str:
+    """How many it is a mean of, where each of them counts."""
+    return f"{found.memories} × {found.networks}" if found.memories > 1 else str(found.networks)
+
+
 def over(found: Estimate | None) -> str:
     """What the interval is over."""
     return found.interval_over or "one value, no interval" if found is not None else NONE

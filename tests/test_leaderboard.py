@@ -645,9 +645,11 @@ def test_every_kind_of_episode_has_a_row_with_its_own_controls_and_interval() ->
         and "84.0 ± 9.9" in text
         and "52.0 ± 25.4 (n = 2)" in text
         and "1 memory × 3" in text
+        and "| addressing over standard, 2-way |" in text
     )
     several = table_of([*made, episodes_record("addressing", 1, [82.0, 86.0, 90.0])], "extrapolation")
     assert {row.test.interval_over for row in several.rows if row.method == "addressing" and row.test} == {"memories"}
+    assert "(n = 2 × 2)" in markdown(several)
 
 
 def test_every_file_of_synthesis_has_its_table() -> None:
