@@ -132,6 +132,9 @@ class RunSession:
     def progress(self, iteration: int, total: int, words: str) -> None:
         """A bar on a terminal, else a line now and then. A total of its own, or a step back, begins a new count."""
         before, self._progress = self._progress, (iteration, total)
+        anew = before is None or before[1] != total or iteration < before[0]
+        if anew:
+            self._close_bar()
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(total=total, initial=iteration, desc=self._label, unit="it", file=sys.stderr)
@@ -141,7 +144,7 @@ class RunSession:
                 self._close_bar()
             return
         now = time.monotonic()
-        if before is None or before[1] != total or iteration < before[0]:
+        if anew:
             self._first = (now, iteration)
         if now - self._said_at >= LINE_SECONDS or iteration == total:
             self._said_at = now

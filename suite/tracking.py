@@ -96,7 +96,10 @@ class Sender:
         try:
             return process.wait(timeout=patience) == 0
         except subprocess.TimeoutExpired:
-            print(f"[tracking] the tracking store {self.uri} did not answer within {patience:g} s", file=sys.stderr)
+            print(
+                f"[tracking] the tracking store {self.uri} did not take everything within {patience:g} s",
+                file=sys.stderr,
+            )
             process.kill()
             process.wait()
             return False

@@ -309,7 +309,7 @@ def test_a_tracking_store_that_does_not_answer_costs_no_run(uri: str, place: Pla
     done = ended(start(*QUICK, "--data-dir", place.data, "--out", place.out, "--tracking-uri", uri))
     assert done.status == 0 and "Traceback" not in done.err
     told = [line for line in done.err.splitlines() if line.startswith("[tracking] ")]
-    assert len(told) >= 2 and f"the tracking store {uri} did not answer" in told[0]
+    assert len(told) >= 2 and f"the tracking store {uri} did not" in told[0]
     assert "python" in told[-1] and f"-m suite.sync {place.out} --tracking-uri {uri}" in told[-1]
 
 

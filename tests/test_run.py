@@ -1,6 +1,7 @@
 """Runs from end to end: what they leave behind, that they repeat bit by bit, and that they go on after any end."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -142,6 +143,12 @@ def test_progress_of_a_second_count_is_not_measured_from_the_first(
     rates = [re.search(r"(-?[\d.]+) it/s", line) for line in capsys.readouterr().err.splitlines()]
     assert [rate is not None for rate in rates] == [False, True, False, True, False, True]
     assert all(float(rate[1]) > 0 for rate in rates if rate is not None)
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    one.progress(3, 8, "words")
+    one.progress(1, 5, "words")
+    assert "3/8" in terminal.getvalue() and "1/5" in terminal.getvalue()
 
 
 # ---------------------------------------------------------------- once, anew, again

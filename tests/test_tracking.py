@@ -440,7 +440,7 @@ def test_a_sender_that_hangs_is_not_waited_for(
     for _ in range(5000):  # more than a pipe holds
         sender.tell(tmp_path / "a")
     assert not sender.close(0.2) and time.monotonic() - began < 10
-    assert "the tracking store sqlite:///x did not answer within 0.2 s" in capsys.readouterr().err
+    assert "the tracking store sqlite:///x did not take everything within 0.2 s" in capsys.readouterr().err
 
 
 def test_a_sender_that_can_not_be_started_costs_no_run(
