@@ -157,6 +157,10 @@ def _parameterization(parameterization: Parameterization) -> list[Finding]:
         some[:CLASSES, : SHAPE.channels, : SHAPE.height, : SHAPE.width].double() if by_image else torch.arange(CLASSES)
     )
 
+    slopes = torch.autograd.grad(parameterization.recall(memory, small).sum(), list(memory.values()), allow_unused=True)
+    unused = [name for name, slope in zip(memory, slopes, strict=True) if slope is None]
+    found.append(_finding(not unused, "every tensor takes part in what is recalled", ", ".join(unused)))
+
     def recalled(*tensors: Tensor) -> Tensor:
         leaves = dict(zip(memory, tensors, strict=True))
         return parameterization.recall(leaves, small).square().sum() + parameterization.penalty(leaves)

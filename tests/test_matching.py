@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
+from suite.contracts import check
 from suite.errors import UsageError
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -189,3 +190,16 @@ def test_a_tensor_that_is_never_learned_is_refused(objective: Objective, recalls
     what = task(recalls)
     with pytest.raises(UsageError, match=f"the memory's '{tensor}' takes no part in what is recalled"):
         objective.gradients(what, memory_of(what), real(), Key(0))
+
+
+def test_the_contract_names_a_tensor_that_is_never_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Standard.init
+
+    def with_one_more(self: Standard, *arguments: Any) -> Params:
+        return made(self, *arguments) | {"more": torch.zeros(2)}
+
+    promise = "every tensor takes part in what is recalled"
+    assert next(f.verdict for f in check("parameterizations", "standard") if f.promise == promise) == "kept"
+    monkeypatch.setattr(Standard, "init", with_one_more)
+    found = next(f for f in check("parameterizations", "standard") if f.promise == promise)
+    assert (found.verdict, found.said) == ("broken", "more")
