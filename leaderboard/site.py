@@ -236,14 +236,14 @@ def _measured(table: Table, row: Row) -> list[Cell]:
         return [Cell(words.NONE, sort="")] * (len(_columns(table)) - first)
     test = row.test
     stored = row.first["budget"]["stored_numbers"]
-    compared, episodes = not table.spec.episodes, table.spec.episodes
+    episodes = table.spec.episodes
     return [
-        *([Cell(str(row.rank) if row.rank else words.NONE, sort=row.rank or "", number=True)] if compared else []),
+        *([] if episodes else [Cell(str(row.rank) if row.rank else words.NONE, sort=row.rank or "", number=True)]),
         _accuracy(test),
         Cell(words.seeds(test or row.validation), sort=len(row.runs)),
         _number(test.spread_of_memories if test is not None else None, words.spread),
         _number(test.spread_of_networks if test is not None else None, words.spread),
-        *([_number(row.apart, words.points), _accuracy(row.validation)] if compared else []),
+        *([] if episodes else [_number(row.apart, words.points), _accuracy(row.validation)]),
         *(
             _accuracy(found, f"n = {words.values(found)}" if episodes and found else words.note(row, name))
             for name, found in ((name, row.controls.get(name)) for name in table.controls)
