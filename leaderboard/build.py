@@ -12,7 +12,7 @@ from pathlib import Path
 from leaderboard import markdown, published, records, site
 from leaderboard.tables import Table, tables
 from suite.errors import RunError, SuiteError, UsageError
-from suite.files import make_directory, write_whole
+from suite.storage.files import make_directory, write_whole
 
 HERE = Path(__file__).resolve().parent
 OWN_RECORDS, README = HERE / "records", HERE / "README.md"
@@ -106,7 +106,8 @@ def _filled(readme: Path, made: tuple[Table, ...]) -> tuple[str, str]:
 
 
 def _download(uri: str, folder: Path) -> None:
-    from suite.tracking import Store, check_uri, whole_uri
+    from suite.tracking.store import Store
+    from suite.tracking.uri import check_uri, whole_uri
 
     check_uri(uri)
     names = (records.RESULT, records.OPERATIVE, records.METRICS, records.FIGURES)

@@ -8,7 +8,7 @@ from leaderboard.build import OWN_RECORDS
 from leaderboard.records import FIGURES, METRICS, OPERATIVE, RESULT, contents, read
 from leaderboard.site import PICTURES
 from suite.errors import SuiteError
-from suite.files import disk_errors, make_directory
+from suite.storage.files import disk_errors, make_directory
 
 
 def main(arguments: list[str] | None = None) -> int:

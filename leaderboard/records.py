@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from suite.errors import UsageError
-from suite.files import canonical_json, json_sha256
-from suite.results import comparable, misshapen
+from suite.runtime.record import comparable, misshapen
+from suite.storage.files import canonical_json, json_sha256
 
 RESULT, OPERATIVE, METRICS, FIGURES = "result.json", "operative.gin", "metrics.csv", "figures"
 """What is taken of a run's folder."""

@@ -17,7 +17,7 @@ from leaderboard.records import FIGURES, METRICS, OPERATIVE, Entry, contents
 from leaderboard.statistics import Estimate
 from leaderboard.tables import SPECS, Comparison, Row, Spec, Table
 from suite.errors import UsageError
-from suite.files import disk_errors, json_sha256
+from suite.storage.files import disk_errors, json_sha256
 
 HERE = Path(__file__).resolve().parent
 ASSETS = ("style.css", "script.js")

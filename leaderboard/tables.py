@@ -11,7 +11,7 @@ from typing import Any
 from leaderboard.published import Published
 from leaderboard.records import Entry
 from leaderboard.statistics import Difference, Estimate, Kind, estimate, paired
-from suite.files import json_sha256
+from suite.storage.files import json_sha256
 
 DATASETS = ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet", "digits")
 MEMORY = "memory"

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from suite.datasets.cache import default_data_dir
+from suite.datasets.sources import default_data_dir
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.types import Split, Stream, StreamTask

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from suite.contracts import check
+    from suite.contracts.checks import check
     from suite.registry import REGISTRIES, load_components, load_plugin, suggestion
 
     load_components()

@@ -17,10 +17,11 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from suite.datasets import cache, preprocess
 from suite.errors import RunError, SuiteError
-from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
+from suite.images import preprocess
 from suite.registry import REGISTRIES, describe, fingerprint, load_components
+from suite.storage import sealed
+from suite.storage.files import canonical_json, json_sha256, make_directory, sha256, write_whole
 from suite.types import Budget, ImageShape, Parameterization, Params, Transform
 
 SCHEMA = 1
@@ -169,7 +170,7 @@ def _read(path: Path) -> tuple[Params, dict[str, str]]:
 
 def _seal(tensors: Params, about: dict[str, Any]) -> str:
     """SHA-256 of every tensor and of the description."""
-    return json_sha256([cache.digest(tensors), {k: v for k, v in about.items() if k != "sha256"}])
+    return json_sha256([sealed.digest(tensors), {k: v for k, v in about.items() if k != "sha256"}])
 
 
 def _under(prefix: str, tensors: Params) -> Params:

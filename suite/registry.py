@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import gin
 from suite.errors import UsageError
-from suite.files import json_sha256, sha256
+from suite.storage.files import json_sha256, sha256
 
 T = TypeVar("T", bound=Callable[..., Any])
 

@@ -15,7 +15,7 @@ from suite.errors import Interrupted, SuiteError, UsageError
 if TYPE_CHECKING:
     import torch
 
-    from suite.config import Run
+    from suite.config.resolve import Run
     from suite.types import Cost
 
 
@@ -70,19 +70,21 @@ def _main(options: argparse.Namespace) -> int:
     if options.list:
         return _list(options.list, options.json)
 
-    from suite.config import resolve
+    from suite.config.resolve import resolve
 
     runs = resolve(options.gin, options.set, options.seed, options.only)
     if options.dry_run:
         return _dry_run(runs, options)
 
-    from suite.datasets.cache import default_data_dir
-    from suite.files import make_directory
-    from suite.perform import Place, directory_of, perform_all, prepare_device
-    from suite.results import dumps, table
-    from suite.rundir import FINISHED
-    from suite.session import Stop
-    from suite.tracking import Sender, check_uri, default_uri, whole_uri
+    from suite.datasets.sources import default_data_dir
+    from suite.runtime.device import prepare_device
+    from suite.runtime.execute import Place, directory_of, perform_all
+    from suite.runtime.record import dumps, table
+    from suite.runtime.run_directory import FINISHED
+    from suite.runtime.session import Stop
+    from suite.storage.files import make_directory
+    from suite.tracking.sender import Sender
+    from suite.tracking.uri import check_uri, default_uri, whole_uri
 
     device = prepare_device(options.device)
     out = make_directory(Path(options.out))
@@ -141,7 +143,7 @@ def _foretold(
     runs: "list[Run]", options: argparse.Namespace, device: "torch.device"
 ) -> "tuple[list[Cost | None], float | None, str | None]":
     """Each run's cost, that of all, and advice where that is too long; nothing of what can't be measured."""
-    from suite.cost import advice, costs, total
+    from suite.runtime.estimate import advice, costs, total
 
     if sys.stderr.isatty():
         print("[cost] measuring small pieces of the work …", file=sys.stderr)
@@ -157,7 +159,7 @@ def _foretold(
 
 def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.device") -> None:
     """Say before the start what it will take."""
-    from suite.cost import duration
+    from suite.runtime.estimate import duration
     from suite.types import EXPECTED_MEMORY
 
     _, seconds, hint = _foretold(runs, options, device)
@@ -172,8 +174,8 @@ def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.dev
 
 
 def _dry_run(runs: "list[Run]", options: argparse.Namespace) -> int:
-    from suite.cost import duration, where
-    from suite.perform import prepare_device
+    from suite.runtime.device import prepare_device
+    from suite.runtime.estimate import duration, where
 
     device = prepare_device(options.device)
     found, whole, hint = _foretold(runs, options, device)

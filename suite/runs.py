@@ -16,12 +16,12 @@ from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from suite import rundir
 from suite.errors import Interrupted, RunError, SuiteError, UsageError
-from suite.files import disk_errors
-from suite.journal import read
-from suite.locks import Held, locked
-from suite.tracking import Store, stores
+from suite.runtime import run_directory
+from suite.storage.files import disk_errors
+from suite.storage.journal import read
+from suite.storage.locks import Held, locked
+from suite.tracking.store import Store, stores
 
 LEFTOVER_SECONDS = 3600.0
 """A half-written file of this age is nobody's any more."""
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _chosen(out: Path, words: list[str]) -> list[Path]:
-    every = rundir.run_directories(out)
+    every = run_directory.run_directories(out)
     if not words:
         return every
     chosen: list[Path] = []
@@ -82,7 +82,7 @@ class Row:
     """What the list says of a run; `age` in seconds since it last said something."""
 
     run: str
-    state: rundir.State
+    state: run_directory.State
     done: int | None
     total: int | None
     validation: float | None
@@ -97,7 +97,7 @@ def row(out: Path, directory: Path) -> Row:
     last = max((entry["time"] / 1000 for entry in entries), default=directory.stat().st_mtime)
     return Row(
         run=str(directory.relative_to(out)),
-        state=rundir.state(directory),
+        state=run_directory.state(directory),
         done=progress[-1]["done"] if progress else None,
         total=progress[-1]["total"] if progress else None,
         validation=watched[-1] if watched else None,
@@ -108,7 +108,7 @@ def row(out: Path, directory: Path) -> Row:
 def _list(out: Path, directories: list[Path], as_json: bool) -> None:
     for directory in directories:
         with suppress(RunError):  # where nothing can be written, it can still be looked at
-            rundir.mark_dead(directory)
+            run_directory.mark_dead(directory)
     rows = [row(out, directory) for directory in directories]
     if as_json:
         print(json.dumps([asdict(r) for r in rows], indent=1))
@@ -140,16 +140,17 @@ def _resume(out: Path, directories: list[Path], named: bool) -> int:
     from suite import run
 
     wanted = ("stopped", "killed", "failed") if named else ("stopped", "killed")
-    todo = [d for d in directories if rundir.state(d) in wanted]
+    todo = [d for d in directories if run_directory.state(d) in wanted]
     if not todo:
         print("nothing to go on with")
         return 0
     worst = 0
     for directory in todo:
-        said = rundir.about(directory)
+        said = run_directory.about(directory)
         if said is None:
             print(
-                f"suite.runs: {directory / rundir.ABOUT} is damaged; give the run's own command again", file=sys.stderr
+                f"suite.runs: {directory / run_directory.ABOUT} is damaged; give the run's own command again",
+                file=sys.stderr,
             )
             worst = max(worst, RunError.status)
             continue
@@ -168,13 +169,13 @@ def _resume(out: Path, directories: list[Path], named: bool) -> int:
 def _reap(out: Path) -> int:
     """Mark the dead, and tell their stores; also of those that were marked before."""
     dead, status = 0, 0
-    for directory in rundir.journal_directories(out):
+    for directory in run_directory.journal_directories(out):
         try:
-            if rundir.mark_dead(directory):
+            if run_directory.mark_dead(directory):
                 print(f"{directory.relative_to(out)} was killed hard; marked as KILLED, and resumable")
                 dead += 1
-            if rundir.state(directory) == "killed":
-                said = rundir.about(directory)
+            if run_directory.state(directory) == "killed":
+                said = run_directory.about(directory)
                 uris = {*stores(directory), said["options"]["tracking_uri"] if said else "none"} - {"none"}
                 for uri in sorted(uris):
                     Store(uri, out).send(directory)
@@ -193,7 +194,7 @@ def _clean(out: Path, really: bool) -> None:
     total = 0
     for path, why, owner in leftovers(out):
         try:
-            with locked(owner / rundir.LOCK, wait=False) if owner is not None else nullcontext():
+            with locked(owner / run_directory.LOCK, wait=False) if owner is not None else nullcontext():
                 if not path.exists() or (owner is not None and (path, why) not in _of_run(owner)):
                     continue  # a run went on there meanwhile
                 inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
@@ -211,10 +212,12 @@ def _clean(out: Path, really: bool) -> None:
 def leftovers(out: Path) -> list[tuple[Path, str, Path | None]]:
     """What may go, why, and the run whose lock guards it."""
     found: list[tuple[Path, str, Path | None]] = []
-    for directory in rundir.run_directories(out):
-        if rundir.state(directory) != "running":
+    for directory in run_directory.run_directories(out):
+        if run_directory.state(directory) != "running":
             found += [(path, why, directory) for path, why in _of_run(directory)]
-    found += [(path, "set aside by --fresh", None) for path in sorted(out.glob("*/*")) if rundir.is_set_aside(path)]
+    found += [
+        (path, "set aside by --fresh", None) for path in sorted(out.glob("*/*")) if run_directory.is_set_aside(path)
+    ]
     old, covered = time.time() - LEFTOVER_SECONDS, [path for path, _, _ in found]
     for path in sorted(p for pattern in ("**/.*.tmp", "**/*.part") for p in out.glob(pattern)):
         with suppress(FileNotFoundError):
@@ -226,7 +229,7 @@ def leftovers(out: Path) -> list[tuple[Path, str, Path | None]]:
 def _of_run(directory: Path) -> list[tuple[Path, str]]:
     """What may go of a run that nobody works on."""
     checkpoints = directory / "checkpoints"
-    if (directory / rundir.FINISHED).is_file():
+    if (directory / run_directory.FINISHED).is_file():
         return [(checkpoints, "checkpoints of a finished run")] if checkpoints.is_dir() else []
     if not any(checkpoints.glob("step-*")):
         return []  # what is damaged keeps the run from starting at zero untold

@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 from suite.errors import Interrupted, RunError, SuiteError, UsageError
-from suite.journal import read
-from suite.rundir import ABOUT, journal_directories, mark_dead
-from suite.tracking import Store, check_uri, default_uri, whole_uri
+from suite.runtime.run_directory import ABOUT, journal_directories, mark_dead
+from suite.storage.journal import read
+from suite.tracking.store import Store
+from suite.tracking.uri import check_uri, default_uri, whole_uri
 
 RETRY_SECONDS = 10.0
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from suite.files import json_sha256
+from suite.storage.files import json_sha256
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8cfc0000003010100c9fe92ef"

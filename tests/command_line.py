@@ -120,7 +120,7 @@ def killed_at(line: Sequence[str], step: int) -> Done:
     """A command that is killed as soon as the checkpoint of a step is written."""
     program = f"""
 import os, signal, sys
-from suite.session import RunSession
+from suite.runtime.session import RunSession
 before = RunSession.checkpoint
 def checkpoint(self, iteration, *others):
     before(self, iteration, *others)

@@ -14,11 +14,11 @@ from suite.architectures.mlp import MLP
 from suite.architectures.resnet12 import ResNet12
 from suite.architectures.strided_convnet import StridedConvNet
 from suite.architectures.timm_models import Timm
+from suite.core.networks import require_unrollable
 from suite.errors import UsageError
 from suite.keys import Key, global_generators
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.unroll import require_unrollable
 
 COLOUR, GREY, SMALL = ImageShape(3, 32, 32), ImageShape(1, 28, 28), ImageShape(1, 8, 8)
 

@@ -7,8 +7,8 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.functional import affine_grid, grid_sample
 
-from suite.datasets.augment import AUGMENTATIONS, PADDING, crop, draw, flip, rotate
 from suite.errors import UsageError
+from suite.images.augment import AUGMENTATIONS, PADDING, crop, draw, flip, rotate
 from suite.keys import Key
 
 

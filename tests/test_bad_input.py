@@ -14,8 +14,8 @@ import pytest
 import torch
 from command_line import QUICK, Done, command, ended, main, only_run, sets, start
 
-from suite import session
 from suite.memory import Memory
+from suite.runtime import session
 
 UNTRACKED = ["--tracking-uri", "none"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from suite.contracts import relative_error
+from suite.contracts.problem import relative_error
 from tools import bench
 from tools.bench import FULL_GRAPH, Setting, contenders, engine, outer_step
 

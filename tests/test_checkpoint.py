@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from suite import checkpoint
-from suite.checkpoint import Checkpoint, read_newest, write
 from suite.errors import RunError
 from suite.keys import Key
+from suite.storage import checkpoint
+from suite.storage.checkpoint import Checkpoint, read_newest, write
 
 FILES = ("tensors.safetensors", "state.json", "manifest.json")
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from command_line import as_people_run_it, command, ended, killed_at, only_run, resolve, sets, start
 
-from suite import continual
 from suite.architectures.mlp import MLP
 from suite.datasets.digits import Digits
 from suite.errors import UsageError
-from suite.evaluate import Protocol, accuracy, evaluate
-from suite.experiments import tasks
-from suite.experiments.avalanche_strategies import AvalancheStrategy
-from suite.experiments.compress_then_recall import CompressThenRecall
-from suite.experiments.online import Online
+from suite.evaluation.evaluate import accuracy, evaluate
+from suite.evaluation.protocol import Protocol
+from suite.experiments.continual import metrics, presets
+from suite.experiments.continual.avalanche_strategies import AvalancheStrategy
+from suite.experiments.continual.compress_then_recall import CompressThenRecall
+from suite.experiments.continual.online import Online
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.memory import Memory
@@ -29,7 +29,7 @@ from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled
 from suite.parameterizations.standard import Standard
 from suite.registry import describe
-from suite.results import comparable
+from suite.runtime.record import comparable
 from suite.streams.class_splits import ClassSplits
 from suite.streams.permutations import Many, Permutations
 from suite.streams.rotations import Rotations
@@ -101,7 +101,7 @@ def test_a_whole_stream_gives_the_matrix_and_its_figures(data_dir: Path) -> None
         assert [[value is not None for value in row] for row in r] == [[j <= i for j in range(3)] for i in range(3)]
     by = {figure.name: figure.values for figure in found.figures}
     assert set(by) == {"RA", "LA", "BTI", "BWT", "forgetting"}
-    assert by["RA"] == pytest.approx([continual.retained(r) for r in matrices])
+    assert by["RA"] == pytest.approx([metrics.retained(r) for r in matrices])
     assert by["RA"] == pytest.approx([a + b for a, b in zip(by["LA"], by["BTI"], strict=True)])
     assert found.facts["differs"] and len(found.facts["tasks"]) == 3
 
@@ -135,7 +135,7 @@ def test_capacity_shrinks_by_a_task_s_share() -> None:
 @pytest.mark.parametrize("stream", [Permutations, Rotations])
 def test_storage_never_exceeds_the_budget(stream: Any, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every moment of the stream: real images kept and finished memories together."""
-    from suite.experiments import compress_then_recall as module
+    from suite.experiments.continual import compress_then_recall as module
 
     stored: list[int] = []
     original = module.Reservoir.add
@@ -204,7 +204,7 @@ def test_masked_training_moves_only_the_outputs_of_its_own_group() -> None:
         ImageShape(1, 8, 8), 6, MLP(width=8, depth=1), Standard(), "none", torch.device("cpu"),
         torch.tensor([0, 0, 0, 1, 1, 1]),
     )  # fmt: skip
-    from suite.evaluate import train
+    from suite.evaluation.training import train
 
     data = Split(torch.randn(30, 1, 8, 8, generator=Key(0).generator()), torch.arange(30) % 3)
     fresh, trained = (train(task, data, Protocol(networks=1, epochs=e, lr=0.5), Key(3)) for e in (1, 9))
@@ -236,10 +236,10 @@ def test_less_than_the_published_benchmark_is_called_reduced(data_dir: Path) -> 
         "updates for a batch 2 of 20",
     ]  # fmt: skip
     whole = CompressThenRecall(parameterization=Addressing(bases=8), objective=BPTT(inner_steps=100))
-    assert tasks.less(whole, whole.replay) == []  # the paper's sizes are its defaults
+    assert presets.less(whole, whole.replay) == []  # the paper's sizes are its defaults
     less = replace(whole, stream=Many(samples_per_task=200), images_per_task=5, parameterization=Addressing(bases=4))
-    assert tasks.less(less, 20) == ["images of a task 200 of 1000", "stored images of a task 5 of 10"]
-    assert tasks.less(replace(less, preset="lamaml"), 20) == []
+    assert presets.less(less, 20) == ["images of a task 200 of 1000", "stored images of a task 5 of 10"]
+    assert presets.less(replace(less, preset="lamaml"), 20) == []
     assert run(replace(ONLINE, evaluation=Protocol(networks=1)), Sitting(data_dir)).scale["reduced"]
 
 
@@ -250,7 +250,9 @@ def test_networks_of_the_inner_loop_may_learn_stand_ins_for_other_tasks(data_dir
     outcome = run(among, found)
     assert not torch.equal(plain.kept[1]["bank/0/bases"], found.kept[1]["bank/0/bases"])
     assert outcome.budget == run(SMALL, Sitting(data_dir)).budget  # stand-ins are stored nowhere
-    assert "stand-ins for other tasks" in outcome.facts["differs"][-1] and "stand-ins" not in str(tasks.differs(SMALL))
+    assert "stand-ins for other tasks" in outcome.facts["differs"][-1] and "stand-ins" not in str(
+        presets.differs(SMALL)
+    )
     cut = Sitting(data_dir, stop_at=18)
     with pytest.raises(KeyboardInterrupt):
         run(among, cut)
@@ -394,11 +396,11 @@ def test_every_file_has_the_published_sizes(
     assert [one.cell["method"] for one in runs] == ["naive", "ER", "compress-then-recall", "joint"]
     ours: Any = next(one.experiment for one in runs if isinstance(one.experiment, CompressThenRecall))
     stream = describe(ours.stream)["is"]
-    published = tasks.PRESETS[preset, stream]  # type: ignore[index]
+    published = presets.PRESETS[preset, stream]  # type: ignore[index]
     info = ours.stream.info
     assert (info.tasks, info.samples_per_task) == (published.tasks, published.samples_per_task)
     assert (ours.images_per_task, ours.replay, ours.batch) == (published.images_per_task, published.replay, 10)
-    assert tasks.less(ours, ours.replay) == [] and ours.preset == preset
+    assert presets.less(ours, ours.replay) == [] and ours.preset == preset
     of = ours.parameterization.of if downsampled else ours.parameterization
     assert isinstance(ours.parameterization, Downsampled) == downsampled and of.bases == bases
     if recalled is not None:

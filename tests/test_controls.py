@@ -8,7 +8,7 @@ import torch
 from command_line import QUICK, command, sets
 
 from suite.architectures.mlp import MLP
-from suite.contracts import check
+from suite.contracts.checks import check
 from suite.controls.features import features
 from suite.controls.herding import Herding, herded
 from suite.controls.k_center import KCenter, centers

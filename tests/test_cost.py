@@ -7,13 +7,13 @@ import pytest
 import torch
 from command_line import QUICK, command, resolve, sets
 
-from suite import cost
 from suite.architectures.mlp import MLP
-from suite.experiments import rehearsal
+from suite.experiments import timing
 from suite.objectives.bptt import BPTT
 from suite.objectives.distribution_matching import DistributionMatching
 from suite.objectives.gradient_matching import GradientMatching
 from suite.parameterizations.standard import Standard
+from suite.runtime import estimate
 from suite.types import Cost, ImageShape, Task
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ TASK = Task(ImageShape(1, 8, 8), 10, MLP(), Standard(), "none", CPU)
     ],
 )
 def test_durations_are_told_in_a_unit_that_fits(seconds: float, words: str) -> None:
-    assert cost.duration(seconds) == words
+    assert estimate.duration(seconds) == words
 
 
 @pytest.mark.parametrize("pace", [1e-4, 1.0], ids=["measured whole", "measured on few images"])
@@ -97,7 +97,7 @@ def runs(*experiments: Any, **changes: Any) -> list[Any]:
 
 
 def total(found: list[Any]) -> float | None:
-    return cost.total(found, cost.costs(found, CPU), CPU)
+    return estimate.total(found, estimate.costs(found, CPU), CPU)
 
 
 def test_shared_work_counts_once_for_a_seed_and_a_choice_adds_its_runs() -> None:
@@ -114,13 +114,13 @@ def test_shared_work_counts_once_for_a_seed_and_a_choice_adds_its_runs() -> None
 
 def test_what_takes_weeks_is_said_and_a_scale_that_fits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds: dict[str, float] = {"paper": 1e7, "short": 2e5, "cpu": 3000.0, "smoke": 1.0}
-    monkeypatch.setattr(rehearsal, "cost", lambda of, device: Cost(seconds[_scale(of)], {}, 1.0))
+    monkeypatch.setattr(timing, "cost", lambda of, device: Cost(seconds[_scale(of)], {}, 1.0))
     files = ["gin/shared/distillation.gin"]
-    assert cost.advice(1e5, files, [], None, [], CPU) is None
-    said = cost.advice(1e7, files, [], None, [], CPU)
+    assert estimate.advice(1e5, files, [], None, [], CPU) is None
+    said = estimate.advice(1e7, files, [], None, [], CPU)
     assert said is not None and "about 17 weeks" in said and "gin/scale/cpu.gin it takes about 50 minutes" in said
     seconds["cpu"] = seconds["smoke"] = 1e6
-    assert "no smaller scale fits a day" in str(cost.advice(1e7, files, [], None, [], CPU))
+    assert "no smaller scale fits a day" in str(estimate.advice(1e7, files, [], None, [], CPU))
 
 
 def _scale(of: Any) -> str:
@@ -151,7 +151,7 @@ def test_a_rehearsal_is_near_what_a_run_takes(data_dir: Any, tmp_path: Any) -> N
     """Within a factor of five, since these machines are shared."""
     slower = sets("ITERATIONS = 40", "INNER_STEPS = 30", "VALIDATION_POINTS = 0")
     place = ["--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none", "--json"]
-    rehearsal._seconds.cache_clear()
+    timing._seconds.cache_clear()
     done = command(*QUICK, *slower, *place)
     (run,) = resolve([w for w in QUICK if w.endswith(".gin")], [w for w in (*QUICK, *slower) if " = " in w])
     step = run.experiment.cost(CPU).step  # type: ignore[attr-defined]
@@ -164,6 +164,6 @@ def test_a_method_that_can_not_be_rehearsed_still_runs(
     def broken(of: Any, device: Any) -> Cost:
         raise ValueError("no made-up images, please\nat all")
 
-    monkeypatch.setattr(rehearsal, "cost", broken)
+    monkeypatch.setattr(timing, "cost", broken)
     done = command(*QUICK, "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none")
     assert done.status == 0 and "[cost] can't be foretold (ValueError: no made-up images, please" in done.err

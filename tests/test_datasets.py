@@ -22,7 +22,7 @@ import published_layouts as layouts
 import pytest
 import torch
 
-from suite.datasets import cache, cifar, digits, mnist, svhn, tiny_imagenet
+from suite.datasets import cifar, digits, mnist, sources, svhn, tiny_imagenet
 from suite.datasets.base import ImageDataset, Raw, split_rows
 from suite.datasets.cifar import CIFAR100
 from suite.datasets.digits import Digits
@@ -31,6 +31,7 @@ from suite.datasets.training_only import TrainingOnly
 from suite.errors import RunError, UsageError
 from suite.keys import Key
 from suite.registry import datasets
+from suite.storage import sealed
 from suite.types import Dataset, DatasetInfo, ImageShape
 from tools import prepare_data
 
@@ -609,11 +610,11 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     program = f"""
 import resource, sys, torch
 from pathlib import Path
-from suite.datasets import cache
+from suite.storage import sealed
 from suite.errors import RunError
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    cache.stored(Path({str(tmp_path)!r}) / "big.safetensors", lambda: ({{"x": torch.zeros(100_000)}}, {{}}))
+    sealed.stored(Path({str(tmp_path)!r}) / "big.safetensors", lambda: ({{"x": torch.zeros(100_000)}}, {{}}))
 except RunError as error:
     print(error)
 """
@@ -626,7 +627,7 @@ def test_processes_that_start_together_prepare_once(tmp_path: Path) -> None:
     program = f"""
 import time, torch
 from pathlib import Path
-from suite.datasets import cache
+from suite.storage import sealed
 root = Path({str(tmp_path)!r})
 def build():
     with open(root / "builds", "a") as file:
@@ -636,7 +637,7 @@ def build():
 (root / f"ready{{time.monotonic_ns()}}").touch()
 while len(list(root.glob("ready*"))) < 4:
     time.sleep(0.01)
-print(cache.stored(root / "one.safetensors", build).digest)
+print(sealed.stored(root / "one.safetensors", build).digest)
 """
     running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(4)]
     told = [process.communicate(timeout=60)[0] for process in running]
@@ -649,13 +650,13 @@ def test_a_preparation_that_died_is_made_again(tmp_path: Path) -> None:
     program = f"""
 import os, torch
 from pathlib import Path
-from suite.datasets import cache
-cache._sync = lambda path: os._exit(9)
-cache.stored(Path({str(tmp_path)!r}) / "one.safetensors", lambda: ({{"x": torch.zeros(9)}}, {{}}))
+from suite.storage import sealed
+sealed.sync_file = lambda path: os._exit(9)
+sealed.stored(Path({str(tmp_path)!r}) / "one.safetensors", lambda: ({{"x": torch.zeros(9)}}, {{}}))
 """
     assert subprocess.run([sys.executable, "-c", program]).returncode == 9
     assert list(tmp_path.glob("*.part")) and not (tmp_path / "one.safetensors").exists()
-    found = cache.stored(tmp_path / "one.safetensors", lambda: ({"x": torch.ones(9)}, {}))
+    found = sealed.stored(tmp_path / "one.safetensors", lambda: ({"x": torch.ones(9)}, {}))
     assert found.tensors["x"].sum() == 9 and not list(tmp_path.glob("*.part"))
 
 
@@ -664,9 +665,9 @@ cache.stored(Path({str(tmp_path)!r}) / "one.safetensors", lambda: ({{"x": torch.
 
 def test_the_default_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUITE_DATA_DIR", "/somewhere/data")
-    assert cache.default_data_dir() == Path("/somewhere/data")
+    assert sources.default_data_dir() == Path("/somewhere/data")
     monkeypatch.delenv("SUITE_DATA_DIR")
-    assert cache.default_data_dir() == Path.home() / ".cache" / "addressable-memory-suite"
+    assert sources.default_data_dir() == Path.home() / ".cache" / "addressable-memory-suite"
 
 
 def test_the_command_prepares_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from suite.architectures.mlp import MLP
-from suite.distill import NotFinite, Progress, begin, distill
+from suite.core.outer_loop import NotFinite, Progress, begin, distill
 from suite.errors import RunError
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.no_momentum import NoMomentum

@@ -11,7 +11,9 @@ import torch
 from command_line import QUICK, command, resolve, sets, start
 
 from suite.errors import RunError, UsageError
-from suite.evaluate import Part, Protocol, Splits, accuracy, companions, evaluate_each, train_all
+from suite.evaluation.evaluate import Part, Splits, accuracy, evaluate_each
+from suite.evaluation.protocol import Protocol
+from suite.evaluation.training import companions, train_all
 from suite.experiments.distillation import Distillation, _Kept
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
@@ -147,7 +149,7 @@ def test_what_was_evaluated_is_not_evaluated_again(
         raise RunError("the lights went out")
 
     with monkeypatch.context() as broken:
-        broken.setattr("suite.figures.recalled_images", breaks)
+        broken.setattr("suite.experiments.plots.recalled_images", breaks)
         assert command(*arguments).status == 1
     again = command(*arguments, "--json")
     assert again.status == 0 and "evaluating" not in again.err
@@ -198,7 +200,7 @@ def test_networks_that_are_trained_together_are_so_whichever_are_missing(data_di
         return networks
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("suite.evaluate.train_all", seen)
+        patched.setattr("suite.evaluation.evaluate.train_all", seen)
         every = list(evaluate_each(task, lambda _: data, protocol, key, range(10), splits))
         some = list(evaluate_each(task, lambda _: data, protocol, key, [1, 4, 5, 9], splits))
     assert some == [every[i] for i in (1, 4, 5, 9)]

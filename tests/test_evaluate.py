@@ -14,17 +14,9 @@ from suite.architectures.mlp import MLP
 from suite.architectures.resnet12 import ResNet12
 from suite.datasets.digits import Digits
 from suite.errors import UsageError
-from suite.evaluate import (
-    PROTOCOLS,
-    Protocol,
-    accuracy,
-    evaluate,
-    evaluate_each,
-    recalled,
-    together,
-    train,
-    train_all,
-)
+from suite.evaluation.evaluate import accuracy, evaluate, evaluate_each, recalled
+from suite.evaluation.protocol import PROTOCOLS, Protocol
+from suite.evaluation.training import together, train, train_all
 from suite.keys import Key, global_generators
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.standard import Standard
@@ -279,7 +271,9 @@ def test_networks_that_draw_or_mix_images_are_trained_one_by_one() -> None:
 def test_on_a_cpu_networks_with_convolutions_are_trained_one_by_one(
     device: str, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("suite.evaluate._fresh", lambda task: task.architecture.build(task.shape, task.classes))
+    monkeypatch.setattr(
+        "suite.evaluation.training._fresh", lambda task: task.architecture.build(task.shape, task.classes)
+    )
     what = Task(SHAPE, CLASSES, ConvNet(width=2, depth=1), Standard(), "none", torch.device(device))
     assert together(what, 4, Protocol()) == expected
 
@@ -301,9 +295,9 @@ def test_pieces_and_fast_layers_train_as_the_whole_batch_does(n: int, monkeypatc
     shape = ImageShape(1, 16, 16)
     what = Task(shape, CLASSES, recipe, Standard(), "flip_rotate", torch.device("cpu"))
     with monkeypatch.context() as whole:
-        whole.setattr("suite.evaluate._bound_by_convolutions", lambda *_: False)
+        whole.setattr("suite.evaluation.training.bound_by_convolutions", lambda *_: False)
         expected = train(what, large(n), small(batch=7), Key(0))
-    monkeypatch.setattr("suite.evaluate.PIECE", 3)
+    monkeypatch.setattr("suite.evaluation.training.PIECE", 3)
     assert_same_weights(train(what, large(n), small(batch=7), Key(0)), expected)
 
 
@@ -311,7 +305,7 @@ def test_pieces_and_fast_layers_train_as_the_whole_batch_does(n: int, monkeypatc
 def test_a_batch_goes_in_pieces_only_where_images_are_treated_one_by_one(
     norm: Any, shown: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("suite.evaluate.PIECE", 3)
+    monkeypatch.setattr("suite.evaluation.training.PIECE", 3)
     noting = Noting(of=Double(ConvNet(width=2, depth=1, norm=norm)))
     what = Task(ImageShape(1, 16, 16), CLASSES, noting, Standard(), "none", torch.device("cpu"))
     train(what, large(7), small(epochs=1, batch=7), Key(0))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from suite.architectures.alexnet import AlexNet
 from suite.architectures.convnet import ConvNet
 from suite.architectures.resnet12 import ResNet12
-from suite.fast import GroupNorm, fast
+from suite.core.cpu_layers import GroupNorm, fast
 from suite.keys import Key, global_generators
 from suite.types import ImageShape
 

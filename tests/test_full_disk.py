@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from command_line import QUICK, Done, command, only_run, sets
 
-from suite import session
-from suite.checkpoint import read_newest
+from suite.runtime import session
+from suite.storage.checkpoint import read_newest
 
 SIX = sets("ITERATIONS = 6", "NETWORKS = 1", "VALIDATION_POINTS = 3")
 KIB = 1024

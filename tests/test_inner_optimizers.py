@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from suite.core.unroll import Hypergradient, hypergradient, hypergradient_by_full_graph
 from suite.errors import UsageError
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.forward_only_momentum import ForwardOnlyMomentum
@@ -14,7 +15,6 @@ from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.registry import inner_optimizers
 from suite.types import InnerOptimizer, Params, State
-from suite.unroll import Hypergradient, hypergradient, hypergradient_by_full_graph
 
 OPTIMIZERS = inner_optimizers.names()
 

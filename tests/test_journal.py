@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from suite.errors import RunError
-from suite.journal import NAME, Journal, Point, identity, read
+from suite.storage.journal import NAME, Journal, Point, identity, read
 
 
 def points(*iterations: int) -> list[Point]:

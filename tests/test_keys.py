@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from suite.architectures.mlp import MLP
-from suite.distill import begin, distill
-from suite.evaluate import Protocol, evaluate, recalled
+from suite.core.outer_loop import begin, distill
+from suite.evaluation.evaluate import evaluate, recalled
+from suite.evaluation.protocol import Protocol
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
 from suite.objectives.bptt import BPTT

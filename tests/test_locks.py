@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from suite.errors import RunError
-from suite.locks import Held, locked
+from suite.storage.locks import Held, locked
 
 
 def test_who_starts_waits_for_one_who_only_looks(tmp_path: Path) -> None:

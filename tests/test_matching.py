@@ -10,13 +10,13 @@ from torch.nn.functional import cross_entropy
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
-from suite.contracts import check
+from suite.contracts.checks import check
+from suite.core.networks import fresh_network
 from suite.errors import UsageError
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.objectives.distribution_matching import DistributionMatching
-from suite.objectives.fresh import fresh_network
 from suite.objectives.gradient_matching import GradientMatching, layerwise_distance
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled

@@ -14,8 +14,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from suite import memory as memory_module
-from suite.datasets import preprocess
 from suite.errors import RunError
+from suite.images import preprocess
 from suite.keys import Key
 from suite.memory import Memory
 from suite.parameterizations.addressing import Addressing

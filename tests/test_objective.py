@@ -11,14 +11,14 @@ from torch.nn.functional import cross_entropy
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
-from suite.datasets import augment
+from suite.core.networks import fresh_network
 from suite.errors import UsageError
+from suite.images import augment
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
 from suite.objectives import bptt
 from suite.objectives.bptt import BPTT, FIXED
-from suite.objectives.fresh import fresh_network
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled
 from suite.parameterizations.standard import Standard

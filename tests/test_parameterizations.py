@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate, one_hot
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
-from suite.distill import Progress, begin, distill
+from suite.core.outer_loop import Progress, begin, distill
 from suite.errors import UsageError
 from suite.inner_optimizers.no_momentum import NoMomentum
 from suite.keys import Key

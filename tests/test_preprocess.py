@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from suite.datasets import preprocess
-from suite.datasets.preprocess import PREPROCESSINGS, fit, fit_stored, restore
 from suite.errors import RunError, UsageError
+from suite.images import preprocess
+from suite.images.preprocess import PREPROCESSINGS, fit, fit_stored, restore
 
 
 def pictures(n: int = 60, channels: int = 3, size: int = 4, seed: int = 0) -> torch.Tensor:

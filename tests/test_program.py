@@ -15,17 +15,17 @@ from torch.nn.functional import cross_entropy
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
-from suite.contracts import relative_error
+from suite.contracts.problem import relative_error
+from suite.core.captured import Program
+from suite.core.unroll import Hypergradient, hypergradient_by_full_graph
 from suite.errors import UsageError
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.standard import Standard
-from suite.program import Program
 from suite.registry import inner_optimizers
 from suite.types import ClassRows, ImageShape, InnerOptimizer, Params, Split, State, Task
-from suite.unroll import Hypergradient, hypergradient_by_full_graph
 
 STEPS, CLASSES = 7, 4
 SHAPE = ImageShape(1, 8, 8)

@@ -10,7 +10,7 @@ from command_line import QUICK, command, ended, only_run, sets, start
 
 from suite import registry
 from suite.errors import UsageError
-from suite.files import sha256
+from suite.storage.files import sha256
 
 PROMISED = {
     "datasets": [

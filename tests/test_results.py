@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from suite import results
 from suite.errors import RunError
-from suite.files import canonical_json
+from suite.runtime import environment, record
+from suite.storage.files import canonical_json
 from suite.types import Budget, Figure, Outcome
 
 FIGURES = (
@@ -34,7 +34,7 @@ def outcome(figures: tuple[Figure, ...] = FIGURES, **scale: Any) -> Outcome:
 
 
 def made(found: Outcome | None = None) -> dict[str, Any]:
-    return results.record(
+    return record.record(
         found or outcome(),
         experiment="distillation",
         name="quickstart",
@@ -54,23 +54,23 @@ def made(found: Outcome | None = None) -> dict[str, Any]:
 
 @pytest.mark.parametrize("values", [(1.0, 2.0), (50.0, 60.0, 73.0), (7.0, 7.0, 7.0, 7.0), (99.99, 0.01, 33.3, 12.5)])
 def test_mean_and_sample_standard_deviation(values: tuple[float, ...]) -> None:
-    found = results.statistics(Figure("memory", "test", values, "evaluation networks"))
+    found = record.statistics(Figure("memory", "test", values, "evaluation networks"))
     assert found["mean"] == pytest.approx(reference.mean(values))
     assert found["std"] == pytest.approx(reference.stdev(values))  # n - 1, not n
     assert found["n"] == len(values) and found["values"] == list(values)
 
 
 def test_one_value_has_no_spread() -> None:
-    found = results.statistics(Figure("memory", "test", (42.0,), "evaluation networks"))
+    found = record.statistics(Figure("memory", "test", (42.0,), "evaluation networks"))
     assert found["std"] is None and found["mean"] == 42.0 and found["n"] == 1
 
 
 def test_the_table_shows_each_row_with_its_spread_and_marks_what_is_reduced() -> None:
-    shown = results.table([made()])
+    shown = record.table([made()])
     memory, full = shown.splitlines()[2:]
     assert all(words in memory for words in ("61.0 ± 11.5", "60.7 ± 9.5", "624 numbers", "smoke (reduced)", "[full]"))
     assert "90.0 " in full and "±" not in full and "1210 images" in full
-    whole = results.table([made(outcome(reduced=False))])
+    whole = record.table([made(outcome(reduced=False))])
     assert "(reduced)" not in whole
 
 
@@ -79,17 +79,17 @@ def test_the_table_shows_each_row_with_its_spread_and_marks_what_is_reduced() ->
 
 def test_a_record_is_valid_plain_json_that_comes_back() -> None:
     record = made()
-    assert results.invalid(record) is None and set(record) == set(results.FIELDS)
-    back = json.loads(results.dumps(record))
-    assert back == record and results.invalid(back) is None
+    assert record.invalid(record) is None and set(record) == set(record.FIELDS)
+    back = json.loads(record.dumps(record))
+    assert back == record and record.invalid(back) is None
     assert record["scale"]["label"] == "smoke" and record["cost"] == {"evaluation_seconds": 1.0, "seconds": 2.0}
 
 
 def test_the_same_again_is_comparable_whatever_it_cost() -> None:
     one, two = made(), made()
     two["cost"] = {"seconds": 99.0}
-    assert one != two and results.comparable(one) == results.comparable(two)
-    assert results.dumps(one) == results.dumps(made())
+    assert one != two and record.comparable(one) == record.comparable(two)
+    assert record.dumps(one) == record.dumps(made())
 
 
 def broken(change: Callable[[dict[str, Any]], Any]) -> Any:
@@ -99,7 +99,7 @@ def broken(change: Callable[[dict[str, Any]], Any]) -> Any:
 
 
 BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    **{f"no {key}": ((lambda r, key=key: r.pop(key) and None), f"'{key}' is missing") for key in results.FIELDS},
+    **{f"no {key}": ((lambda r, key=key: r.pop(key) and None), f"'{key}' is missing") for key in record.FIELDS},
     "a list": (lambda r: [r], "not a JSON object"),
     "seed as a text": (lambda r: r.update(seed="3"), "'seed'"),
     "seed as a truth": (lambda r: r.update(seed=True), "'seed'"),
@@ -121,7 +121,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_bad_record_is_told_in_words(what: str) -> None:
     change, words = BROKEN[what]
-    problem = results.invalid(broken(change))
+    problem = record.invalid(broken(change))
     assert problem is not None and words in problem and "\n" not in problem
 
 
@@ -141,9 +141,9 @@ def test_canonical_json_is_one_text_for_one_value() -> None:
 
 
 def test_a_record_holds_no_host_name_no_user_and_no_path() -> None:
-    environment = results.environment(torch.device("cpu"))
+    environment = record.environment(torch.device("cpu"))
     text = json.dumps(environment)
-    for secret in (socket.gethostname(), os.getcwd(), str(Path.home()), str(Path(results.__file__).parent)):
+    for secret in (socket.gethostname(), os.getcwd(), str(Path.home()), str(Path(record.__file__).parent)):
         assert len(secret) < 4 or secret not in text
     assert getpass.getuser() not in json.loads(text).values()
 
@@ -167,18 +167,18 @@ def test_the_state_of_the_code_is_that_of_the_suite_s_own_checkout(
         )  # fmt: skip
         return done.stdout.strip()
 
-    (tmp_path / "suite").mkdir()
-    source = tmp_path / "suite" / "results.py"
+    (tmp_path / "suite" / "runtime").mkdir(parents=True)
+    source = tmp_path / "suite" / "runtime" / "environment.py"
     source.write_text("one")
-    monkeypatch.setattr(results, "__file__", str(source))
-    assert results.code_state() == {"commit": None, "changed": None}
+    monkeypatch.setattr(environment, "__file__", str(source))
+    assert environment.code_state() == {"commit": None, "changed": None}
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "first")
-    assert results.code_state() == {"commit": git("rev-parse", "HEAD"), "changed": False}
+    assert environment.code_state() == {"commit": git("rev-parse", "HEAD"), "changed": False}
     (tmp_path / "notes.txt").write_text("not tracked")
-    assert results.code_state()["changed"] is False
+    assert environment.code_state()["changed"] is False
     source.write_text("two")
-    assert results.code_state()["changed"] is True
-    monkeypatch.setattr(results, "__file__", str(tmp_path / "suite" / "deeper" / "results.py"))
-    assert results.code_state() == {"commit": None, "changed": None}  # a checkout of something else around it
+    assert environment.code_state()["changed"] is True
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "suite" / "deeper" / "still" / "environment.py"))
+    assert environment.code_state() == {"commit": None, "changed": None}  # a checkout of something else around it

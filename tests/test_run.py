@@ -16,12 +16,12 @@ import pytest
 import torch
 from command_line import QUICK, TABLE, Done, command, ended, only_run, sets, start
 
-from suite import session
-from suite.files import sha256
-from suite.journal import Journal
-from suite.locks import locked
 from suite.memory import Memory
-from suite.results import comparable, invalid
+from suite.runtime import session
+from suite.runtime.record import comparable, invalid
+from suite.storage.files import sha256
+from suite.storage.journal import Journal
+from suite.storage.locks import locked
 
 FILES = {"config.gin", "operative.gin", "memory.safetensors", "result.json", "metrics.csv", "run.json", "journal.jsonl"}
 PICTURES = {"recalled.png", "bases.png", "coefficients.png", "similarity.png", "curves.png"}
@@ -307,7 +307,7 @@ def test_a_table_that_is_stopped_goes_on_with_the_cells_that_are_left(
 
 PLUGIN = """
 import os, signal, time
-from suite import session
+from suite.runtime import session
 
 progress = session.RunSession.progress
 

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from command_line import QUICK, Done, as_people_run_it, command, ended, only_run, sets, start
 
-from suite import runs, session
-from suite.files import sha256
-from suite.journal import Journal
-from suite.locks import locked
-from suite.rundir import state
-from suite.tracking import default_uri, stores
+from suite import runs
+from suite.runtime import session
+from suite.runtime.run_directory import state
+from suite.storage.files import sha256
+from suite.storage.journal import Journal
+from suite.storage.locks import locked
+from suite.tracking.store import stores
+from suite.tracking.uri import default_uri
 
 FIVE = sets("ITERATIONS = 5", "NETWORKS = 1", "VALIDATION_POINTS = 1")
 
@@ -114,7 +116,7 @@ def test_a_failed_run_is_gone_on_with_only_by_name(data_dir: Path, tmp_path: Pat
 
 DIES = """
 import os, signal
-from suite import session
+from suite.runtime import session
 
 def went(self, iteration, total, words):
     if iteration == 3:
@@ -239,7 +241,7 @@ def test_going_on_elsewhere_is_told_and_recorded(
     stop_at(2)
     assert go(data_dir, tmp_path).status == 75
     stop_at(None)
-    monkeypatch.setattr("suite.results._processor", lambda: "another processor")
+    monkeypatch.setattr("suite.runtime.environment._processor", lambda: "another processor")
     done = go(data_dir, tmp_path, "--json")
     assert done.status == 0 and "goes on elsewhere than it began (processor: " in done.err
     (said,) = done.record["environment"]["mixed"]

@@ -27,8 +27,8 @@ from typing import Any
 import pytest
 from command_line import QUICK, ended, only_run, sets, start
 
-from suite.journal import Journal, Point, now, read
-from suite.rundir import about
+from suite.runtime.run_directory import about
+from suite.storage.journal import Journal, Point, now, read
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -279,7 +279,7 @@ PACED = """
 # A run that no machine ends before the test is ready: it crawls until the files 'middle' and 'end' are there.
 import time
 from pathlib import Path
-from suite.session import RunSession
+from suite.runtime.session import RunSession
 
 progress = RunSession.progress
 
@@ -403,7 +403,7 @@ SENDS = """
 import sys, time
 from pathlib import Path
 from suite.errors import RunError
-from suite.tracking import Store
+from suite.tracking.store import Store
 store = Store(sys.argv[1], Path(sys.argv[2]).parent)
 while True:
     try:

@@ -9,15 +9,15 @@ import torch
 from command_line import REPOSITORY, as_people_run_it
 from scipy import stats
 
-from suite import continual
-from suite.contracts import check
+from suite.contracts.checks import check
 from suite.datasets.digits import Digits
 from suite.datasets.mnist import MNIST
 from suite.datasets.some_classes import SomeClasses
 from suite.errors import RunError, UsageError
+from suite.experiments.continual import metrics
+from suite.experiments.continual.reservoir import Reservoir
 from suite.keys import Key
 from suite.registry import Entry, streams
-from suite.reservoir import Reservoir
 from suite.streams.class_splits import ClassSplits
 from suite.streams.permutations import Many, Permutations, PermutationsStar
 from suite.streams.rotations import Rotations, RotationsStar
@@ -194,34 +194,34 @@ R = [[90.0, 10.0, 20.0], [80.0, 95.0, 30.0], [85.0, 70.0, 99.0]]
 
 
 def test_figures_of_continual_learning() -> None:
-    assert continual.retained(R) == pytest.approx((85 + 70 + 99) / 3)
-    assert continual.learning(R) == pytest.approx((90 + 95 + 99) / 3)
-    assert continual.interference(R) == pytest.approx((-5 - 25 + 0) / 3)
-    assert continual.backward_transfer(R) == pytest.approx((-5 - 25) / 2)
-    assert continual.forgetting(R) == pytest.approx(((90 - 85) + (95 - 70)) / 2)
-    assert continual.curve(R) == pytest.approx([90, 87.5, (85 + 70 + 99) / 3])
+    assert metrics.retained(R) == pytest.approx((85 + 70 + 99) / 3)
+    assert metrics.learning(R) == pytest.approx((90 + 95 + 99) / 3)
+    assert metrics.interference(R) == pytest.approx((-5 - 25 + 0) / 3)
+    assert metrics.backward_transfer(R) == pytest.approx((-5 - 25) / 2)
+    assert metrics.forgetting(R) == pytest.approx(((90 - 85) + (95 - 70)) / 2)
+    assert metrics.curve(R) == pytest.approx([90, 87.5, (85 + 70 + 99) / 3])
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_retained_is_learned_plus_interference_and_the_two_divisors_agree(seed: int) -> None:
     n = 2 + seed
     r = (100 * torch.rand(n, n, generator=torch.Generator().manual_seed(seed))).tolist()
-    assert continual.retained(r) == pytest.approx(continual.learning(r) + continual.interference(r))
-    transfer = continual.backward_transfer(r)
-    assert transfer is not None and continual.interference(r) == pytest.approx(transfer * (n - 1) / n)
-    forgotten = continual.forgetting(r)
+    assert metrics.retained(r) == pytest.approx(metrics.learning(r) + metrics.interference(r))
+    transfer = metrics.backward_transfer(r)
+    assert transfer is not None and metrics.interference(r) == pytest.approx(transfer * (n - 1) / n)
+    forgotten = metrics.forgetting(r)
     assert forgotten is not None and forgotten >= -transfer - 1e-9  # the best is at least what was first learned
 
 
 def test_the_last_row_and_the_diagonal_are_enough_for_all_but_forgetting() -> None:
     sparse = [[90.0, None, None], [None, 95.0, None], R[2]]
-    assert continual.interference(sparse) == pytest.approx(continual.interference(R))
-    assert continual.forgetting(sparse) is None and continual.curve(sparse)[1] is None
+    assert metrics.interference(sparse) == pytest.approx(metrics.interference(R))
+    assert metrics.forgetting(sparse) is None and metrics.curve(sparse)[1] is None
     with pytest.raises(ValueError, match="after the last task"):
-        continual.retained([[90.0, None], [None, 95.0]])
+        metrics.retained([[90.0, None], [None, 95.0]])
     with pytest.raises(ValueError, match="after it was learned"):
-        continual.learning([[None, None], [80.0, 95.0]])
-    assert continual.backward_transfer([[50.0]]) is None and continual.forgetting([[50.0]]) is None
+        metrics.learning([[None, None], [80.0, 95.0]])
+    assert metrics.backward_transfer([[50.0]]) is None and metrics.forgetting([[50.0]]) is None
 
 
 def test_streams_know_nothing_of_memories() -> None:

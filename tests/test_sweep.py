@@ -8,12 +8,12 @@ import pytest
 import torch
 from command_line import QUICK, Done, command, resolve, sets
 
-from suite.config import Run
+from suite.config.resolve import Run
+from suite.core.unroll import Retention, hypergradient
 from suite.errors import UsageError
-from suite.figures import gradient_norms, sweep
+from suite.experiments.plots import gradient_norms, sweep
 from suite.inner_optimizers.no_momentum import NoMomentum
-from suite.perform import _chosen
-from suite.unroll import Retention, hypergradient
+from suite.runtime.selection import chosen
 
 SWEEP = "run.axes = {'I/C': {'one': ['IMAGES_PER_CLASS = 1'], 'two': ['IMAGES_PER_CLASS = 2']}, 'bases': {'2': ['addressing.bases = 2'], '3': ['addressing.bases = 3']}}"  # noqa: E501
 THEN = ["run.choose = 'bases'", "run.then = ['experiments.distillation.test = True', 'ITERATIONS = 1']"]
@@ -58,10 +58,10 @@ def test_the_mean_over_seeds_decides_and_every_seed_is_run(tmp_path: Path) -> No
     runs = resolve(QUICK[1:4:2], [SWEEP, BLIND, *THEN, "SEEDS = [0, 1]"], only=["one"])
     assert [(r.cell["bases"], r.seed) for r in runs] == [("2", 0), ("2", 1), ("3", 0), ("3", 1)]
     (tmp_path / "quickstart").mkdir()
-    chosen = _chosen(runs, records_of(runs, [90.0, 10.0, 60.0, 60.0]), tmp_path)
-    assert [(r.cell["bases"], r.seed) for r in chosen] == [("3", 0), ("3", 1)]
+    picked = chosen(runs, records_of(runs, [90.0, 10.0, 60.0, 60.0]), tmp_path)
+    assert [(r.cell["bases"], r.seed) for r in picked] == [("3", 0), ("3", 1)]
     with pytest.raises(UsageError, match="measured nothing on validation"):
-        _chosen(runs, records_of(runs, [1.0] * 4, split="test"), tmp_path)
+        chosen(runs, records_of(runs, [1.0] * 4, split="test"), tmp_path)
 
 
 def test_a_choice_of_what_is_no_axis_is_refused() -> None:

@@ -13,27 +13,28 @@ from command_line import as_people_run_it, command, ended, killed_at, only_run, 
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
-from suite.contracts import Problem, check, finite_difference_error, relative_error
+from suite.contracts.checks import check
+from suite.contracts.problem import Problem, finite_difference_error, relative_error
 from suite.controls.herding import Herding
 from suite.controls.random_images import RandomImages
 from suite.datasets.cifar import CIFAR100
 from suite.datasets.digits import Digits
-from suite.datasets.preprocess import PREPROCESSINGS, fit, moved
-from suite.episodes import across, everything, of_classes, shown, tasks_of
 from suite.errors import UsageError
-from suite.evaluate import Protocol
-from suite.experiments import extrapolation, image_recall, synthesis
-from suite.experiments.compress_then_recall import CompressThenRecall
+from suite.evaluation.protocol import Protocol
+from suite.experiments.continual.compress_then_recall import CompressThenRecall
 from suite.experiments.distillation import Distillation
-from suite.experiments.extrapolation import Extrapolation
-from suite.experiments.image_recall import ImageRecall, _Pretrained
+from suite.experiments.synthesis import extrapolation, image_recall, summary
+from suite.experiments.synthesis.episodes import across, everything, of_classes, shown, tasks_of
+from suite.experiments.synthesis.extrapolation import Extrapolation
+from suite.experiments.synthesis.image_recall import ImageRecall, _Pretrained
+from suite.images.preprocess import PREPROCESSINGS, fit, moved
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.memory import Memory
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.image_queries import Asked, ImageQueries, addressed
-from suite.results import comparable
+from suite.runtime.record import comparable
 from suite.types import ClassRows, ImageShape, Split
 
 SHORT = BPTT(inner_steps=2, images_per_class_per_step=2, real_per_class=4)
@@ -316,10 +317,10 @@ def test_an_oracle_has_as_many_bases_for_each_class() -> None:
 
 def test_less_than_published_is_called_reduced() -> None:
     whole = ImageRecall(dataset=CIFAR100(), ways=5)
-    assert synthesis.less(whole) == []
-    assert synthesis.less(replace(whole, draws=2)) == ["draws 2 of 10"]
-    assert synthesis.less(replace(whole, evaluation=Protocol(networks=1, lr=0.1)))
-    assert "epochs 2 of 300" in str(synthesis.less(APART))
+    assert summary.less(whole) == []
+    assert summary.less(replace(whole, draws=2)) == ["draws 2 of 10"]
+    assert summary.less(replace(whole, evaluation=Protocol(networks=1, lr=0.1)))
+    assert "epochs 2 of 300" in str(summary.less(APART))
 
 
 def test_a_classifier_is_tuned_from_its_weights_with_a_fresh_head() -> None:

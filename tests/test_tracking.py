@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from command_line import QUICK, TABLE, Done, command, ended, only_run, resolve, sets, start
 
-from suite import session
 from suite.errors import RunError, UsageError
-from suite.journal import Journal, Point, read
 from suite.registry import describe
-from suite.tracking import HEARD, LONGEST_PARAMETER, Sender, Store, default_uri, flat, whole_uri
+from suite.runtime import session
+from suite.storage.journal import Journal, Point, read
+from suite.tracking.sender import Sender
+from suite.tracking.store import HEARD, LONGEST_PARAMETER, Store, flat
+from suite.tracking.uri import default_uri, whole_uri
 
 ARTIFACTS = {"config.gin", "operative.gin", "memory.safetensors", "metrics.csv", "result.json"}
 PICTURES = {"recalled.png", "bases.png", "coefficients.png", "similarity.png", "curves.png"}
@@ -111,7 +113,7 @@ def test_a_table_is_a_parent_with_a_child_for_each_of_its_runs(data_dir: Path, o
 def test_a_failed_run_says_so_and_keeps_the_traceback(
     data_dir: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from suite import evaluate
+    from suite.evaluation import evaluate
 
     def broken(*_args: object, **_kwargs: object) -> None:
         raise ZeroDivisionError("a fault\nof two lines")
@@ -156,7 +158,7 @@ def test_a_store_that_lost_the_run_gets_a_new_one(
     data_dir: Path, out: Path, fresh_database: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody deleted the database between two sittings."""
-    from suite import evaluate
+    from suite.evaluation import evaluate
 
     monkeypatch.setattr(evaluate, "train_all", lambda *_: 1 / 0)
     arguments = [*QUICK, *sets("VALIDATION_POINTS = 0"), "--data-dir", data_dir, "--out", out]
@@ -404,7 +406,7 @@ def test_a_run_that_is_killed_hard_is_marked_by_what_sends_for_it(out: Path, dat
 
 DIES = """
 import os, signal
-from suite import session
+from suite.runtime import session
 
 progress = session.RunSession.progress
 
@@ -422,11 +424,11 @@ def test_news_that_the_sender_could_not_take_is_told_again(tmp_path: Path, monke
     heard = tmp_path / "heard"
     script = "import sys; [open(sys.argv[1], 'a').write(line) for line in sys.stdin]"
     sender = Sender("sqlite:///x", tmp_path)
-    monkeypatch.setattr("suite.tracking.COMMAND", [sys.executable, "-c", "pass"])
+    monkeypatch.setattr("suite.tracking.sender.COMMAND", [sys.executable, "-c", "pass"])
     for name in ("a", "b"):
         sender.tell(tmp_path / name)
         time.sleep(0.2)
-    monkeypatch.setattr("suite.tracking.COMMAND", [sys.executable, "-c", script, str(heard)])
+    monkeypatch.setattr("suite.tracking.sender.COMMAND", [sys.executable, "-c", script, str(heard)])
     assert sender.close(30)
     assert sorted(heard.read_text().split("\0")) == ["", *(str(tmp_path / name) for name in ("a", "b"))]
 
@@ -434,7 +436,7 @@ def test_news_that_the_sender_could_not_take_is_told_again(tmp_path: Path, monke
 def test_a_sender_that_hangs_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("suite.tracking.COMMAND", [sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr("suite.tracking.sender.COMMAND", [sys.executable, "-c", "import time; time.sleep(60)"])
     sender = Sender("sqlite:///x", tmp_path)
     began = time.monotonic()
     for _ in range(5000):  # more than a pipe holds
@@ -446,7 +448,7 @@ def test_a_sender_that_hangs_is_not_waited_for(
 def test_a_sender_that_can_not_be_started_costs_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("suite.tracking.COMMAND", [str(tmp_path / "no such program")])
+    monkeypatch.setattr("suite.tracking.sender.COMMAND", [str(tmp_path / "no such program")])
     sender = Sender("sqlite:///x", tmp_path)
     sender.tell(tmp_path / "a")
     assert not sender.close(1) and "can't be started" in capsys.readouterr().err
@@ -456,7 +458,7 @@ def test_a_sender_that_can_not_be_started_costs_no_run(
 def test_any_name_of_a_folder_will_do(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard = tmp_path / "heard"
     script = "import sys; open(sys.argv[1], 'wb').write(sys.stdin.buffer.read())"
-    monkeypatch.setattr("suite.tracking.COMMAND", [sys.executable, "-c", script, str(heard)])
+    monkeypatch.setattr("suite.tracking.sender.COMMAND", [sys.executable, "-c", script, str(heard)])
     sender = Sender("sqlite:///x", tmp_path)
     sender.tell(tmp_path / name)
     assert sender.close(30) and heard.read_bytes() == os.fsencode(tmp_path / name) + b"\0"
@@ -492,8 +494,9 @@ def test_nobody_is_told_of_an_untracked_run(tmp_path: Path) -> None:
 STARTS = """
 import sys
 from pathlib import Path
-from suite.journal import Journal
-from suite.tracking import Store, default_uri
+from suite.storage.journal import Journal
+from suite.tracking.store import Store
+from suite.tracking.uri import default_uri
 out = Path(sys.argv[1])
 journal = Journal(out / "together" / sys.argv[2])
 journal.begin("together", sys.argv[2], {}, {"a": "b"})

@@ -18,13 +18,14 @@ from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
 from suite.architectures.resnet12 import ResNet12
 from suite.architectures.timm_models import Timm
+from suite.core.networks import require_unrollable
+from suite.core.unroll import Hypergradient, Retention, hypergradient, hypergradient_by_full_graph
 from suite.errors import UsageError
 from suite.inner_optimizers.no_momentum import NoMomentum
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
 from suite.registry import inner_optimizers, parameterizations
 from suite.types import ImageShape, InnerOptimizer, Params, State
-from suite.unroll import Hypergradient, Retention, hypergradient, hypergradient_by_full_graph, require_unrollable
 from tools.exactness import NETWORKS, long_row, short_row
 
 OPTIMIZERS = inner_optimizers.names()

@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
 
     from suite.errors import SuiteError
-    from suite.perform import prepare_device
+    from suite.runtime.device import prepare_device
 
     try:
         if options.command in ("hypergradient", "cost", "kernels"):
@@ -148,8 +148,8 @@ def hypergradient_table(options: argparse.Namespace) -> str:
     """Every contender timed in turn, as a table or as JSON."""
     import torch
 
-    from suite.contracts import relative_error
-    from suite.results import environment
+    from suite.contracts.problem import relative_error
+    from suite.runtime.environment import environment
 
     if options.any_algorithm:
         torch.use_deterministic_algorithms(False)
@@ -224,8 +224,8 @@ def cost_table(options: argparse.Namespace) -> str:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from suite.core.networks import fresh_network
     from suite.keys import Key
-    from suite.objectives.fresh import fresh_network
 
     setting = _setting(options)
     name = engine(options.memory, "eager")
@@ -269,7 +269,8 @@ def cost_table(options: argparse.Namespace) -> str:
 
 BARE = """
 import sys
-from suite import checkpoint, journal, run
+from suite.storage import checkpoint, journal
+from suite import run
 checkpoint.write = lambda *_: None
 journal.Journal._add = lambda *_: None
 sys.exit(run.main())

@@ -64,7 +64,7 @@ def shots() -> Any:
     """Two images of each class of a contract's problem, for memories that are asked with images."""
     import torch
 
-    from suite.contracts import CLASSES, SHAPE
+    from suite.contracts.problem import CLASSES, SHAPE
     from suite.keys import Key
 
     size = (CLASSES, 2, SHAPE.channels, SHAPE.height, SHAPE.width)
@@ -73,7 +73,7 @@ def shots() -> Any:
 
 def short_row(optimizer: str, parameterization: str, network: str) -> dict[str, Any]:
     """One combination in float64 at 5 steps: errors against autograd and against finite differences."""
-    from suite.contracts import Problem, finite_difference_error, relative_error
+    from suite.contracts.problem import Problem, finite_difference_error, relative_error
     from suite.parameterizations.image_queries import Asked
     from suite.registry import architectures, inner_optimizers, parameterizations
 
@@ -102,7 +102,7 @@ def long_row(optimizer: str, steps: int) -> dict[str, Any]:
     """The ConvNet at many steps in float32, judged by the same sweep in float64."""
     import torch
 
-    from suite.contracts import Problem, relative_error
+    from suite.contracts.problem import Problem, relative_error
     from suite.registry import inner_optimizers, parameterizations
 
     def gradient(dtype: torch.dtype) -> dict[str, torch.Tensor]:

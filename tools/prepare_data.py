@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = list(NAMES) if "all" in options.names else options.names
 
     import suite.datasets  # noqa: F401 (registers the data sets; after parsing, so that --help need not wait for torch)
-    from suite.datasets.cache import default_data_dir
+    from suite.datasets.sources import default_data_dir
     from suite.errors import SuiteError
     from suite.registry import datasets
 

@@ -139,8 +139,8 @@ def _kill_later(process: "subprocess.Popen[bytes]", seconds: float, sender_too: 
 
 def ended_as(place: Path) -> dict[str, Any]:
     """All that must be the same however often a run was killed."""
-    from suite.files import sha256
-    from suite.results import comparable
+    from suite.runtime.record import comparable
+    from suite.storage.files import sha256
 
     (directory,) = [p.parent for p in (place / "runs").glob("*/*/result.json")]
     record = json.loads((directory / "result.json").read_text())
@@ -216,7 +216,8 @@ class Death:
 
 def _instrumented(words: list[str]) -> int:
     """`suite.run` or `suite.sync` as ever, but for dying where it was told to."""
-    from suite import files, tracking
+    from suite.storage import files
+    from suite.tracking import sender
 
     which, log, kind, nth, *rest = words
     death = Death(Path(log), kind, int(nth), parent=os.getppid() if which == "sync" else 0)
@@ -227,17 +228,18 @@ def _instrumented(words: list[str]) -> int:
         _tear_mlflow(death)
         return sync.main(rest)
 
-    from suite import checkpoint, evaluate, journal, run
-    from suite.datasets import cache
+    from suite import run
+    from suite.evaluation import training
     from suite.objectives.bptt import BPTT
+    from suite.storage import checkpoint, journal, sealed
 
     checkpoint.write_synced = files.write_synced
     journal.append_synced = files.append_synced
-    _before(death, cache, "save_file", "data set written")
+    _before(death, sealed, "save_file", "data set written")
     _before(death, BPTT, "gradients", "inner loop")
-    _before(death, evaluate, "_batches", "training for evaluation")
+    _before(death, training, "_batches", "training for evaluation")
     theirs = not kind or "mlflow" in kind or ".sending" in kind
-    tracking.COMMAND = [sys.executable, "-m", "tools.torture", "sync", log, kind if theirs else "-", nth]
+    sender.COMMAND = [sys.executable, "-m", "tools.torture", "sync", log, kind if theirs else "-", nth]
     return run.main(rest)
 
 

@@ -6,7 +6,8 @@ from torch import nn
 
 from suite.architectures.layers import Activation, Network, Norm, activation_layer, norm_layer, padding_to_32, pooled
 from suite.registry import architectures
-from suite.types import ImageShape, check_types, require
+from suite.types import ImageShape
+from suite.validation import check_types, require
 
 LAYERS = ((2, 5, True), (3, 5, True), (4, 3, False), (3, 3, False), (3, 3, True))
 """Channels in halves of the width, kernel size, and whether pooling follows."""

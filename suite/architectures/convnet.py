@@ -16,7 +16,8 @@ from suite.architectures.layers import (
     pooling_layer,
 )
 from suite.registry import architectures
-from suite.types import ImageShape, check_types, require
+from suite.types import ImageShape
+from suite.validation import check_types, require
 
 
 @architectures.register("convnet")

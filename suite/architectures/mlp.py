@@ -6,7 +6,8 @@ from torch import nn
 
 from suite.architectures.layers import Activation, Network, activation_layer
 from suite.registry import architectures
-from suite.types import ImageShape, check_types, require
+from suite.types import ImageShape
+from suite.validation import check_types, require
 
 
 @architectures.register("mlp")

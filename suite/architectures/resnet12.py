@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from suite.architectures.layers import Activation, Network, Norm, activation_layer, norm_layer, pooled
 from suite.registry import architectures
-from suite.types import ImageShape, check_types, require
+from suite.types import ImageShape
+from suite.validation import check_types, require
 
 
 class Residual(nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from suite.architectures.layers import norm_layer
 from suite.errors import UsageError
 from suite.registry import architectures, suggestion
-from suite.types import ImageShape, check_types
+from suite.types import ImageShape
+from suite.validation import check_types
 
 
 class TimmNetwork(nn.Module):

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from suite.evaluate import Protocol, train
+from suite.evaluation.protocol import Protocol
+from suite.evaluation.training import train
 from suite.keys import Key
 from suite.types import ClassRows, Split, Task
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from suite.controls.features import features, select
 from suite.keys import Key
 from suite.registry import controls
-from suite.types import ClassRows, Split, Task, check_types, require
+from suite.types import ClassRows, Split, Task
+from suite.validation import check_types, require
 
 
 @controls.register("k_center")

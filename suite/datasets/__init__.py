@@ -4,34 +4,18 @@ digits, mnist, svhn, cifar, tiny_imagenet   readers of the published files; impo
 some_classes a few classes of another data set
 training_only   its training images alone, for choosing settings
 base         what every data set does: prepare, split, preprocess
-cache        download once, store once, verify always
-preprocess   transforms fitted on the training part
-augment      keyed, differentiable random changes of images
+sources      published files: downloaded once, verified always
 """
 
-from suite.datasets import (
-    augment,
-    base,
-    cache,
-    cifar,
-    digits,
-    mnist,
-    preprocess,
-    some_classes,
-    svhn,
-    tiny_imagenet,
-    training_only,
-)
+from suite.datasets import base, cifar, digits, mnist, some_classes, sources, svhn, tiny_imagenet, training_only
 
 __all__ = [
-    "augment",
     "base",
-    "cache",
     "cifar",
     "digits",
     "mnist",
-    "preprocess",
     "some_classes",
+    "sources",
     "svhn",
     "tiny_imagenet",
     "training_only",

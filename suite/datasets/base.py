@@ -10,13 +10,15 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from suite.datasets import cache, preprocess
-from suite.datasets.augment import AUGMENTATIONS
-from suite.datasets.preprocess import PREPROCESSINGS
 from suite.errors import RunError, UsageError
+from suite.images import preprocess
+from suite.images.augment import AUGMENTATIONS
+from suite.images.preprocess import PREPROCESSINGS
 from suite.keys import Key
 from suite.registry import suggestion
-from suite.types import Data, DatasetInfo, Split, check_types, require
+from suite.storage import sealed
+from suite.types import Data, DatasetInfo, Split
+from suite.validation import check_types, require
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,7 @@ class ImageDataset(ABC):
         info = self.info
         file = data_dir / "cache" / f"{info.name}-v{self.version}.safetensors"
 
-        def build() -> tuple[dict[str, Tensor], cache.About]:
+        def build() -> tuple[dict[str, Tensor], sealed.About]:
             try:
                 raw = self.read(data_dir, download)
             except OSError as error:
@@ -91,7 +93,7 @@ class ImageDataset(ABC):
             names = {"name": info.name, "class_names": list(info.class_names)}
             return _tensors(raw), names | {"source": raw.source, "versions": versions}
 
-        stored = cache.stored(file, build)
+        stored = sealed.stored(file, build)
         if stored.about["class_names"] != list(info.class_names):
             raise RunError(f"{file} was made for other classes than those of {info.name}; delete it and run again")
         return Prepared(Raw(**stored.tensors, source=stored.about["source"]), stored.digest, file)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from suite.datasets import cache
+from suite.datasets import sources
 from suite.datasets.base import ImageDataset, Raw
 from suite.errors import RunError
 from suite.registry import datasets
@@ -130,7 +130,7 @@ def _read(name: str, files: Published, root: Path, download: bool) -> Raw:
     batches = files.train | files.test
     contents = _contents(name, files, list(batches), root, download)
     for batch, md5 in batches.items():
-        cache.verify(root / files.folder / batch, contents[batch], md5)
+        sources.verify(root / files.folder / batch, contents[batch], md5)
     read = {batch: read_batch(contents[batch], files.labels, root / files.folder / batch) for batch in batches}
     train, test = [read[batch] for batch in files.train], [read[batch] for batch in files.test]
     source = "pickled batches of MD5 " + ", ".join(f"{batch} {md5}" for batch, md5 in batches.items())
@@ -148,19 +148,19 @@ def _contents(name: str, files: Published, batches: list[str], root: Path, downl
     folder, archive = root / files.folder, root / files.archive
     absent = [batch for batch in batches if not (folder / batch).is_file()]
     if not absent:
-        return {batch: cache.read_bytes(folder / batch) for batch in batches}
+        return {batch: sources.read_bytes(folder / batch) for batch in batches}
     if not archive.is_file():
         if not download:
-            raise cache.missing(name, root, f"{files.folder}/{absent[0]}", cache.OFFLINE)
-        cache.download(name, root, [URL + files.archive], files.archive_md5, archive)
-    content = cache.read_verified(archive, files.archive_md5)
+            raise sources.missing(name, root, f"{files.folder}/{absent[0]}", sources.OFFLINE)
+        sources.download(name, root, [URL + files.archive], files.archive_md5, archive)
+    content = sources.read_verified(archive, files.archive_md5)
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as opened:
             # Members are looked up by their exact names and no name of a member ever becomes a path.
             found = {batch: opened.extractfile(f"{files.folder}/{batch}") for batch in batches}
             return {batch: member.read() for batch, member in found.items() if member is not None}
     except (tarfile.TarError, KeyError, OSError, EOFError) as error:
-        raise cache.altered(archive, f"an archive with {', '.join(batches)}", str(error)) from error
+        raise sources.altered(archive, f"an archive with {', '.join(batches)}", str(error)) from error
 
 
 class _Unpickler(pickle.Unpickler):

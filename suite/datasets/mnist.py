@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from suite.datasets import cache
+from suite.datasets import sources
 from suite.datasets.base import ImageDataset, Raw
 from suite.errors import RunError
 from suite.registry import datasets
@@ -145,18 +145,18 @@ def _tensor(name: str, file: File, published: Published, root: Path, download: b
     if place is None:
         place = folders[0] / f"{file.name}.gz"
         if not download:
-            raise cache.missing(name, root, f"{published.folder}/{file.name}", cache.OFFLINE)
+            raise sources.missing(name, root, f"{published.folder}/{file.name}", sources.OFFLINE)
         urls = [mirror + place.name for mirror in published.mirrors]
-        cache.download(name, root, urls, file.gz_md5, place)
-    content = cache.read_bytes(place)
+        sources.download(name, root, urls, file.gz_md5, place)
+    content = sources.read_bytes(place)
     if place.suffix == ".gz":
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            raise cache.altered(place, f"gzipped content of SHA-256 {file.sha256}", f"{error}") from error
+            raise sources.altered(place, f"gzipped content of SHA-256 {file.sha256}", f"{error}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != file.sha256:
-        raise cache.altered(place, f"content of SHA-256 {file.sha256}", found)
+        raise sources.altered(place, f"content of SHA-256 {file.sha256}", found)
     return read_idx(content, place)
 
 

@@ -9,10 +9,11 @@ import torch
 from suite.datasets.base import ImageDataset, prepared_splits
 from suite.datasets.digits import Digits
 from suite.errors import UsageError
-from suite.files import json_sha256
 from suite.keys import Key
 from suite.registry import datasets
-from suite.types import Data, DatasetInfo, check_types
+from suite.storage.files import json_sha256
+from suite.types import Data, DatasetInfo
+from suite.validation import check_types
 
 
 @datasets.register("some_classes")

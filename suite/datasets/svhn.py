@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from suite.datasets import cache
+from suite.datasets import sources
 from suite.datasets.base import ImageDataset, Raw
 from suite.errors import RunError
 from suite.registry import datasets
@@ -51,9 +51,9 @@ def _read(file: Path, md5: str, root: Path, download: bool) -> tuple[torch.Tenso
 
     if not file.is_file():
         if not download:
-            raise cache.missing("svhn", root, file.name, cache.OFFLINE)
-        cache.download("svhn", root, [URL + file.name], md5, file)
-    content = cache.read_verified(file, md5)
+            raise sources.missing("svhn", root, file.name, sources.OFFLINE)
+        sources.download("svhn", root, [URL + file.name], md5, file)
+    content = sources.read_verified(file, md5)
     try:
         found = loadmat(io.BytesIO(content), variable_names=("X", "y"))
         images, labels = torch.from_numpy(found["X"]), torch.from_numpy(found["y"]).long().reshape(-1)

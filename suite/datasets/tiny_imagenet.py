@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from suite.datasets import cache
+from suite.datasets import sources
 from suite.datasets.base import ImageDataset, Raw
 from suite.errors import RunError
 from suite.registry import datasets
@@ -68,12 +68,12 @@ class TinyImageNet(ImageDataset):
         folder, archive = root / FOLDER, root / f"{FOLDER}.zip"
         if folder.is_dir():
             names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-            return _read(names, lambda name: cache.read_bytes(folder / name), folder)
+            return _read(names, lambda name: sources.read_bytes(folder / name), folder)
         if not archive.is_file():
             if not download:
-                raise cache.missing("tiny_imagenet", root, f"{FOLDER} or {archive.name}", cache.OFFLINE)
-            cache.download("tiny_imagenet", root, [URL], ARCHIVE_MD5, archive)
-        return _read_archive(cache.read_verified(archive, ARCHIVE_MD5), archive)
+                raise sources.missing("tiny_imagenet", root, f"{FOLDER} or {archive.name}", sources.OFFLINE)
+            sources.download("tiny_imagenet", root, [URL], ARCHIVE_MD5, archive)
+        return _read_archive(sources.read_verified(archive, ARCHIVE_MD5), archive)
 
 
 def _read_archive(content: bytes, archive: Path) -> Raw:
@@ -87,7 +87,7 @@ def _read_archive(content: bytes, archive: Path) -> Raw:
             names = [member.relative_to(FOLDER).as_posix() for member in members]
             return _read(names, lambda name: opened.read(f"{FOLDER}/{name}"), archive)
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise cache.altered(archive, "a whole zip file", str(error)) from error
+        raise sources.altered(archive, "a whole zip file", str(error)) from error
 
 
 def _read(names: list[str], read: Callable[[str], bytes], where: Path) -> Raw:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from suite.datasets.base import ImageDataset, prepared_splits
 from suite.datasets.digits import Digits
-from suite.files import json_sha256
 from suite.keys import Key
 from suite.registry import datasets
-from suite.types import Data, DatasetInfo, check_types, require
+from suite.storage.files import json_sha256
+from suite.types import Data, DatasetInfo
+from suite.validation import check_types, require
 
 SPLIT = Key(0)("training only", 1)
 """The key of the split: part of the data set's definition, whatever the run's seed."""

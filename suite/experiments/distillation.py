@@ -11,33 +11,25 @@ from typing import Any
 
 import torch
 
-from suite import __version__, figures
+from suite import __version__
 from suite.architectures.convnet import ConvNet
 from suite.controls.random_images import RandomImages
-from suite.datasets.augment import AUGMENTATIONS
-from suite.datasets.cache import digest as tensors_sha256
+from suite.core.outer_loop import LOGGED_POINTS, PAPER_ITERATIONS, NotFinite, Progress, begin, distill, packed, unpacked
 from suite.datasets.digits import Digits
-from suite.distill import LOGGED_POINTS, PAPER_ITERATIONS, NotFinite, Progress, begin, distill, packed, unpacked
 from suite.errors import RunError
-from suite.evaluate import (
-    Accuracies,
-    Part,
-    Protocol,
-    Splits,
-    TrainingSet,
-    companions,
-    evaluate,
-    evaluate_each,
-    recalled,
-)
-from suite.experiments import rehearsal
-from suite.files import canonical_json, json_sha256, make_directory, sha256, write_whole
+from suite.evaluation.evaluate import Accuracies, Part, Splits, TrainingSet, evaluate, evaluate_each, recalled
+from suite.evaluation.protocol import Protocol
+from suite.evaluation.training import companions
+from suite.experiments import plots, timing
+from suite.images.augment import AUGMENTATIONS
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.memory import Memory, cosine_similarities, described
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.registry import describe, experiments, name_of
+from suite.storage.files import canonical_json, json_sha256, make_directory, sha256, write_whole
+from suite.storage.sealed import digest as tensors_sha256
 from suite.types import (
     Architecture,
     Budget,
@@ -56,10 +48,8 @@ from suite.types import (
     Session,
     Split,
     Task,
-    check_types,
-    require,
-    require_labels,
 )
+from suite.validation import check_types, require, require_labels
 
 
 @experiments.register("distillation")
@@ -133,7 +123,7 @@ class Distillation:
 
     def cost(self, device: torch.device) -> Cost:
         """What the run will take on this machine, found without any data."""
-        return rehearsal.cost(self, device)
+        return timing.cost(self, device)
 
     def task(self, device: torch.device) -> Task:
         """What the memory is made for."""
@@ -367,14 +357,14 @@ class Distillation:
 
     def _draw(self, session: Session, memory: Memory, norms: dict[str, Any]) -> None:
         folder = make_directory(session.directory / "figures")
-        figures.recalled_images(memory, folder / "recalled.png")
+        plots.recalled_images(memory, folder / "recalled.png")
         if "bases" in memory.tensors:
-            figures.bases(memory, folder / "bases.png")
-            figures.coefficients(memory, folder / "coefficients.png")
-            figures.similarity(memory, folder / "similarity.png")
+            plots.bases(memory, folder / "bases.png")
+            plots.coefficients(memory, folder / "coefficients.png")
+            plots.similarity(memory, folder / "similarity.png")
         if norms:
-            figures.gradient_norms(norms, folder / "gradient_norms.png")
-        figures.curves(
+            plots.gradient_norms(norms, folder / "gradient_norms.png")
+        plots.curves(
             {
                 "outer loss": session.history("loss"),
                 "validation accuracy (%)": session.history("validation_accuracy"),

@@ -3,10 +3,11 @@
 import time
 from collections.abc import Callable
 
-from suite.distill import LOGGED_POINTS, Progress, packed, unpacked
+from suite.core.outer_loop import LOGGED_POINTS, Progress, packed, unpacked
 from suite.types import Params, Session
 
 Measured = dict[str, float]
+
 """Accuracies in percent, by the name of what was measured."""
 
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.registry import inner_optimizers
-from suite.types import Params, State, check_types, require
+from suite.types import Params, State
+from suite.validation import check_types, require
 
 
 @inner_optimizers.register("forward_only_momentum")

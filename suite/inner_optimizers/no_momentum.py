@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from suite.registry import inner_optimizers
-from suite.types import Params, State, check_types, require
+from suite.types import Params, State
+from suite.validation import check_types, require
 
 
 @inner_optimizers.register("no_momentum")

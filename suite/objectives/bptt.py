@@ -12,26 +12,18 @@ from torch import Tensor, device, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from suite.datasets import augment
+from suite.core.captured import Program
+from suite.core.cpu_layers import PIECE
+from suite.core.networks import fresh_network
+from suite.core.unroll import OuterLoss, Retention, hypergradient, through_recall
 from suite.errors import UsageError
-from suite.fast import PIECE
+from suite.images import augment
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
-from suite.objectives.fresh import AFFORDED, few, fresh_network
-from suite.program import Program
+from suite.objectives.fresh import AFFORDED, few
 from suite.registry import objectives
-from suite.types import (
-    EXPECTED_MEMORY,
-    Architecture,
-    ClassRows,
-    InnerOptimizer,
-    Parameterization,
-    Params,
-    Task,
-    check_types,
-    require,
-)
-from suite.unroll import OuterLoss, Retention, hypergradient, through_recall
+from suite.types import EXPECTED_MEMORY, Architecture, ClassRows, InnerOptimizer, Parameterization, Params, Task
+from suite.validation import check_types, require
 
 SLACK = 1.35
 """What a graph was seen to take of a process's memory for each byte it saves: gaps between tensors, and temporaries."""
@@ -50,11 +42,11 @@ class BPTT:
     `images_per_class_per_step` of the images recalled for each of them, drawn anew without replacement (all there are,
     if fewer); the outer loss is the cross-entropy on `real_per_class` real training images of each. One draw of the
     augmentation serves every image and step of an outer step. An unroll keeps as many graphs as `memory_gib` affords,
-    and replays the other steps: more memory, less time, the same result up to rounding (`suite.unroll.Retention`).
-    `execution` 'captured' replays two CUDA graphs on a GPU and keeps every state (`suite.program`); 'compiled' has
-    torch.compile fuse the steps as well, for runs long enough to make up for the minute that takes. `precision` is that
-    of the networks' products: 'tf32' (a GPU's) and 'bfloat16' (by autocast; weights and updates stay in float32) change
-    the figures. Paper, sections 3 and A.1.
+    and replays the other steps: more memory, less time, the same result up to rounding (`suite.core.unroll.Retention`).
+    `execution` 'captured' replays two CUDA graphs on a GPU and keeps every state (`suite.core.captured`); 'compiled'
+    has torch.compile fuse the steps as well, for runs long enough to make up for the minute that takes. `precision` is
+    that of the networks' products: 'tf32' (a GPU's) and 'bfloat16' (by autocast; weights and updates stay in float32)
+    change the figures. Paper, sections 3 and A.1.
     """
 
     inner_optimizer: InnerOptimizer = field(default_factory=SGDMomentum)

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suite.datasets import augment
+from suite.core.networks import fresh_network
+from suite.core.unroll import through_recall
+from suite.images import augment
 from suite.keys import Key
-from suite.objectives.fresh import AFFORDED, FEW_CLASSES, few, fresh_network
+from suite.objectives.fresh import AFFORDED, FEW_CLASSES, few
 from suite.registry import objectives
-from suite.types import ClassRows, Params, Task, check_types, require
-from suite.unroll import through_recall
+from suite.types import ClassRows, Params, Task
+from suite.validation import check_types, require
 
 
 @objectives.register("distribution_matching")

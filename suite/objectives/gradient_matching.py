@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from suite.datasets import augment
+from suite.core.networks import fresh_network
+from suite.core.unroll import through_recall
+from suite.images import augment
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
-from suite.objectives.fresh import AFFORDED, FEW_CLASSES, few, fresh_network
+from suite.objectives.fresh import AFFORDED, FEW_CLASSES, few
 from suite.registry import objectives
-from suite.types import ClassRows, InnerOptimizer, Params, Task, check_types, require
-from suite.unroll import through_recall
+from suite.types import ClassRows, InnerOptimizer, Params, Task
+from suite.validation import check_types, require
 
 
 @objectives.register("gradient_matching")

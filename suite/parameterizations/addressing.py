@@ -11,7 +11,8 @@ from suite.errors import UsageError
 from suite.keys import Key
 from suite.parameterizations.initial import Init, uniform
 from suite.registry import parameterizations
-from suite.types import ImageShape, Params, check_types, require
+from suite.types import ImageShape, Params
+from suite.validation import check_types, require
 
 SHARE = 0.4
 """Of the budget, for bases, where their number is not given."""

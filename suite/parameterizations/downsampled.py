@@ -11,7 +11,8 @@ from suite.errors import UsageError
 from suite.keys import Key
 from suite.parameterizations.standard import Standard
 from suite.registry import parameterizations
-from suite.types import ImageShape, Parameterization, Params, check_types, require
+from suite.types import ImageShape, Parameterization, Params
+from suite.validation import check_types, require
 
 
 @parameterizations.register("downsampled")

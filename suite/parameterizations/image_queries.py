@@ -15,7 +15,8 @@ from suite.keys import Key, global_generators
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.initial import Init, uniform
 from suite.registry import architectures, load_components, parameterizations
-from suite.types import Architecture, ImageShape, Parameterization, Params, check_types, require
+from suite.types import Architecture, ImageShape, Parameterization, Params
+from suite.validation import check_types, require
 
 PREFIX = "extractor."
 """Before the names of the extractor's weights among a memory's tensors."""

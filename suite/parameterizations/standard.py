@@ -9,7 +9,8 @@ from torch import Tensor
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import parameterizations
-from suite.types import ImageShape, Params, check_types
+from suite.types import ImageShape, Params
+from suite.validation import check_types
 
 
 @parameterizations.register("standard")

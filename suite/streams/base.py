@@ -8,7 +8,8 @@ import torch
 
 from suite.errors import RunError, UsageError
 from suite.keys import Key
-from suite.types import Data, Split, require
+from suite.types import Data, Split
+from suite.validation import require
 
 
 def check(stream: Any) -> None:

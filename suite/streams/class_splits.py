@@ -11,7 +11,8 @@ from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import streams
 from suite.streams.base import check, draw, load, of_classes
-from suite.types import Dataset, Split, StreamInfo, StreamTask, check_types, require
+from suite.types import Dataset, Split, StreamInfo, StreamTask
+from suite.validation import check_types, require
 
 
 @streams.register("cifar100")

@@ -10,11 +10,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from suite.datasets.mnist import MNIST
-from suite.files import sha256
 from suite.keys import Key
 from suite.registry import streams
+from suite.storage.files import sha256
 from suite.streams.base import check, draw, load
-from suite.types import Dataset, Split, StreamInfo, StreamTask, check_types
+from suite.types import Dataset, Split, StreamInfo, StreamTask
+from suite.validation import check_types
 
 OWN_ORDERS = "permutations are drawn from the run's seed, not from the generator of the published code"
 

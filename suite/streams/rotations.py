@@ -15,7 +15,8 @@ from suite.datasets.mnist import MNIST
 from suite.keys import Key
 from suite.registry import streams
 from suite.streams.base import check, draw, load
-from suite.types import Dataset, Split, StreamInfo, StreamTask, check_types
+from suite.types import Dataset, Split, StreamInfo, StreamTask
+from suite.validation import check_types
 
 OWN_ANGLES = "angles are drawn from the run's seed; the published ones came from an unseeded generator"
 

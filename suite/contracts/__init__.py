@@ -1,0 +1,5 @@
+"""What every registered component must keep to, checked on small problems in float64."""
+
+from suite.contracts.checks import PROTOCOLS, Finding, check
+
+__all__ = ["PROTOCOLS", "Finding", "check"]

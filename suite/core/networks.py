@@ -1,0 +1,35 @@
+"""Networks for the inner loop: drawn fresh by a key, and refused where a replayed step would be another step."""
+
+from torch import nn
+
+from suite.core.cpu_layers import fast
+from suite.errors import UsageError
+from suite.keys import Key, global_generators
+from suite.registry import name_of
+from suite.types import Task
+
+
+def require_unrollable(module: nn.Module, name: str) -> None:
+    """Refuse a network whose forward pass is not a pure function of its parameters and input.
+
+    Running statistics change with every pass, and dropout draws anew; a replayed step would then be another step.
+    """
+    for part_name, part in module.named_modules():
+        if getattr(part, "running_mean", None) is not None:
+            raise UsageError(
+                f"{name} keeps running statistics in '{part_name}', which no hypergradient can pass through; "
+                "set its norm to 'instance', 'group' or 'layer' (it may still evaluate a memory as it is)"
+            )
+        drops = part.p if isinstance(part, nn.modules.dropout._DropoutNd) else getattr(part, "drop_prob", 0)
+        if drops:
+            raise UsageError(
+                f"{name} uses dropout in '{part_name}', which would draw anew when a step is replayed; set it to 0"
+            )
+
+
+def fresh_network(task: Task, key: Key, rewritten: bool = True) -> nn.Module:
+    """A newly initialised network for the task, refused if it can't be differentiated through twice."""
+    with global_generators(key):
+        network = task.architecture.build(task.shape, task.classes)
+    require_unrollable(network, name_of(task.architecture))
+    return fast(network, task.device, rewritten)

@@ -1,0 +1,105 @@
+"""Where data sets live: downloaded once, decoded once, stored once, and verified whenever they are opened.
+
+A stored file is a safetensors file whose metadata holds what is known of it (`about`), the SHA-256 of every tensor and
+a SHA-256 of both texts, so that no altered bit goes unseen. Nothing stored is ever executed.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from suite.errors import RunError
+from suite.storage.sealed import one_line, sync_file
+
+DOWNLOAD_TIMEOUT = 60.0
+
+"""Seconds without a byte after which a download is given up."""
+
+
+def default_data_dir() -> Path:
+    """The directory of the data sets: $SUITE_DATA_DIR, or ~/.cache/addressable-memory-suite where it is not set."""
+    named = os.environ.get("SUITE_DATA_DIR")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "addressable-memory-suite"
+
+
+# ---------------------------------------------------------------- source files
+
+
+OFFLINE = "downloading was not asked for"
+
+
+def missing(name: str, root: Path, looked_for: str, why: str) -> RunError:
+    """The error for source files that are not there: names the data set, the directory and the command that helps."""
+    return RunError(
+        f"{name}: {looked_for} is not in {root} and {why}; put it there, or run `python -m tools.prepare_data {name} "
+        f"--data-dir {root}` where there is a network"
+    )
+
+
+def altered(file: Path, expected: str, found: str) -> RunError:
+    """The error for a source file whose bytes are not the published ones."""
+    return RunError(
+        f"{file} is not the published file (expected {expected}, found {found}); delete it and fetch it again"
+    )
+
+
+def download(name: str, root: Path, urls: list[str], md5: str, file: Path) -> None:
+    """Fetch one published file to below `root` through torchvision: verified under another name, then renamed.
+
+    Tries the addresses in turn. Raises RunError with what went wrong at each of them.
+    """
+    import torchvision.datasets.utils  # slow to import, and only a first run downloads
+
+    part = file.with_name(file.name + ".part")
+    failures = []
+    for url in urls:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with _timeout(DOWNLOAD_TIMEOUT):
+                torchvision.datasets.utils.download_url(url, file.parent, part.name, md5)
+            sync_file(part)
+            part.replace(file)
+            return
+        except (OSError, RuntimeError, http.client.HTTPException) as error:  # a wrong MD5 is a RuntimeError there
+            failures.append(f"{url}: {one_line(error)}")
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+    raise missing(name, root, str(file.relative_to(root)), f"could not be downloaded ({'; '.join(failures)})")
+
+
+@contextlib.contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    """torchvision opens its connections without a time limit; lend them this one."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def read_bytes(file: Path) -> bytes:
+    """The whole of a source file; what is hashed is then what is parsed, with no second look at the disk."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise RunError(f"{file} can't be read ({one_line(error)}); mend it or fetch it again") from error
+
+
+def read_verified(file: Path, md5: str) -> bytes:
+    """The whole of a published file."""
+    content = read_bytes(file)
+    verify(file, content, md5)
+    return content
+
+
+def verify(file: Path, content: bytes, md5: str) -> None:
+    """Refuse content whose MD5, by which these data sets were published, is another."""
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise altered(file, f"MD5 {md5}", found)

@@ -1,0 +1,1 @@
+"""What a memory is worth: fresh networks trained on its images, and tested on real ones."""

@@ -1,0 +1,1 @@
+"""Continual learning: streams of tasks, compressed into memories one after the other (paper, A.2)."""

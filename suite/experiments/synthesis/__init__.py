@@ -1,0 +1,1 @@
+"""New classifiers from memories that were made before (paper, A.3)."""

@@ -1,0 +1,83 @@
+"""Episodes of new-classifier synthesis: which classes, which images are shown, which are scored (paper, A.3)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from suite.errors import UsageError
+from suite.keys import Key
+from suite.types import ClassRows, DatasetInfo, Split
+
+Cut = Literal["slices", "superclasses", "random"]
+
+"""How classes are cut into tasks."""
+
+
+def tasks_of(info: DatasetInfo, ways: int, cut: Cut, key: Key) -> tuple[tuple[int, ...], ...]:
+    """The classes of disjoint tasks of `ways` classes each.
+
+    'slices': by number, which is alphabetical for CIFAR-100, as the released code of the paper has them;
+    'superclasses': each a superclass of the data set; 'random': slices of an order drawn by the key.
+    """
+    if info.classes % ways or ways < 2:
+        raise UsageError(f"{info.classes} classes of {info.name} can't be cut into tasks of {ways}; choose a divisor")
+    order = list(range(info.classes))
+    if cut == "superclasses":
+        order = [info.class_names.index(name) for _, own in info.superclasses for name in own]
+        if len(order) != info.classes or any(len(own) != ways for _, own in info.superclasses):
+            raise UsageError(f"{info.name} has no superclasses of {ways} classes each; cut it into slices")
+    elif cut == "random":
+        order = key.permutation(info.classes).tolist()
+    return tuple(tuple(order[i : i + ways]) for i in range(0, info.classes, ways))
+
+
+def across(tasks: tuple[tuple[int, ...], ...], ways: int, key: Key) -> tuple[tuple[int, int], ...]:
+    """One class from each of `ways` different tasks: pairs of a task and the class's place in it."""
+    if not 2 <= ways <= len(tasks):
+        raise UsageError(f"an episode of {ways} ways takes a class from each of {ways} tasks, and there are "
+                         f"{len(tasks)}; choose 2 to {len(tasks)} ways")  # fmt: skip
+    chosen = key("tasks").permutation(len(tasks))[:ways].tolist()
+    return tuple((t, int(key("class", t).permutation(len(tasks[t]))[0])) for t in chosen)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """The images of an episode that are shown, and those left to be scored; its classes numbered anew."""
+
+    shots: Split
+    """Class by class."""
+    rest: ClassRows
+
+
+def shown(rows: ClassRows, classes: tuple[int, ...], shots: int, key: Key) -> Shown:
+    """`shots` images of every class at random, and all its others; UsageError if none would be left."""
+    first, rest = [], []
+    for c in classes:
+        if shots >= len(rows.rows[c]):
+            raise UsageError(
+                f"{shots} shots of a class with {len(rows.rows[c])} images leave none to be scored; lower shots"
+            )
+        order = rows.rows[c][key("shots", c).permutation(len(rows.rows[c]))]
+        first.append(order[:shots])
+        rest.append(order[shots:].sort().values)
+    numbered = _numbered(rows.split, classes)
+    return Shown(everything(ClassRows(numbered, tuple(first))), ClassRows(numbered, tuple(rest)))
+
+
+def of_classes(rows: ClassRows, classes: tuple[int, ...]) -> ClassRows:
+    """The images of these classes, numbered anew in their order."""
+    return ClassRows(_numbered(rows.split, classes), tuple(rows.rows[c] for c in classes))
+
+
+def everything(rows: ClassRows) -> Split:
+    """All images, class by class."""
+    every = torch.cat(rows.rows).to(rows.split.labels.device)
+    return Split(rows.split.images[every], rows.split.labels[every])
+
+
+def _numbered(split: Split, classes: tuple[int, ...]) -> Split:
+    """The same images; a label is its class's place among these, -1 for others."""
+    places = torch.full((int(split.labels.max()) + 1,), -1, device=split.labels.device)
+    places[list(classes)] = torch.arange(len(classes), device=places.device)
+    return Split(split.images, places[split.labels])

@@ -1,0 +1,181 @@
+"""What experiments will cost on this machine, from a few small pieces of their work on made-up images."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from suite.errors import UsageError
+from suite.evaluation.evaluate import accuracy
+from suite.evaluation.protocol import Protocol
+from suite.evaluation.training import train
+from suite.keys import Key
+from suite.registry import describe, fingerprint
+from suite.storage.files import json_sha256
+from suite.types import ClassRows, Cost, Objective, Split, Task
+
+if TYPE_CHECKING:
+    from suite.experiments.distillation import Distillation
+
+SGD_STEPS = 20
+
+"""Of a training in small batches, measured together."""
+
+IMAGES, IMAGES_ON_GPU = 64, 640
+
+"""Made-up images for training and reading: enough that a batch's fixed cost does not count."""
+
+ONCE, OFTEN = 3.0, 0.2
+
+"""Work that takes more seconds is measured once; less than the second is measured three times more, else once more.
+
+The first time pays for what is set up, such as the libraries' own kernels.
+"""
+
+
+def cost(of: "Distillation", device: torch.device) -> Cost:
+    """Seconds of the distillation with its evaluation, and of the controls, which runs may share."""
+    task, info, protocol = of.task(device), of.dataset.info, of.evaluation
+    per_class = of.parameterization.per_class(task.shape, task.classes, of.images_per_class)
+    recalled = per_class * task.classes
+    held_out = round(of.validation * info.train_size)
+    trained_on = info.train_size - held_out
+    test = info.test_size if of.test else 0
+    own_pace = pace(task)
+
+    def networks(n: int, epochs: int, images: int, judged: int, at: Pace = own_pace) -> float:
+        return n * (epochs * images * at.train + judged * at.read)
+
+    step = outer_step(task, of.objective, of.images_per_class, per_class)
+    own = of.iterations * step
+    watched = min(of.validation_points, of.iterations) + 1 if of.validation and of.validation_points else 0
+    own += watched * networks(of.validation_networks, protocol.epochs, recalled, held_out)
+    for architecture in (of.architecture, *of.elsewhere()):
+        at = pace(replace(task, architecture=architecture))
+        own += networks(protocol.networks, protocol.epochs, recalled, test + held_out, at)
+
+    shared: dict[str, float] = {}
+    same = {"data": describe(of.dataset), "held out": of.validation, "on": describe(of.architecture)}
+    same |= {"augmentation": task.augmentation, "protocol": describe(protocol)}
+    each = max(1, int(of.images_per_class)) * task.classes
+    for control in of.controls if of.test else ():
+        shared[json_sha256([same, describe(control), each])] = networks(protocol.networks, protocol.epochs, each, test)
+        features = getattr(control, "epochs", 0)  # of the network in whose features it selects, which controls share
+        if features:
+            shared[json_sha256([same, "features", features])] = features * trained_on * own_pace.train
+    if of.test and of.full_data_epochs:
+        name = json_sha256([same, "full data", of.full_data_epochs, of.full_data_networks])
+        shared[name] = networks(of.full_data_networks, of.full_data_epochs, trained_on, test)
+    return Cost(own, shared, step)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of training on one image, and of reading one."""
+
+    train: float
+    read: float
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Work to be measured once for all runs that it is equal for: compared by name alone."""
+
+    name: str
+    prepare: Callable[[], Callable[[], Any]]
+    """Gives what is timed."""
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Named) and self.name == other.name
+
+
+@lru_cache(maxsize=256)
+def _seconds(work: _Named) -> float:
+    do = work.prepare()
+    took = _timed(do)
+    if took > ONCE:
+        return took
+    again = _timed(do)
+    return min(again, _timed(do), _timed(do)) if again < OFTEN else again
+
+
+def _timed(do: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    do()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _place(task: Task) -> list[Any]:
+    """What decides how long work on a network takes."""
+    return [describe(task.architecture), str(task.shape), task.classes, task.augmentation, str(task.device)]
+
+
+def _made_up(task: Task, each: int) -> Split:
+    """Noise, `each` images of every class."""
+    labels = torch.arange(task.classes).repeat_interleave(each)
+    shape = (len(labels), task.shape.channels, task.shape.height, task.shape.width)
+    return Split(torch.randn(shape, generator=Key(0)("rehearsal").generator()), labels).to(task.device)
+
+
+def pace(task: Task) -> Pace:
+    """Of the evaluation's networks."""
+    count = IMAGES if task.device.type == "cpu" else IMAGES_ON_GPU
+    protocol = Protocol(networks=1, epochs=1, batch=count)
+
+    def images() -> Split:
+        made = _made_up(task, -(-count // task.classes))
+        return Split(made.images[:count], made.labels[:count])
+
+    def training() -> Callable[[], Any]:
+        return partial(train, task, images(), protocol, Key(0))
+
+    def reading() -> Callable[[], Any]:
+        return partial(accuracy, training()(), images())
+
+    one, other = (_Named(json_sha256([what.__name__, _place(task)]), what) for what in (training, reading))
+    return Pace(_seconds(one) / count, _seconds(other) / count)
+
+
+def sgd_step(task: Task, images: int) -> float:
+    """Seconds of one training step on so many images."""
+
+    def step() -> Callable[[], Any]:
+        made = _made_up(task, -(-images // task.classes))
+        data = Split(made.images[:images], made.labels[:images])
+        return partial(train, task, data, Protocol(networks=1, epochs=SGD_STEPS, batch=images), Key(0))
+
+    return _seconds(_Named(json_sha256(["sgd step", images, _place(task)]), step)) / SGD_STEPS
+
+
+def outer_step(task: Task, objective: Objective, images_per_class: float, per_class: int) -> float:
+    """Seconds of one outer step; an objective that can say so from shorter ones of its own kind does."""
+
+    def seconds(objective: Objective, classes: int | None = None) -> float:
+        """Of one outer step on all classes, or on the first few alone."""
+        small = replace(task, classes=min(classes or task.classes, task.classes))
+
+        def prepare() -> Callable[[], Any]:
+            memory = task.parameterization.init(small.shape, small.classes, images_per_class, Key(0))
+            memory = {k: v.to(task.device) for k, v in memory.items()}
+            real = ClassRows.of(_made_up(small, getattr(objective, "real_per_class", 1)), small.classes)
+            return partial(objective.gradients, small, memory, real, Key(0))
+
+        name = json_sha256(["outer step", _place(small), fingerprint(objective)])
+        try:
+            return _seconds(_Named(name, prepare))
+        except UsageError:  # the bases of all classes do not fit the budget of a few
+            if small.classes == task.classes:
+                raise
+            return seconds(objective)
+
+    if hasattr(objective, "seconds"):
+        return float(objective.seconds(task, per_class, seconds))
+    return seconds(objective)

@@ -1,0 +1,1 @@
+"""Images as tensors: transforms fitted on training images, and keyed, differentiable augmentations."""

@@ -1,0 +1,1 @@
+"""Keeping runs: one run from its configuration to its record."""

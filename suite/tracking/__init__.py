@@ -1,0 +1,1 @@
+"""Sending what runs wrote into their journals to MLflow."""
