@@ -12,7 +12,7 @@ from pathlib import Path
 from leaderboard import markdown, published, records, site
 from leaderboard.tables import Table, tables
 from suite.errors import RunError, SuiteError, UsageError
-from suite.storage.files import make_directory, write_whole
+from suite.storage.files import make_directory, write_atomic
 
 HERE = Path(__file__).resolve().parent
 OWN_RECORDS, README = HERE / "records", HERE / "README.md"
@@ -86,7 +86,7 @@ def _main(options: argparse.Namespace, downloads: Path) -> int:
             runs = site.write(out, made, known)
             print(f"{runs} run{'' if runs == 1 else 's'}: {out / 'index.html'}")
         if filled != text and readme is not None:
-            write_whole(readme, filled.encode())
+            write_atomic(readme, filled.encode())
     for complaint in complaints:
         print(f"leaderboard.build: {complaint}", file=sys.stderr)
     return 1 if complaints else 0

@@ -183,7 +183,7 @@ def _columns(table: Table) -> list[Column]:
         return [*columns, Column("source")]
     return [
         *columns,
-        *([] if table.spec.episodes else [Column("rank", "among full runs that were judged alike")]),
+        *([] if table.spec.episodes else [Column("rank", "among full runs that were outer_value_and_grad alike")]),
         Column("here, test", "mean and half of its 95% interval"),
         Column("n", f"{table.spec.seeds} × {table.spec.within} of each"),
         Column(f"sd of {table.spec.seeds}"),
@@ -302,8 +302,8 @@ def _matrices(table: Table) -> Iterator[dict[str, Any]]:
         where = f"{words.dataset(row.dataset)}, {words.budget(row.images_per_class)} I/C"
         at = (row.made_with, row.method)
         if row.test is not None:
-            title, judged = f"{where}, here: {words.scale(row)}", _alike(row)
-            groups.setdefault((title, judged, row.reduced), {}).setdefault(
+            title, outer_value_and_grad = f"{where}, here: {words.scale(row)}", _alike(row)
+            groups.setdefault((title, outer_value_and_grad, row.reduced), {}).setdefault(
                 at, (row.test.mean, words.accuracy(row.test))
             )
         if row.paper is not None:

@@ -88,7 +88,7 @@ SPECS = (
         "transfer",
         "Table 2",
         "Table 2: transfer across architectures",
-        "Memories made with one architecture, judged by networks of others.",
+        "Memories made with one architecture, outer_value_and_grad by networks of others.",
         ("transfer",),
         row_axis="trained on",
         methods=("alexnet", "resnet12", "convnet"),
@@ -179,7 +179,7 @@ class Conditions:
     reduced: bool
     iterations: int | None
     paper_iterations: int | None
-    judged: str
+    outer_value_and_grad: str
     """Hash of what judges a memory: data, budget, network and protocol. Rivals for a rank share it."""
     rest: str
     """Hash of the configuration without what a method may choose."""
@@ -358,7 +358,7 @@ def _conditions(record: dict[str, Any]) -> Conditions:
         reduced=scale["reduced"],
         iterations=_whole(scale.get("iterations")),
         paper_iterations=_whole(scale.get("paper_iterations")),
-        judged=json_sha256([config.get(key) for key in JUDGES])[:16],
+        outer_value_and_grad=json_sha256([config.get(key) for key in JUDGES])[:16],
         rest=json_sha256(rest)[:16],
     )
 
@@ -427,7 +427,7 @@ def _comparable(spec: Spec, row: Row) -> Any:
     """What rows share that stand together: their conditions, or, where methods are whole experiments, their judges."""
     if spec.figure == MEMORY or row.conditions is None:
         return row.conditions
-    return row.conditions.label, row.conditions.reduced, row.conditions.judged
+    return row.conditions.label, row.conditions.reduced, row.conditions.outer_value_and_grad
 
 
 def natural(text: str) -> list[tuple[int, float, str]]:
@@ -437,19 +437,24 @@ def natural(text: str) -> list[tuple[int, float, str]]:
 
 
 def _ranked(spec: Spec, rows: list[Row]) -> tuple[Row, ...]:
-    """Full runs that were judged alike, by test accuracy. Reduced runs are never ranked."""
+    """Full runs that were outer_value_and_grad alike, by test accuracy. Reduced runs are never ranked."""
     places: dict[str, list[float]] = {}
     if spec.ranked:
         for row in rows:
             if row.test is not None and row.conditions is not None and not row.reduced:
-                places.setdefault(row.conditions.judged, []).append(row.test.mean)
+                places.setdefault(row.conditions.outer_value_and_grad, []).append(row.test.mean)
     for means in places.values():
         means.sort()
 
     def rank(row: Row) -> int | None:
-        if row.test is None or row.conditions is None or row.reduced or row.conditions.judged not in places:
+        if (
+            row.test is None
+            or row.conditions is None
+            or row.reduced
+            or row.conditions.outer_value_and_grad not in places
+        ):
             return None
-        means = places[row.conditions.judged]
+        means = places[row.conditions.outer_value_and_grad]
         return 1 + len(means) - bisect_right(means, row.test.mean)
 
     return tuple(replace(row, rank=rank(row)) for row in rows)

@@ -21,7 +21,7 @@ from suite.errors import RunError, SuiteError
 from suite.images import preprocess
 from suite.registry import REGISTRIES, describe, fingerprint, load_components
 from suite.storage import sealed
-from suite.storage.files import canonical_json, json_sha256, make_directory, sha256, write_whole
+from suite.storage.files import canonical_json, json_sha256, make_directory, sha256, write_atomic
 from suite.types import Budget, ImageShape, Parameterization, Params, Transform
 
 SCHEMA = 1
@@ -94,11 +94,11 @@ class Memory:
             if sum(v.numel() * v.element_size() for v in fitted.values()) <= EMBEDDED_BYTES:
                 tensors |= fitted
             else:
-                write_whole(path.with_name(_beside(self.about["preprocessing"])), save(fitted))
+                write_atomic(path.with_name(_beside(self.about["preprocessing"])), save(fitted))
         about = self.about | {"schema": SCHEMA}
         about["sha256"] = _seal(tensors, about)
         data = save(tensors, {"suite": canonical_json(about)})  # one key: the order of several is not fixed
-        write_whole(path, data)
+        write_atomic(path, data)
         return sha256(data)
 
     @staticmethod

@@ -222,7 +222,7 @@ class InnerOptimizer(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Setting:
     """What a memory is made for: the choices an objective works under."""
 
     shape: ImageShape
@@ -268,11 +268,13 @@ class ClassRows:
 class Objective(Protocol):
     """How a memory gets its gradient."""
 
-    def gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
+    def gradients(
+        self, setting: Setting, memory: Params, real: ClassRows, key: Key
+    ) -> tuple[Params, dict[str, Tensor]]:
         """Gradient of the memory for one outer step, and scalars worth logging (`loss` among them)."""
         ...
 
-    def plan(self, task: Task, per_class: int) -> dict[str, Any]:
+    def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:
         """What one outer step will do and need, by name, found without any data."""
         ...
 
@@ -291,7 +293,7 @@ class Control(Protocol):
         """What the networks' figures are spread over."""
         ...
 
-    def choose(self, task: Task, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
+    def choose(self, setting: Setting, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
         """For each network's number its images, `each` of every class; a function of the key."""
         ...
 
@@ -353,7 +355,7 @@ class Session(Protocol):
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measurement:
     """One measured quantity in percent: a value for each network (or memory), never only their mean."""
 
     name: str
@@ -378,7 +380,7 @@ class Budget:
 class Outcome:
     """What an experiment found; the record is made of it."""
 
-    figures: tuple[Figure, ...]
+    figures: tuple[Measurement, ...]
     budget: Budget
     scale: dict[str, Any]
     """How much of the paper's compute it used; `reduced` is True where it was less."""

@@ -10,9 +10,9 @@ import torch
 
 from suite.contracts.problem import relative_error
 from tools import bench
-from tools.bench import FULL_GRAPH, Setting, contenders, engine, outer_step
+from tools.bench import FULL_GRAPH, Case, contenders, engine, outer_step
 
-SMALL = Setting("digits", steps=3, real_per_class=2)
+SMALL = Case("digits", steps=3, real_per_class=2)
 DIGITS = ["--dataset", "digits", "--steps", "2", "--real-per-class", "1"]
 
 
@@ -23,12 +23,12 @@ def printed(capsys: pytest.CaptureFixture[str], words: list[str]) -> Any:
 
 @pytest.mark.parametrize("parameterization", ["standard", "addressing"])
 def test_contenders_compute_the_same_gradient(parameterization: str) -> None:
-    setting = Setting("digits", parameterization=parameterization, images_per_class=2, bases=3, steps=3)
+    case = Case("digits", parameterization=parameterization, images_per_class=2, bases=3, steps=3)
     engines = [engine(1.0), engine(1e-6), engine(1.0, "captured")]
-    exact = outer_step(setting, engines[0], double=True)()
-    for name in contenders(setting, engines):
-        assert relative_error(outer_step(setting, name)(), exact) < 1e-3, name
-    assert 1e-3 < relative_error(outer_step(setting, engine(1.0, precision="bfloat16"))(), exact) < 0.5
+    exact = outer_step(case, engines[0], double=True)()
+    for name in contenders(case, engines):
+        assert relative_error(outer_step(case, name)(), exact) < 1e-3, name
+    assert 1e-3 < relative_error(outer_step(case, engine(1.0, precision="bfloat16"))(), exact) < 0.5
 
 
 def test_a_contender_starts_from_the_same_inputs_at_every_call() -> None:

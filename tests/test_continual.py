@@ -33,7 +33,7 @@ from suite.runtime.record import comparable
 from suite.streams.class_splits import ClassSplits
 from suite.streams.permutations import Many, Permutations
 from suite.streams.rotations import Rotations
-from suite.types import ImageShape, Split, Task
+from suite.types import ImageShape, Setting, Split
 
 PLAIN = Digits()
 SMALL = CompressThenRecall(
@@ -192,15 +192,15 @@ def test_classes_of_other_tasks_are_masked_where_the_task_is_known(data_dir: Pat
         network.bias.copy_(torch.tensor([1.0, 0, 0, 0, 0, 9]))
     network = torch.nn.Sequential(torch.nn.Flatten(), network)
     images = Split(torch.zeros(4, 1, 8, 8), torch.tensor([0, 0, 1, 5]))
-    task = Task(ImageShape(1, 8, 8), 6, MLP(), Standard(), "none", torch.device("cpu"))
-    assert accuracy(network, images, task=task) == 25.0
+    task = Setting(ImageShape(1, 8, 8), 6, MLP(), Standard(), "none", torch.device("cpu"))
+    assert accuracy(network, images, setting=task) == 25.0
     grouped = replace(task, groups=torch.tensor([0, 0, 0, 1, 1, 1]))
-    assert accuracy(network, images, task=grouped) == 75.0
+    assert accuracy(network, images, setting=grouped) == 75.0
 
 
 def test_masked_training_moves_only_the_outputs_of_its_own_group() -> None:
     """Images of group 0 alone: the head's rows of group 1 stay as they were drawn."""
-    task = Task(
+    task = Setting(
         ImageShape(1, 8, 8), 6, MLP(width=8, depth=1), Standard(), "none", torch.device("cpu"),
         torch.tensor([0, 0, 0, 1, 1, 1]),
     )  # fmt: skip
@@ -266,7 +266,7 @@ def test_networks_of_the_inner_loop_may_learn_stand_ins_for_other_tasks(data_dir
 
 def test_stand_ins_are_the_memory_s_images_as_other_tasks_and_pass_its_gradient() -> None:
     own, shape, stream = Addressing(bases=3), ImageShape(1, 8, 8), Permutations(of=PLAIN)
-    task = Task(shape, 4, MLP(), own, "none", torch.device("cpu"))
+    task = Setting(shape, 4, MLP(), own, "none", torch.device("cpu"))
     both = replace(SMALL, stream=stream, stand_ins=2)._among_others(task, Key(7)).parameterization
     memory, each, classes = own.init(shape, 4, 10, Key(3)), own.per_class(shape, 4, 10), torch.arange(4)
     assert both.per_class(shape, 4, 10) == 3 * each

@@ -16,7 +16,7 @@ from suite.controls.random_images import RandomImages
 from suite.keys import Key
 from suite.parameterizations.standard import Standard
 from suite.registry import controls
-from suite.types import ClassRows, ImageShape, Split, Task
+from suite.types import ClassRows, ImageShape, Setting, Split
 
 LINE = torch.tensor([[0.0], [1.0], [2.0], [3.0], [10.0]])  # of mean 3.2
 
@@ -55,17 +55,17 @@ def real() -> ClassRows:
 
 
 @pytest.fixture
-def task() -> Task:
-    return Task(ImageShape(1, 4, 4), 4, MLP(width=8, depth=1), Standard(), "none", torch.device("cpu"))
+def setting() -> Setting:
+    return Setting(ImageShape(1, 4, 4), 4, MLP(width=8, depth=1), Standard(), "none", torch.device("cpu"))
 
 
 @pytest.mark.parametrize("control", [Herding(epochs=0), KCenter(epochs=0), Herding(epochs=2), KCenter(epochs=2)])
 def test_a_selection_is_made_class_by_class_in_features(
-    control: Herding | KCenter, task: Task, real: ClassRows
+    control: Herding | KCenter, setting: Setting, real: ClassRows
 ) -> None:
-    chosen = control.choose(task, real, 3, Key(3))(0)
+    chosen = control.choose(setting, real, 3, Key(3))(0)
     assert chosen.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
-    seen = features(task, real, control.epochs, Key(3))
+    seen = features(setting, real, control.epochs, Key(3))
     assert seen.shape == (40, 16 if control.epochs == 0 else 8)
     pick = herded if isinstance(control, Herding) else centers
     for c in range(4):
@@ -73,8 +73,8 @@ def test_a_selection_is_made_class_by_class_in_features(
         assert torch.equal(chosen.images[3 * c : 3 * c + 3], expected)
 
 
-def test_random_images_are_another_draw_for_every_network(task: Task, real: ClassRows) -> None:
-    draw = RandomImages().choose(task, real, 2, Key(4))
+def test_random_images_are_another_draw_for_every_network(setting: Setting, real: ClassRows) -> None:
+    draw = RandomImages().choose(setting, real, 2, Key(4))
     assert torch.equal(draw(0).images, draw(0).images) and not torch.equal(draw(0).images, draw(1).images)
 
 

@@ -14,10 +14,10 @@ from suite.objectives.distribution_matching import DistributionMatching
 from suite.objectives.gradient_matching import GradientMatching
 from suite.parameterizations.standard import Standard
 from suite.runtime import estimate
-from suite.types import Cost, ImageShape, Task
+from suite.types import Cost, ImageShape, Setting
 
 CPU = torch.device("cpu")
-TASK = Task(ImageShape(1, 8, 8), 10, MLP(), Standard(), "none", CPU)
+TASK = Setting(ImageShape(1, 8, 8), 10, MLP(), Standard(), "none", CPU)
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_an_unroll_s_time_is_linear_in_its_steps_and_images(pace: float) -> None
 def test_the_time_of_matching_is_linear_in_real_images(pace: float) -> None:
     gm = GradientMatching(real_per_class=256, stages=11, steps_per_stage=4)
     many = replace(TASK, classes=200)
-    for task, classes in ((TASK, 10), (many, 200)):
+    for setting, classes in ((TASK, 10), (many, 200)):
         found = gm.seconds(
-            task, 3, lambda of, n: pace * n * (5 * min(of.images_per_class_per_step, 3) + of.real_per_class)
+            setting, 3, lambda of, n: pace * n * (5 * min(of.images_per_class_per_step, 3) + of.real_per_class)
         )
         trained = 5 * 4 * min(256, 3 * classes)  # five stages of four steps on average
         assert found == pytest.approx(pace * (classes * (15 + 256) + trained))
         dm = DistributionMatching(real_per_class=100)
-        assert dm.seconds(task, 1, lambda of, n: pace * n * (7 + of.real_per_class)) == pytest.approx(
+        assert dm.seconds(setting, 1, lambda of, n: pace * n * (7 + of.real_per_class)) == pytest.approx(
             pace * classes * 107
         )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from suite.architectures.mlp import MLP
-from suite.core.outer_loop import NotFinite, Progress, begin, distill
+from suite.core.outer_loop import NotFinite, OuterState, begin, distill
 from suite.errors import RunError
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.no_momentum import NoMomentum
@@ -18,14 +18,14 @@ from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.standard import Standard
-from suite.types import ClassRows, ImageShape, InnerOptimizer, Parameterization, Params, Split, Task
+from suite.types import ClassRows, ImageShape, InnerOptimizer, Parameterization, Params, Setting, Split
 
 SHAPE, CLASSES = ImageShape(1, 6, 6), 3
 
 
-def task(way: Parameterization | None = None) -> Task:
+def setting(way: Parameterization | None = None) -> Setting:
     recalls = Addressing(bases=2, coefficient_penalty=0.1) if way is None else way
-    return Task(SHAPE, CLASSES, MLP(width=5, depth=1), recalls, "flip_rotate", torch.device("cpu"))
+    return Setting(SHAPE, CLASSES, MLP(width=5, depth=1), recalls, "flip_rotate", torch.device("cpu"))
 
 
 def real() -> ClassRows:
@@ -43,12 +43,14 @@ class Scripted:
     gradients_of: list[Params]
     losses: list[float] = field(default_factory=list)
 
-    def gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
+    def gradients(
+        self, setting: Setting, memory: Params, real: ClassRows, key: Key
+    ) -> tuple[Params, dict[str, Tensor]]:
         step = next(i for i in range(len(self.gradients_of)) if key == Key(0)(i))
         loss = self.losses[step] if self.losses else 1.0
         return self.gradients_of[step], {"loss": torch.tensor(loss)}
 
-    def plan(self, task: Task, per_class: int) -> dict[str, Any]:
+    def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:
         return {}
 
 
@@ -57,9 +59,9 @@ def one(value: float, other: float = 0.0) -> Params:
     return {"left": torch.full((2,), value), "right": torch.full((1, 2), other)}
 
 
-def run(objective: Any, optimizer: InnerOptimizer, steps: int, clip: float | None = None) -> list[Progress]:
-    start = Progress(0, one(0.0), optimizer.init(one(0.0)), {})
-    return list(distill(task(Free()), objective, optimizer, real(), start, Key(0), steps, clip))
+def run(objective: Any, optimizer: InnerOptimizer, steps: int, clip: float | None = None) -> list[OuterState]:
+    start = OuterState(0, one(0.0), optimizer.init(one(0.0)), {})
+    return list(distill(setting(Free()), objective, optimizer, real(), start, Key(0), steps, clip))
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Free(Standard):
         return next(iter(memory.values())).new_zeros(())
 
 
-def same(a: Progress, b: Progress) -> bool:
-    def tensors(p: Progress) -> dict[str, Tensor]:
+def same(a: OuterState, b: OuterState) -> bool:
+    def tensors(p: OuterState) -> dict[str, Tensor]:
         state = {f"{slot} {k}": v for slot, part in p.state.items() for k, v in part.items()}
         return {f"memory {k}": v for k, v in p.memory.items()} | state | p.metrics
 
@@ -85,10 +87,10 @@ def same(a: Progress, b: Progress) -> bool:
 @pytest.mark.parametrize("optimizer", [SGDMomentum(lr=0.1, momentum=0.5), Adam(lr=0.01)])
 def test_a_start_depends_on_its_key_alone(optimizer: InnerOptimizer) -> None:
     torch.manual_seed(1)
-    first = begin(task(), optimizer, 1.0, Key(0))
+    first = begin(setting(), optimizer, 1.0, Key(0))
     torch.manual_seed(2)
-    assert same(first, begin(task(), optimizer, 1.0, Key(0))) and first.iteration == 0 and first.metrics == {}
-    other = begin(task(), optimizer, 1.0, Key(1))
+    assert same(first, begin(setting(), optimizer, 1.0, Key(0))) and first.iteration == 0 and first.metrics == {}
+    other = begin(setting(), optimizer, 1.0, Key(1))
     assert not any(torch.equal(first.memory[k], other.memory[k]) for k in first.memory)
     fresh = optimizer.init(first.memory)
     assert all(torch.equal(first.state[s][k], v) for s, part in fresh.items() for k, v in part.items())
@@ -96,17 +98,17 @@ def test_a_start_depends_on_its_key_alone(optimizer: InnerOptimizer) -> None:
 
 @pytest.mark.parametrize("optimizer", [SGDMomentum(lr=0.1, momentum=0.5), Adam(lr=0.01)])
 def test_going_on_from_any_progress_gives_the_same_bits(optimizer: InnerOptimizer) -> None:
-    what, start = task(), begin(task(), optimizer, 1.0, Key(4))
+    what, start = setting(), begin(setting(), optimizer, 1.0, Key(4))
     whole = list(distill(what, OBJECTIVE, optimizer, real(), start, Key(4), 6, 2.0))
     assert [p.iteration for p in whole] == [1, 2, 3, 4, 5, 6]
     for at in whole:
-        saved = Progress(at.iteration, *_through_a_file(at), {})
+        saved = OuterState(at.iteration, *_through_a_file(at), {})
         rest = list(distill(what, OBJECTIVE, optimizer, real(), saved, Key(4), 6, 2.0))
         assert len(rest) == 6 - at.iteration
         assert all(same(a, b) for a, b in zip(whole[at.iteration :], rest, strict=True))
 
 
-def _through_a_file(progress: Progress) -> tuple[Params, dict[str, Params]]:
+def _through_a_file(progress: OuterState) -> tuple[Params, dict[str, Params]]:
     """What a checkpoint keeps: copies of the tensors, and nothing else."""
     state = {slot: {k: v.clone() for k, v in part.items()} for slot, part in progress.state.items()}
     return {k: v.clone() for k, v in progress.memory.items()}, state
@@ -114,9 +116,9 @@ def _through_a_file(progress: Progress) -> tuple[Params, dict[str, Params]]:
 
 def test_another_key_is_another_run_and_every_step_draws_anew() -> None:
     optimizer = NoMomentum(lr=1e-6)
-    start = begin(task(), optimizer, 1.0, Key(0))
+    start = begin(setting(), optimizer, 1.0, Key(0))
     one, other = (
-        [p.metrics["loss"].item() for p in distill(task(), OBJECTIVE, optimizer, real(), start, Key(seed), 4, None)]
+        [p.metrics["loss"].item() for p in distill(setting(), OBJECTIVE, optimizer, real(), start, Key(seed), 4, None)]
         for seed in (0, 1)
     )
     assert len({*one, *other}) == 8
@@ -126,7 +128,7 @@ def test_a_memory_that_was_handed_out_is_not_changed_afterwards() -> None:
     optimizer = SGDMomentum(lr=0.1, momentum=0.5)
     handed = []
     for progress in distill(
-        task(), OBJECTIVE, optimizer, real(), begin(task(), optimizer, 1.0, Key(0)), Key(0), 4, 2.0
+        setting(), OBJECTIVE, optimizer, real(), begin(setting(), optimizer, 1.0, Key(0)), Key(0), 4, 2.0
     ):
         assert not any(v.requires_grad for v in progress.memory.values())
         handed.append((progress, _through_a_file(progress)[0]))
@@ -136,9 +138,9 @@ def test_a_memory_that_was_handed_out_is_not_changed_afterwards() -> None:
 
 def test_nothing_is_left_to_do_at_the_end() -> None:
     optimizer = NoMomentum()
-    last = Progress(5, one(1.0), {}, {})
+    last = OuterState(5, one(1.0), {}, {})
     for iterations in (0, 4, 5):
-        assert list(distill(task(Free()), Scripted([]), optimizer, real(), last, Key(0), iterations, None)) == []
+        assert list(distill(setting(Free()), Scripted([]), optimizer, real(), last, Key(0), iterations, None)) == []
 
 
 # ---------------------------------------------------------------- the step
@@ -147,7 +149,7 @@ def test_nothing_is_left_to_do_at_the_end() -> None:
 @pytest.mark.parametrize("clip", [None, 0.02, 100.0])
 def test_the_memory_moves_as_torch_moves_it(clip: float | None) -> None:
     """torch.optim.SGD, clip_grad_norm_ and backward of the penalty, on the same hypergradients."""
-    what, optimizer, key = task(), SGDMomentum(lr=0.1, momentum=0.5), Key(2)
+    what, optimizer, key = setting(), SGDMomentum(lr=0.1, momentum=0.5), Key(2)
     start = begin(what, optimizer, 1.0, key)
     leaves = {k: v.clone().requires_grad_() for k, v in start.memory.items()}
     reference = torch.optim.SGD(leaves.values(), lr=0.1, momentum=0.5)
@@ -195,10 +197,10 @@ def test_a_gradient_of_zero_leaves_the_memory_to_momentum() -> None:
 
 def _until_it_fails(
     objective: Any, steps: int = 4, clip: float | None = None, lr: float = 1.0
-) -> tuple[list[Progress], str]:
-    start, handed = Progress(0, one(0.0), {}, {}), []
+) -> tuple[list[OuterState], str]:
+    start, handed = OuterState(0, one(0.0), {}, {}), []
     with pytest.raises(NotFinite) as failure:
-        for progress in distill(task(Free()), objective, NoMomentum(lr=lr), real(), start, Key(0), steps, clip):
+        for progress in distill(setting(Free()), objective, NoMomentum(lr=lr), real(), start, Key(0), steps, clip):
             handed.append(progress)
     assert isinstance(failure.value, RunError) and "\n" not in str(failure.value)
     return handed, str(failure.value)
@@ -226,9 +228,9 @@ def test_a_memory_that_overflows_stops_the_run_by_name() -> None:
 
 
 def test_a_real_run_that_explodes_stops_by_name() -> None:
-    what, optimizer = task(Standard()), NoMomentum(lr=1e30)
+    what, optimizer = setting(Standard()), NoMomentum(lr=1e30)
     start = begin(what, optimizer, 1.0, Key(0))
-    handed: list[Progress] = []
+    handed: list[OuterState] = []
     with pytest.raises(NotFinite, match=r"^outer step \d: .*became NaN or infinite"):
         for progress in distill(what, BPTT(inner_steps=3), optimizer, real(), start, Key(0), 9, None):
             handed.append(progress)
@@ -245,7 +247,7 @@ def test_a_thousand_outer_steps_need_no_more_memory_than_a_hundred() -> None:
 
     executions: list[Any] = ["eager", "captured"]
     for execution in executions:
-        what = Task(ImageShape(1, 8, 8), 3, MLP(width=16), Standard(), "flip_rotate", torch.device("cpu"))
+        what = Setting(ImageShape(1, 8, 8), 3, MLP(width=16), Standard(), "flip_rotate", torch.device("cpu"))
         images = torch.randn(30, 1, 8, 8, generator=Key(0).generator())
         real = ClassRows.of(Split(images, torch.arange(30) % 3), 3)
         objective = BPTT(inner_steps=2, real_per_class=2, execution=execution)
@@ -260,24 +262,26 @@ def test_a_thousand_outer_steps_need_no_more_memory_than_a_hundred() -> None:
 # ---------------------------------------------------------------- skipping
 
 
-def _handed(objective: Any, may_skip: int, start: Progress | None = None, steps: int = 6) -> list[Progress]:
-    start = Progress(0, one(0.0), {}, {}) if start is None else start
-    return list(distill(task(Free()), objective, NoMomentum(lr=1.0), real(), start, Key(0), steps, None, may_skip))
+def _handed(objective: Any, max_skipped: int, start: OuterState | None = None, steps: int = 6) -> list[OuterState]:
+    start = OuterState(0, one(0.0), {}, {}) if start is None else start
+    return list(
+        distill(setting(Free()), objective, NoMomentum(lr=1.0), real(), start, Key(0), steps, None, max_skipped)
+    )
 
 
 def test_bad_steps_change_nothing_and_are_counted_up_to_their_number() -> None:
     bad, good = one(1.0, float("nan")), one(1.0)
     script = [good, bad, good, bad, good, good]
-    handed = _handed(Scripted(script), may_skip=2)
+    handed = _handed(Scripted(script), max_skipped=2)
     assert [p.iteration for p in handed] == [1, 2, 3, 4, 5, 6] and [p.skipped for p in handed] == [0, 1, 1, 2, 2, 2]
-    sound = _handed(Scripted([good] * 4), may_skip=0, steps=4)
+    sound = _handed(Scripted([good] * 4), max_skipped=0, steps=4)
     assert all(torch.equal(handed[-1].memory[k], sound[-1].memory[k]) for k in sound[-1].memory)
     assert [bool(p.metrics) for p in handed] == [True, False, True, False, True, True]
     with pytest.raises(NotFinite, match=r"outer step 4: .* \(1 such steps were skipped before\)"):
-        _handed(Scripted(script), may_skip=1)
+        _handed(Scripted(script), max_skipped=1)
 
 
 def test_steps_that_were_skipped_before_a_stop_count_after_it() -> None:
-    start = Progress(2, one(0.0), {}, {}, skipped=1)
+    start = OuterState(2, one(0.0), {}, {}, skipped=1)
     with pytest.raises(NotFinite, match="outer step 3"):
-        _handed(Scripted([one(float("inf"))] * 6), may_skip=1, start=start)
+        _handed(Scripted([one(float("inf"))] * 6), max_skipped=1, start=start)

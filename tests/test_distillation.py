@@ -13,12 +13,12 @@ from command_line import QUICK, command, resolve, sets, start
 from suite.errors import RunError, UsageError
 from suite.evaluation.evaluate import Part, Splits, accuracy, evaluate_each
 from suite.evaluation.protocol import Protocol
-from suite.evaluation.training import companions, train_all
+from suite.evaluation.training import group_of, train_all
 from suite.experiments.distillation import Distillation, _Kept
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.objectives.gradient_matching import GradientMatching
-from suite.types import ClassRows, ImageShape, Params, Split, Task
+from suite.types import ClassRows, ImageShape, Params, Setting, Split
 
 ABLATION, QUICKSTART = "gin/ablation_momentum.gin", "gin/quickstart.gin"
 
@@ -186,11 +186,11 @@ def test_an_evaluation_that_is_stopped_half_way_ends_in_the_same_record(
 def test_networks_that_are_trained_together_are_so_whichever_are_missing(data_dir: Path) -> None:
     """Else a sitting that ends in the evaluation would leave other last bits."""
     (run,) = resolve([w for w in QUICK if w.endswith(".gin")], [w for w in QUICK if "=" in w])
-    task = run.experiment.task(torch.device("cpu"))  # type: ignore[attr-defined]
+    setting = run.experiment.setting(torch.device("cpu"))  # type: ignore[attr-defined]
     protocol = Protocol(networks=10, batch=64, epochs=2)
     images = torch.randn(20, 1, 8, 8, generator=Key(0)("images").generator())
     data, key = Split(images, torch.arange(20) % 10), Key(0)("evaluation")
-    assert [list(companions(task, 20, protocol, i)) for i in (0, 4, 9)] == [[0, 1, 2], [3, 4, 5], [9]]
+    assert [list(group_of(setting, 20, protocol, i)) for i in (0, 4, 9)] == [[0, 1, 2], [3, 4, 5], [9]]
     splits: Splits = {"test": Split(torch.randn(200, 1, 8, 8, generator=key.generator()), torch.arange(200) % 10)}
     weights: list[dict[str, torch.Tensor]] = []
 
@@ -201,8 +201,8 @@ def test_networks_that_are_trained_together_are_so_whichever_are_missing(data_di
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("suite.evaluation.evaluate.train_all", seen)
-        every = list(evaluate_each(task, lambda _: data, protocol, key, range(10), splits))
-        some = list(evaluate_each(task, lambda _: data, protocol, key, [1, 4, 5, 9], splits))
+        every = list(evaluate_each(setting, lambda _: data, protocol, key, range(10), splits))
+        some = list(evaluate_each(setting, lambda _: data, protocol, key, [1, 4, 5, 9], splits))
     assert some == [every[i] for i in (1, 4, 5, 9)]
     together, apart = weights[:4], [weights[i] for i in (4, 5, 6)]
     assert all(torch.equal(together[0][k], apart[0][k]) for k in together[0])
@@ -213,8 +213,8 @@ def test_outer_steps_that_were_left_out_are_counted_in_the_record(
 ) -> None:
     gradients = BPTT.gradients
 
-    def bad_at_the_second(self: BPTT, task: Task, memory: Params, real: ClassRows, key: Key) -> Any:
-        found, metrics = gradients(self, task, memory, real, key)
+    def bad_at_the_second(self: BPTT, setting: Setting, memory: Params, real: ClassRows, key: Key) -> Any:
+        found, metrics = gradients(self, setting, memory, real, key)
         factor = float("nan") if key.path[-1] == 1 else 1.0
         return {k: g * factor for k, g in found.items()}, metrics
 

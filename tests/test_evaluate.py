@@ -20,14 +20,14 @@ from suite.evaluation.training import together, train, train_all
 from suite.keys import Key, global_generators
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.standard import Standard
-from suite.types import Architecture, ImageShape, Split, Task
+from suite.types import Architecture, ImageShape, Setting, Split
 
 SHAPE, CLASSES = ImageShape(1, 6, 6), 3
 
 
-def task(augmentation: str = "none", network: Architecture | None = None) -> Task:
+def setting(augmentation: str = "none", network: Architecture | None = None) -> Setting:
     recipe = MLP(width=8, depth=1) if network is None else network
-    return Task(SHAPE, CLASSES, recipe, Standard(), augmentation, torch.device("cpu"))
+    return Setting(SHAPE, CLASSES, recipe, Standard(), augmentation, torch.device("cpu"))
 
 
 def small(**settings: Any) -> Protocol:
@@ -109,9 +109,9 @@ def test_a_setting_out_of_range_is_refused_in_one_line(settings: dict, words: st
 @pytest.mark.parametrize("batch", [10, 64])
 def test_training_on_the_full_batch_is_plain_descent_written_by_hand(momentum: float, batch: int) -> None:
     key, data = Key(1), noise(10)
-    trained = train(task(), data, small(epochs=7, batch=batch, lr=0.1, momentum=momentum), key)
+    trained = train(setting(), data, small(epochs=7, batch=batch, lr=0.1, momentum=momentum), key)
     with global_generators(key("network")):
-        network = task().architecture.build(SHAPE, CLASSES)
+        network = setting().architecture.build(SHAPE, CLASSES)
     velocity = [torch.zeros_like(p) for p in network.parameters()]
     for _ in range(7):
         slopes = torch.autograd.grad(cross_entropy(network(data.images), data.labels), list(network.parameters()))
@@ -127,7 +127,7 @@ def test_training_on_the_full_batch_is_plain_descent_written_by_hand(momentum: f
 def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(n: int, batch: int) -> None:
     numbered = Split(torch.arange(float(n)).view(n, 1, 1, 1).expand(n, 1, 6, 6).clone(), torch.arange(n) % CLASSES)
     noting = Noting()
-    train(task(network=noting), numbered, small(epochs=4, batch=batch), Key(0))
+    train(setting(network=noting), numbered, small(epochs=4, batch=batch), Key(0))
     steps = math.ceil(n / batch)
     assert len(noting.seen) == 4 * steps and all(noting.modes)
     assert [len(images) for images in noting.seen[:steps]] == [min(batch, n - first) for first in range(0, n, batch)]
@@ -138,7 +138,7 @@ def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(n: int, batch
 
 def test_separable_images_are_learned() -> None:
     judged = evaluate(
-        task(), lambda _: separable(), small(networks=3, epochs=30, lr=0.05), Key(0), {"test": separable(seed=1)}
+        setting(), lambda _: separable(), small(networks=3, epochs=30, lr=0.05), Key(0), {"test": separable(seed=1)}
     )
     assert all(value > 99 for value in judged["test"])
 
@@ -146,7 +146,7 @@ def test_separable_images_are_learned() -> None:
 def test_labels_are_taken_at_their_word() -> None:
     data = separable()
     turned = Split(data.images, (data.labels + 1) % CLASSES)
-    judged = evaluate(task(), lambda _: turned, small(epochs=30, lr=0.05), Key(0), {"test": data})
+    judged = evaluate(setting(), lambda _: turned, small(epochs=30, lr=0.05), Key(0), {"test": data})
     assert judged["test"] == (0.0,)
 
 
@@ -154,7 +154,7 @@ def test_only_training_images_are_augmented_and_only_if_the_protocol_says_so() -
     data, held_out = noise(8), noise(6, seed=1)
     for augment in (False, True):
         noting = Noting()
-        what = task("flip_rotate", noting)
+        what = setting("flip_rotate", noting)
         evaluate(what, lambda _: data, small(augment=augment, epochs=6, batch=8), Key(0), {"test": held_out})
         assert noting.modes == [True] * 6 + [False]
         assert torch.equal(noting.seen[-1], held_out.images)
@@ -170,7 +170,7 @@ def test_an_augmentation_is_drawn_for_each_image_of_a_batch() -> None:
     """Eight equal images are shown in several ways at once: flips by a coin for each, or angles of their own."""
     same = Split(noise(1).images.expand(8, -1, -1, -1).clone(), torch.arange(8) % CLASSES)
     noting = Noting()
-    train(task("flip_rotate", noting), same, small(epochs=8, batch=8), Key(0))
+    train(setting("flip_rotate", noting), same, small(epochs=8, batch=8), Key(0))
     ways = [len(torch.unique(shown, dim=0)) for shown in noting.seen]
     assert {2, 8} <= set(ways) and set(ways) <= {1, 2, 8}
 
@@ -186,7 +186,9 @@ def test_a_network_with_dropout_and_running_statistics_may_judge() -> None:
         torch.manual_seed(seed)
         before = torch.random.get_rng_state()
         results.append(
-            evaluate(task(network=Dropping()), lambda _: noise(20), small(networks=2), Key(0), {"test": noise(200, 1)})
+            evaluate(
+                setting(network=Dropping()), lambda _: noise(20), small(networks=2), Key(0), {"test": noise(200, 1)}
+            )
         )
         assert torch.equal(torch.random.get_rng_state(), before)
     assert results[0] == results[1]
@@ -225,7 +227,7 @@ def assert_same_weights(found: nn.Module, expected: nn.Module) -> None:
 )
 def test_networks_trained_together_are_those_trained_one_by_one(recipe: Architecture) -> None:
     """Own starts, own orders, own augmentations, own images; the last mini-batch is smaller than the others."""
-    what, protocol = task("flip_rotate", Double(recipe)), small(epochs=6, batch=4)
+    what, protocol = setting("flip_rotate", Double(recipe)), small(epochs=6, batch=4)
     sets, keys = [doubled(noise(10, seed)) for seed in range(3)], [Key(0)("network", i) for i in range(3)]
     for found, data, key in zip(train_all(what, sets, protocol, keys), sets, keys, strict=True):
         with global_generators(key("network")):
@@ -239,7 +241,7 @@ def test_networks_trained_together_are_those_trained_one_by_one(recipe: Architec
 def test_figures_together_and_one_by_one_agree_on_digits(recipe: Architecture, tmp_path: Any) -> None:
     """Within the tolerance that `Protocol` states."""
     info, data = Digits().info, Digits().load(tmp_path, Key(0), 0.1)
-    what = Task(info.shape, info.classes, recipe, Standard(), "none", torch.device("cpu"))
+    what = Setting(info.shape, info.classes, recipe, Standard(), "none", torch.device("cpu"))
     rows = [torch.cat([(data.train.labels == c).nonzero()[i : i + 1, 0] for c in range(10)]) for i in range(3)]
     sets = [Split(data.train.images[r], data.train.labels[r]) for r in rows]
     protocol, key = Protocol(name="small", networks=3, epochs=100), Key(0)
@@ -251,7 +253,7 @@ def test_figures_together_and_one_by_one_agree_on_digits(recipe: Architecture, t
 
 
 def test_a_step_of_all_networks_holds_no_more_images_than_the_batch_of_one_may() -> None:
-    assert [together(task(), n, Protocol()) for n in (1, 10, 100, 300, 640, 50_000)] == [640, 64, 6, 2, 1, 1]
+    assert [together(setting(), n, Protocol()) for n in (1, 10, 100, 300, 640, 50_000)] == [640, 64, 6, 2, 1, 1]
 
 
 class Mixing(nn.Module):
@@ -262,9 +264,9 @@ class Mixing(nn.Module):
 
 
 def test_networks_that_draw_or_mix_images_are_trained_one_by_one() -> None:
-    assert together(task(), 4, Protocol()) > 1
+    assert together(setting(), 4, Protocol()) > 1
     for layer in (nn.Dropout(0.5), nn.BatchNorm2d(1), nn.BatchNorm2d(1, track_running_stats=False), Mixing()):
-        assert together(task(network=Double(MLP(width=4), layer)), 4, Protocol()) == 1
+        assert together(setting(network=Double(MLP(width=4), layer)), 4, Protocol()) == 1
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cpu", 1), ("cuda", 160)])
@@ -272,14 +274,14 @@ def test_on_a_cpu_networks_with_convolutions_are_trained_one_by_one(
     device: str, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "suite.evaluation.training._fresh", lambda task: task.architecture.build(task.shape, task.classes)
+        "suite.evaluation.training._fresh", lambda setting: setting.architecture.build(setting.shape, setting.classes)
     )
-    what = Task(SHAPE, CLASSES, ConvNet(width=2, depth=1), Standard(), "none", torch.device(device))
+    what = Setting(SHAPE, CLASSES, ConvNet(width=2, depth=1), Standard(), "none", torch.device(device))
     assert together(what, 4, Protocol()) == expected
 
 
 def test_sets_of_several_sizes_are_trained_one_by_one() -> None:
-    what, sets, keys = task(network=Double(MLP(width=4))), [doubled(noise(n)) for n in (5, 9)], [Key(0), Key(1)]
+    what, sets, keys = setting(network=Double(MLP(width=4))), [doubled(noise(n)) for n in (5, 9)], [Key(0), Key(1)]
     for found, data, key in zip(train_all(what, sets, small(), keys), sets, keys, strict=True):
         assert_same_weights(found, train(what, data, small(), key))
 
@@ -293,7 +295,7 @@ def large(n: int, seed: int = 0) -> Split:
 def test_pieces_and_fast_layers_train_as_the_whole_batch_does(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = Double(ConvNet(width=3, depth=2))
     shape = ImageShape(1, 16, 16)
-    what = Task(shape, CLASSES, recipe, Standard(), "flip_rotate", torch.device("cpu"))
+    what = Setting(shape, CLASSES, recipe, Standard(), "flip_rotate", torch.device("cpu"))
     with monkeypatch.context() as whole:
         whole.setattr("suite.evaluation.training.bound_by_convolutions", lambda *_: False)
         expected = train(what, large(n), small(batch=7), Key(0))
@@ -307,7 +309,7 @@ def test_a_batch_goes_in_pieces_only_where_images_are_treated_one_by_one(
 ) -> None:
     monkeypatch.setattr("suite.evaluation.training.PIECE", 3)
     noting = Noting(of=Double(ConvNet(width=2, depth=1, norm=norm)))
-    what = Task(ImageShape(1, 16, 16), CLASSES, noting, Standard(), "none", torch.device("cpu"))
+    what = Setting(ImageShape(1, 16, 16), CLASSES, noting, Standard(), "none", torch.device("cpu"))
     train(what, large(7), small(epochs=1, batch=7), Key(0))
     assert [len(images) for images in noting.seen] == shown
 
@@ -326,14 +328,14 @@ def test_a_pause_comes_with_every_epoch_and_may_stop(networks: int) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        evaluate(task(), lambda _: noise(2), small(networks=networks, epochs=10), Key(0), {"test": noise()}, pause)
+        evaluate(setting(), lambda _: noise(2), small(networks=networks, epochs=10), Key(0), {"test": noise()}, pause)
     paused = [0] * 3
-    evaluate(task(), lambda _: noise(4), small(networks=networks, epochs=10), Key(0), {"test": noise()}, pause)
+    evaluate(setting(), lambda _: noise(4), small(networks=networks, epochs=10), Key(0), {"test": noise()}, pause)
     assert len(paused) == 3 + 10 * networks  # a batch of four images each: one by one
 
 
 def test_missing_networks_are_judged_as_they_would_have_been_among_all() -> None:
-    what, protocol, splits = task("flip_rotate"), small(networks=5, batch=20), {"test": noise(300, 1)}
+    what, protocol, splits = setting("flip_rotate"), small(networks=5, batch=20), {"test": noise(300, 1)}
 
     def judged(numbers: list[int]) -> list[Any]:
         return list(evaluate_each(what, lambda i: noise(6, i), protocol, Key(0), numbers, splits))  # type: ignore[arg-type]
@@ -353,7 +355,7 @@ def test_every_network_is_found_before_the_next_is_begun() -> None:
         asked.append(i)
         return noise(4)
 
-    found = evaluate_each(task(), training_set, small(), Key(0), range(3), {"test": noise()})
+    found = evaluate_each(setting(), training_set, small(), Key(0), range(3), {"test": noise()})
     for i in range(3):
         next(found)
         assert asked == list(range(i + 1))
@@ -370,7 +372,7 @@ def test_every_network_has_a_training_set_and_a_start_of_its_own() -> None:
         return noise(6)
 
     splits: Any = {"test": noise(300, 1), "validation": noise(100, 2)}
-    judged = evaluate(task(), training_set, small(networks=5), Key(0), splits)
+    judged = evaluate(setting(), training_set, small(networks=5), Key(0), splits)
     assert asked == [0, 1, 2, 3, 4] and set(judged) == {"test", "validation"}
     assert len(judged["test"]) == len(judged["validation"]) == 5
     assert len(set(judged["test"])) > 1  # spread
@@ -380,7 +382,7 @@ def test_every_network_has_a_training_set_and_a_start_of_its_own() -> None:
 def test_a_judgement_depends_on_its_key_alone_and_networks_do_not_depend_on_their_number() -> None:
     def judge(networks: int, key: Key) -> tuple[float, ...]:
         return evaluate(
-            task("flip_rotate"), lambda _: noise(6), small(networks=networks), key, {"test": noise(300, 1)}
+            setting("flip_rotate"), lambda _: noise(6), small(networks=networks), key, {"test": noise(300, 1)}
         )["test"]
 
     torch.manual_seed(1)
@@ -415,7 +417,7 @@ def test_accuracy_is_the_share_of_right_labels(batch: int) -> None:
 
 @pytest.mark.parametrize("way", [Standard(), Addressing(bases=2)])
 def test_everything_is_recalled_class_by_class_with_its_label(way: Any) -> None:
-    what = Task(SHAPE, CLASSES, ConvNet(width=2), way, "none", torch.device("cpu"))
+    what = Setting(SHAPE, CLASSES, ConvNet(width=2), way, "none", torch.device("cpu"))
     memory = way.init(SHAPE, CLASSES, 2.0, Key(0))
     split = recalled(what, {k: v.requires_grad_() for k, v in memory.items()})
     per_class = way.per_class(SHAPE, CLASSES, 2.0)

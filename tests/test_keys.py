@@ -18,7 +18,7 @@ from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
-from suite.types import ClassRows, ImageShape, Split, Task
+from suite.types import ClassRows, ImageShape, Setting, Split
 
 
 def test_equal_keys_draw_equal_numbers_in_any_order() -> None:
@@ -127,16 +127,16 @@ def _under_seed(seed: int, work: Callable[[], Any]) -> Any:
 def _whole_run() -> tuple[list[torch.Tensor], dict]:
     """Two outer steps with everything that draws, and an evaluation of what they made."""
     shape, classes = ImageShape(1, 8, 8), 3
-    task = Task(shape, classes, MLP(width=8), Addressing(bases=2), "flip_rotate", torch.device("cpu"))
+    setting = Setting(shape, classes, MLP(width=8), Addressing(bases=2), "flip_rotate", torch.device("cpu"))
     pixels = torch.randn(12, 1, 8, 8, generator=Key(0)("pixels").generator())
     split = Split(pixels, torch.arange(classes).repeat(4))
     objective = BPTT(inner_steps=3, classes_per_step=2, images_per_class_per_step=4, real_per_class=2)
     optimizer = SGDMomentum(lr=0.1, momentum=0.5)
-    start = begin(task, optimizer, 1.0, Key(5)("memory"))
-    *_, last = distill(task, objective, optimizer, ClassRows.of(split, classes), start, Key(5), 2, clip=2.0)
+    start = begin(setting, optimizer, 1.0, Key(5)("memory"))
+    *_, last = distill(setting, objective, optimizer, ClassRows.of(split, classes), start, Key(5), 2, clip=2.0)
     judged = evaluate(
-        task,
-        lambda _: recalled(task, last.memory),
+        setting,
+        lambda _: recalled(setting, last.memory),
         Protocol(name="small", networks=2, epochs=3, batch=16),
         Key(5)("evaluate"),
         {"test": split},

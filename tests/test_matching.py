@@ -22,7 +22,7 @@ from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled
 from suite.parameterizations.standard import Standard
 from suite.registry import name_of
-from suite.types import Architecture, ClassRows, ImageShape, Objective, Parameterization, Params, Split, Task
+from suite.types import Architecture, ClassRows, ImageShape, Objective, Parameterization, Params, Setting, Split
 
 SHAPE, CLASSES = ImageShape(1, 8, 8), 3
 PARAMETERIZATIONS = {
@@ -42,12 +42,12 @@ class Double:
         return self.of.build(shape, classes).double()
 
 
-def task(recalls: Parameterization, network: Architecture | None = None) -> Task:
+def setting(recalls: Parameterization, network: Architecture | None = None) -> Setting:
     smooth = ConvNet(width=4, activation="silu") if network is None else network
-    return Task(SHAPE, CLASSES, Double(smooth), recalls, "flip_rotate", torch.device("cpu"))
+    return Setting(SHAPE, CLASSES, Double(smooth), recalls, "flip_rotate", torch.device("cpu"))
 
 
-def memory_of(what: Task) -> Params:
+def memory_of(what: Setting) -> Params:
     made = what.parameterization.init(SHAPE, CLASSES, 2, Key(3)("memory"))
     return {k: v.double() for k, v in made.items()}
 
@@ -70,7 +70,7 @@ UNTRAINED = ("gradients", "distributions")
 @pytest.mark.parametrize("name", UNTRAINED)
 def test_the_gradient_is_that_of_the_loss(name: str, recalls: str) -> None:
     """Against central differences along a random direction."""
-    what, objective = task(PARAMETERIZATIONS[recalls]), OBJECTIVES[name]
+    what, objective = setting(PARAMETERIZATIONS[recalls]), OBJECTIVES[name]
     memory, rows, key = memory_of(what), real(), Key(1)
     found, metrics = objective.gradients(what, memory, rows, key)
     direction = {k: torch.randn(v.shape, generator=key(k).generator(), dtype=v.dtype) for k, v in memory.items()}
@@ -87,7 +87,7 @@ def test_the_gradient_is_that_of_the_loss(name: str, recalls: str) -> None:
 
 def test_gradient_matching_is_the_published_distance() -> None:
     """Written down at once for all classes, with plain layers: no class by class, no rewritten normalisation."""
-    what, objective = task(Standard(), ConvNet(width=3)), GradientMatching(real_per_class=4)
+    what, objective = setting(Standard(), ConvNet(width=3)), GradientMatching(real_per_class=4)
     what = replace(what, augmentation="none")
     memory, rows, key = memory_of(what), real(), Key(2)
     network = fresh_network(what, key("network"), rewritten=False)
@@ -123,7 +123,7 @@ def test_the_distance_counts_rows_that_point_elsewhere() -> None:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_matching_comes_nearer_step_by_step(name: str) -> None:
-    what, objective = task(Standard()), OBJECTIVES[name]
+    what, objective = setting(Standard()), OBJECTIVES[name]
     memory, rows, key = memory_of(what), real(), Key(4)
     losses = []
     for _ in range(30):
@@ -135,7 +135,7 @@ def test_matching_comes_nearer_step_by_step(name: str) -> None:
 
 def test_a_network_is_trained_for_as_many_stages_as_are_drawn() -> None:
     """What depends on the key alone: 0 to stages - 1, all of them now and then; and training changes the gradient."""
-    what, rows = task(Standard(), MLP(width=4, depth=1)), real()
+    what, rows = setting(Standard(), MLP(width=4, depth=1)), real()
     memory = memory_of(what)
     steps: list[int] = []
 
@@ -159,7 +159,7 @@ def test_a_network_is_trained_for_as_many_stages_as_are_drawn() -> None:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_only_so_many_real_images_are_looked_at(name: str) -> None:
     """Rows that the key does not draw may hold anything."""
-    what, objective, rows, key = task(Standard()), OBJECTIVES[name], real(), Key(5)
+    what, objective, rows, key = setting(Standard()), OBJECTIVES[name], real(), Key(5)
     drawn = torch.cat([rows.rows[c][key("real")(c).permutation(len(rows.rows[c]))[:5]] for c in range(CLASSES)])
     spoiled = rows.split.images.clone()
     rest = torch.ones(len(spoiled), dtype=torch.bool)
@@ -187,7 +187,7 @@ class Forgetful(Standard):
 @pytest.mark.parametrize(("recalls", "tensor"), [(Forgetful(), "more"), (Forgetful(detached=True), "images")])
 @pytest.mark.parametrize("objective", [*OBJECTIVES.values(), BPTT(inner_steps=2, real_per_class=2)], ids=name_of)
 def test_a_tensor_that_is_never_learned_is_refused(objective: Objective, recalls: Forgetful, tensor: str) -> None:
-    what = task(recalls)
+    what = setting(recalls)
     with pytest.raises(UsageError, match=f"the memory's '{tensor}' takes no part in what is recalled"):
         objective.gradients(what, memory_of(what), real(), Key(0))
 

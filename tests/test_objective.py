@@ -22,7 +22,7 @@ from suite.objectives.bptt import BPTT, FIXED
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled
 from suite.parameterizations.standard import Standard
-from suite.types import Architecture, ClassRows, ImageShape, Parameterization, Params, Split, Task
+from suite.types import Architecture, ClassRows, ImageShape, Parameterization, Params, Setting, Split
 
 SHAPE, CLASSES = ImageShape(1, 8, 8), 5
 EACH = 6
@@ -39,8 +39,8 @@ class Double:
         return self.of.build(shape, classes).double()
 
 
-def task(way: Parameterization, augmentation: str = "none") -> Task:
-    return Task(SHAPE, CLASSES, Double(ConvNet(width=4)), way, augmentation, torch.device("cpu"))
+def setting(way: Parameterization, augmentation: str = "none") -> Setting:
+    return Setting(SHAPE, CLASSES, Double(ConvNet(width=4)), way, augmentation, torch.device("cpu"))
 
 
 def real() -> ClassRows:
@@ -55,7 +55,7 @@ def memory(way: Parameterization, images_per_class: float = 1.5) -> Params:
 
 
 def written_out(
-    what: Task, start: Params, images: ClassRows, key: Key, steps: int, classes: int, each: int, real_each: int
+    what: Setting, start: Params, images: ClassRows, key: Key, steps: int, classes: int, each: int, real_each: int
 ) -> tuple[Params, float]:
     """One outer step of gradient descent with momentum 0.9 at rate 0.05, as plainly as it can be said."""
     chosen = sorted(key("classes").permutation(CLASSES)[:classes].tolist()) if classes < CLASSES else range(CLASSES)
@@ -105,7 +105,7 @@ WAYS: list[Any] = [
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: type(way).__name__)
 @pytest.mark.parametrize(("classes", "each"), [(5, 100), (5, 2), (2, 100), (3, 2)])
 def test_the_gradient_is_that_of_the_step_written_out(way: Any, augmentation: str, classes: int, each: int) -> None:
-    what, start = task(way, augmentation), memory(way, 3.0)
+    what, start = setting(way, augmentation), memory(way, 3.0)
     objective = BPTT(
         SGDMomentum(lr=0.05),
         inner_steps=4,
@@ -136,7 +136,7 @@ def test_classes_that_were_not_drawn_have_no_gradient(way: Any) -> None:
     for step in range(6):
         key = Key(0)(step)
         objective = BPTT(inner_steps=2, classes_per_step=2)
-        gradients, _ = objective.gradients(task(way), memory(way), real(), key)
+        gradients, _ = objective.gradients(setting(way), memory(way), real(), key)
         per_class = gradients["images"] if "images" in gradients else gradients["matrices"].transpose(0, 1)
         moved = {c for c in range(CLASSES) if per_class[c].abs().sum() > 0}
         assert len(moved) == 2
@@ -147,13 +147,13 @@ def test_classes_that_were_not_drawn_have_no_gradient(way: Any) -> None:
 def test_more_classes_than_there_are_means_all() -> None:
     for each in (None, CLASSES, 100):
         gradients, _ = BPTT(inner_steps=2, classes_per_step=each).gradients(
-            task(Standard()), memory(Standard()), real(), Key(0)
+            setting(Standard()), memory(Standard()), real(), Key(0)
         )
         assert all(gradients["images"][c].abs().sum() > 0 for c in range(CLASSES))
 
 
 def test_fewer_real_images_than_asked_for_are_all_used() -> None:
-    what, start = task(Standard()), memory(Standard())
+    what, start = setting(Standard()), memory(Standard())
     enough, more = (
         BPTT(inner_steps=2, real_per_class=n).gradients(what, start, real(), Key(0))[0]["images"] for n in (EACH, 1000)
     )
@@ -178,7 +178,7 @@ def test_every_inner_step_draws_images_anew_and_another_outer_step_another_netwo
             networks.append(next(network.parameters()).detach().clone())
             return network
 
-    what = replace(task(way), architecture=Noting())
+    what = replace(setting(way), architecture=Noting())
     objective = BPTT(inner_steps=5, images_per_class_per_step=3, real_per_class=1)
     objective.plan(what, 8)  # a step's graph is measured once, on networks of its own
     batches.clear()
@@ -199,10 +199,10 @@ def test_a_step_depends_on_its_key_alone_and_changes_nothing_it_is_given() -> No
     start, images = memory(way), real()
     before = {k: v.clone() for k, v in start.items()}
     torch.manual_seed(1)
-    one, told = BPTT(inner_steps=3).gradients(task(way, "flip_rotate"), start, images, Key(0)("a"))
+    one, told = BPTT(inner_steps=3).gradients(setting(way, "flip_rotate"), start, images, Key(0)("a"))
     torch.manual_seed(2)
-    again, told_again = BPTT(inner_steps=3).gradients(task(way, "flip_rotate"), start, images, Key(0)("a"))
-    other, _ = BPTT(inner_steps=3).gradients(task(way, "flip_rotate"), start, images, Key(0)("b"))
+    again, told_again = BPTT(inner_steps=3).gradients(setting(way, "flip_rotate"), start, images, Key(0)("a"))
+    other, _ = BPTT(inner_steps=3).gradients(setting(way, "flip_rotate"), start, images, Key(0)("b"))
     assert all(torch.equal(one[k], again[k]) and not torch.equal(one[k], other[k]) for k in one)
     assert set(told) == {"loss", "inner_loss", "inner_loss_first"}
     assert all(torch.equal(told[k], told_again[k]) for k in told)
@@ -211,12 +211,12 @@ def test_a_step_depends_on_its_key_alone_and_changes_nothing_it_is_given() -> No
 
 def test_memory_changes_nothing_but_the_work() -> None:
     way = Addressing(bases=2)
-    plain, _ = BPTT(inner_steps=5).gradients(task(way), memory(way), real(), Key(0))
+    plain, _ = BPTT(inner_steps=5).gradients(setting(way), memory(way), real(), Key(0))
     kept = set()
     for gib in (1e-9, 1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 1.0):
         objective = BPTT(inner_steps=5, memory_gib=gib)
-        kept.add(objective.plan(task(way), 4)["inner steps whose graphs are kept"])
-        found, _ = objective.gradients(task(way), memory(way), real(), Key(0))
+        kept.add(objective.plan(setting(way), 4)["inner steps whose graphs are kept"])
+        found, _ = objective.gradients(setting(way), memory(way), real(), Key(0))
         for k in plain:
             torch.testing.assert_close(found[k], plain[k], rtol=1e-12, atol=1e-16)
     assert len(kept) > 2
@@ -224,7 +224,7 @@ def test_memory_changes_nothing_but_the_work() -> None:
 
 def test_following_the_gradient_lowers_the_loss() -> None:
     way, key = Standard(), Key(0)
-    what, start = task(way), memory(way)
+    what, start = setting(way), memory(way)
     objective = BPTT(SGDMomentum(lr=0.05), inner_steps=5)
     gradients, before = objective.gradients(what, start, real(), key)
     size = float(gradients["images"].norm())
@@ -238,7 +238,7 @@ def test_following_the_gradient_lowers_the_loss() -> None:
 
 
 def test_a_network_that_can_not_be_unrolled_is_refused_by_its_name() -> None:
-    what = replace(task(Standard()), architecture=ConvNet(width=4, norm="batch"))
+    what = replace(setting(Standard()), architecture=ConvNet(width=4, norm="batch"))
     with pytest.raises(UsageError, match=r"^convnet keeps running statistics"):
         fresh_network(what, Key(0))
     with pytest.raises(UsageError, match=r"^convnet keeps running statistics"):
@@ -262,7 +262,7 @@ def test_a_setting_out_of_range_is_refused_in_one_line(settings: dict, words: st
 
 
 def test_precision_is_a_choice_whose_error_shows() -> None:
-    what = replace(task(Standard()), architecture=ConvNet(width=16))
+    what = replace(setting(Standard()), architecture=ConvNet(width=16))
     start = {k: v.float() for k, v in memory(Standard()).items()}
     images = real().split
     some = ClassRows.of(Split(images.images.float(), images.labels), CLASSES)
@@ -282,7 +282,7 @@ WIDE = MLP(width=512, depth=1)
 
 
 def _plan(**settings: Any) -> dict[str, Any]:
-    what = Task(ImageShape(1, 28, 28), 10, WIDE, Standard(), "none", torch.device("cpu"))
+    what = Setting(ImageShape(1, 28, 28), 10, WIDE, Standard(), "none", torch.device("cpu"))
     return BPTT(**settings).plan(what, 40)
 
 
@@ -333,7 +333,7 @@ def test_a_step_s_graph_is_measured_once_for_networks_that_are_equal() -> None:
 
     def builds(widths: list[int], way: Parameterization, **changes: Any) -> int:
         built.clear()
-        BPTT().plan(replace(task(way), architecture=Counted(widths), **changes), 1)
+        BPTT().plan(replace(setting(way), architecture=Counted(widths), **changes), 1)
         return len(built)
 
     assert builds([7], Standard()) == 3  # the network itself, and a step on one image and on two
@@ -344,7 +344,7 @@ def test_a_step_s_graph_is_measured_once_for_networks_that_are_equal() -> None:
 
 @pytest.mark.parametrize("network", [WIDE, ConvNet(width=32)])
 def test_more_memory_keeps_more_graphs(network: Architecture) -> None:
-    what = Task(ImageShape(1, 28, 28), 10, network, Standard(), "none", torch.device("cpu"))
+    what = Setting(ImageShape(1, 28, 28), 10, network, Standard(), "none", torch.device("cpu"))
     plans = [BPTT(inner_steps=40, memory_gib=gib).plan(what, 2) for gib in (0.01, 0.1, 0.2, 0.3, 4, 8)]
     kept = [plan["inner steps whose graphs are kept"] for plan in plans]
     assert kept == sorted(kept) and kept[0] < kept[-1] == kept[-2] == 40
@@ -355,7 +355,7 @@ def test_images_of_the_outer_loss_are_judged_in_pieces_to_the_same_gradient(monk
     found = []
     for piece in (1, 7, 1000):
         monkeypatch.setattr(bptt, "PIECE", piece)
-        found.append(BPTT(inner_steps=2).gradients(task(way), memory(way), real(), Key(0)))
+        found.append(BPTT(inner_steps=2).gradients(setting(way), memory(way), real(), Key(0)))
     for gradients, metrics in found[1:]:
         torch.testing.assert_close(gradients["images"], found[0][0]["images"], rtol=1e-12, atol=1e-16)
         assert float(metrics["loss"]) == pytest.approx(float(found[0][1]["loss"]), rel=1e-13)

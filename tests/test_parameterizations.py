@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate, one_hot
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
-from suite.core.outer_loop import Progress, begin, distill
+from suite.core.outer_loop import OuterState, begin, distill
 from suite.errors import UsageError
 from suite.inner_optimizers.no_momentum import NoMomentum
 from suite.keys import Key
@@ -19,7 +19,7 @@ from suite.parameterizations.downsampled import Downsampled
 from suite.parameterizations.initial import uniform
 from suite.parameterizations.standard import Standard
 from suite.registry import parameterizations
-from suite.types import ClassRows, ImageShape, Parameterization, Params, Split, Task
+from suite.types import ClassRows, ImageShape, Parameterization, Params, Setting, Split
 
 COLOUR, GREY = ImageShape(3, 32, 32), ImageShape(1, 28, 28)
 TINY = ImageShape(2, 4, 6)
@@ -307,14 +307,14 @@ def test_a_penalty_is_the_mean_square_of_the_matrices() -> None:
         assert way.penalty(way.init(TINY, 3, 2, Key(0))) == 0
 
 
-def _after(way: Parameterization, steps: int) -> list[Progress]:
+def _after(way: Parameterization, steps: int) -> list[OuterState]:
     shape, classes = ImageShape(1, 4, 4), 2
-    task = Task(shape, classes, MLP(width=4), way, "none", torch.device("cpu"))
+    setting = Setting(shape, classes, MLP(width=4), way, "none", torch.device("cpu"))
     pixels = torch.randn(6, 1, 4, 4, generator=Key(0)("pixels").generator())
     real = ClassRows.of(Split(pixels, torch.arange(6) % classes), classes)
     optimizer = NoMomentum(lr=0.5)
-    start = begin(task, optimizer, 1.0, Key(0))
-    return [start, *distill(task, BPTT(inner_steps=2), optimizer, real, start, Key(0), steps, clip=None)]
+    start = begin(setting, optimizer, 1.0, Key(0))
+    return [start, *distill(setting, BPTT(inner_steps=2), optimizer, real, start, Key(0), steps, clip=None)]
 
 
 def test_a_penalty_pulls_at_the_matrices_while_a_memory_is_distilled() -> None:

@@ -25,7 +25,7 @@ from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.standard import Standard
 from suite.registry import inner_optimizers
-from suite.types import ClassRows, ImageShape, InnerOptimizer, Params, Split, State, Task
+from suite.types import ClassRows, ImageShape, InnerOptimizer, Params, Setting, Split, State
 
 STEPS, CLASSES = 7, 4
 SHAPE = ImageShape(1, 8, 8)
@@ -132,7 +132,7 @@ class Double:
 
 
 def gradients(execution: Any, recipe: Any, way: Any, calls: int, **fields: Any) -> list[Params]:
-    task = Task(SHAPE, CLASSES, Double(recipe), way, "flip_rotate", torch.device("cpu"))
+    setting = Setting(SHAPE, CLASSES, Double(recipe), way, "flip_rotate", torch.device("cpu"))
     memory = {k: v.double() for k, v in way.init(SHAPE, CLASSES, 3, Key(0)).items()}
     labels = torch.arange(40) % CLASSES
     real = ClassRows.of(Split(numbers(40, 1, 8, 8, name="real images"), labels), CLASSES)
@@ -141,7 +141,7 @@ def gradients(execution: Any, recipe: Any, way: Any, calls: int, **fields: Any) 
     )
     found = []
     for step in range(calls):
-        gradient, metrics = objective.gradients(task, memory, real, Key(1)(step))
+        gradient, metrics = objective.gradients(setting, memory, real, Key(1)(step))
         found.append(gradient | {f"metric {k}": v for k, v in metrics.items()})
         memory = {k: v - 0.1 * gradient[k] for k, v in memory.items()}
     return found
@@ -179,13 +179,13 @@ def test_compiled_outer_steps_are_the_plain_ones() -> None:
 @pytest.mark.parametrize("execution", ["captured", "compiled"])
 def test_captured_graphs_are_the_plain_steps(execution: Any) -> None:
     where = torch.device("cuda")
-    task = Task(ImageShape(3, 32, 32), 10, ConvNet(), Standard(), "none", where)
-    memory = {k: v.to(where) for k, v in Standard().init(task.shape, 10, 1, Key(0)).items()}
+    setting = Setting(ImageShape(3, 32, 32), 10, ConvNet(), Standard(), "none", where)
+    memory = {k: v.to(where) for k, v in Standard().init(setting.shape, 10, 1, Key(0)).items()}
     images = torch.randn(100, 3, 32, 32, generator=Key(2).generator())
     real = ClassRows.of(Split(images, torch.arange(100) % 10).to(where), 10)
     for step in range(2):
         plain, found = (
-            BPTT(inner_steps=10, execution=how).gradients(task, memory, real, Key(step))[0]  # type: ignore[arg-type]
+            BPTT(inner_steps=10, execution=how).gradients(setting, memory, real, Key(step))[0]  # type: ignore[arg-type]
             for how in ("eager", execution)
         )
         assert found["images"].norm() > 0

@@ -16,25 +16,26 @@ import pytest
 import torch
 
 from suite.errors import RunError
-from suite.runtime import environment, record
+from suite.runtime import environment
+from suite.runtime import record as records
 from suite.storage.files import canonical_json
-from suite.types import Budget, Figure, Outcome
+from suite.types import Budget, Measurement, Outcome
 
 FIGURES = (
-    Figure("memory", "test", (50.0, 60.0, 73.0), "evaluation networks"),
-    Figure("memory", "validation", (51.0, 61.0, 70.0), "evaluation networks"),
-    Figure("full data", "test", (90.0,), "evaluation networks", "1210 images"),
+    Measurement("memory", "test", (50.0, 60.0, 73.0), "evaluation networks"),
+    Measurement("memory", "validation", (51.0, 61.0, 70.0), "evaluation networks"),
+    Measurement("full data", "test", (90.0,), "evaluation networks", "1210 images"),
 )
 
 
-def outcome(figures: tuple[Figure, ...] = FIGURES, **scale: Any) -> Outcome:
+def outcome(figures: tuple[Measurement, ...] = FIGURES, **scale: Any) -> Outcome:
     return Outcome(
         figures, Budget(624, 0.975, 4), {"reduced": True} | scale, {"dataset": "digits"}, {"evaluation_seconds": 1.0}
     )
 
 
 def made(found: Outcome | None = None) -> dict[str, Any]:
-    return record.record(
+    return records.record(
         found or outcome(),
         experiment="distillation",
         name="quickstart",
@@ -54,23 +55,23 @@ def made(found: Outcome | None = None) -> dict[str, Any]:
 
 @pytest.mark.parametrize("values", [(1.0, 2.0), (50.0, 60.0, 73.0), (7.0, 7.0, 7.0, 7.0), (99.99, 0.01, 33.3, 12.5)])
 def test_mean_and_sample_standard_deviation(values: tuple[float, ...]) -> None:
-    found = record.statistics(Figure("memory", "test", values, "evaluation networks"))
+    found = records.statistics(Measurement("memory", "test", values, "evaluation networks"))
     assert found["mean"] == pytest.approx(reference.mean(values))
     assert found["std"] == pytest.approx(reference.stdev(values))  # n - 1, not n
     assert found["n"] == len(values) and found["values"] == list(values)
 
 
 def test_one_value_has_no_spread() -> None:
-    found = record.statistics(Figure("memory", "test", (42.0,), "evaluation networks"))
+    found = records.statistics(Measurement("memory", "test", (42.0,), "evaluation networks"))
     assert found["std"] is None and found["mean"] == 42.0 and found["n"] == 1
 
 
 def test_the_table_shows_each_row_with_its_spread_and_marks_what_is_reduced() -> None:
-    shown = record.table([made()])
+    shown = records.table([made()])
     memory, full = shown.splitlines()[2:]
     assert all(words in memory for words in ("61.0 ± 11.5", "60.7 ± 9.5", "624 numbers", "smoke (reduced)", "[full]"))
     assert "90.0 " in full and "±" not in full and "1210 images" in full
-    whole = record.table([made(outcome(reduced=False))])
+    whole = records.table([made(outcome(reduced=False))])
     assert "(reduced)" not in whole
 
 
@@ -79,17 +80,17 @@ def test_the_table_shows_each_row_with_its_spread_and_marks_what_is_reduced() ->
 
 def test_a_record_is_valid_plain_json_that_comes_back() -> None:
     record = made()
-    assert record.invalid(record) is None and set(record) == set(record.FIELDS)
-    back = json.loads(record.dumps(record))
-    assert back == record and record.invalid(back) is None
+    assert records.invalid(record) is None and set(record) == set(records.FIELDS)
+    back = json.loads(records.dumps(record))
+    assert back == record and records.invalid(back) is None
     assert record["scale"]["label"] == "smoke" and record["cost"] == {"evaluation_seconds": 1.0, "seconds": 2.0}
 
 
 def test_the_same_again_is_comparable_whatever_it_cost() -> None:
     one, two = made(), made()
     two["cost"] = {"seconds": 99.0}
-    assert one != two and record.comparable(one) == record.comparable(two)
-    assert record.dumps(one) == record.dumps(made())
+    assert one != two and records.comparable(one) == records.comparable(two)
+    assert records.dumps(one) == records.dumps(made())
 
 
 def broken(change: Callable[[dict[str, Any]], Any]) -> Any:
@@ -99,7 +100,7 @@ def broken(change: Callable[[dict[str, Any]], Any]) -> Any:
 
 
 BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    **{f"no {key}": ((lambda r, key=key: r.pop(key) and None), f"'{key}' is missing") for key in record.FIELDS},
+    **{f"no {key}": ((lambda r, key=key: r.pop(key) and None), f"'{key}' is missing") for key in records.FIELDS},
     "a list": (lambda r: [r], "not a JSON object"),
     "seed as a text": (lambda r: r.update(seed="3"), "'seed'"),
     "seed as a truth": (lambda r: r.update(seed=True), "'seed'"),
@@ -121,13 +122,13 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_bad_record_is_told_in_words(what: str) -> None:
     change, words = BROKEN[what]
-    problem = record.invalid(broken(change))
+    problem = records.invalid(broken(change))
     assert problem is not None and words in problem and "\n" not in problem
 
 
 def test_an_experiment_that_finds_nan_gets_no_record() -> None:
     with pytest.raises(RunError, match="NaN"):
-        made(outcome((Figure("memory", "test", (math.nan,), "evaluation networks"),)))
+        made(outcome((Measurement("memory", "test", (math.nan,), "evaluation networks"),)))
 
 
 def test_canonical_json_is_one_text_for_one_value() -> None:
@@ -141,9 +142,9 @@ def test_canonical_json_is_one_text_for_one_value() -> None:
 
 
 def test_a_record_holds_no_host_name_no_user_and_no_path() -> None:
-    environment = record.environment(torch.device("cpu"))
-    text = json.dumps(environment)
-    for secret in (socket.gethostname(), os.getcwd(), str(Path.home()), str(Path(record.__file__).parent)):
+    surroundings = environment.environment(torch.device("cpu"))
+    text = json.dumps(surroundings)
+    for secret in (socket.gethostname(), os.getcwd(), str(Path.home()), str(Path(records.__file__).parent)):
         assert len(secret) < 4 or secret not in text
     assert getpass.getuser() not in json.loads(text).values()
 

@@ -208,7 +208,7 @@ def test_a_run_is_created_once_whatever_crash_came_after(
     store: Store, journal: Journal, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr("suite.tracking.write_whole", lambda *_: 1 / 0)
+        broken.setattr("suite.tracking.store.write_atomic", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             store.send(journal.directory)
     Store(store.uri, out).send(journal.directory)

@@ -35,7 +35,7 @@ FULL_GRAPH, TORCHOPT, RELEASED = "full graph", "torchopt", "released code"
 
 
 @dataclass(frozen=True)
-class Setting:
+class Case:
     """What is measured: momentum 0.9 at rate 0.01, no augmentation, ten classes, keyed random images."""
 
     dataset: str = "fashion_mnist"
@@ -105,11 +105,11 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "peak":
             prepare_device(options.setting.get("device", "cpu"))
         if options.command == "peak":
-            print(json.dumps(peak_of(Setting(**options.setting), options.contender)))
+            print(json.dumps(peak_of(Case(**options.setting), options.contender)))
         elif options.command == "cost":
             print(cost_table(options))
         elif options.command == "kernels":
-            print(json.dumps(kernels(_setting(options), options.execution)))
+            print(json.dumps(kernels(_case(options), options.execution)))
         elif options.command == "gpu":
             measure_gpu(options)
         elif options.command == "upkeep":
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _add_setting(parser: argparse.ArgumentParser) -> None:
-    default = Setting()
+    default = Case()
     parser.add_argument("--dataset", choices=SHAPES, default=default.dataset, help="whose shape (%(default)s)")
     parser.add_argument("--architecture", choices=("convnet", "resnet12"), default=default.architecture)
     parser.add_argument("--parameterization", choices=("standard", "addressing"), default=default.parameterization)
@@ -137,8 +137,8 @@ def _add_setting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", default="", metavar="CHECKOUT", help="a checkout of the paper's released code")
 
 
-def _setting(options: argparse.Namespace) -> Setting:
-    return Setting(**{name: getattr(options, name) for name in asdict(Setting())})
+def _case(options: argparse.Namespace) -> Case:
+    return Case(**{name: getattr(options, name) for name in asdict(Case())})
 
 
 # ---------------------------------------------------------------- tables
@@ -154,21 +154,21 @@ def hypergradient_table(options: argparse.Namespace) -> str:
     if options.any_algorithm:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = True
-    setting = _setting(options)
+    case = _case(options)
     engines = [
         engine(gib, execution, precision)
         for gib in options.memory
         for execution in options.execution
         for precision in options.precision
     ]
-    names = [n for n in contenders(setting, engines) if n not in options.without]
-    steps = {name: outer_step(setting, name) for name in names}
+    names = [n for n in contenders(case, engines) if n not in options.without]
+    steps = {name: outer_step(case, name) for name in names}
     gradients = {name: step() for name, step in steps.items()}  # what a first call allocates and tunes is not timed
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(options.repeats):
         for name, step in steps.items():
-            seconds[name].append(_seconds(step, setting.device))
-    exact = outer_step(setting, "engine 8 GiB", double=True)() if options.exact else None
+            seconds[name].append(_seconds(step, case.device))
+    exact = outer_step(case, "engine 8 GiB", double=True)() if options.exact else None
     last = names[-1]
     rows: list[dict[str, Any]] = []
     for name in names:
@@ -179,17 +179,17 @@ def hypergradient_table(options: argparse.Namespace) -> str:
             "median": statistics.median(seconds[name]),
             "ratio": ratio,
         }
-        row["peak_mib"] = None if options.no_peak else _peak_in_own_process(setting, name)["peak_mib"]
+        row["peak_mib"] = None if options.no_peak else _peak_in_own_process(case, name)["peak_mib"]
         row["error"] = None if exact is None else relative_error(gradients[name], exact)
         rows.append(row)
-    made = {"setting": asdict(setting) | {"reference": bool(setting.reference)}, "rows": rows}
-    made["environment"] = environment(torch.device(setting.device))
+    made = {"setting": asdict(case) | {"reference": bool(case.reference)}, "rows": rows}
+    made["environment"] = environment(torch.device(case.device))
     if options.json:
         return json.dumps(made, indent=1)
     lines = [
-        f"{setting.dataset} shape, {setting.architecture}, {setting.parameterization}, {setting.images_per_class} I/C, "
-        f"{setting.steps} inner steps, {10 * setting.real_per_class} real images, {options.repeats} repeats, "
-        f"{setting.device}, torch {torch.__version__}, {torch.get_num_threads()} threads",
+        f"{case.dataset} shape, {case.architecture}, {case.parameterization}, {case.images_per_class} I/C, "
+        f"{case.steps} inner steps, {10 * case.real_per_class} real images, {options.repeats} repeats, "
+        f"{case.device}, torch {torch.__version__}, {torch.get_num_threads()} threads",
         "",
         f"| contender | s per outer iteration, median (range) | ratio to {last} | peak MiB | error against float64 |",
         "| --- | --- | --- | --- | --- |",
@@ -206,7 +206,7 @@ def memory_table(steps: list[int], memory: list[float], as_json: bool) -> str:
     """Promised and measured peak memory of the engine, and of the full graph, at several numbers of steps."""
     rows: dict[str, list[dict[str, float]]] = {}
     for name in [*(engine(gib) for gib in memory), FULL_GRAPH]:
-        rows[name] = [_peak_in_own_process(Setting(steps=t), name) for t in steps]
+        rows[name] = [_peak_in_own_process(Case(steps=t), name) for t in steps]
     if as_json:
         return json.dumps(rows, indent=1)
     lines = ["| contender | " + " | ".join(f"{t} steps" for t in steps) + " |", "| --- " * (len(steps) + 1) + "|"]
@@ -227,7 +227,7 @@ def cost_table(options: argparse.Namespace) -> str:
     from suite.core.networks import fresh_network
     from suite.keys import Key
 
-    setting = _setting(options)
+    case = _case(options)
     name = engine(options.memory, "eager")
 
     def counted(work: Callable[[], Any]) -> int:
@@ -236,34 +236,34 @@ def cost_table(options: argparse.Namespace) -> str:
         return counter.get_total_flops()
 
     def outer_flops(steps: int) -> int:
-        step = outer_step(replace(setting, steps=steps), name)
+        step = outer_step(replace(case, steps=steps), name)
         step()  # what a step's graph keeps is measured once
         return counted(step)
 
-    task = _task(setting)
-    per_class = task.parameterization.per_class(task.shape, task.classes, setting.images_per_class)
-    images = torch.zeros(task.classes * per_class, task.shape.channels, task.shape.height, task.shape.width)
-    network = fresh_network(task, Key(0))
-    one_pass = counted(lambda: network(images.to(task.device)))
+    setting = _setting(case)
+    per_class = setting.parameterization.per_class(setting.shape, setting.classes, case.images_per_class)
+    images = torch.zeros(setting.classes * per_class, setting.shape.channels, setting.shape.height, setting.shape.width)
+    network = fresh_network(setting, Key(0))
+    one_pass = counted(lambda: network(images.to(setting.device)))
     inner = outer_flops(3) - outer_flops(2)
-    step = outer_step(setting, name)
+    step = outer_step(case, name)
     step()
-    seconds = statistics.median(_seconds(step, setting.device) for _ in range(3))
-    rate = outer_flops(setting.steps) / seconds
-    peak = max(_rate(work, setting.device) for work in _large_products(setting.device))
-    state, graph = _objective(setting, name)._sizes(task, network, len(images))
+    seconds = statistics.median(_seconds(step, case.device) for _ in range(3))
+    rate = outer_flops(case.steps) / seconds
+    peak = max(_rate(work, case.device) for work in _large_products(case.device))
+    state, graph = _objective(case, name)._sizes(setting, network, len(images))
     made: dict[str, Any] = {
         "MFLOP of a forward pass": one_pass / 1e6,
         "forward passes' worth an inner step": inner / one_pass,
         "MiB of a kept state": state / 2**20,
         "MiB of a kept graph": graph / 2**20,
-        "ms an inner step, outer loss included": 1e3 * seconds / setting.steps,
+        "ms an inner step, outer loss included": 1e3 * seconds / case.steps,
         "GFLOP/s of an outer iteration": rate / 1e9,
         "GFLOP/s of a large product": peak / 1e9,
         "share of that": rate / peak,
     }
     if options.json:
-        return json.dumps({"setting": asdict(setting) | {"reference": False}, **made}, indent=1)
+        return json.dumps({"setting": asdict(case) | {"reference": False}, **made}, indent=1)
     return "\n".join(f"{key:<40} {value:.3g}" for key, value in made.items())
 
 
@@ -401,13 +401,13 @@ def _go_on(name: str, change: str, options: argparse.Namespace, ends: float) -> 
     print(f"run {name}: {told.get(process.returncode, 'FAILED')}", flush=True)
 
 
-def kernels(setting: Setting, execution: str) -> dict[str, float]:
+def kernels(case: Case, execution: str) -> dict[str, float]:
     """Time in kernels against time on the clock, of one outer iteration on a GPU."""
     from torch.profiler import ProfilerActivity, profile
 
-    step = outer_step(setting, engine(8, execution))
+    step = outer_step(case, engine(8, execution))
     step()
-    wall = statistics.median(_seconds(step, setting.device) for _ in range(5))
+    wall = statistics.median(_seconds(step, case.device) for _ in range(5))
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         step()
     events = [event for event in seen.key_averages() if event.self_device_time_total > 0]
@@ -419,14 +419,14 @@ def kernels(setting: Setting, execution: str) -> dict[str, float]:
 # ---------------------------------------------------------------- contenders
 
 
-def contenders(setting: Setting, engines: list[str]) -> list[str]:
+def contenders(case: Case, engines: list[str]) -> list[str]:
     """Names of all that can run here; the last one is what the others are compared with."""
     import importlib.util
 
     names = [*engines, FULL_GRAPH]
     if importlib.util.find_spec("torchopt"):
         names.insert(-1, TORCHOPT)
-    return [*names, RELEASED] if setting.reference else names
+    return [*names, RELEASED] if case.reference else names
 
 
 def engine(gib: float, execution: str = "eager", precision: str = "float32") -> str:
@@ -435,65 +435,65 @@ def engine(gib: float, execution: str = "eager", precision: str = "float32") -> 
     return " ".join([f"engine {gib:g} GiB", *modes])
 
 
-def _objective(setting: Setting, contender: str) -> Any:
+def _objective(case: Case, contender: str) -> Any:
     from suite.objectives.bptt import BPTT
 
     _, gib, _, *words = contender.split()
     modes: list[Any] = words
     return BPTT(
-        inner_steps=setting.steps,
+        inner_steps=case.steps,
         images_per_class_per_step=10**6,
-        real_per_class=setting.real_per_class,
+        real_per_class=case.real_per_class,
         memory_gib=float(gib),
         execution=next((m for m in modes if m in EXECUTIONS), "eager"),
         precision=next((m for m in modes if m in PRECISIONS), "float32"),
     )
 
 
-def _task(setting: Setting, double: bool = False) -> Any:
+def _setting(case: Case, double: bool = False) -> Any:
     import torch
 
     from suite.registry import architectures, load_components, parameterizations
-    from suite.types import ImageShape, Task
+    from suite.types import ImageShape, Setting
 
     load_components()
-    fields = {"bases": setting.bases} if setting.parameterization == "addressing" else {}
-    parameterization = parameterizations[setting.parameterization].build(**fields)
-    recipe = architectures[setting.architecture].build()
+    fields = {"bases": case.bases} if case.parameterization == "addressing" else {}
+    parameterization = parameterizations[case.parameterization].build(**fields)
+    recipe = architectures[case.architecture].build()
     recipe = _Double(recipe) if double else recipe
-    shape, where = ImageShape(*SHAPES[setting.dataset]), torch.device(setting.device)
-    return Task(shape, 10, recipe, parameterization, "none", where)
+    shape, where = ImageShape(*SHAPES[case.dataset]), torch.device(case.device)
+    return Setting(shape, 10, recipe, parameterization, "none", where)
 
 
-def outer_step(setting: Setting, contender: str, double: bool = False) -> Callable[[], dict[str, Any]]:
+def outer_step(case: Case, contender: str, double: bool = False) -> Callable[[], dict[str, Any]]:
     """One outer iteration of a contender, from the same inputs at every call -> the memory's gradient."""
     import torch
 
     from suite.keys import Key, global_generators
     from suite.types import ClassRows, Split
 
-    task, key, dtype = _task(setting, double), Key(0), torch.float64 if double else torch.float32
-    shape, classes, where = task.shape, task.classes, task.device
-    memory = task.parameterization.init(shape, classes, setting.images_per_class, key("memory"))
+    setting, key, dtype = _setting(case, double), Key(0), torch.float64 if double else torch.float32
+    shape, classes, where = setting.shape, setting.classes, setting.device
+    memory = setting.parameterization.init(shape, classes, case.images_per_class, key("memory"))
     memory = {k: v.to(where, dtype) for k, v in memory.items()}
-    labels = torch.arange(classes).repeat_interleave(setting.real_per_class)
+    labels = torch.arange(classes).repeat_interleave(case.real_per_class)
     size = (len(labels), shape.channels, shape.height, shape.width)
     real = Split(torch.randn(size, generator=key("real").generator()).to(where, dtype), labels.to(where))
     if contender.startswith("engine "):
-        objective, rows = _objective(setting, contender), ClassRows.of(real, classes)
-        return lambda: objective.gradients(task, memory, rows, key)[0]
+        objective, rows = _objective(case, contender), ClassRows.of(real, classes)
+        return lambda: objective.gradients(setting, memory, rows, key)[0]
     with global_generators(key("network")):  # the weights that the engine's gets
-        plain = task.architecture.build(shape, classes).to(where)
+        plain = setting.architecture.build(shape, classes).to(where)
     # The engine draws its real images in this order.
-    drawn = ClassRows.of(real, classes).draw(list(range(classes)), setting.real_per_class, key("real"))
+    drawn = ClassRows.of(real, classes).draw(list(range(classes)), case.real_per_class, key("real"))
     if contender == RELEASED:
         from tools import reference
 
-        checkout = Path(setting.reference)
+        checkout = Path(case.reference)
         return reference.outer_step(
-            checkout, plain, setting.architecture, shape, classes, memory, drawn, setting.steps, where
+            checkout, plain, case.architecture, shape, classes, memory, drawn, case.steps, where
         )
-    return partial(_by_one_graph, contender, task, plain, memory, drawn, setting.steps)
+    return partial(_by_one_graph, contender, setting, plain, memory, drawn, case.steps)
 
 
 @dataclass(frozen=True)
@@ -506,7 +506,7 @@ class _Double:
         return self.of.build(shape, classes).double()
 
 
-def _by_one_graph(contender: str, task: Any, network: Any, memory: Any, real: Any, steps: int) -> dict[str, Any]:
+def _by_one_graph(contender: str, setting: Any, network: Any, memory: Any, real: Any, steps: int) -> dict[str, Any]:
     """The outer iteration as one would write it down: one graph through all the steps, and one call of autograd."""
     import torch
     from torch.func import functional_call
@@ -515,8 +515,8 @@ def _by_one_graph(contender: str, task: Any, network: Any, memory: Any, real: An
     from suite.inner_optimizers.sgd_momentum import SGDMomentum
 
     leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
-    classes = torch.arange(task.classes, device=task.device)
-    images = task.parameterization.recall(leaves, classes)
+    classes = torch.arange(setting.classes, device=setting.device)
+    images = setting.parameterization.recall(leaves, classes)
     labels = classes.repeat_interleave(images.shape[1])
     images = torch.flatten(images, 0, 1)
     params = {k: p.detach().clone().requires_grad_() for k, p in network.named_parameters()}
@@ -554,24 +554,24 @@ def _seconds(step: Callable[[], Any], device: str) -> float:
     return time.perf_counter() - started
 
 
-def peak_of(setting: Setting, contender: str) -> dict[str, float]:
+def peak_of(case: Case, contender: str) -> dict[str, float]:
     """Memory that one outer iteration adds at its peak, in MiB; its seconds; and what the engine promises."""
     import torch
 
-    outer_step(replace(setting, steps=1, real_per_class=1), contender)()  # the first use of every operation
-    step = outer_step(setting, contender)
-    cuda = setting.device.startswith("cuda")
+    outer_step(replace(case, steps=1, real_per_class=1), contender)()  # the first use of every operation
+    step = outer_step(case, contender)
+    cuda = case.device.startswith("cuda")
     if cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
         before = _resident_peak()
-    seconds = _seconds(step, setting.device)
+    seconds = _seconds(step, case.device)
     after = torch.cuda.max_memory_allocated() if cuda else _resident_peak()
     found = {"peak_mib": (after - before) / 2**20, "seconds": seconds}
     if contender.startswith("engine "):
-        per_class = _task(setting).parameterization.per_class(_task(setting).shape, 10, setting.images_per_class)
-        plan = _objective(setting, contender).plan(_task(setting), per_class)
+        per_class = _setting(case).parameterization.per_class(_setting(case).shape, 10, case.images_per_class)
+        plan = _objective(case, contender).plan(_setting(case), per_class)
         found["promised_mib"] = float(plan["expected memory of one unroll (MiB)"])
     return found
 
@@ -582,8 +582,8 @@ def _resident_peak() -> int:
     return int(line.split()[1]) * 1024
 
 
-def _peak_in_own_process(setting: Setting, contender: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "tools.bench", "peak", json.dumps(asdict(setting)), contender]
+def _peak_in_own_process(case: Case, contender: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "tools.bench", "peak", json.dumps(asdict(case)), contender]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -184,11 +184,11 @@ def _architecture(architecture: types.Architecture) -> list[Finding]:
 
 
 def _objective(objective: types.Objective) -> list[Finding]:
-    task, memory, real = small_setting()
+    setting, memory, real = small_setting()
     before = _copied({"m": memory})
     steps = {"inner_steps": 2} if hasattr(objective, "inner_steps") else {}
     objective = replace(objective, **steps)  # type: ignore[type-var]
-    once, again = (objective.gradients(task, memory, real, Key(0)("step")) for _ in range(2))
+    once, again = (objective.gradients(setting, memory, real, Key(0)("step")) for _ in range(2))
     like = {k: v.shape for k, v in once[0].items()} == {k: v.shape for k, v in memory.items()}
     return [
         _finding(like, "it gives a gradient for every tensor of the memory"),
@@ -196,15 +196,15 @@ def _objective(objective: types.Objective) -> list[Finding]:
         _finding(_equal({"g": once[0]}, {"g": again[0]}), "the gradient depends on memory, data and key alone"),
         _finding(_equal({"m": memory}, before), "it changes nothing in place"),
         _finding("loss" in once[1], "it reports a loss"),
-        _finding(isinstance(objective.plan(task, 1), dict), "it says what a step will need"),
+        _finding(isinstance(objective.plan(setting, 1), dict), "it says what a step will need"),
     ]
 
 
 def _control(control: types.Control) -> list[Finding]:
-    task, _, real = small_setting()
+    setting, _, real = small_setting()
     short = {"epochs": 1} if hasattr(control, "epochs") else {}
     control = replace(control, **short)  # type: ignore[type-var]
-    once, again = (control.choose(task, real, 3, Key(0)("control")) for _ in range(2))
+    once, again = (control.choose(setting, real, 3, Key(0)("control")) for _ in range(2))
     sets = [(once(i), again(i)) for i in (0, 1)]
     seen = {tuple(image.flatten().tolist()) for image in real.split.images}
     balanced = all(torch.equal(one.labels.bincount(), torch.full((CLASSES,), 3)) for one, _ in sets)

@@ -20,7 +20,7 @@ from suite.core.unroll import (
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
 from suite.registry import REGISTRIES
-from suite.types import ClassRows, ImageShape, InnerOptimizer, Parameterization, Params, Split, Task
+from suite.types import ClassRows, ImageShape, InnerOptimizer, Parameterization, Params, Setting, Split
 
 SHAPE, CLASSES = ImageShape(1, 16, 16), 2
 
@@ -114,9 +114,9 @@ def relative_error(found: Params, reference: Params) -> float:
     return float((difference / size) ** 0.5)
 
 
-def small_setting() -> tuple[Task, Params, ClassRows]:
+def small_setting() -> tuple[Setting, Params, ClassRows]:
     """A task, a memory and real images that an objective can work on in a moment."""
-    task = Task(
+    setting = Setting(
         SHAPE,
         CLASSES,
         REGISTRIES["architectures"]["mlp"].build(width=16),
@@ -124,6 +124,6 @@ def small_setting() -> tuple[Task, Params, ClassRows]:
         "none",
         torch.device("cpu"),
     )
-    memory = begin(task, SGDMomentum(), 1, Key(0)).memory
+    memory = begin(setting, SGDMomentum(), 1, Key(0)).memory
     images = torch.randn(20, SHAPE.channels, SHAPE.height, SHAPE.width, generator=Key(2).generator())
-    return task, memory, ClassRows.of(Split(images, torch.arange(20) % CLASSES), CLASSES)
+    return setting, memory, ClassRows.of(Split(images, torch.arange(20) % CLASSES), CLASSES)

@@ -10,20 +10,20 @@ from torch import Tensor
 from suite.evaluation.protocol import Protocol
 from suite.evaluation.training import train
 from suite.keys import Key
-from suite.types import ClassRows, Split, Task
+from suite.types import ClassRows, Setting, Split
 
 BATCH = 500
 
 
 @lru_cache(maxsize=1)
-def features(task: Task, real: ClassRows, epochs: int, key: Key) -> Float[Tensor, "n d"]:
+def features(setting: Setting, real: ClassRows, epochs: int, key: Key) -> Float[Tensor, "n d"]:
     """Features of all real images, by a network trained on them for so many epochs; pixels if there are none."""
     images = real.split.images
     if epochs == 0:
         return images.flatten(1)
-    network = train(task, real.split, Protocol(networks=1, epochs=epochs), key("features")).eval()
+    network = train(setting, real.split, Protocol(networks=1, epochs=epochs), key("features")).eval()
     with torch.no_grad():
-        return torch.cat([network.features(part.to(task.device)) for part in images.split(BATCH)])  # type: ignore[operator]
+        return torch.cat([network.features(part.to(setting.device)) for part in images.split(BATCH)])  # type: ignore[operator]
 
 
 def select(

@@ -11,7 +11,7 @@ from torch import Tensor
 from suite.controls.features import features, select
 from suite.keys import Key
 from suite.registry import controls
-from suite.types import ClassRows, Split, Task
+from suite.types import ClassRows, Setting, Split
 from suite.validation import check_types, require
 
 
@@ -32,8 +32,8 @@ class Herding:
         check_types(self)
         require(self, "epochs", self.epochs >= 0, "at least 0")
 
-    def choose(self, task: Task, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
-        chosen = select(real, features(task, real, self.epochs, key), each, herded)
+    def choose(self, setting: Setting, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
+        chosen = select(real, features(setting, real, self.epochs, key), each, herded)
         return lambda network: chosen
 
 

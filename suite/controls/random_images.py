@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from suite.keys import Key
 from suite.registry import controls
-from suite.types import ClassRows, Split, Task
+from suite.types import ClassRows, Setting, Split
 
 
 @controls.register("random_images")
@@ -17,5 +17,5 @@ class RandomImages:
     label: ClassVar[str] = "random real images"
     over: ClassVar[str] = "evaluation networks, each with its own draw of images"
 
-    def choose(self, task: Task, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
-        return lambda network: real.draw(list(range(task.classes)), each, key(self.label, network))
+    def choose(self, setting: Setting, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
+        return lambda network: real.draw(list(range(setting.classes)), each, key(self.label, network))

@@ -12,7 +12,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, device
 
-from suite.core.unroll import Hypergradient, InnerLoss, OuterLoss, inner_step, judged, pull_back, steps_with_graph
+from suite.core.unroll import (
+    Hypergradient,
+    InnerLoss,
+    OuterLoss,
+    inner_step,
+    outer_value_and_grad,
+    pull_back,
+    steps_with_graph,
+)
 from suite.errors import UsageError
 from suite.types import InnerOptimizer, Params, State
 
@@ -82,7 +90,7 @@ class Program:
 
     def _judge_step(self) -> None:
         params, state = self._rows.unpacked(self._history[-1].clone())
-        final, params_bar = judged(params, self._outer_loss)
+        final, params_bar = outer_value_and_grad(params, self._outer_loss)
         self._final.copy_(final)
         self._bar.copy_(self._rows.packed((params_bar, {s: _zeros(part) for s, part in state.items()})))
         for v in self._inputs_bar.values():

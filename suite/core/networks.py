@@ -6,7 +6,7 @@ from suite.core.cpu_layers import fast
 from suite.errors import UsageError
 from suite.keys import Key, global_generators
 from suite.registry import name_of
-from suite.types import Task
+from suite.types import Setting
 
 
 def require_unrollable(module: nn.Module, name: str) -> None:
@@ -27,9 +27,9 @@ def require_unrollable(module: nn.Module, name: str) -> None:
             )
 
 
-def fresh_network(task: Task, key: Key, rewritten: bool = True) -> nn.Module:
+def fresh_network(setting: Setting, key: Key, rewritten: bool = True) -> nn.Module:
     """A newly initialised network for the task, refused if it can't be differentiated through twice."""
     with global_generators(key):
-        network = task.architecture.build(task.shape, task.classes)
-    require_unrollable(network, name_of(task.architecture))
-    return fast(network, task.device, rewritten)
+        network = setting.architecture.build(setting.shape, setting.classes)
+    require_unrollable(network, name_of(setting.architecture))
+    return fast(network, setting.device, rewritten)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from suite.errors import RunError
 from suite.keys import Key
-from suite.types import ClassRows, InnerOptimizer, Objective, Params, State, Task
+from suite.types import ClassRows, InnerOptimizer, Objective, Params, Setting, State
 
 PAPER_ITERATIONS = 50_000
 
@@ -20,7 +20,7 @@ LOGGED_POINTS = 500
 
 
 @dataclass(frozen=True, eq=False)
-class Progress:
+class OuterState:
     """Where the outer loop is after `iteration` steps: all that it needs to go on, and what the last step measured."""
 
     iteration: int
@@ -36,26 +36,27 @@ class NotFinite(RunError):
 
 
 def distill(
-    task: Task,
+    setting: Setting,
     objective: Objective,
     optimizer: InnerOptimizer,
     real: ClassRows,
-    start: Progress,
+    start: OuterState,
     key: Key,
     iterations: int,
     clip: float | None,
-    may_skip: int = 0,
-) -> Iterator[Progress]:
+    max_skipped: int = 0,
+) -> Iterator[OuterState]:
     """Yield the memory after every outer step from `start` to `iterations`.
 
-    Step i draws from `key(i)` alone, so starting from any Progress gives the same bits. The gradient's norm, over all
+    Step i draws from `key(i)` alone, so starting from any OuterState gives the same bits. The gradient's norm, over all
     tensors of the memory together, is clipped to `clip`. A step with NaN or infinity in a metric or in the new memory
-    changes nothing and is counted, up to `may_skip` of them; the next one raises NotFinite, naming step and quantity.
+    changes nothing and is counted, up to `max_skipped` of them; the next one raises NotFinite, which names step and
+    quantity.
     """
     memory, state, skipped = start.memory, start.state, start.skipped
     for iteration in range(start.iteration, iterations):
-        gradients, metrics = objective.gradients(task, memory, real, key(iteration))
-        gradients = _with_penalty(task, memory, gradients)
+        gradients, metrics = objective.gradients(setting, memory, real, key(iteration))
+        gradients = _with_penalty(setting, memory, gradients)
         norm = torch.stack([g.norm() for g in gradients.values()]).norm()
         if clip is not None:
             scale = (clip / (norm + 1e-6)).clamp(max=1)
@@ -66,7 +67,7 @@ def distill(
         bad = _not_finite(metrics, new[0])
         if not bad:
             memory, state = new
-        elif skipped < may_skip:
+        elif skipped < max_skipped:
             skipped, metrics = skipped + 1, {}
         else:
             before = f" ({skipped} such steps were skipped before)" if skipped else ""
@@ -74,24 +75,24 @@ def distill(
                 f"outer step {iteration + 1}: {', '.join(bad)} became NaN or infinite{before}; "
                 "lower the outer or inner learning rate, or clip the gradient harder"
             )
-        yield Progress(iteration + 1, memory, state, metrics, skipped)
+        yield OuterState(iteration + 1, memory, state, metrics, skipped)
 
 
-def begin(task: Task, optimizer: InnerOptimizer, images_per_class: float, key: Key) -> Progress:
+def begin(setting: Setting, optimizer: InnerOptimizer, images_per_class: float, key: Key) -> OuterState:
     """A fresh memory and outer state at iteration 0."""
-    memory = task.parameterization.init(task.shape, task.classes, images_per_class, key("memory"))
-    memory = {k: v.to(task.device) for k, v in memory.items()}
-    return Progress(0, memory, optimizer.init(memory), {})
+    memory = setting.parameterization.init(setting.shape, setting.classes, images_per_class, key("memory"))
+    memory = {k: v.to(setting.device) for k, v in memory.items()}
+    return OuterState(0, memory, optimizer.init(memory), {})
 
 
-def packed(progress: Progress) -> Params:
+def to_tensors(progress: OuterState) -> Params:
     """What a checkpoint holds of it."""
     slots = {f"state/{slot}/{k}": v for slot, part in progress.state.items() for k, v in part.items()}
     return {f"memory/{k}": v for k, v in progress.memory.items()} | slots
 
 
-def unpacked(iteration: int, tensors: Params, device: torch.device) -> Progress:
-    """What `packed` held."""
+def from_tensors(iteration: int, tensors: Params, device: torch.device) -> OuterState:
+    """What `to_tensors` held."""
     memory: Params = {}
     state: dict[str, Params] = {}
     for name, value in tensors.items():
@@ -101,12 +102,12 @@ def unpacked(iteration: int, tensors: Params, device: torch.device) -> Progress:
         else:
             slot, k = rest.split("/", 1)
             state.setdefault(slot, {})[k] = value.to(device)
-    return Progress(iteration, memory, state, {})
+    return OuterState(iteration, memory, state, {})
 
 
-def _with_penalty(task: Task, memory: Params, gradients: Params) -> Params:
+def _with_penalty(setting: Setting, memory: Params, gradients: Params) -> Params:
     leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
-    penalty = task.parameterization.penalty(leaves)
+    penalty = setting.parameterization.penalty(leaves)
     if not penalty.requires_grad:
         return gradients
     found = torch.autograd.grad(penalty, list(leaves.values()), allow_unused=True)  # a penalty may spare some tensors

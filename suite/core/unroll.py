@@ -126,7 +126,7 @@ def hypergradient(
     last = steps_with_graph(inner_loss, params, state, inputs, optimizer, range(replayed, steps))
     losses += last.losses
 
-    final, params_bar = judged(last.next_params, outer_loss)
+    final, params_bar = outer_value_and_grad(last.next_params, outer_loss)
     if watch is not None:
         watch(steps, params_bar)
     state_bar: State = {slot: {k: torch.zeros_like(v) for k, v in part.items()} for slot, part in state.items()}
@@ -175,7 +175,7 @@ def _parts(outer_loss: OuterLoss | Sequence[OuterLoss]) -> Sequence[OuterLoss]:
     return outer_loss if isinstance(outer_loss, Sequence) else [outer_loss]
 
 
-def judged(params: Params, outer_loss: OuterLoss | Sequence[OuterLoss]) -> tuple[Tensor, Params]:
+def outer_value_and_grad(params: Params, outer_loss: OuterLoss | Sequence[OuterLoss]) -> tuple[Tensor, Params]:
     """The outer loss and its gradient in the parameters."""
     first, *rest = _parts(outer_loss)
     leaves = _leaves(params)

@@ -14,12 +14,21 @@ import torch
 from suite import __version__
 from suite.architectures.convnet import ConvNet
 from suite.controls.random_images import RandomImages
-from suite.core.outer_loop import LOGGED_POINTS, PAPER_ITERATIONS, NotFinite, Progress, begin, distill, packed, unpacked
+from suite.core.outer_loop import (
+    LOGGED_POINTS,
+    PAPER_ITERATIONS,
+    NotFinite,
+    OuterState,
+    begin,
+    distill,
+    from_tensors,
+    to_tensors,
+)
 from suite.datasets.digits import Digits
 from suite.errors import RunError
 from suite.evaluation.evaluate import Accuracies, Part, Splits, TrainingSet, evaluate, evaluate_each, recalled
 from suite.evaluation.protocol import Protocol
-from suite.evaluation.training import companions
+from suite.evaluation.training import group_of
 from suite.experiments import plots, timing
 from suite.images.augment import AUGMENTATIONS
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -28,7 +37,7 @@ from suite.memory import Memory, cosine_similarities, described
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.registry import describe, experiments, name_of
-from suite.storage.files import canonical_json, json_sha256, make_directory, sha256, write_whole
+from suite.storage.files import canonical_json, json_sha256, make_directory, sha256, write_atomic
 from suite.storage.sealed import digest as tensors_sha256
 from suite.types import (
     Architecture,
@@ -38,16 +47,16 @@ from suite.types import (
     Cost,
     Data,
     Dataset,
-    Figure,
     ImageShape,
     InnerOptimizer,
+    Measurement,
     Objective,
     Outcome,
     Parameterization,
     Params,
     Session,
+    Setting,
     Split,
-    Task,
 )
 from suite.validation import check_types, require, require_labels
 
@@ -108,15 +117,15 @@ class Distillation:
     # ------------------------------------------------------------ before the run
 
     def plan(self) -> dict[str, Any]:
-        info, task = self.dataset.info, self.task(torch.device("cpu"))
-        fresh = _Fresh(self.parameterization, task.shape, task.classes, self.images_per_class)
-        budget = self._budget(task, _fresh_numbers(fresh))
+        info, setting = self.dataset.info, self.setting(torch.device("cpu"))
+        fresh = _Fresh(self.parameterization, setting.shape, setting.classes, self.images_per_class)
+        budget = self._budget(setting, _fresh_numbers(fresh))
         return {
             "data set": f"{info.name}, {info.shape}, {info.classes} classes, {info.train_size} training images",
             "budget": f"{budget.stored_numbers} numbers ({budget.images_per_class:.4g} images per class)",
             "recalled images per class": budget.recalled_per_class,
             "outer iterations": f"{self.iterations} ({self.iterations / PAPER_ITERATIONS:.2%} of the paper's)",
-            **self.objective.plan(task, budget.recalled_per_class),
+            **self.objective.plan(setting, budget.recalled_per_class),
             "evaluation": self.evaluation.label(),
             "full-data control": f"{self.full_data_epochs} epochs, {self.full_data_networks} networks",
         }
@@ -125,34 +134,34 @@ class Distillation:
         """What the run will take on this machine, found without any data."""
         return timing.cost(self, device)
 
-    def task(self, device: torch.device) -> Task:
+    def setting(self, device: torch.device) -> Setting:
         """What the memory is made for."""
         info = self.dataset.info
         augmentation = self.dataset.augmentation if self.augmentation == "default" else self.augmentation
-        return Task(info.shape, info.classes, self.architecture, self.parameterization, augmentation, device)
+        return Setting(info.shape, info.classes, self.architecture, self.parameterization, augmentation, device)
 
-    def _budget(self, task: Task, stored: int) -> Budget:
-        per_class = self.parameterization.per_class(task.shape, task.classes, self.images_per_class)
-        return Budget(stored, stored / (task.classes * task.shape.numel), per_class)
+    def _budget(self, setting: Setting, stored: int) -> Budget:
+        per_class = self.parameterization.per_class(setting.shape, setting.classes, self.images_per_class)
+        return Budget(stored, stored / (setting.classes * setting.shape.numel), per_class)
 
     # ------------------------------------------------------------ the run
 
     def run(self, session: Session) -> Outcome:
         started = time.monotonic()
-        task = self.task(session.device)
+        setting = self.setting(session.device)
         data = self.dataset.load(session.data_dir, session.key("data"), self.validation)
-        real = ClassRows.of(data.train.to(session.device), task.classes)
+        real = ClassRows.of(data.train.to(session.device), setting.classes)
         loaded = time.monotonic()
-        last, seconds = self._distil(session, task, data, real)
-        memory = self._save_memory(session, task, data, last)
+        last, seconds = self._distil(session, setting, data, real)
+        memory = self._save_memory(session, setting, data, last)
         evaluated = time.monotonic()
-        found = self._evaluate(session, task, data, real.split, last.memory)
+        found = self._evaluate(session, setting, data, real.split, last.memory)
         session.pause()
-        norms = self._gradient_norms(session, task, real, last.memory)
+        norms = self._gradient_norms(session, setting, real, last.memory)
         self._draw(session, memory, norms)
         return Outcome(
             figures=tuple(found),
-            budget=self._budget(task, _numbers(last.memory)),
+            budget=self._budget(setting, _numbers(last.memory)),
             scale=self._scale(),
             facts=self._facts(session, data, last) | ({"gradient_norms": norms} if norms else {}),
             cost={
@@ -163,20 +172,20 @@ class Distillation:
             },
         )
 
-    def _distil(self, session: Session, task: Task, data: Data, real: ClassRows) -> tuple[Progress, float]:
+    def _distil(self, session: Session, setting: Setting, data: Data, real: ClassRows) -> tuple[OuterState, float]:
         """The memory after the last iteration, and the seconds its outer steps took, earlier sittings included."""
         restored = session.restore()
-        last, seconds = begin(task, self.outer_optimizer, self.images_per_class, session.key), 0.0
+        last, seconds = begin(setting, self.outer_optimizer, self.images_per_class, session.key), 0.0
         if restored is not None:
             iteration, tensors, state = restored
-            last = replace(unpacked(iteration, tensors, session.device), skipped=state["skipped"])
+            last = replace(from_tensors(iteration, tensors, session.device), skipped=state["skipped"])
             seconds = state["seconds"]
         elif self._validates_at(0):
-            self._validate(session, task, data, last)
+            self._validate(session, setting, data, last)
 
         every = max(1, self.iterations // LOGGED_POINTS)
         steps = distill(
-            task,
+            setting,
             self.objective,
             self.outer_optimizer,
             real,
@@ -193,7 +202,7 @@ class Distillation:
             nonlocal stored
             stored = last.iteration
             state = {"seconds": seconds, "skipped": last.skipped}
-            session.checkpoint(last.iteration, packed(last), state, score)
+            session.checkpoint(last.iteration, to_tensors(last), state, score)
 
         clock = time.monotonic()
         try:
@@ -203,14 +212,14 @@ class Distillation:
                     session.log(last.iteration, {name: value.item() for name, value in last.metrics.items()})
                 session.progress(last.iteration, self.iterations, _words(session))
                 if self._validates_at(last.iteration):
-                    keep(self._validate(session, task, data, last))
+                    keep(self._validate(session, setting, data, last))
                 elif last.iteration == self.iterations or session.checkpoint_due():
                     keep()
                 clock = time.monotonic()
         except NotFinite as error:
             if stored != last.iteration:
                 keep()
-            self._save_memory(session, task, data, last)
+            self._save_memory(session, setting, data, last)
             raise NotFinite(f"{error} (the memory of step {last.iteration} is kept in {session.directory})") from error
         return last, seconds
 
@@ -221,29 +230,31 @@ class Distillation:
         n = self.validation_points
         return iteration * n // self.iterations > (iteration - 1) * n // self.iterations
 
-    def _validate(self, session: Session, task: Task, data: Data, progress: Progress) -> float:
+    def _validate(self, session: Session, setting: Setting, data: Data, progress: OuterState) -> float:
         protocol = replace(self.evaluation, networks=self.validation_networks)
-        training_set = recalled(task, progress.memory)
+        training_set = recalled(setting, progress.memory)
         splits: Splits = {"validation": data.validation}
         key = session.key("validation")
-        found = evaluate(task, lambda i: training_set, protocol, key, splits)["validation"]
+        found = evaluate(setting, lambda i: training_set, protocol, key, splits)["validation"]
         accuracy = sum(found) / len(found)
         session.log(progress.iteration, {"validation_accuracy": accuracy})
         return accuracy
 
-    def _evaluate(self, session: Session, task: Task, data: Data, train: Split, memory: Params) -> list[Figure]:
+    def _evaluate(
+        self, session: Session, setting: Setting, data: Data, train: Split, memory: Params
+    ) -> list[Measurement]:
         """The memory on test and validation images, and its controls on test images."""
         key, protocol = session.key("evaluation"), self.evaluation
         test: Splits = {"test": data.test.to(session.device)} if self.test else {}
         both = dict(test)
         if len(data.validation):
             both["validation"] = data.validation.to(session.device)
-        images = recalled(task, memory)
-        rows = ClassRows.of(train, task.classes)
+        images = recalled(setting, memory)
+        rows = ClassRows.of(train, setting.classes)
         each = min(max(1, int(self.images_per_class)), *(len(r) for r in rows.rows))
 
         def measured(
-            name: str, task: Task, protocol: Protocol, draw: TrainingSet, size: int, folder: Path, **about: Any
+            name: str, setting: Setting, protocol: Protocol, draw: TrainingSet, size: int, folder: Path, **about: Any
         ) -> Accuracies:
             """Every network's accuracies; those measured before are read back, so that no sitting repeats another's."""
 
@@ -253,12 +264,12 @@ class Distillation:
 
             about |= {"of": name, "protocol": asdict(replace(protocol, networks=1))}
             kept = [
-                _Kept.of(folder, about | {"network": i, "beside": list(companions(task, size, protocol, i))})
+                _Kept.of(folder, about | {"network": i, "beside": list(group_of(setting, size, protocol, i))})
                 for i in range(protocol.networks)
             ]
             missing = [i for i, one in enumerate(kept) if not one.file.is_file()]
             splits = both if folder == own else test  # validation is for what was trained on the other part alone
-            found = evaluate_each(task, announced, protocol, key, missing, splits, session.pause)
+            found = evaluate_each(setting, announced, protocol, key, missing, splits, session.pause)
             for i, accuracies in zip(missing, found, strict=True):
                 kept[i].write(accuracies)
             accuracies_of = [one.read() for one in kept]
@@ -271,34 +282,34 @@ class Distillation:
         figures_found = [
             (
                 "memory",
-                measured("the memory", task, protocol, lambda i: images, len(images), own, **which),
+                measured("the memory", setting, protocol, lambda i: images, len(images), own, **which),
                 networks,
                 note,
             )
         ]
         for architecture in self.elsewhere():
-            other, name = replace(task, architecture=architecture), f"memory on {_label(architecture)}"
+            other, name = replace(setting, architecture=architecture), f"memory on {_label(architecture)}"
             about = which | {"on": describe(architecture)}
             found = measured(f"the {name}", other, protocol, lambda i: images, len(images), own, **about)
             figures_found.append((name, found, networks, note))
         # Controls are shared by all runs with equal data, network, budget and seed.
         shared = make_directory(session.cache_dir / "controls")
-        about = self._control_about(session, task, data)
-        note = f"{each} real images per class, {protocol.sgd_steps(each * task.classes)} SGD steps"
+        about = self._control_about(session, setting, data)
+        note = f"{each} real images per class, {protocol.sgd_steps(each * setting.classes)} SGD steps"
         note += ", more than the budget" if self.images_per_class < 1 else ""
         for control in self.controls if self.test else ():
-            chosen = _Lazily(partial(control.choose, task, rows, each, key))
+            chosen = _Lazily(partial(control.choose, setting, rows, each, key))
             which = about | {"control": describe(control), "images per class": each}
-            found = measured(control.label, task, protocol, chosen, each * task.classes, shared, **which)
+            found = measured(control.label, setting, protocol, chosen, each * setting.classes, shared, **which)
             figures_found.append((control.label, found, control.over, note))
         if self.full_data_epochs and self.test:
             # Fewer epochs and networks than the protocol's.
             short = replace(protocol, epochs=self.full_data_epochs, networks=self.full_data_networks)
-            full = measured("the full data", task, short, lambda i: train, len(train), shared, **about)
+            full = measured("the full data", setting, short, lambda i: train, len(train), shared, **about)
             note = f"{len(train)} images, {short.epochs} epochs of the paper's {Protocol().epochs}"
             figures_found.append(("full data", full, networks, note))
         return [
-            Figure(name, split, values, over, note)
+            Measurement(name, split, values, over, note)
             for name, by_split, over, note in figures_found
             for split, values in by_split.items()
         ]
@@ -307,27 +318,27 @@ class Distillation:
         """The other architectures to measure on."""
         return [one for one in self.transfer if describe(one) != describe(self.architecture)]
 
-    def _control_about(self, session: Session, task: Task, data: Data) -> dict[str, Any]:
+    def _control_about(self, session: Session, setting: Setting, data: Data) -> dict[str, Any]:
         """All that the full-data control depends on."""
         return {
             "data": data.digest,
             "preprocessing": data.transform.describe(),
             "validation": self.validation,
             "architecture": describe(self.architecture),
-            "augmentation": task.augmentation,
+            "augmentation": setting.augmentation,
             "seed": session.key.seed,
             "device": session.device.type,
             "versions": [__version__, torch.__version__],
         }
 
-    def _gradient_norms(self, session: Session, task: Task, real: ClassRows, memory: Params) -> dict[str, Any]:
+    def _gradient_norms(self, session: Session, setting: Setting, real: ClassRows, memory: Params) -> dict[str, Any]:
         """Of several unrolls, for the first and the last memory: the norm of d loss / d w_t at every inner step t."""
         if not self.gradient_norms:
             return {}
         objective: Any = self.objective
-        first = begin(task, self.outer_optimizer, self.images_per_class, session.key).memory
+        first = begin(setting, self.outer_optimizer, self.images_per_class, session.key).memory
         key = session.key("gradient norms")
-        measure = partial(objective.gradient_norms, task, real=real)
+        measure = partial(objective.gradient_norms, setting, real=real)
         return {
             when: [_finite(measure(memory=m, key=key(i))) for i in range(self.gradient_norms)]
             for when, m in (("at the start", first), ("at the end", memory))
@@ -335,8 +346,8 @@ class Distillation:
 
     # ------------------------------------------------------------ what is left behind
 
-    def _save_memory(self, session: Session, task: Task, data: Data, last: Progress) -> Memory:
-        budget = self._budget(task, _numbers(last.memory))
+    def _save_memory(self, session: Session, setting: Setting, data: Data, last: OuterState) -> Memory:
+        budget = self._budget(setting, _numbers(last.memory))
         transform = data.transform
         memory = Memory(
             {k: v.cpu() for k, v in last.memory.items()},
@@ -349,7 +360,7 @@ class Distillation:
                 "iterations": self.iterations,
                 "seed": session.key.seed,
             }
-            | described(self, task.shape, transform, budget),
+            | described(self, setting.shape, transform, budget),
             transform,
         )
         memory.save(session.directory / "memory.safetensors")
@@ -393,7 +404,7 @@ class Distillation:
             "reduced_by": less,
         }
 
-    def _likeness(self, data: Data, last: Progress) -> dict[str, Any]:
+    def _likeness(self, data: Data, last: OuterState) -> dict[str, Any]:
         """How alike the coefficients of classes are, within superclasses and between them, where there are any."""
         if "matrices" not in last.memory or len(data.info.superclasses) < 2:
             return {}
@@ -405,7 +416,7 @@ class Distillation:
         means = {"within superclasses": like[same & others].mean().item(), "between": like[~same].mean().item()}
         return {"coefficient_similarity": means}
 
-    def _facts(self, session: Session, data: Data, last: Progress) -> dict[str, Any]:
+    def _facts(self, session: Session, data: Data, last: OuterState) -> dict[str, Any]:
         memory_file = session.directory / "memory.safetensors"
         return {
             "dataset": data.info.name,
@@ -468,7 +479,7 @@ class _Kept:
 
     def write(self, accuracies: dict[Part, float]) -> None:
         make_directory(self.file.parent)
-        write_whole(self.file, canonical_json({"about": self.about, "accuracy": accuracies}).encode())
+        write_atomic(self.file, canonical_json({"about": self.about, "accuracy": accuracies}).encode())
 
     def read(self) -> dict[Part, float]:
         try:

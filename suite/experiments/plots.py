@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from suite.memory import Memory, cosine_similarities
-from suite.storage.files import write_whole
+from suite.storage.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -219,7 +219,7 @@ def _grid(images: Float[Tensor, "n c h w"], columns: int, file: Path) -> None:
     pixels = (grid.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
     buffer = io.BytesIO()
     Image.fromarray(pixels.numpy()).save(buffer, format="png")
-    write_whole(file, buffer.getvalue())
+    write_atomic(file, buffer.getvalue())
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -234,4 +234,4 @@ def _figure(width: float, height: float) -> "Figure":
 def _save(figure: "Figure", file: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_whole(file, buffer.getvalue())
+    write_atomic(file, buffer.getvalue())

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from suite.core.outer_loop import LOGGED_POINTS, Progress, packed, unpacked
+from suite.core.outer_loop import LOGGED_POINTS, OuterState, from_tensors, to_tensors
 from suite.types import Params, Session
 
 Measured = dict[str, float]
@@ -22,7 +22,7 @@ class Series:
         self._done = 0
         self._every = max(1, outer_steps // LOGGED_POINTS)
         self._measured: dict[str, list[Measured]] = {}
-        self._under_way: Progress | None = None
+        self._under_way: OuterState | None = None
         restored = session.restore()
         if restored is None:
             return
@@ -36,9 +36,9 @@ class Series:
         self.seconds, self._done = state["seconds"], state["done"]
         self._measured = {name: [dict(one) for one in found] for name, found in state["measured"].items()}
         if state["iteration"] is not None:
-            self._under_way = unpacked(state["iteration"], under_way, session.device)
+            self._under_way = from_tensors(state["iteration"], under_way, session.device)
 
-    def learn(self, name: str, start: Progress, step: Callable[[Progress], Progress], iterations: int) -> Params:
+    def learn(self, name: str, start: OuterState, step: Callable[[OuterState], OuterState], iterations: int) -> Params:
         """The memory of this name: learned from `start` by so many outer steps, unless it is there already."""
         if name in self.memories:
             return self.memories[name]
@@ -82,7 +82,7 @@ class Series:
     def _save(self, iteration: int) -> None:
         tensors = {f"{name}: {k}": v for name, own in self.memories.items() for k, v in own.items()}
         if self._under_way is not None:
-            tensors |= {f"under way: {k}": v for k, v in packed(self._under_way).items()}
+            tensors |= {f"under way: {k}": v for k, v in to_tensors(self._under_way).items()}
         state = {
             "memories": list(self.memories),
             "seconds": self.seconds,

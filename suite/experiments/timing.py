@@ -15,7 +15,7 @@ from suite.evaluation.training import train
 from suite.keys import Key
 from suite.registry import describe, fingerprint
 from suite.storage.files import json_sha256
-from suite.types import ClassRows, Cost, Objective, Split, Task
+from suite.types import ClassRows, Cost, Objective, Setting, Split
 
 if TYPE_CHECKING:
     from suite.experiments.distillation import Distillation
@@ -38,29 +38,29 @@ The first time pays for what is set up, such as the libraries' own kernels.
 
 def cost(of: "Distillation", device: torch.device) -> Cost:
     """Seconds of the distillation with its evaluation, and of the controls, which runs may share."""
-    task, info, protocol = of.task(device), of.dataset.info, of.evaluation
-    per_class = of.parameterization.per_class(task.shape, task.classes, of.images_per_class)
-    recalled = per_class * task.classes
+    setting, info, protocol = of.setting(device), of.dataset.info, of.evaluation
+    per_class = of.parameterization.per_class(setting.shape, setting.classes, of.images_per_class)
+    recalled = per_class * setting.classes
     held_out = round(of.validation * info.train_size)
     trained_on = info.train_size - held_out
     test = info.test_size if of.test else 0
-    own_pace = pace(task)
+    own_pace = pace(setting)
 
     def networks(n: int, epochs: int, images: int, judged: int, at: Pace = own_pace) -> float:
         return n * (epochs * images * at.train + judged * at.read)
 
-    step = outer_step(task, of.objective, of.images_per_class, per_class)
+    step = outer_step(setting, of.objective, of.images_per_class, per_class)
     own = of.iterations * step
     watched = min(of.validation_points, of.iterations) + 1 if of.validation and of.validation_points else 0
     own += watched * networks(of.validation_networks, protocol.epochs, recalled, held_out)
     for architecture in (of.architecture, *of.elsewhere()):
-        at = pace(replace(task, architecture=architecture))
+        at = pace(replace(setting, architecture=architecture))
         own += networks(protocol.networks, protocol.epochs, recalled, test + held_out, at)
 
     shared: dict[str, float] = {}
     same = {"data": describe(of.dataset), "held out": of.validation, "on": describe(of.architecture)}
-    same |= {"augmentation": task.augmentation, "protocol": describe(protocol)}
-    each = max(1, int(of.images_per_class)) * task.classes
+    same |= {"augmentation": setting.augmentation, "protocol": describe(protocol)}
+    each = max(1, int(of.images_per_class)) * setting.classes
     for control in of.controls if of.test else ():
         shared[json_sha256([same, describe(control), each])] = networks(protocol.networks, protocol.epochs, each, test)
         features = getattr(control, "epochs", 0)  # of the network in whose features it selects, which controls share
@@ -113,58 +113,64 @@ def _timed(do: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def _place(task: Task) -> list[Any]:
+def _place(setting: Setting) -> list[Any]:
     """What decides how long work on a network takes."""
-    return [describe(task.architecture), str(task.shape), task.classes, task.augmentation, str(task.device)]
+    return [
+        describe(setting.architecture),
+        str(setting.shape),
+        setting.classes,
+        setting.augmentation,
+        str(setting.device),
+    ]
 
 
-def _made_up(task: Task, each: int) -> Split:
+def _made_up(setting: Setting, each: int) -> Split:
     """Noise, `each` images of every class."""
-    labels = torch.arange(task.classes).repeat_interleave(each)
-    shape = (len(labels), task.shape.channels, task.shape.height, task.shape.width)
-    return Split(torch.randn(shape, generator=Key(0)("rehearsal").generator()), labels).to(task.device)
+    labels = torch.arange(setting.classes).repeat_interleave(each)
+    shape = (len(labels), setting.shape.channels, setting.shape.height, setting.shape.width)
+    return Split(torch.randn(shape, generator=Key(0)("rehearsal").generator()), labels).to(setting.device)
 
 
-def pace(task: Task) -> Pace:
+def pace(setting: Setting) -> Pace:
     """Of the evaluation's networks."""
-    count = IMAGES if task.device.type == "cpu" else IMAGES_ON_GPU
+    count = IMAGES if setting.device.type == "cpu" else IMAGES_ON_GPU
     protocol = Protocol(networks=1, epochs=1, batch=count)
 
     def images() -> Split:
-        made = _made_up(task, -(-count // task.classes))
+        made = _made_up(setting, -(-count // setting.classes))
         return Split(made.images[:count], made.labels[:count])
 
     def training() -> Callable[[], Any]:
-        return partial(train, task, images(), protocol, Key(0))
+        return partial(train, setting, images(), protocol, Key(0))
 
     def reading() -> Callable[[], Any]:
         return partial(accuracy, training()(), images())
 
-    one, other = (_Named(json_sha256([what.__name__, _place(task)]), what) for what in (training, reading))
+    one, other = (_Named(json_sha256([what.__name__, _place(setting)]), what) for what in (training, reading))
     return Pace(_seconds(one) / count, _seconds(other) / count)
 
 
-def sgd_step(task: Task, images: int) -> float:
+def sgd_step(setting: Setting, images: int) -> float:
     """Seconds of one training step on so many images."""
 
     def step() -> Callable[[], Any]:
-        made = _made_up(task, -(-images // task.classes))
+        made = _made_up(setting, -(-images // setting.classes))
         data = Split(made.images[:images], made.labels[:images])
-        return partial(train, task, data, Protocol(networks=1, epochs=SGD_STEPS, batch=images), Key(0))
+        return partial(train, setting, data, Protocol(networks=1, epochs=SGD_STEPS, batch=images), Key(0))
 
-    return _seconds(_Named(json_sha256(["sgd step", images, _place(task)]), step)) / SGD_STEPS
+    return _seconds(_Named(json_sha256(["sgd step", images, _place(setting)]), step)) / SGD_STEPS
 
 
-def outer_step(task: Task, objective: Objective, images_per_class: float, per_class: int) -> float:
+def outer_step(setting: Setting, objective: Objective, images_per_class: float, per_class: int) -> float:
     """Seconds of one outer step; an objective that can say so from shorter ones of its own kind does."""
 
     def seconds(objective: Objective, classes: int | None = None) -> float:
         """Of one outer step on all classes, or on the first few alone."""
-        small = replace(task, classes=min(classes or task.classes, task.classes))
+        small = replace(setting, classes=min(classes or setting.classes, setting.classes))
 
         def prepare() -> Callable[[], Any]:
-            memory = task.parameterization.init(small.shape, small.classes, images_per_class, Key(0))
-            memory = {k: v.to(task.device) for k, v in memory.items()}
+            memory = setting.parameterization.init(small.shape, small.classes, images_per_class, Key(0))
+            memory = {k: v.to(setting.device) for k, v in memory.items()}
             real = ClassRows.of(_made_up(small, getattr(objective, "real_per_class", 1)), small.classes)
             return partial(objective.gradients, small, memory, real, Key(0))
 
@@ -172,10 +178,10 @@ def outer_step(task: Task, objective: Objective, images_per_class: float, per_cl
         try:
             return _seconds(_Named(name, prepare))
         except UsageError:  # the bases of all classes do not fit the budget of a few
-            if small.classes == task.classes:
+            if small.classes == setting.classes:
                 raise
             return seconds(objective)
 
     if hasattr(objective, "seconds"):
-        return float(objective.seconds(task, per_class, seconds))
+        return float(objective.seconds(setting, per_class, seconds))
     return seconds(objective)

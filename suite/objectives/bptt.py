@@ -22,7 +22,7 @@ from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.objectives.fresh import AFFORDED, few
 from suite.registry import objectives
-from suite.types import EXPECTED_MEMORY, Architecture, ClassRows, InnerOptimizer, Parameterization, Params, Task
+from suite.types import EXPECTED_MEMORY, Architecture, ClassRows, InnerOptimizer, Parameterization, Params, Setting
 from suite.validation import check_types, require
 
 SLACK = 1.35
@@ -68,55 +68,61 @@ class BPTT:
         require(self, "real_per_class", self.real_per_class > 0, "above 0")
         require(self, "memory_gib", self.memory_gib > 0, "above 0")
 
-    def gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
-        with _tf32(task.device) if self.precision == "tf32" else nullcontext():
-            return self._gradients(task, memory, real, key)
+    def gradients(
+        self, setting: Setting, memory: Params, real: ClassRows, key: Key
+    ) -> tuple[Params, dict[str, Tensor]]:
+        with _tf32(setting.device) if self.precision == "tf32" else nullcontext():
+            return self._gradients(setting, memory, real, key)
 
-    def _gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
+    def _gradients(
+        self, setting: Setting, memory: Params, real: ClassRows, key: Key
+    ) -> tuple[Params, dict[str, Tensor]]:
         leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
-        images, network, data = self._shown(task, leaves, real, key)
+        images, network, data = self._shown(setting, leaves, real, key)
         params: Params = dict(network.named_parameters())
         inputs = {"images": images.detach()}
         if self.execution == "eager":
             problem = _Problem(network, data, self.precision == "bfloat16")
-            retention = self._retention(task, network, data.rows.shape[1])
+            retention = self._retention(setting, network, data.rows.shape[1])
             losses = problem.inner_loss, problem.outer_losses()
             found = hypergradient(*losses, params, inputs, self.inner_optimizer, self.inner_steps, retention)
         else:
-            problem, program = _program(self, _Network(**vars(task)), data.rows.shape[1], len(data.real), len(images))
+            problem, program = _program(
+                self, _Network(**vars(setting)), data.rows.shape[1], len(data.real), len(images)
+            )
             problem.data.fill(data)
             found = program(params, inputs)
         metrics = {"loss": found.loss, "inner_loss_first": found.inner_losses[0], "inner_loss": found.inner_losses[-1]}
         return through_recall(images, leaves, found.gradients["images"]), metrics
 
     def _shown(
-        self, task: Task, leaves: Params, real: ClassRows, key: Key
+        self, setting: Setting, leaves: Params, real: ClassRows, key: Key
     ) -> tuple[Float[Tensor, "n c h w"], nn.Module, "_Data"]:
         """The recalled images of an outer step, its network, and what the network is shown of them and of real ones."""
-        classes = self._classes(task, key)
-        augmented = augment.draw(task.augmentation, key("augmentation"))
-        recalled = task.parameterization.recall(leaves, classes.to(task.device))
+        classes = self._classes(setting, key)
+        augmented = augment.draw(setting.augmentation, key("augmentation"))
+        recalled = setting.parameterization.recall(leaves, classes.to(setting.device))
         per_class = recalled.shape[1]
         images = augmented(torch.flatten(recalled, 0, 1))
-        labels = classes.repeat_interleave(per_class).to(task.device)
+        labels = classes.repeat_interleave(per_class).to(setting.device)
 
         each = min(self.images_per_class_per_step, per_class)
         draws = key("inner").subsets(self.inner_steps * len(classes), per_class, each)
         first = torch.arange(len(classes)).repeat(self.inner_steps) * per_class
-        rows = (draws + first[:, None]).view(self.inner_steps, -1).to(task.device)
+        rows = (draws + first[:, None]).view(self.inner_steps, -1).to(setting.device)
 
-        network = fresh_network(task, key("network"), self._rewritten())
+        network = fresh_network(setting, key("network"), self._rewritten())
         batch = real.draw(classes.tolist(), self.real_per_class, key("real"))
         return images, network, _Data(rows, labels[rows], augmented(batch.images), batch.labels)
 
-    def gradient_norms(self, task: Task, memory: Params, real: ClassRows, key: Key) -> list[float]:
+    def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
         """Of one outer step: the norm of d outer loss / d w_t for t = 0, ..., T, over all weights together."""
         norms: dict[int, Tensor] = {}
 
         def watch(t: int, params_bar: Params) -> None:
             norms[t] = torch.stack([g.norm() for g in params_bar.values()]).norm()
 
-        images, network, data = self._shown(task, memory, real, key)
+        images, network, data = self._shown(setting, memory, real, key)
         problem = _Problem(network, data, self.precision == "bfloat16")
         losses = problem.inner_loss, problem.outer_losses()
         params: Params = dict(network.named_parameters())
@@ -124,17 +130,17 @@ class BPTT:
         hypergradient(*losses, params, inputs, self.inner_optimizer, self.inner_steps, Retention(), watch)
         return torch.stack([norms[t] for t in range(self.inner_steps + 1)]).tolist()
 
-    def plan(self, task: Task, per_class: int) -> dict[str, Any]:
-        classes = min(self.classes_per_step or task.classes, task.classes)
+    def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:
+        classes = min(self.classes_per_step or setting.classes, setting.classes)
         batch = classes * min(self.images_per_class_per_step, per_class)
         real = classes * self.real_per_class
-        network = fresh_network(task, Key(0))
+        network = fresh_network(setting, Key(0))
         # A program keeps every state and one graph.
-        retention = self._retention(task, network, batch) if self.execution == "eager" else Retention()
-        size = retention.size(self.inner_steps, *self._sizes(task, network, batch))
+        retention = self._retention(setting, network, batch) if self.execution == "eager" else Retention()
+        size = retention.size(self.inner_steps, *self._sizes(setting, network, batch))
         # The outer loss has one plain graph of real images: about half of a step's, image for image.
-        at_once = min(real, PIECE if task.device.type == "cpu" else real)
-        size += at_once * (_graph_bytes(task, 2) - _graph_bytes(task, 1)) // 2
+        at_once = min(real, PIECE if setting.device.type == "cpu" else real)
+        size += at_once * (_graph_bytes(setting, 2) - _graph_bytes(setting, 1)) // 2
         return {
             "inner steps": self.inner_steps,
             "inner batch": batch,
@@ -145,9 +151,9 @@ class BPTT:
             EXPECTED_MEMORY: round((size + FIXED) / 2**20),
         }
 
-    def seconds(self, task: Task, per_class: int, measured: Callable[..., float]) -> float:
+    def seconds(self, setting: Setting, per_class: int, measured: Callable[..., float]) -> float:
         """Of one outer step, from measured ones of one and three inner steps; of few images where all take long."""
-        groups = min(self.classes_per_step or task.classes, task.classes)
+        groups = min(self.classes_per_step or setting.classes, setting.classes)
         each = min(self.images_per_class_per_step, per_class)
         # To be measured, it would be compiled for a minute.
         short = replace(self, inner_steps=1, execution="eager" if self.execution == "compiled" else self.execution)
@@ -160,27 +166,27 @@ class BPTT:
             return step * each / shown, max(one - step, 0.0) * self.real_per_class / real
 
         step, rest = parts(few(each, groups), few(self.real_per_class, groups))
-        if 3 * step + rest < AFFORDED or task.device.type != "cpu":  # few images leave a GPU idle
+        if 3 * step + rest < AFFORDED or setting.device.type != "cpu":  # few images leave a GPU idle
             step, rest = parts(each, self.real_per_class)
         return self.inner_steps * step + rest
 
-    def _classes(self, task: Task, key: Key) -> Tensor:
-        if self.classes_per_step is None or self.classes_per_step >= task.classes:
-            return torch.arange(task.classes)
-        return key("classes").permutation(task.classes)[: self.classes_per_step].sort().values
+    def _classes(self, setting: Setting, key: Key) -> Tensor:
+        if self.classes_per_step is None or self.classes_per_step >= setting.classes:
+            return torch.arange(setting.classes)
+        return key("classes").permutation(setting.classes)[: self.classes_per_step].sort().values
 
     def _rewritten(self) -> bool:
         """Whether the network gets layers of our own, which neither torch.compile nor autocast knows."""
         return self.execution != "compiled" and self.precision != "bfloat16"
 
-    def _retention(self, task: Task, network: nn.Module, batch: int) -> Retention:
-        return Retention.within(int(self.memory_gib * 2**30), self.inner_steps, *self._sizes(task, network, batch))
+    def _retention(self, setting: Setting, network: nn.Module, batch: int) -> Retention:
+        return Retention.within(int(self.memory_gib * 2**30), self.inner_steps, *self._sizes(setting, network, batch))
 
-    def _sizes(self, task: Task, network: nn.Module, batch: int) -> tuple[int, int]:
+    def _sizes(self, setting: Setting, network: nn.Module, batch: int) -> tuple[int, int]:
         """Bytes of a state and of a step's graph; what a graph saves is measured on one image and on two."""
         state = self.inner_optimizer.init({k: p.detach() for k, p in network.named_parameters()})
         tensors = [*network.parameters(), *(v for part in state.values() for v in part.values())]
-        one, two = (_graph_bytes(task, images) for images in (1, 2))
+        one, two = (_graph_bytes(setting, images) for images in (1, 2))
         graph = int(SLACK * (one + (two - one) * (batch - 1)))
         return sum(v.numel() * v.element_size() for v in tensors), graph
 
@@ -245,11 +251,11 @@ class _Problem:
 
 
 @lru_cache(maxsize=2)
-def _program(objective: BPTT, task: "_Network", batch: int, real: int, images: int) -> tuple[_Problem, Program]:
+def _program(objective: BPTT, setting: "_Network", batch: int, real: int, images: int) -> tuple[_Problem, Program]:
     """The program of all outer steps of these sizes, and the problem whose data it reads."""
-    network = fresh_network(task, Key(0), objective._rewritten())
+    network = fresh_network(setting, Key(0), objective._rewritten())
     some = next(network.parameters())
-    shape = (task.shape.channels, task.shape.height, task.shape.width)
+    shape = (setting.shape.channels, setting.shape.height, setting.shape.width)
     steps = objective.inner_steps
     rows = torch.zeros(steps, batch, dtype=torch.long, device=some.device)
     labels = torch.zeros(real, dtype=torch.long, device=some.device)
@@ -262,7 +268,7 @@ def _program(objective: BPTT, task: "_Network", batch: int, real: int, images: i
 
 
 @dataclass(frozen=True)
-class _Network(Task):
+class _Network(Setting):
     """A task as far as its network goes: equal where that is. Hashed without the recipe, whose fields may be lists."""
 
     architecture: Architecture = field(hash=False)
@@ -270,14 +276,14 @@ class _Network(Task):
     augmentation: str = field(compare=False)
 
 
-def _graph_bytes(task: Task, images: int) -> int:
+def _graph_bytes(setting: Setting, images: int) -> int:
     """Bytes that autograd saves for one inner step on so many images, weights left out."""
-    return _measured(_Network(**vars(task)), images)
+    return _measured(_Network(**vars(setting)), images)
 
 
 @lru_cache(maxsize=64)
-def _measured(task: _Network, images: int) -> int:
-    network = fresh_network(task, Key(0))
+def _measured(setting: _Network, images: int) -> int:
+    network = fresh_network(setting, Key(0))
     params = {k: p.detach().requires_grad_() for k, p in network.named_parameters()}
     seen: dict[int, int] = {}
 
@@ -286,11 +292,11 @@ def _measured(task: _Network, images: int) -> int:
         seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    shape = task.shape
+    shape = setting.shape
     x = Key(0)("plan", images).generator()
     batch = torch.randn(images, shape.channels, shape.height, shape.width, generator=x)
     batch = batch.to(next(network.parameters())).requires_grad_()
-    labels = torch.zeros(images, dtype=torch.long, device=task.device)
+    labels = torch.zeros(images, dtype=torch.long, device=setting.device)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         loss = cross_entropy(functional_call(network, params, (batch,)), labels)
         graph = torch.autograd.grad(loss, list(params.values()), create_graph=True)

@@ -13,7 +13,7 @@ from suite.images import augment
 from suite.keys import Key
 from suite.objectives.fresh import AFFORDED, FEW_CLASSES, few
 from suite.registry import objectives
-from suite.types import ClassRows, Params, Task
+from suite.types import ClassRows, Params, Setting
 from suite.validation import check_types, require
 
 
@@ -34,14 +34,16 @@ class DistributionMatching:
         check_types(self)
         require(self, "real_per_class", self.real_per_class > 0, "above 0")
 
-    def gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
-        augmented = augment.draw(task.augmentation, key("augmentation"))
+    def gradients(
+        self, setting: Setting, memory: Params, real: ClassRows, key: Key
+    ) -> tuple[Params, dict[str, Tensor]]:
+        augmented = augment.draw(setting.augmentation, key("augmentation"))
         leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
-        recalled = task.parameterization.recall(leaves, torch.arange(task.classes, device=task.device))
+        recalled = setting.parameterization.recall(leaves, torch.arange(setting.classes, device=setting.device))
         images = recalled.detach().requires_grad_()
-        network: Any = fresh_network(task, key("network")).requires_grad_(False)
+        network: Any = fresh_network(setting, key("network")).requires_grad_(False)
         slopes, loss = torch.zeros_like(images), images.new_zeros(())
-        for c in range(task.classes):  # one class's graphs at a time
+        for c in range(setting.classes):  # one class's graphs at a time
             batch = real.draw([c], self.real_per_class, key("real"))
             with torch.no_grad():
                 wanted = network.features(augmented(batch.images)).mean(0)
@@ -50,17 +52,17 @@ class DistributionMatching:
             loss += apart.detach()
         return through_recall(recalled, leaves, slopes), {"loss": loss}
 
-    def seconds(self, task: Task, per_class: int, measured: Callable[..., float]) -> float:
+    def seconds(self, setting: Setting, per_class: int, measured: Callable[..., float]) -> float:
         """Of one outer step, from measured ones of a few classes; on few real images if all take long."""
-        classes = min(task.classes, FEW_CLASSES)
+        classes = min(setting.classes, FEW_CLASSES)
         real = few(self.real_per_class, classes)
         one, two = (measured(replace(self, real_per_class=n * real), classes) for n in (1, 2))
         whole = one + max(two - one, 0.0) * (self.real_per_class / real - 1)
-        if whole < AFFORDED or task.device.type != "cpu":
+        if whole < AFFORDED or setting.device.type != "cpu":
             whole = measured(self, classes)
-        return whole * task.classes / classes
+        return whole * setting.classes / classes
 
-    def plan(self, task: Task, per_class: int) -> dict[str, Any]:
+    def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:
         return {
             "matching": "mean features of a fresh network",
             "recalled images of a class in a step": per_class,

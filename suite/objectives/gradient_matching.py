@@ -17,7 +17,7 @@ from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.objectives.fresh import AFFORDED, FEW_CLASSES, few
 from suite.registry import objectives
-from suite.types import ClassRows, InnerOptimizer, Params, Task
+from suite.types import ClassRows, InnerOptimizer, Params, Setting
 from suite.validation import check_types, require
 
 
@@ -47,23 +47,25 @@ class GradientMatching:
         for name in ("real_per_class", "images_per_class_per_step", "stages", "steps_per_stage"):
             require(self, name, getattr(self, name) > 0, "above 0")
 
-    def gradients(self, task: Task, memory: Params, real: ClassRows, key: Key) -> tuple[Params, dict[str, Tensor]]:
-        augmented = augment.draw(task.augmentation, key("augmentation"))
+    def gradients(
+        self, setting: Setting, memory: Params, real: ClassRows, key: Key
+    ) -> tuple[Params, dict[str, Tensor]]:
+        augmented = augment.draw(setting.augmentation, key("augmentation"))
         leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
-        classes = torch.arange(task.classes, device=task.device)
-        recalled = task.parameterization.recall(leaves, classes)
+        classes = torch.arange(setting.classes, device=setting.device)
+        recalled = setting.parameterization.recall(leaves, classes)
         images = recalled.detach().requires_grad_()
-        network = fresh_network(task, key("network"))
+        network = fresh_network(setting, key("network"))
         params = self._trained(network, augmented(images.detach().flatten(0, 1)), classes, key)
 
         per_class = images.shape[1]
-        rows = key("recalled").subsets(task.classes, per_class, min(self.images_per_class_per_step, per_class))
+        rows = key("recalled").subsets(setting.classes, per_class, min(self.images_per_class_per_step, per_class))
         slopes, distance = torch.zeros_like(images), images.new_zeros(())
-        for c in range(task.classes):  # one class's graphs at a time
+        for c in range(setting.classes):  # one class's graphs at a time
             batch = real.draw([c], self.real_per_class, key("real"))
             wanted = _weight_gradients(network, params, augmented(batch.images), batch.labels, graph=False)
-            own = augmented(images[c, rows[c].to(task.device)])
-            labels = torch.full((len(own),), c, device=task.device)
+            own = augmented(images[c, rows[c].to(setting.device)])
+            labels = torch.full((len(own),), c, device=setting.device)
             apart = layerwise_distance(wanted, _weight_gradients(network, params, own, labels, graph=True))
             slopes += torch.autograd.grad(apart, images)[0]
             distance += apart.detach()
@@ -86,9 +88,9 @@ class GradientMatching:
                 params, state = self.inner_optimizer.step(params, grads, state)
         return {k: p.detach().requires_grad_() for k, p in params.items()}
 
-    def seconds(self, task: Task, per_class: int, measured: Callable[..., float]) -> float:
+    def seconds(self, setting: Setting, per_class: int, measured: Callable[..., float]) -> float:
         """Of one outer step, from measured ones of a few classes on a fresh network; on few images if all take long."""
-        classes = min(task.classes, FEW_CLASSES)
+        classes = min(setting.classes, FEW_CLASSES)
         each = min(self.images_per_class_per_step, per_class)
         shown, real = few(each, classes), few(self.real_per_class, classes)
         bare = replace(self, real_per_class=real, images_per_class_per_step=shown, stages=1, steps_per_stage=1)
@@ -96,15 +98,15 @@ class GradientMatching:
         of_a_real = max(measured(replace(bare, real_per_class=2 * real), classes) - one, 0.0) / (real * classes)
         reals = of_a_real * real * classes
         matched = (one - reals) * each / shown + reals * self.real_per_class / real
-        if matched < AFFORDED or task.device.type != "cpu":
+        if matched < AFFORDED or setting.device.type != "cpu":
             whole = replace(bare, real_per_class=self.real_per_class, images_per_class_per_step=each)
             matched = measured(whole, classes)
         # Training on an image costs as much as the gradient of a real one.
-        images = (self.stages - 1) / 2 * self.steps_per_stage * min(256, per_class * task.classes)
-        return matched * task.classes / classes + of_a_real * images
+        images = (self.stages - 1) / 2 * self.steps_per_stage * min(256, per_class * setting.classes)
+        return matched * setting.classes / classes + of_a_real * images
 
-    def plan(self, task: Task, per_class: int) -> dict[str, Any]:
-        network = fresh_network(task, Key(0))
+    def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:
+        network = fresh_network(setting, Key(0))
         return {
             "matching": f"one step, after {self.stages - 1} stages of {self.steps_per_stage} steps at most",
             "recalled images of a class in a step": min(self.images_per_class_per_step, per_class),

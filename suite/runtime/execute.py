@@ -31,7 +31,7 @@ from suite.runtime.run_directory import (
 )
 from suite.runtime.selection import chosen
 from suite.runtime.session import RunSession, Stop
-from suite.storage.files import disk_errors, json_sha256, make_directory, sweep, write_whole
+from suite.storage.files import disk_errors, json_sha256, make_directory, sweep, write_atomic
 from suite.storage.journal import Journal
 from suite.storage.locks import locked
 from suite.tracking.sender import Sender
@@ -98,8 +98,8 @@ def _perform(
     started = time.monotonic()
     sweep(directory)
     mixed = _write_about(run, directory, place, config)
-    write_whole(directory / "config.gin", run.config_text.encode())
-    write_whole(directory / "operative.gin", run.operative_text.encode())
+    write_atomic(directory / "config.gin", run.config_text.encode())
+    write_atomic(directory / "operative.gin", run.operative_text.encode())
     (directory / "failure.txt").unlink(missing_ok=True)
     _begin(run, journal, config, table)
     journal.mark("RUNNING")
@@ -142,7 +142,7 @@ def _perform(
         session.log(outcome.scale.get("iterations", 0), {_metric(f): f["mean"] for f in record["figures"]})
         session.publish()
         session.write_metrics()
-        write_whole(directory / FINISHED, dumps(record).encode())
+        write_atomic(directory / FINISHED, dumps(record).encode())
         say_finished(directory, journal)
     except Interrupted:
         with suppress(RunError):  # a full disk: the next command that sees the run marks it
@@ -209,7 +209,7 @@ def _write_about(run: Run, directory: Path, place: Place, config: dict[str, Any]
 def _fail(run: Run, directory: Path, journal: Journal) -> None:
     """Keep the traceback of what is being handled, and mark the run."""
     try:
-        write_whole(directory / "failure.txt", traceback.format_exc().encode())
+        write_atomic(directory / "failure.txt", traceback.format_exc().encode())
         journal.artifacts([directory / "failure.txt"])
         journal.mark("FAILED")
     except RunError as trouble:  # a full disk: the first failure is the one to report

@@ -15,7 +15,7 @@ from suite.storage.files import canonical_json, sha256
 if TYPE_CHECKING:  # reading records needs no torch
     import torch
 
-    from suite.types import Figure, Outcome
+    from suite.types import Measurement, Outcome
 from suite.runtime.environment import environment
 
 SCHEMA = 1
@@ -40,7 +40,7 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
 
 """The keys of a record and the types of their values."""
 
-FIGURE_FIELDS: dict[str, type | tuple[type, ...]] = {
+MEASUREMENT_FIELDS: dict[str, type | tuple[type, ...]] = {
     "name": str,
     "split": str,
     "values": list,
@@ -92,7 +92,7 @@ def record(
     return made
 
 
-def statistics(figure: "Figure") -> dict[str, Any]:
+def statistics(figure: "Measurement") -> dict[str, Any]:
     """A figure with its mean, sample standard deviation (None for one value) and n."""
     values = list(figure.values)
     n = len(values)
@@ -127,9 +127,9 @@ def misshapen(made: Any) -> str | None:
     if made["schema"] != SCHEMA:
         return f"it has schema {made['schema']}, and this version reads {SCHEMA}"
     for figure in made["figures"]:
-        if not isinstance(figure, dict) or not set(FIGURE_FIELDS) <= set(figure):
-            return f"a figure lacks one of {', '.join(FIGURE_FIELDS)}"
-        for key, kind in FIGURE_FIELDS.items():
+        if not isinstance(figure, dict) or not set(MEASUREMENT_FIELDS) <= set(figure):
+            return f"a figure lacks one of {', '.join(MEASUREMENT_FIELDS)}"
+        for key, kind in MEASUREMENT_FIELDS.items():
             if not isinstance(figure[key], kind) or isinstance(figure[key], bool):
                 return f"'{key}' of a figure is a {type(figure[key]).__name__}"
         if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in figure["values"]):

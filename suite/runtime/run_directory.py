@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from suite.errors import RunError
-from suite.storage.files import canonical_json, write_whole
+from suite.storage.files import canonical_json, write_atomic
 from suite.storage.journal import NAME as JOURNAL
 from suite.storage.journal import Journal, read
 from suite.storage.locks import Held, locked
@@ -57,7 +57,7 @@ def about(directory: Path) -> dict[str, Any] | None:
 
 
 def write_about(directory: Path, said: dict[str, Any]) -> None:
-    write_whole(directory / ABOUT, json.dumps(said, indent=1, sort_keys=True).encode())
+    write_atomic(directory / ABOUT, json.dumps(said, indent=1, sort_keys=True).encode())
 
 
 def state(directory: Path) -> State:

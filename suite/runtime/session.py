@@ -19,7 +19,7 @@ from tqdm import tqdm
 from suite.errors import Interrupted, RunError
 from suite.keys import Key
 from suite.storage import checkpoint
-from suite.storage.files import write_whole
+from suite.storage.files import write_atomic
 from suite.storage.journal import Journal, Point, now
 from suite.types import Params
 
@@ -126,7 +126,7 @@ class RunSession:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["iteration", "metric", "value"])
         writer.writerows([point.iteration, point.name, repr(point.value)] for point in self._points)
-        write_whole(self.directory / "metrics.csv", text.getvalue().encode())
+        write_atomic(self.directory / "metrics.csv", text.getvalue().encode())
 
     # ------------------------------------------------------------ telling
 

@@ -26,7 +26,7 @@ def json_sha256(value: Any) -> str:
     return sha256(canonical_json(value).encode())
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a crash leaves the old one or the new one: temporary file, fsync, rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):

@@ -17,7 +17,7 @@ from typing import Any
 
 from suite.errors import RunError
 from suite.storage import journal
-from suite.storage.files import canonical_json, make_directory, write_whole
+from suite.storage.files import canonical_json, make_directory, write_atomic
 from suite.storage.locks import locked
 
 BATCH = 1000  # what one log_batch takes
@@ -69,7 +69,7 @@ class Store:
             self._tell(directory, run_id, entries)
         mine = {"id": identity, "run_id": run_id, "heard": end}
         if known.get(self.uri) != mine:
-            write_whole(directory / HEARD, canonical_json(known | {self.uri: mine}).encode())
+            write_atomic(directory / HEARD, canonical_json(known | {self.uri: mine}).encode())
         return run_id
 
     def _begin(self, directory: Path, entries: list[journal.Entry]) -> str:

@@ -15,7 +15,7 @@ from suite.experiments.continual import presets, streaming
 from suite.keys import global_generators
 from suite.registry import experiments
 from suite.streams.permutations import Permutations
-from suite.types import Architecture, Outcome, Session, Stream, StreamTask, Task
+from suite.types import Architecture, Outcome, Session, Setting, Stream, StreamTask
 from suite.validation import check_types, require
 
 
@@ -63,14 +63,14 @@ class AvalancheStrategy:
         }
 
     def run(self, session: Session) -> Outcome:
-        def one(whole: Task, stream: list[StreamTask], n: int) -> streaming.Matrix:
+        def one(whole: Setting, stream: list[StreamTask], n: int) -> streaming.Matrix:
             with global_generators(session.key("network", n)), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Avalanche's, about itself
                 return self._one(session, whole, stream, n)
 
         return streaming.through_the_stream(self, session, None, one)
 
-    def _one(self, session: Session, whole: Task, stream: list[StreamTask], n: int) -> streaming.Matrix:
+    def _one(self, session: Session, whole: Setting, stream: list[StreamTask], n: int) -> streaming.Matrix:
         """The matrix of one network."""
         network = whole.architecture.build(whole.shape, whole.classes).to(session.device).train()
 

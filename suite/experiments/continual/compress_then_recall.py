@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from suite.architectures.mlp import MLP
-from suite.core.outer_loop import Progress, begin, distill
+from suite.core.outer_loop import OuterState, begin, distill
 from suite.evaluation.evaluate import evaluate, recalled
 from suite.evaluation.protocol import Protocol
 from suite.experiments import plots, timing
@@ -37,10 +37,10 @@ from suite.types import (
     Params,
     RelatedTasks,
     Session,
+    Setting,
     Split,
     Stream,
     StreamTask,
-    Task,
 )
 from suite.validation import check_types, require, require_labels
 
@@ -139,10 +139,10 @@ class CompressThenRecall:
             own += protocol.networks * (protocol.epochs * images * pace.train + shown * test * pace.read)
         return Cost(own, {}, step)
 
-    def _inner(self, device: torch.device) -> Task:
+    def _inner(self, device: torch.device) -> Setting:
         """What one memory is made for: the classes of one task."""
         info = self.stream.info
-        return Task(info.shape, info.classes_per_task, self.architecture, self.parameterization, "none", device)
+        return Setting(info.shape, info.classes_per_task, self.architecture, self.parameterization, "none", device)
 
     def _objective(self, real_per_class: int | None = None) -> Objective:
         """With the whole of an incoming and a replayed batch in the outer loss, of whatever classes they are."""
@@ -158,7 +158,7 @@ class CompressThenRecall:
         """Of the same size, for a plan: every class has its part of the images."""
         return self._objective(-(-(self.batch + self.replay_batch) // self.stream.info.classes_per_task))
 
-    def _budget(self, task: Task) -> Budget:
+    def _budget(self, task: Setting) -> Budget:
         memory = self.parameterization.init(task.shape, task.classes, self._images_per_class, Key(0))
         stored = sum(v.numel() for v in memory.values())
         per_class = self.parameterization.per_class(task.shape, task.classes, self._images_per_class)
@@ -214,7 +214,7 @@ class CompressThenRecall:
             cost={"seconds_per_iteration": at.seconds / (self._steps_per_task * info.tasks)},
         )
 
-    def _learn(self, session: Session, inner: Task, t: int, task: StreamTask, at: "_At", clock: float) -> "_At":
+    def _learn(self, session: Session, inner: Setting, t: int, task: StreamTask, at: "_At", clock: float) -> "_At":
         """The memories with this task's among them."""
         own, capacity = streaming.local(task.train, task.classes), self.capacity(t)
         order = session.key("order", t).permutation(len(own))
@@ -249,7 +249,7 @@ class CompressThenRecall:
                 now.save(session, self._steps_per_task)
         return replace(at, task=t + 1, banks=[*at.banks, progress.memory], progress=None, pool=None)
 
-    def _among_others(self, inner: Task, key: Key) -> Task:
+    def _among_others(self, inner: Setting, key: Key) -> Setting:
         """With a memory whose stand-ins the networks learn beside it."""
         if not self.stand_ins:
             return inner
@@ -258,7 +258,7 @@ class CompressThenRecall:
         return replace(inner, parameterization=_Among(inner.parameterization, others))
 
     def _save_memories(
-        self, session: Session, inner: Task, banks: list[Params], seen: list[StreamTask]
+        self, session: Session, inner: Setting, banks: list[Params], seen: list[StreamTask]
     ) -> list[Memory]:
         """A file for each task's memory."""
         folder, budget = make_directory(session.directory / "memories"), self._budget(inner)
@@ -277,7 +277,7 @@ class CompressThenRecall:
         return memories
 
     def _measure(
-        self, session: Session, inner: Task, banks: list[Params], seen: list[StreamTask], shown: dict[int, Split]
+        self, session: Session, inner: Setting, banks: list[Params], seen: list[StreamTask], shown: dict[int, Split]
     ) -> list[list[float | None]]:
         """For each evaluation network, trained on all that is recalled, its accuracies on the tasks shown."""
         info = self.stream.info
@@ -325,7 +325,7 @@ class _At:
     banks: list[Params]
     matrix: list[list[list[float | None]]]
     """After each task, for each network, a row."""
-    progress: Progress | None
+    progress: OuterState | None
     pool: Reservoir | None
     seconds: float
     most: int
@@ -368,6 +368,6 @@ class _At:
         progress, pool = None, None
         if state["pool"] is not None:
             capacity, seen, iteration = state["pool"]
-            progress, pool = Progress(iteration, memory, slots, {}), Reservoir(capacity, seen, tensors["pool"])
+            progress, pool = OuterState(iteration, memory, slots, {}), Reservoir(capacity, seen, tensors["pool"])
         ordered = [banks[i] for i in sorted(banks)]
         return _At(state["task"], ordered, state["matrix"], progress, pool, state["seconds"], state["most"])

@@ -27,11 +27,11 @@ from suite.types import (
     Outcome,
     Params,
     Session,
+    Setting,
     Split,
     State,
     Stream,
     StreamTask,
-    Task,
 )
 from suite.validation import check_types, require
 
@@ -89,7 +89,7 @@ class Online:
     def cost(self, where: torch.device) -> Cost:
         """Seconds of all networks, their evaluation among them."""
         info, protocol = self.stream.info, self.evaluation
-        whole = Task(info.shape, info.outputs, self.architecture, Standard(), self.augmentation, where)
+        whole = Setting(info.shape, info.outputs, self.architecture, Standard(), self.augmentation, where)
         pace = timing.pace(whole)
         if self.method == "joint":
             images = info.tasks * info.samples_per_task
@@ -100,14 +100,14 @@ class Online:
         return Cost(protocol.networks * (self._steps * step + read), {}, step)
 
     def run(self, session: Session) -> Outcome:
-        def one(whole: Task, stream: list[StreamTask], n: int) -> streaming.Matrix:
+        def one(whole: Setting, stream: list[StreamTask], n: int) -> streaming.Matrix:
             key = session.key("network", n)
             with global_generators(key("network")):  # dropout draws from them while it trains, too
                 return self._one(session, whole, stream, n, key)
 
         return streaming.through_the_stream(self, session, self._joint if self.method == "joint" else None, one)
 
-    def _joint(self, session: Session, whole: Task, stream: list[StreamTask]) -> streaming.Matrices:
+    def _joint(self, session: Session, whole: Setting, stream: list[StreamTask]) -> streaming.Matrices:
         images = torch.cat([one.train.images for one in stream])
         data = Split(images, torch.cat([one.train.labels for one in stream])).to(session.device)
         tests = {str(j): one.test for j, one in enumerate(stream)}
@@ -117,7 +117,7 @@ class Online:
         empty: list[list[float | None]] = [[None] * t for _ in range(t - 1)]
         return [[*empty, [found[str(j)][n] for j in range(t)]] for n in range(self.evaluation.networks)]
 
-    def _one(self, session: Session, whole: Task, stream: list[StreamTask], n: int, key: Key) -> streaming.Matrix:
+    def _one(self, session: Session, whole: Setting, stream: list[StreamTask], n: int, key: Key) -> streaming.Matrix:
         """The matrix of one network."""
         network = whole.architecture.build(whole.shape, whole.classes).to(session.device).train()
         params: Params = {k: p.detach() for k, p in network.named_parameters()}
@@ -151,7 +151,7 @@ class Online:
         return matrix
 
     def _step(
-        self, whole: Task, network: torch.nn.Module, images: Tensor, labels: Tensor, params: Params, state: State
+        self, whole: Setting, network: torch.nn.Module, images: Tensor, labels: Tensor, params: Params, state: State
     ) -> tuple[Params, State]:
         leaves = {k: p.detach().requires_grad_() for k, p in params.items()}
         scores = functional_call(network, leaves, (images,))

@@ -14,7 +14,7 @@ from suite.experiments.continual import metrics
 from suite.experiments.continual.presets import differs, less, tell
 from suite.parameterizations.standard import Standard
 from suite.storage.files import make_directory
-from suite.types import Budget, Figure, Outcome, Session, Split, StreamInfo, StreamTask, Task
+from suite.types import Budget, Measurement, Outcome, Session, Setting, Split, StreamInfo, StreamTask
 
 Matrix = list[list[float | None]]
 
@@ -46,7 +46,7 @@ def row(measured: Measured, tests: dict[int, Split], tasks: int, networks: int) 
     return [[found[str(j)][n] if j in tests else None for j in range(tasks)] for n in range(networks)]
 
 
-def figures(matrices: Matrices, over: str) -> list[Figure]:
+def figures(matrices: Matrices, over: str) -> list[Measurement]:
     """RA, LA, BTI, BWT and forgetting, as far as the matrices tell them; one value for each network."""
     kinds: dict[str, Callable[[metrics.Matrix], float | None]] = {
         "RA": metrics.retained,
@@ -62,7 +62,7 @@ def figures(matrices: Matrices, over: str) -> list[Figure]:
         except ValueError:  # joint training has a last row and no diagonal
             continue
         if all(value is not None for value in values):
-            found.append(Figure(name, "test", tuple(v for v in values if v is not None), over))
+            found.append(Measurement(name, "test", tuple(v for v in values if v is not None), over))
     return found
 
 
@@ -75,13 +75,16 @@ def draw(session: Session, matrices: Matrices) -> None:
         pictures.after_each_task(curves, folder / "after_each_task.png")
 
 
-One = Callable[[Task, list[StreamTask], int], Matrix]
+One = Callable[[Setting, list[StreamTask], int], Matrix]
 
 """The task of the networks, the stream and a network's number -> its matrix."""
 
 
 def through_the_stream(
-    experiment: Any, session: Session, together: Callable[[Session, Task, list[StreamTask]], Matrices] | None, one: One
+    experiment: Any,
+    session: Session,
+    together: Callable[[Session, Setting, list[StreamTask]], Matrices] | None,
+    one: One,
 ) -> Outcome:
     """What networks that go through a stream one by one (or all of them `together`) come to; goes on after each."""
     stream, info, started = experiment.stream, experiment.stream.info, time.monotonic()
@@ -91,7 +94,7 @@ def through_the_stream(
     made = list(stream.tasks(session.data_dir, session.key("stream")))
     augmentation = getattr(experiment, "augmentation", "none")
     groups = head(info, made)
-    whole = Task(info.shape, info.outputs, experiment.architecture, Standard(), augmentation, session.device, groups)
+    whole = Setting(info.shape, info.outputs, experiment.architecture, Standard(), augmentation, session.device, groups)
     if together is not None:
         done = together(session, whole, made)
     for n in range(len(done), experiment.evaluation.networks):
@@ -113,9 +116,9 @@ def through_the_stream(
     )
 
 
-def so_far(network: nn.Module, whole: Task, stream: Sequence[StreamTask], t: int) -> list[float | None]:
+def so_far(network: nn.Module, whole: Setting, stream: Sequence[StreamTask], t: int) -> list[float | None]:
     """A row of a network's matrix: its accuracies on the tasks up to t, and None for the later ones."""
-    found = [accuracy(network, task.test, task=whole) for task in stream[: t + 1]]
+    found = [accuracy(network, task.test, setting=whole) for task in stream[: t + 1]]
     return [*found, *([None] * (len(stream) - t - 1))]
 
 

@@ -9,7 +9,7 @@ import torch
 
 from suite.architectures.convnet import ConvNet
 from suite.controls.random_images import RandomImages
-from suite.core.outer_loop import PAPER_ITERATIONS, Progress, begin, distill
+from suite.core.outer_loop import PAPER_ITERATIONS, OuterState, begin, distill
 from suite.datasets.base import ImageDataset
 from suite.datasets.digits import Digits
 from suite.datasets.some_classes import SomeClasses
@@ -41,8 +41,8 @@ from suite.types import (
     Parameterization,
     Params,
     Session,
+    Setting,
     Split,
-    Task,
 )
 from suite.validation import check_types, require, require_labels
 
@@ -142,9 +142,9 @@ class Extrapolation:
             own += self.bound_episodes * self.iterations * step * n / self.ways_per_task
         return Cost(own, {}, step)
 
-    def _task(self, device: torch.device, ways: int) -> Task:
+    def _task(self, device: torch.device, ways: int) -> Setting:
         augmentation = self.dataset.augmentation if self.augmentation == "default" else self.augmentation
-        return Task(self.dataset.info.shape, ways, self.architecture, self._of(ways), augmentation, device)
+        return Setting(self.dataset.info.shape, ways, self.architecture, self._of(ways), augmentation, device)
 
     def _of(self, ways: int) -> Parameterization:
         """For so many classes, with as many bases for each class as a task's memory has."""
@@ -153,7 +153,7 @@ class Extrapolation:
             return replace(of, bases=max(1, of.bases * ways // self.ways_per_task))
         return self.parameterization
 
-    def _budget(self, task: Task) -> Budget:
+    def _budget(self, task: Setting) -> Budget:
         return summary.budget(task, self.images_per_class)
 
     # ------------------------------------------------------------ the run
@@ -217,8 +217,8 @@ class Extrapolation:
             return SomeClasses(self.dataset, list(own)).load(session.data_dir, session.key("data"), 0.0)
         return replace(data, train=everything(of_classes(ClassRows.of(data.train, data.info.classes), own)))
 
-    def _learn(self, series: Series, name: str, task: Task, real: ClassRows, key: Key) -> Params:
-        def step(at: Progress) -> Progress:
+    def _learn(self, series: Series, name: str, task: Setting, real: ClassRows, key: Key) -> Params:
+        def step(at: OuterState) -> OuterState:
             (after,) = distill(
                 task, self.objective, self.outer_optimizer, real, at, key("outer"), at.iteration + 1, self.clip
             )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from suite.architectures.convnet import ConvNet
 from suite.controls.random_images import RandomImages
-from suite.core.outer_loop import PAPER_ITERATIONS, Progress, begin, distill
+from suite.core.outer_loop import PAPER_ITERATIONS, OuterState, begin, distill
 from suite.datasets.digits import Digits
 from suite.evaluation.evaluate import accuracy, evaluate, recalled
 from suite.evaluation.protocol import Protocol
@@ -41,8 +41,8 @@ from suite.types import (
     Outcome,
     Params,
     Session,
+    Setting,
     Split,
-    Task,
 )
 from suite.validation import check_types, require
 
@@ -159,27 +159,27 @@ class ImageRecall:
         info, numbers = self.dataset.info, self.parameterization.numbers(self.dataset.info.shape)
         return Budget(numbers, numbers / (info.classes * info.shape.numel), self.parameterization.matrices)
 
-    def _task(self, device: torch.device) -> Task:
+    def _task(self, device: torch.device) -> Setting:
         """Of an episode."""
         own = getattr(self.dataset, "augmentation", "none") if self.augmentation == "default" else self.augmentation
-        return Task(self.dataset.info.shape, self.ways, self.architecture, self.parameterization, own, device)
+        return Setting(self.dataset.info.shape, self.ways, self.architecture, self.parameterization, own, device)
 
-    def _whole(self, device: torch.device) -> Task:
+    def _whole(self, device: torch.device) -> Setting:
         """Of the classifier."""
         return replace(self._task(device), classes=self.dataset.info.classes, augmentation=self.backbone_augmentation)
 
-    def _start(self, device: torch.device, key: Key) -> Progress:
+    def _start(self, device: torch.device, key: Key) -> OuterState:
         whole = replace(self._whole(device), parameterization=self.parameterization)
         return begin(whole, self.outer_optimizer, self._images_per_class, key)
 
-    def _start_of_labels(self, device: torch.device, key: Key) -> Progress:
+    def _start_of_labels(self, device: torch.device, key: Key) -> OuterState:
         """With as many bases and matrices."""
         info, k, r = self.dataset.info, self.parameterization.bases, self.parameterization.matrices
         numbers = k * info.shape.numel + r * info.classes * k
         whole = replace(self._whole(device), parameterization=self.labels)
         return begin(whole, self.outer_optimizer, (numbers + 0.5) / (info.classes * info.shape.numel), key)
 
-    def _most(self, device: torch.device) -> Task:
+    def _most(self, device: torch.device) -> Setting:
         """With a memory that is asked with as many images as it ever is, all black: for plans."""
         shape = self.dataset.info.shape
         some = torch.zeros(self.ways, max(self.shots), shape.channels, shape.height, shape.width, device=device)
@@ -240,13 +240,13 @@ class ImageRecall:
         return Asked(self.parameterization, shots.unflatten(0, (self.ways, -1)))
 
     def _learn(
-        self, series: Series, name: str, start: Progress, rows: ClassRows, key: Key,
+        self, series: Series, name: str, start: OuterState, rows: ClassRows, key: Key,
         asked: Callable[[Shown, list[int]], Asked],
     ) -> Params:  # fmt: skip
         """A memory that is asked for the drawn classes of every step; equal keys draw equal classes and images."""
         task, classes = self._task(rows.split.images.device), len(rows.rows)
 
-        def step(at: Progress) -> Progress:
+        def step(at: OuterState) -> OuterState:
             own = key(at.iteration)
             drawn = own("classes").permutation(classes)[: self.ways].tolist()
             k = self.shots[int(own("number").permutation(len(self.shots))[0])]
@@ -359,7 +359,7 @@ class _Beside:
         by_class = {f"{OF_CLASS}{i}": everything(ClassRows(one.rest.split, (one.rest.rows[i],))) for i in range(n)}
         device, protocol = self.session.device, own.evaluation
 
-        def trained_on(images: Split, splits: dict[str, Split], on: Task = task) -> dict[str, float]:
+        def trained_on(images: Split, splits: dict[str, Split], on: Setting = task) -> dict[str, float]:
             found = evaluate(on, lambda i: images, protocol, key, splits, self.session.pause)
             return {name: sum(values) / len(values) for name, values in found.items()}
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from suite.core.outer_loop import PAPER_ITERATIONS
 from suite.keys import Key
-from suite.types import Budget, Figure, Task
+from suite.types import Budget, Measurement, Setting
 
 
 def outer_iterations(iterations: int, memories: int) -> str:
     return f"{iterations} ({iterations / PAPER_ITERATIONS:.2%} of the paper's) for each of {memories} memories"
 
 
-def budget(task: Task, images_per_class: float) -> Budget:
+def budget(task: Setting, images_per_class: float) -> Budget:
     """Of one memory."""
     memory = task.parameterization.init(task.shape, task.classes, images_per_class, Key(0))
     stored = sum(v.numel() for v in memory.values())
@@ -21,10 +21,10 @@ def budget(task: Task, images_per_class: float) -> Budget:
     return Budget(stored, stored / (task.classes * task.shape.numel), per_class)
 
 
-def figures(found: dict[str, tuple[float, ...]], notes: dict[str, str]) -> Iterator[Figure]:
+def figures(found: dict[str, tuple[float, ...]], notes: dict[str, str]) -> Iterator[Measurement]:
     """A value for each episode: the mean of its networks; names are 'episodes: what was measured'."""
     for name, values in found.items():
-        yield Figure(name, "test", values, "episodes", notes.get(name.split(": ", 1)[1], ""))
+        yield Measurement(name, "test", values, "episodes", notes.get(name.split(": ", 1)[1], ""))
 
 
 def less(experiment: Any) -> list[str]:
