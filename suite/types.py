@@ -16,11 +16,9 @@ from torch import Tensor, device, nn
 from suite.keys import Key
 
 Params = dict[str, Tensor]
-
 """Named tensors: a network's parameters, or a memory."""
 
 State = dict[str, Params]
-
 """An optimizer's state: named slots, each a dictionary of tensors."""
 
 # ---------------------------------------------------------------- data
@@ -391,7 +389,6 @@ class Outcome:
 
 
 EXPECTED_MEMORY = "expected memory of one unroll (MiB)"
-
 """What a plan calls the memory that a run will need."""
 
 

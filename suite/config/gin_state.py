@@ -20,7 +20,6 @@ from suite.errors import SuiteError, UsageError
 from suite.validation import check_types
 
 Binding = tuple[str, str, str]
-
 """Scope, configurable and parameter of one binding; of a macro: its name, 'gin.macro', 'value'."""
 
 
@@ -45,7 +44,6 @@ class Parsed:
 
 
 PARSE_ERRORS = (SyntaxError, tokenize.TokenError, ValueError, KeyError, TypeError)
-
 """What gin raises for a text that it can't take."""
 
 

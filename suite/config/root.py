@@ -8,7 +8,6 @@ from suite.types import Experiment
 from suite.validation import check_types, require
 
 ROOT = Path(__file__).resolve().parents[2]
-
 """Where `gin/` lies; includes are found from here, whatever the working directory."""
 
 

@@ -25,11 +25,9 @@ from suite.errors import UsageError
 from suite.types import InnerOptimizer, Params, State
 
 ALIGNMENT = 64
-
 """Every tensor of a row starts at a multiple of so many numbers, as libraries for GPUs like it."""
 
 Moment = tuple[Params, State]
-
 """What an inner step starts from and ends with, or the cotangents of that."""
 
 

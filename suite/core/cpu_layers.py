@@ -21,7 +21,6 @@ from torch import Tensor, device, nn
 from torch.autograd import Function
 
 PIECE = 40
-
 """Images that a network on a CPU is given at once: the activations of more leave its caches."""
 
 

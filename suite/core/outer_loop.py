@@ -11,11 +11,9 @@ from suite.keys import Key
 from suite.types import ClassRows, InnerOptimizer, Objective, Params, Setting, State
 
 PAPER_ITERATIONS = 50_000
-
 """Outer steps of a memory (paper, A.1)."""
 
 LOGGED_POINTS = 500
-
 """About so many outer steps of a run have their metrics logged."""
 
 

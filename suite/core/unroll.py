@@ -28,17 +28,14 @@ from suite.types import InnerOptimizer, Params, State
 from suite.validation import check_types, require
 
 InnerLoss = Callable[[Params, Params, int | Tensor], Tensor]
-
 """(network parameters, inputs, t) -> loss of inner step t. Must be a pure function: it is replayed.
 
 `suite.core.captured` gives t as a tensor of one number on the device."""
 
 Watch = Callable[[int, Params], None]
-
 """(t, d outer loss / d w_t) -> None."""
 
 OuterLoss = Callable[[Params], Tensor]
-
 """Network parameters after the last step -> what the memory is judged by, or a part of it."""
 
 

@@ -16,7 +16,6 @@ from suite.errors import RunError
 from suite.storage.sealed import one_line, sync_file
 
 DOWNLOAD_TIMEOUT = 60.0
-
 """Seconds without a byte after which a download is given up."""
 
 

@@ -12,11 +12,9 @@ from suite.keys import Key
 from suite.types import Params, Setting, Split
 
 TrainingSet = Callable[[int], Split]
-
 """Network number -> the images it trains on."""
 
 Part = str
-
 """What is measured on, such as 'test' or 'validation'."""
 
 Splits = dict[Part, Split]

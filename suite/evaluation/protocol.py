@@ -54,5 +54,4 @@ class Protocol:
 
 
 PROTOCOLS = {"paper": Protocol()}
-
 """The published protocols, by name: change one, and its version must change."""

@@ -14,14 +14,12 @@ from suite.keys import Key, global_generators
 from suite.types import Setting, Split
 
 Pause = Callable[[], None]
-
 """Called between epochs; may raise to stop."""
 
 ONE_BY_ONE_LAYERS = (
     nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm, nn.AvgPool2d, nn.MaxPool2d, nn.Flatten, nn.Identity,
     nn.Sequential, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Tanh,
 )  # fmt: skip
-
 """Layers that draw nothing, and treat every image as if it were alone."""
 
 

@@ -21,11 +21,9 @@ SHOWN_PER_CLASS = 10
 SHOWN_CLASSES = 20
 
 SHOWN_NUMBERS = 20
-
 """A matrix of more rows is drawn without its numbers."""
 
 SCALE = 96
-
 """Pixels of the longer side of one image in a grid, at the least."""
 
 

@@ -7,7 +7,6 @@ from suite.core.outer_loop import LOGGED_POINTS, OuterState, from_tensors, to_te
 from suite.types import Params, Session
 
 Measured = dict[str, float]
-
 """Accuracies in percent, by the name of what was measured."""
 
 

@@ -21,15 +21,12 @@ if TYPE_CHECKING:
     from suite.experiments.distillation import Distillation
 
 SGD_STEPS = 20
-
 """Of a training in small batches, measured together."""
 
 IMAGES, IMAGES_ON_GPU = 64, 640
-
 """Made-up images for training and reading: enough that a batch's fixed cost does not count."""
 
 ONCE, OFTEN = 3.0, 0.2
-
 """Work that takes more seconds is measured once; less than the second is measured three times more, else once more.
 
 The first time pays for what is set up, such as the libraries' own kernels.

@@ -18,11 +18,9 @@ from suite.registry import suggestion
 AUGMENTATIONS = ("none", "flip_rotate", "crop_flip")
 
 LARGEST_ANGLE = 15.0
-
 """Degrees to either side (released code of the paper)."""
 
 PADDING = 4
-
 """Pixels of zeros around an image that a crop may show (La-MAML)."""
 
 Augmentation = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]

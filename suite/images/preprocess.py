@@ -29,11 +29,9 @@ from suite.types import Params, Transform
 PREPROCESSINGS = ("none", "standardize", "zca_image", "zca_feature")
 
 CHUNK = 8 * 2**20
-
 """Numbers held in float64 at a time beside a covariance matrix."""
 
 VERSION = 1
-
 """Raised whenever the same images would give another fit; stored fits are then made anew."""
 
 Images = Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]

@@ -3,7 +3,6 @@
 FEW_CLASSES = 10
 
 AFFORDED = 3.0
-
 """Seconds that measuring one piece of a rehearsal at its full size may take."""
 
 

@@ -10,11 +10,9 @@ from suite.errors import UsageError
 from suite.types import Cost
 
 LONG, FITS = 2 * 86400.0, 86400.0
-
 """Seconds: what is longer gets advice, which names the largest scale that is shorter."""
 
 SCALES = ("short", "cpu", "smoke")
-
 """Files of `gin/scale/` below the paper's, from large to small."""
 
 

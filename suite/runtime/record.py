@@ -37,7 +37,6 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "environment": dict,
     "cost": dict,
 }
-
 """The keys of a record and the types of their values."""
 
 MEASUREMENT_FIELDS: dict[str, type | tuple[type, ...]] = {
@@ -49,7 +48,6 @@ MEASUREMENT_FIELDS: dict[str, type | tuple[type, ...]] = {
     "n": int,
     "over": str,
 }
-
 """Likewise of each of its figures."""
 
 

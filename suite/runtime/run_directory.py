@@ -16,13 +16,11 @@ from suite.storage.journal import Journal, read
 from suite.storage.locks import Held, locked
 
 FINISHED = "result.json"
-
 """Written last: a run directory that holds it is done."""
 
 ABOUT, LOCK = "run.json", ".lock"
 
 State = Literal["finished", "running", "stopped", "killed", "failed"]
-
 """Stopped: by a signal, at a checkpoint. Killed: hard, without a word."""
 
 

@@ -29,7 +29,6 @@ from suite.types import Params
 SCHEMA = 2
 
 KEEP = 2
-
 """Checkpoints kept: the newest, and one to fall back on; beside them the one that did best on validation."""
 
 

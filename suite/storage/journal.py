@@ -20,7 +20,6 @@ from suite.storage.files import append_synced, canonical_json, disk_errors, make
 NAME = "journal.jsonl"
 
 Entry = dict[str, Any]
-
 """One line: `is` says of what kind, `time` when, in milliseconds since 1970."""
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]

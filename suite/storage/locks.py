@@ -11,7 +11,6 @@ from suite.errors import RunError
 from suite.storage.files import disk_errors, make_directory
 
 PATIENCE = 1.0
-
 """Seconds that even an impatient one waits: somebody may only be looking whether the lock is free."""
 
 

@@ -23,7 +23,6 @@ from suite.storage.locks import locked
 from suite.types import Params
 
 About = dict[str, Any]
-
 """What is known of a stored file, as plain JSON."""
 
 

@@ -27,7 +27,6 @@ PARAMETERS = 100
 LONGEST_PARAMETER = 6000
 
 HEARD, SENDING = ".sending/heard.json", ".sending/lock"
-
 """For each store, the run's id there and how much of the journal it has heard; and the lock of who is sending."""
 
 

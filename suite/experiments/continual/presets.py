@@ -37,7 +37,6 @@ PRESETS: dict[tuple[Source, str], Preset] = {
     ("kcl", "rotations_star"): Preset(20, 60_000, 200, 1),
     ("kcl", "permutations_star"): Preset(20, 60_000, 200, 1),
 }
-
 """By who published them and stream: the paper's Table 1 (A.2), La-MAML's and Kernel Continual Learning's scripts."""
 
 NOTES: dict[Source, tuple[str, ...]] = {
@@ -57,11 +56,9 @@ NOTES_ON: dict[tuple[Source, str], tuple[str, ...]] = {
     ("paper", "permutations_star"): ("Kernel Continual Learning stores 4,000 images; the paper 200",),
     ("lamaml", "cifar100"): ("La-MAML jitters colours too; memories are learned from images as they are",),
 }
-
 """Known deviations, to be printed with every result."""
 
 INNER_STEPS = 100
-
 """Of an outer step, by default; the paper does not state them."""
 
 

@@ -17,11 +17,9 @@ from suite.storage.files import make_directory
 from suite.types import Budget, Measurement, Outcome, Session, Setting, Split, StreamInfo, StreamTask
 
 Matrix = list[list[float | None]]
-
 """R[i][j], the accuracy in percent on task j after task i, None where it was not measured."""
 
 Matrices = list[Matrix]
-
 """For each network its own."""
 
 
@@ -36,7 +34,6 @@ def head(info: StreamInfo, tasks: Sequence[StreamTask]) -> Int64[Tensor, " outpu
 
 
 Measured = Callable[[dict[str, Split]], dict[str, Sequence[float]]]
-
 """Splits by name -> for each of them every network's accuracy in percent."""
 
 
@@ -76,7 +73,6 @@ def draw(session: Session, matrices: Matrices) -> None:
 
 
 One = Callable[[Setting, list[StreamTask], int], Matrix]
-
 """The task of the networks, the stream and a network's number -> its matrix."""
 
 

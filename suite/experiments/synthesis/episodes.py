@@ -10,7 +10,6 @@ from suite.keys import Key
 from suite.types import ClassRows, DatasetInfo, Split
 
 Cut = Literal["slices", "superclasses", "random"]
-
 """How classes are cut into tasks."""
 
 

@@ -47,17 +47,14 @@ from suite.types import (
 from suite.validation import check_types, require
 
 RIGHT = 50.0
-
 """Percent of a class's scored images told rightly, from which a case is drawn among the right ones."""
 
 CASES = 4
-
 """Of each kind in the picture."""
 
 OF = "of "
 
 OF_CLASS, OF_LABELS = f"{OF}class ", f"{OF}labels: "
-
 """Names of what is kept of an episode beside accuracies of methods."""
 
 
