@@ -69,7 +69,19 @@ class Split:
         return len(self.labels)
 
     def to(self, where: device) -> "Split":
+        """The same images and labels on a device."""
         return Split(self.images.to(where), self.labels.to(where))
+
+    def relabelled(self, classes: Sequence[int]) -> "Split":
+        """The same images, their labels numbered anew by `relabel`."""
+        return Split(self.images, relabel(self.labels, classes))
+
+
+def relabel(labels: Int64[Tensor, " n"], classes: Sequence[int]) -> Int64[Tensor, " n"]:
+    """For each label the place of its class among `classes`, -1 for any other class."""
+    places = torch.full((max(int(labels.max()), *classes) + 1,), -1, device=labels.device)
+    places[list(classes)] = torch.arange(len(classes), device=labels.device)
+    return places[labels]
 
 
 @runtime_checkable
