@@ -131,8 +131,43 @@ class Distillation:
         }
 
     def cost(self, device: torch.device) -> Cost:
-        """What the run will take on this machine, found without any data."""
-        return timing.cost(self, device)
+        """Seconds of the run with its evaluation, and of the controls, which runs may share; found without any data."""
+        setting, info, protocol = self.setting(device), self.dataset.info, self.evaluation
+        per_class = self.parameterization.per_class(setting.shape, setting.classes, self.images_per_class)
+        recalled_images = per_class * setting.classes
+        validation_images = round(self.validation * info.train_size)
+        test_images = info.test_size if self.test else 0
+        step = timing.outer_step(setting, self.objective, self.images_per_class, per_class)
+        own = self.iterations * step
+        if self.validation and self.validation_points:
+            pace, networks = timing.pace(setting), self.validation_networks
+            seconds = pace.networks(networks, protocol.epochs, recalled_images, validation_images)
+            own += (min(self.validation_points, self.iterations) + 1) * seconds
+        for architecture in (self.architecture, *self.elsewhere()):
+            pace = timing.pace(replace(setting, architecture=architecture))
+            measured_images = test_images + validation_images
+            own += pace.networks(protocol.networks, protocol.epochs, recalled_images, measured_images)
+        return Cost(own, self._shared_cost(setting) if self.test else {}, step)
+
+    def _shared_cost(self, setting: Setting) -> dict[str, float]:
+        """Seconds of each control, by a hash of all that it depends on."""
+        info, protocol, pace = self.dataset.info, self.evaluation, timing.pace(setting)
+        train_images = info.train_size - round(self.validation * info.train_size)
+        about = {"data": describe(self.dataset), "held out": self.validation, "on": describe(self.architecture)}
+        about |= {"augmentation": setting.augmentation, "protocol": describe(protocol)}
+        images = max(1, int(self.images_per_class)) * setting.classes
+        seconds: dict[str, float] = {}
+        for control in self.controls:
+            name = json_sha256([about, describe(control), images])
+            seconds[name] = pace.networks(protocol.networks, protocol.epochs, images, info.test_size)
+            epochs = getattr(control, "epochs", 0)  # of the network in whose features it selects, which controls share
+            if epochs:
+                seconds[json_sha256([about, "features", epochs])] = epochs * train_images * pace.train
+        if self.full_data_epochs:
+            epochs, networks = self.full_data_epochs, self.full_data_networks
+            name = json_sha256([about, "full data", epochs, networks])
+            seconds[name] = pace.networks(networks, epochs, train_images, info.test_size)
+        return seconds
 
     def setting(self, device: torch.device) -> Setting:
         """What the memory is made for."""
