@@ -4,7 +4,7 @@ Everything here is a frozen dataclass or a protocol. A memory, the parameters of
 are plain dictionaries of tensors, so that one pure function serves them all.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable

@@ -106,9 +106,7 @@ class Series:
         if restored is not None:
             self._restore(*restored[1:])
 
-    def learn(
-        self, name: str, start: OuterState, step: Callable[[OuterState], OuterState], iterations: int
-    ) -> Params:
+    def learn(self, name: str, start: OuterState, step: Callable[[OuterState], OuterState], iterations: int) -> Params:
         """The memory of this name: learned from `start` by so many outer steps, unless it is there already."""
         if name not in self.tensors:
             place = {"steps_before": self._steps_done, "total": self._outer_steps}
@@ -129,9 +127,7 @@ class Series:
             self._save(self._steps_done)
         return self.tensors[name]
 
-    def measure(
-        self, name: str, count: int, measure_one: Callable[[int], Accuracies]
-    ) -> dict[str, tuple[float, ...]]:
+    def measure(self, name: str, count: int, measure_one: Callable[[int], Accuracies]) -> dict[str, tuple[float, ...]]:
         """For everything that `measure_one` names, a value for each number below `count` that has it."""
         measured = self._measured.setdefault(name, [])
         while len(measured) < count:

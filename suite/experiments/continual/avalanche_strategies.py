@@ -80,9 +80,7 @@ class AvalancheStrategy:
 
         return streaming.train_through_stream(self, session, one_network, all_at_once=None)
 
-    def _through_stream(
-        self, session: Session, setting: Setting, tasks: list[StreamTask], n: int
-    ) -> streaming.Matrix:
+    def _through_stream(self, session: Session, setting: Setting, tasks: list[StreamTask], n: int) -> streaming.Matrix:
         """The matrix of network n."""
         network = setting.architecture.build(setting.shape, setting.classes).to(session.device).train()
 

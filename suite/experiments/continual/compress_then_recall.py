@@ -239,9 +239,7 @@ class CompressThenRecall:
         )
         return replace(setting, parameterization=WithStandIns(setting.parameterization, views))
 
-    def _measure(
-        self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]
-    ) -> list[Row]:
+    def _measure(self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]) -> list[Row]:
         """For each evaluation network, trained on all that is recalled, its accuracies on the tasks so far."""
         info = self.stream.info
         whole = replace(setting, classes=info.outputs, groups=streaming.output_groups(info, tasks))
