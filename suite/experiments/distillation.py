@@ -26,9 +26,9 @@ from suite.core.outer_loop import (
 )
 from suite.datasets.digits import Digits
 from suite.errors import RunError
-from suite.evaluation.evaluate import Accuracies, Part, Splits, TrainingSet, evaluate, evaluate_each, recalled
+from suite.evaluation.evaluate import Accuracies, Splits, TrainingSet, evaluate, evaluate_each, recalled
 from suite.evaluation.protocol import Protocol
-from suite.evaluation.training import group_of
+from suite.evaluation.training import group_of, group_size
 from suite.experiments import plots, timing
 from suite.images.augment import AUGMENTATIONS
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -298,10 +298,8 @@ class Distillation:
                 return draw(i)
 
             about |= {"of": name, "protocol": asdict(replace(protocol, networks=1))}
-            kept = [
-                _Kept.of(folder, about | {"network": i, "beside": list(group_of(setting, size, protocol, i))})
-                for i in range(protocol.networks)
-            ]
+            size, n = group_size(setting, size, protocol), protocol.networks
+            kept = [_Kept.of(folder, about | {"network": i, "beside": list(group_of(i, size, n))}) for i in range(n)]
             missing = [i for i, one in enumerate(kept) if not one.file.is_file()]
             splits = both if folder == own else test  # validation is for what was trained on the other part alone
             found = evaluate_each(setting, announced, protocol, key, missing, splits, session.pause)
@@ -512,11 +510,11 @@ class _Kept:
     def of(folder: Path, about: dict[str, Any]) -> "_Kept":
         return _Kept(folder / f"{json_sha256(about)[:24]}.json", about)
 
-    def write(self, accuracies: dict[Part, float]) -> None:
+    def write(self, accuracies: dict[str, float]) -> None:
         make_directory(self.file.parent)
         write_atomic(self.file, canonical_json({"about": self.about, "accuracy": accuracies}).encode())
 
-    def read(self) -> dict[Part, float]:
+    def read(self) -> dict[str, float]:
         try:
             kept = json.loads(self.file.read_text())["accuracy"]
             return {part: float(value) for part, value in kept.items()}
