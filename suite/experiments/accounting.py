@@ -1,4 +1,4 @@
-"""What every experiment states of itself in one way: budget, scale against the paper's, augmentation, saved memories."""
+"""What every experiment states in one way: its budget, its scale beside the paper's, its augmentation, its memories."""
 
 from collections.abc import Sequence
 from dataclasses import MISSING, fields

@@ -31,7 +31,7 @@ class Stopwatch:
 
 
 class Save(Protocol):
-    """Writes a checkpoint of a run whose memory is in this state; `score` is its accuracy on validation, if measured."""
+    """Writes a checkpoint of a run whose memory is in this state; `score` is its validation accuracy, if measured."""
 
     def __call__(self, state: OuterState, score: float | None = None) -> None: ...
 

@@ -115,7 +115,7 @@ class EpisodeBaselines:
         return replace(self.setting, architecture=Pretrained(self.setting.architecture, weights), augmentation="none")
 
     def _without_training(self, support: Split, query: Split, classes: tuple[int, ...]) -> Accuracies:
-        """Nearest neighbours, class means and a linear probe in the classifier's features, and the classifier itself."""
+        """Nearest neighbours, class means and a linear probe in the classifier's features; the classifier itself."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.neighbors import KNeighborsClassifier
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from suite.architectures.convnet import ConvNet
 from suite.core.outer_loop import PAPER_ITERATIONS, OuterState, begin, step
