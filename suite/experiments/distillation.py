@@ -160,7 +160,7 @@ class Distillation:
         norms = self._gradient_norms(session, setting, real, last.memory)
         self._draw(session, memory, norms)
         return Outcome(
-            figures=tuple(found),
+            measurements=tuple(found),
             budget=self._budget(setting, _numbers(last.memory)),
             scale=self._scale(),
             facts=self._facts(session, data, last) | ({"gradient_norms": norms} if norms else {}),
@@ -279,19 +279,13 @@ class Distillation:
         which = {"memory": tensors_sha256(memory)}
         networks = "evaluation networks"
         note = f"{len(images)} recalled images, {protocol.sgd_steps(len(images))} SGD steps"
-        figures_found = [
-            (
-                "memory",
-                measured("the memory", setting, protocol, lambda i: images, len(images), own, **which),
-                networks,
-                note,
-            )
-        ]
+        accuracies = measured("the memory", setting, protocol, lambda i: images, len(images), own, **which)
+        measurements = [("memory", "", accuracies, networks, note)]
         for architecture in self.elsewhere():
-            other, name = replace(setting, architecture=architecture), f"memory on {_label(architecture)}"
+            other, network = replace(setting, architecture=architecture), _label(architecture)
             about = which | {"on": describe(architecture)}
-            found = measured(f"the {name}", other, protocol, lambda i: images, len(images), own, **about)
-            figures_found.append((name, found, networks, note))
+            found = measured(f"the memory on {network}", other, protocol, lambda i: images, len(images), own, **about)
+            measurements.append(("memory", network, found, networks, note))
         # Controls are shared by all runs with equal data, network, budget and seed.
         shared = make_directory(session.cache_dir / "controls")
         about = self._control_about(session, setting, data)
@@ -301,16 +295,16 @@ class Distillation:
             chosen = _Lazily(partial(control.choose, setting, rows, each, key))
             which = about | {"control": describe(control), "images per class": each}
             found = measured(control.label, setting, protocol, chosen, each * setting.classes, shared, **which)
-            figures_found.append((control.label, found, control.over, note))
+            measurements.append((control.label, "", found, control.over, note))
         if self.full_data_epochs and self.test:
             # Fewer epochs and networks than the protocol's.
             short = replace(protocol, epochs=self.full_data_epochs, networks=self.full_data_networks)
             full = measured("the full data", setting, short, lambda i: train, len(train), shared, **about)
             note = f"{len(train)} images, {short.epochs} epochs of the paper's {Protocol().epochs}"
-            figures_found.append(("full data", full, networks, note))
+            measurements.append(("full data", "", full, networks, note))
         return [
-            Measurement(name, split, values, over, note)
-            for name, by_split, over, note in figures_found
+            Measurement(method, split, values, over, network=network, note=note)
+            for method, network, by_split, over, note in measurements
             for split, values in by_split.items()
         ]
 

@@ -192,7 +192,7 @@ class CompressThenRecall:
         streaming.draw(session, matrices)
         plots.task_by_task(memories, make_directory(session.directory / "figures") / "recalled.png")
         return Outcome(
-            figures=tuple(streaming.figures(matrices, "evaluation networks")),
+            measurements=tuple(streaming.measurements(matrices, "memory", "evaluation networks")),
             budget=Budget(
                 budget.stored_numbers * info.tasks, self.memory_images / info.outputs, budget.recalled_per_class
             ),

@@ -1,4 +1,4 @@
-"""What experiments on streams share: measuring networks on the tasks seen so far, and the figures of the matrix."""
+"""What experiments on streams share: accuracies on the tasks seen so far, and the measurements of the matrix."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -43,8 +43,8 @@ def row(measured: Measured, tests: dict[int, Split], tasks: int, networks: int) 
     return [[found[str(j)][n] if j in tests else None for j in range(tasks)] for n in range(networks)]
 
 
-def figures(matrices: Matrices, over: str) -> list[Measurement]:
-    """RA, LA, BTI, BWT and forgetting, as far as the matrices tell them; one value for each network."""
+def measurements(matrices: Matrices, method: str, over: str) -> list[Measurement]:
+    """A method's RA, LA, BTI, BWT and forgetting, as far as the matrices have them; one value for each network."""
     kinds: dict[str, Callable[[metrics.Matrix], float | None]] = {
         "RA": metrics.retained,
         "LA": metrics.learning,
@@ -53,13 +53,14 @@ def figures(matrices: Matrices, over: str) -> list[Measurement]:
         "forgetting": metrics.forgetting,
     }
     found = []
-    for name, of in kinds.items():
+    for quantity, of in kinds.items():
         try:
             values = [of(r) for r in matrices]
         except ValueError:  # joint training has a last row and no diagonal
             continue
         if all(value is not None for value in values):
-            found.append(Measurement(name, "test", tuple(v for v in values if v is not None), over))
+            accuracies = tuple(value for value in values if value is not None)
+            found.append(Measurement(method, "test", accuracies, over, quantity))
     return found
 
 
@@ -99,7 +100,7 @@ def through_the_stream(
     stored, reduced_by = experiment.memory_images * info.shape.numel, less(experiment)
     draw(session, done)
     return Outcome(
-        figures=tuple(figures(done, "networks, each through the stream")),
+        measurements=tuple(measurements(done, experiment.method_label, "networks, each through the stream")),
         budget=Budget(stored, experiment.memory_images / info.outputs, 0),
         scale={"reduced": bool(reduced_by), "reduced_by": reduced_by, "protocol": experiment.evaluation.label()},
         facts={

@@ -193,7 +193,7 @@ class Extrapolation:
         plots.task_by_task(memories, make_directory(session.directory / "figures") / "recalled.png")
         less = summary.less(self)
         return Outcome(
-            figures=tuple(summary.figures(found, self._notes())),
+            measurements=tuple(summary.measurements(found, self._notes())),
             budget=self._budget(inner),
             scale=summary.scale(self, less),
             facts={

@@ -218,7 +218,9 @@ class ImageRecall:
         less += [f"{what} {n} of {paper}" for what, n, paper in sizes if n < paper]
         labels = {n: sum(v) / len(v) for n, v in found.items() if OF_LABELS in n}
         return Outcome(
-            figures=tuple(summary.figures({n: v for n, v in found.items() if f": {OF}" not in n}, self._notes())),
+            measurements=tuple(
+                summary.measurements({n: v for n, v in found.items() if f": {OF}" not in n}, self._notes())
+            ),
             budget=self._budget(),
             scale=summary.scale(self, less),
             facts={

@@ -1,4 +1,4 @@
-"""What the two experiments of new-classifier synthesis share: figures over episodes, scale and budget."""
+"""What the two experiments of new-classifier synthesis share: measurements over episodes, scale and budget."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,10 +21,11 @@ def budget(task: Setting, images_per_class: float) -> Budget:
     return Budget(stored, stored / (task.classes * task.shape.numel), per_class)
 
 
-def figures(found: dict[str, tuple[float, ...]], notes: dict[str, str]) -> Iterator[Measurement]:
+def measurements(found: dict[str, tuple[float, ...]], notes: dict[str, str]) -> Iterator[Measurement]:
     """A value for each episode: the mean of its networks; names are 'episodes: what was measured'."""
     for name, values in found.items():
-        yield Measurement(name, "test", values, "episodes", notes.get(name.split(": ", 1)[1], ""))
+        episodes, method = name.split(": ", 1)
+        yield Measurement(method, "test", values, "episodes", episodes=episodes, note=notes.get(method, ""))
 
 
 def less(experiment: Any) -> list[str]:
