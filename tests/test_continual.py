@@ -91,7 +91,7 @@ def run(experiment: CompressThenRecall, session: Sitting) -> Any:
         return experiment.run(session)  # type: ignore[arg-type]
 
 
-def test_a_whole_stream_gives_the_matrix_and_its_figures(data_dir: Path) -> None:
+def test_a_whole_stream_gives_the_matrix_and_its_measurements(data_dir: Path) -> None:
     sitting = Sitting(data_dir)
     found = run(SMALL, sitting)
     assert len(sitting.said) == len(found.facts["differs"]) > 1  # every known deviation is told
@@ -99,7 +99,7 @@ def test_a_whole_stream_gives_the_matrix_and_its_figures(data_dir: Path) -> None
     assert len(matrices) == 2 and all(len(r) == 3 and all(len(row) == 3 for row in r) for r in matrices)
     for r in matrices:
         assert [[value is not None for value in row] for row in r] == [[j <= i for j in range(3)] for i in range(3)]
-    by = {figure.name: figure.values for figure in found.figures}
+    by = {m.quantity: m.values for m in found.measurements if m.method == "memory"}
     assert set(by) == {"RA", "LA", "BTI", "BWT", "forgetting"}
     assert by["RA"] == pytest.approx([metrics.retained(r) for r in matrices])
     assert by["RA"] == pytest.approx([a + b for a, b in zip(by["LA"], by["BTI"], strict=True)])
@@ -121,7 +121,7 @@ def test_a_run_that_was_stopped_anywhere_goes_on_to_the_same_bits(stop_at: int, 
     assert first.kept is not None and stop_at <= first.kept[0] < 24
     second = Sitting(data_dir, before=first)
     gone_on = run(SMALL, second)
-    assert gone_on.facts == found.facts and gone_on.figures == found.figures
+    assert gone_on.facts == found.facts and gone_on.measurements == found.measurements
     assert min(second.logged, default=99) > first.kept[0] - 1  # nothing was done twice
     for name, value in whole.kept[1].items():
         assert torch.equal(value, second.kept[1][name]), name
@@ -177,7 +177,7 @@ def test_a_sparse_matrix_has_the_diagonal_and_the_last_row(data_dir: Path) -> No
     found = run(replace(SMALL, whole_matrix=False), Sitting(data_dir))
     known = [[value is not None for value in row] for row in found.facts["matrices"][0]]
     assert known == [[True, False, False], [False, True, False], [True, True, True]]
-    assert {figure.name for figure in found.figures} == {"RA", "LA", "BTI", "BWT"}
+    assert {m.quantity for m in found.measurements} == {"RA", "LA", "BTI", "BWT"}
 
 
 def test_classes_of_other_tasks_are_masked_where_the_task_is_known(data_dir: Path) -> None:
@@ -315,16 +315,18 @@ def baselines(data_dir: Path) -> dict[str, Any]:
     return {m: run(replace(ONLINE, method=m), Sitting(data_dir)) for m in ("naive", "replay", "joint")}
 
 
-def mean(found: Any, name: str) -> float:
-    (figure,) = [figure for figure in found.figures if figure.name == name]
-    return sum(figure.values) / len(figure.values)
+def mean(found: Any, quantity: str) -> float:
+    (values,) = [m.values for m in found.measurements if m.quantity == quantity]
+    return sum(values) / len(values)
 
 
 def test_replay_forgets_less_than_naive_and_joint_training_is_the_upper_bound(baselines: dict[str, Any]) -> None:
     naive, replay, joint = (mean(baselines[m], "RA") for m in ("naive", "replay", "joint"))
     assert naive < replay < joint
     assert mean(baselines["replay"], "forgetting") < mean(baselines["naive"], "forgetting")
-    assert [figure.name for figure in baselines["joint"].figures] == ["RA"]  # it has no diagonal
+    assert [m.quantity for m in baselines["joint"].measurements] == ["RA"]  # it has no diagonal
+    methods = {setting: {m.method for m in found.measurements} for setting, found in baselines.items()}
+    assert methods == {"naive": {"naive"}, "replay": {"ER"}, "joint": {"joint"}}
     assert baselines["naive"].budget.stored_numbers == 0 and baselines["replay"].budget.stored_numbers == 60 * 64
 
 

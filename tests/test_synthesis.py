@@ -211,11 +211,12 @@ def test_shots_are_never_scored_and_the_memory_never_sees_a_test_image(
     session: Any = Sitting(data_dir, tmp_path)
     outcome = ASKED.run(session)
     assert len(scored) == 5 * 2 * 10  # networks, numbers of shots, episodes of each
-    names = {figure.name.split(": ")[1] for figure in outcome.figures}
-    assert {"memory", "classify-then-recall", "recall by true label", "linear probe", "nearest class mean"} <= names
-    assert all(figure.over == "episodes" and len(figure.values) == 10 for figure in outcome.figures)
-    one = {figure.name: figure.values for figure in outcome.figures}
-    assert one["2-way, 1 shot: nearest class mean"] == one["2-way, 1 shot: nearest neighbour (L2)"]
+    assert {"memory", "classify-then-recall", "recall by true label", "linear probe", "nearest class mean"} <= {
+        measured.method for measured in outcome.measurements
+    }
+    assert all(m.over == "episodes" and len(m.values) == 10 for m in outcome.measurements)
+    one_shot = {m.method: m.values for m in outcome.measurements if m.episodes == "2-way, 1 shot"}
+    assert one_shot["nearest class mean"] == one_shot["nearest neighbour (L2)"]
 
 
 # ---------------------------------------------------------------- the parameterization

@@ -135,7 +135,8 @@ class Comparison:
         protocol, pace = self.evaluation, timing.pace(setting)
         about = {"data": data, "held out": self.validation, "on": describe(self.architecture)}
         about |= {"augmentation": setting.augmentation, "protocol": describe(protocol)}
-        images, train_images = self.real_per_class * setting.classes, round((1 - self.validation) * info.train_size)
+        images = self.real_per_class * setting.classes
+        train_images = info.train_size - round(self.validation * info.train_size)
         seconds: dict[str, float] = {}
         for control in self.controls:
             name = json_sha256([about, describe(control), images])

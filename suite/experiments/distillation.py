@@ -197,7 +197,7 @@ class Distillation:
             state = step(setting, self.objective, self.outer_optimizer, real, before, key, clip, skip)
             return state
 
-        def save(now: OuterState, score: float | None = None) -> None:
+        def save(now: OuterState, score: float | None) -> None:
             nonlocal saved
             saved = now.iteration
             extra = {"seconds": stopwatch.seconds, "skipped": now.skipped}
@@ -208,11 +208,11 @@ class Distillation:
             learn(session, state, one_step, self.iterations, save, stopwatch, validate=validate)
         except NotFinite as error:
             if saved < state.iteration:
-                save(state)
+                save(state, None)
             self._save(session, setting, data, state)
             raise NotFinite(f"{error} (the memory of step {state.iteration} is kept in {session.directory})") from error
         if saved < state.iteration:
-            save(state)
+            save(state, None)
         return state, stopwatch.seconds
 
     def _validates_at(self, iteration: int) -> bool:

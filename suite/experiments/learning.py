@@ -7,7 +7,7 @@ Series   several memories one after the other, and then measurements one after t
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 from suite.core.outer_loop import LOGGED_POINTS, OuterState, from_tensors, to_tensors
 from suite.types import Params, Session
@@ -30,10 +30,8 @@ class Stopwatch:
         return after
 
 
-class Save(Protocol):
-    """Writes a checkpoint of a run whose memory is in this state; `score` is its validation accuracy, if measured."""
-
-    def __call__(self, state: OuterState, score: float | None = None) -> None: ...
+Save = Callable[[OuterState, float | None], None]
+"""Writes a checkpoint of a run whose memory is in this state; with its validation accuracy, if that was measured."""
 
 
 def _no_validation(state: OuterState) -> float | None:
@@ -76,7 +74,7 @@ def learn(
             shown["validation_accuracy"] = score
             save(state, score)
         elif state.iteration < iterations and session.checkpoint_due():
-            save(state)
+            save(state, None)
     return state
 
 
@@ -109,11 +107,17 @@ class Series:
     def learn(self, name: str, start: OuterState, step: Callable[[OuterState], OuterState], iterations: int) -> Params:
         """The memory of this name: learned from `start` by so many outer steps, unless it is there already."""
         if name not in self.tensors:
-            place = {"steps_before": self._steps_done, "total": self._outer_steps}
             state = learn(
-                self._session, self._state or start, step, iterations, self._save_state, self.stopwatch,
-                **place, caption=name,
-            )  # fmt: skip
+                self._session,
+                self._state or start,
+                step,
+                iterations,
+                self._save_state,
+                self.stopwatch,
+                steps_before=self._steps_done,
+                total=self._outer_steps,
+                caption=name,
+            )
             self.tensors[name], self._state = state.memory, None
             self._steps_done += iterations
             self._save(self._steps_done)
@@ -139,7 +143,7 @@ class Series:
         names = dict.fromkeys(key for accuracies in measured for key in accuracies)
         return {key: tuple(accuracies[key] for accuracies in measured if key in accuracies) for key in names}
 
-    def _save_state(self, state: OuterState, score: float | None = None) -> None:
+    def _save_state(self, state: OuterState, score: float | None) -> None:
         self._state = state
         self._save(self._steps_done + state.iteration)
 
@@ -157,7 +161,7 @@ class Series:
         }
         self._session.checkpoint(iteration, tensors, state)
 
-    def _restore(self, tensors: Params, state: dict) -> None:  # type: ignore[type-arg]
+    def _restore(self, tensors: Params, state: dict[str, Any]) -> None:
         device = self._session.device
         parts: dict[str, Params] = {name: {} for name in [*state["memories"], "under way"]}
         for name, value in tensors.items():

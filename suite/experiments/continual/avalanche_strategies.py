@@ -56,6 +56,12 @@ class AvalancheStrategy:
         require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
 
     @property
+    def method_label(self) -> str:
+        """The method of its measurements, such as 'A-GEM (Avalanche)'."""
+        name = {"naive": "naive", "er": "ER", "agem": "A-GEM", "mer": "MER"}[self.method]
+        return f"{name} (Avalanche)"
+
+    @property
     def stored_images(self) -> int:
         """Real images that may be stored."""
         info = self.stream.info

@@ -214,7 +214,7 @@ class CompressThenRecall:
                 )  # fmt: skip
             return outer
 
-        def save(outer: OuterState, score: float | None = None) -> None:
+        def save(outer: OuterState, score: float | None) -> None:
             replace(state, outer=outer, seconds=stopwatch.seconds).save(session, self.steps_per_task)
 
         outer = learn(
@@ -267,7 +267,7 @@ class CompressThenRecall:
         steps = self.steps_per_task * info.tasks
         reduced_by = presets.reduced_by(self, self.replay)
         return Outcome(
-            figures=tuple(streaming.measurements(matrices, "evaluation networks")),
+            measurements=tuple(streaming.measurements(matrices, "memory", "evaluation networks")),
             budget=Budget(
                 budget.stored_numbers * info.tasks, self.stored_images / info.outputs, budget.recalled_per_class
             ),

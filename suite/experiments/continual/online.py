@@ -76,6 +76,11 @@ class Online:
             require(self, name, getattr(self, name) > 0, "above 0")
 
     @property
+    def method_label(self) -> str:
+        """The method of its measurements: 'naive', 'ER' or 'joint'."""
+        return "ER" if self.method == "replay" else self.method
+
+    @property
     def stored_images(self) -> int:
         """Real images that may be stored."""
         return int(self.images_per_task * self.stream.info.tasks) if self.method == "replay" else 0

@@ -1,7 +1,7 @@
 """What the methods of continual learning share: the matrix of accuracies, its measurements, and networks in a row."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ def output_groups(info: StreamInfo, tasks: Sequence[StreamTask]) -> Int64[Tensor
     return groups
 
 
-def rows(accuracies: dict[str, Sequence[float]], tasks: int, networks: int) -> Matrix:
+def rows(accuracies: Mapping[str, Sequence[float]], tasks: int, networks: int) -> Matrix:
     """For each network a row of its matrix, from its accuracies by task number ('0', '1', ...)."""
     return [[accuracies[str(j)][n] if str(j) in accuracies else None for j in range(tasks)] for n in range(networks)]
 
@@ -53,16 +53,17 @@ QUANTITIES: dict[str, Callable[[metrics.Matrix], float | None]] = {
 """What is measured of a matrix."""
 
 
-def measurements(matrices: Matrices, over: str) -> list[Measurement]:
-    """Every quantity that the matrices determine; one value for each network."""
+def measurements(matrices: Matrices, method: str, over: str) -> list[Measurement]:
+    """Every quantity of a method that its matrices determine; one value for each network."""
     measured = []
-    for name, quantity in QUANTITIES.items():
+    for quantity, compute in QUANTITIES.items():
         try:
-            values = [quantity(matrix) for matrix in matrices]
+            values = [compute(matrix) for matrix in matrices]
         except ValueError:  # joint training has a last row and no diagonal
             continue
         if all(value is not None for value in values):
-            measured.append(Measurement(name, "test", tuple(v for v in values if v is not None), over))
+            percent = tuple(value for value in values if value is not None)
+            measured.append(Measurement(method, "test", percent, over, quantity))
     return measured
 
 
@@ -125,7 +126,7 @@ def train_through_stream(
     plot_matrices(session, matrices)
     stored = experiment.stored_images
     return Outcome(
-        figures=tuple(measurements(matrices, "networks, each through the stream")),
+        measurements=tuple(measurements(matrices, experiment.method_label, "networks, each through the stream")),
         budget=Budget(stored * stream.info.shape.numel, stored / stream.info.outputs, 0),
         scale=scale(experiment, presets.reduced_by(experiment)),
         facts=facts(experiment, tasks, matrices),
