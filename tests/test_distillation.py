@@ -11,8 +11,9 @@ import torch
 from command_line import QUICK, command, resolve, sets, start
 
 from suite.errors import RunError, UsageError
+from suite.evaluation.cached import _AccuracyFile
 from suite.evaluation.evaluate import accuracy
-from suite.experiments.distillation import Distillation, _Kept
+from suite.experiments.distillation import Distillation
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.objectives.gradient_matching import GradientMatching
@@ -161,17 +162,17 @@ def test_an_evaluation_that_is_stopped_half_way_ends_in_the_same_record(
     """What was measured is read back, and only what is missing is measured: here all but the first network."""
     arguments = [*QUICK, "--data-dir", data_dir, "--tracking-uri", "none", "--json"]
     whole = command(*arguments, "--out", tmp_path / "whole")
-    write, written = _Kept.write, []
+    write, written = _AccuracyFile.write, []
 
-    def writes_once(kept: _Kept, accuracies: dict[str, float]) -> None:
+    def writes_once(kept: _AccuracyFile, accuracies: dict[str, float]) -> None:
         if written:
             raise RunError("the lights went out")
-        written.append(kept.file)
+        written.append(kept.path)
         write(kept, accuracies)
 
     arguments += ["--out", tmp_path / "halves"]
     with monkeypatch.context() as broken:
-        broken.setattr(_Kept, "write", writes_once)
+        broken.setattr(_AccuracyFile, "write", writes_once)
         assert command(*arguments).status == 1
     kept = written[0].read_bytes()
     again = command(*arguments)

@@ -1,8 +1,6 @@
 """Compress-then-recall: every task of a stream becomes a memory, and all memories train a new network (paper, A.2)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +15,10 @@ from suite.experiments import plots, timing
 from suite.experiments.accounting import budget_of, save_memory, stored_numbers
 from suite.experiments.continual import presets, streaming
 from suite.experiments.continual.reservoir import Reservoir
-from suite.experiments.continual.stand_ins import WithStandIns
+from suite.experiments.continual.stand_ins import with_stand_ins
 from suite.experiments.continual.stream_state import Row, StreamState
 from suite.experiments.learning import Stopwatch, learn
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
-from suite.keys import Key
 from suite.memory import Memory
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
@@ -208,7 +205,9 @@ class CompressThenRecall:
             for update in range(self.replay):
                 replayed = reservoir.draw(self.replay_batch, key("replay", number, update))
                 real = _rows_of(images, torch.cat([incoming, replayed]), setting)
-                of_step = self._with_stand_ins(setting, key("stand-ins", number, update))
+                of_step = setting
+                if self.stand_ins and isinstance(self.stream, RelatedTasks):
+                    of_step = with_stand_ins(setting, self.stream, self.stand_ins, key("stand-ins", number, update))
                 outer = step(
                     of_step, self._objective(), self.outer_optimizer, real, outer, key("outer"), self.clip
                 )  # fmt: skip
@@ -229,15 +228,6 @@ class CompressThenRecall:
             caption=f"task {t + 1}",
         )
         return state.finished(outer.memory)
-
-    def _with_stand_ins(self, setting: Setting, key: Key) -> Setting:
-        """With a memory whose stand-ins the networks learn beside it."""
-        if not self.stand_ins or not isinstance(self.stream, RelatedTasks):
-            return setting
-        views: tuple[Callable[[Tensor], Tensor], ...] = tuple(
-            partial(self.stream.another, key=key(i)) for i in range(self.stand_ins)
-        )
-        return replace(setting, parameterization=WithStandIns(setting.parameterization, views))
 
     def _measure(self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]) -> list[Row]:
         """For each evaluation network, trained on all that is recalled, its accuracies on the tasks so far."""

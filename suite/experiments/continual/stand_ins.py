@@ -1,14 +1,15 @@
 """Stand-ins for other tasks: what a memory recalls, as other tasks of the stream's law would show it (ours)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from suite.keys import Key
-from suite.types import ImageShape, Parameterization, Params
+from suite.types import ImageShape, Parameterization, Params, RelatedTasks, Setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,3 +39,9 @@ class WithStandIns:
     def penalty(self, memory: Params) -> Float[Tensor, ""]:
         """The penalty of the memory itself."""
         return self.of.penalty(memory)
+
+
+def with_stand_ins(setting: Setting, stream: RelatedTasks, number: int, key: Key) -> Setting:
+    """The setting with a memory of which `number` stand-ins are recalled too, each of a task drawn by the key."""
+    views = tuple(partial(stream.another, key=key(i)) for i in range(number))
+    return replace(setting, parameterization=WithStandIns(setting.parameterization, views))
