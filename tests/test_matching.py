@@ -90,7 +90,7 @@ def test_gradient_matching_is_the_published_distance() -> None:
     what, objective = setting(Standard(), ConvNet(width=3)), GradientMatching(real_per_class=4)
     what = replace(what, augmentation="none")
     memory, rows, key = memory_of(what), real(), Key(2)
-    network = fresh_network(what, key("network"), rewritten=False)
+    network = fresh_network(what, key("network"), replace_layers=False)
     leaves = {k: v.clone().requires_grad_() for k, v in memory.items()}
     images = what.parameterization.recall(leaves, torch.arange(CLASSES))
     total = torch.zeros((), dtype=torch.float64)
