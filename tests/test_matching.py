@@ -202,4 +202,4 @@ def test_the_contract_names_a_tensor_that_is_never_learned(monkeypatch: pytest.M
     assert next(f.verdict for f in check("parameterizations", "standard") if f.promise == promise) == "kept"
     monkeypatch.setattr(Standard, "init", with_one_more)
     found = next(f for f in check("parameterizations", "standard") if f.promise == promise)
-    assert (found.verdict, found.said) == ("broken", "more")
+    assert (found.verdict, found.detail) == ("broken", "more")
