@@ -243,10 +243,10 @@ def test_the_hypergradient_through_the_extractor_is_plain_autograd_s_and_that_of
     shots = torch.randn(2, 2, 1, 16, 16, generator=Key(0).generator(), dtype=torch.float64)
     own = ImageQueries(bases=4, matrices=2, extractor=ConvNet(width=4, depth=2, activation="silu"))
     problem = Problem(SGDMomentum(lr=0.05), Asked(own, shots, 20.0), "mlp", 4, width=16, activation="silu")
-    found = problem.swept()
+    found = problem.gradient()
     assert {"bases", "matrices", "extractor.body.0.weight"} <= set(found)
     assert all(float(g.norm()) > 0 for name, g in found.items() if not name.endswith("bias"))
-    assert relative_error(found, problem.by_full_graph()) < 1e-10
+    assert relative_error(found, problem.gradient_by_full_graph()) < 1e-10
     assert finite_difference_error(problem) < 1e-4
 
 
