@@ -13,10 +13,12 @@ from board import changed, measurement, put, record
 from command_line import QUICK, REPOSITORY, command
 from scipy import stats
 
-from leaderboard import build, collect, published, records, words
+from leaderboard import build, collect, format, published, records
 from leaderboard.markdown import fill, markdown
+from leaderboard.pages import PAGES, STREAM_FILES
+from leaderboard.rows import Row
 from leaderboard.statistics import estimate, paired
-from leaderboard.tables import SPECS, Row, Table, tables
+from leaderboard.tables import Table, tables
 from suite.errors import UsageError
 
 # ---------------------------------------------------------------- statistics
@@ -38,7 +40,7 @@ def test_one_memory_has_an_interval_over_its_networks_and_one_value_has_none() -
     assert found.interval == pytest.approx((high - low) / 2) and found.interval_over == "evaluation networks"
     assert found.spread_of_memories is None
     alone = estimate({4: [60.0]})
-    assert alone.interval is None and alone.interval_over is None and words.accuracy(alone) == "60.0"
+    assert alone.interval is None and alone.interval_over is None and format.accuracy(alone) == "60.0"
 
 
 def test_a_comparison_is_paired_by_seed() -> None:
@@ -298,7 +300,7 @@ def test_a_tracker_that_does_not_answer_gets_one_sentence_and_records_are_built(
 def table_of(made: list[dict[str, Any]], slug: str = "components", printed: bool = False) -> Table:
     entries = [records.Entry(one, "here") for one in made]
     assert [records.unfit(one) for one in made] == [None] * len(made)
-    (found,) = [t for t in tables(entries, published.published() if printed else []) if t.spec.slug == slug]
+    (found,) = [t for t in tables(entries, published.published() if printed else []) if t.page.slug == slug]
     return found
 
 
@@ -406,7 +408,7 @@ def test_a_sweep_is_ordered_by_number_and_its_chosen_run_is_marked() -> None:
 def test_a_record_of_no_table_is_among_the_others_and_none_is_lost() -> None:
     made = [record(), record(name="my_method", cell={}), record(name="fashion_mnist", cell={"a": "b"})]
     entries = [records.Entry(one, "here") for one in made]
-    found = {t.spec.slug: [row.method for row in t.measured] for t in tables(entries, [])}
+    found = {t.page.slug: [row.method for row in t.measured] for t in tables(entries, [])}
     assert found["others"] == ["fashion_mnist, b", "my_method"] and found["components"] == ["full"]
 
 
@@ -563,8 +565,10 @@ def test_collecting_takes_what_is_shown_and_no_more(tmp_path: Path, capsys: pyte
 
 def test_rows_keep_what_they_are_made_of() -> None:
     (row,) = table_of([record(seed=3)]).measured
-    assert isinstance(row, Row) and row.first["seed"] == 3 and words.rate(row) == "2" and "1,000" in words.memory(row)
-    assert words.scale(row) == "cpu, 200 of 50,000 iterations" and words.hardware(row) == "A Processor, 1 thread"
+    assert (
+        isinstance(row, Row) and row.first["seed"] == 3 and format.rate(row) == "2" and "1,000" in format.peak_mib(row)
+    )
+    assert format.scale(row) == "cpu, 200 of 50,000 iterations" and format.hardware(row) == "A Processor, 1 thread"
 
 
 def stream_record(method: str, seed: int, values: tuple[float, float], *, stored: int = 78_400) -> dict[str, Any]:
@@ -610,8 +614,6 @@ def test_methods_on_a_stream_are_compared_though_they_are_other_experiments() ->
 
 
 def test_every_file_of_continual_learning_has_its_table() -> None:
-    from leaderboard.tables import STREAM_FILES
-
     files = {file.stem for file in (REPOSITORY / "gin" / "continual").glob("*.gin")} - {
         "with_avalanche",
         "with_stand_ins",
@@ -640,7 +642,7 @@ def test_every_kind_of_episode_has_a_row_with_its_own_controls_and_interval() ->
     assert [row.test.mean for row in found.rows if row.test] == [78.0, 84.0, 58.0, 64.0]
     assert {row.test.interval_over for row in found.rows if row.test} == {"episodes"}
     assert found.controls == ("random real images", "full data")
-    assert [row.controls["random real images"].mean for row in found.rows] == [72.0, 72.0, 52.0, 52.0]
+    assert [row.controls["random real images"].test.mean for row in found.rows] == [72.0, 72.0, 52.0, 52.0]
     assert [(c.first, c.second, c.test.mean) for c in found.comparisons] == [("standard", "addressing", 6.0)] * 2
     text = markdown(found)
     assert (
@@ -657,4 +659,4 @@ def test_every_kind_of_episode_has_a_row_with_its_own_controls_and_interval() ->
 
 def test_every_file_of_synthesis_has_its_table() -> None:
     files = {file.stem for file in (REPOSITORY / "gin" / "synthesis").glob("*.gin")}
-    assert files == {name for spec in SPECS if spec.episodes for name in spec.experiments}
+    assert files == {name for page in PAGES if page.episodes for name in page.names}
