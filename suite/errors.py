@@ -1,4 +1,6 @@
-"""Expected failures: one sentence that says what, where and what to do, and an exit status."""
+"""Expected failures, each one sentence that says what, where and what to do; and lines for the terminal."""
+
+import sys
 
 
 class SuiteError(Exception):
@@ -23,6 +25,21 @@ class Interrupted(SuiteError):
     status = 75
 
 
+# ---------------------------------------------------------------- lines
+
+
 def first_line(message: object) -> str:
     """The first line of an error's message, to be quoted in a sentence."""
     return str(message).strip().split("\n")[0]
+
+
+def one_line(message: object) -> str:
+    """The whole message on one line; that of an exception with its type before it."""
+    words = " ".join(str(message).split())
+    return f"{type(message).__name__}: {words}" if isinstance(message, BaseException) else words
+
+
+def report(line: str) -> None:
+    """Print one line to stderr in a single write, so that lines of several processes do not mix."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

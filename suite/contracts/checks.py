@@ -18,7 +18,7 @@ from suite import types
 from suite.contracts.problem import CLASSES, SHAPE, Problem, finite_difference_error, relative_error, small_setting
 from suite.core.networks import require_unrollable
 from suite.datasets.digits import Digits
-from suite.errors import RunError, SuiteError
+from suite.errors import RunError, SuiteError, first_line
 from suite.keys import Key, global_generators
 from suite.parameterizations.image_queries import addressed
 from suite.registry import REGISTRIES
@@ -283,7 +283,7 @@ def _finding(kept: bool, promise: str, said: str = "") -> Finding:
 
 
 def _short(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0]
+    text = first_line(error)
     return text if isinstance(error, SuiteError) else f"{type(error).__name__}: {text}"
 
 
