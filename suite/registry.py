@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import gin
+
 from suite.errors import UsageError
 from suite.storage.files import json_sha256, sha256
 

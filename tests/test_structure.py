@@ -109,7 +109,7 @@ def test_components_of_one_kind_do_not_know_those_of_another() -> None:
     ("package", "places"),
     [
         ("mlflow", {"tracking.store"}),
-        ("gin", {"config.gin_state", "config.resolve", "registry"}),
+        ("gin", {"config.gin_state", "config.root", "registry"}),
         ("matplotlib", {"experiments.plots"}),
         ("tqdm", {"runtime.session"}),
         ("avalanche", set()),  # by name alone, in suite.avalanche

@@ -18,7 +18,7 @@ from suite import types
 from suite.contracts.problem import CLASSES, SHAPE, Problem, finite_difference_error, relative_error, small_setting
 from suite.core.networks import require_unrollable
 from suite.datasets.digits import Digits
-from suite.errors import RunError, SuiteError
+from suite.errors import RunError, SuiteError, first_line
 from suite.keys import Key, global_generators
 from suite.parameterizations.image_queries import addressed
 from suite.registry import REGISTRIES
@@ -317,7 +317,7 @@ def _finding(holds: bool, promise: str, detail: str = "") -> Finding:
 
 def _first_line(error: Exception) -> str:
     """An error's first line; of an unexpected one, with its type."""
-    text = str(error).strip().split("\n")[0]
+    text = first_line(error)
     return text if isinstance(error, SuiteError) else f"{type(error).__name__}: {text}"
 
 

@@ -12,8 +12,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from suite.errors import RunError
-from suite.storage.sealed import one_line, sync_file
+from suite.errors import RunError, one_line
+from suite.storage.files import sync_file
 
 DOWNLOAD_TIMEOUT = 60.0
 """Seconds without a byte after which a download is given up."""
