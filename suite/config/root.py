@@ -7,8 +7,13 @@ from suite.errors import UsageError
 from suite.types import Experiment
 from suite.validation import check_types, require
 
-ROOT = Path(__file__).resolve().parents[2]
-"""Where `gin/` lies; includes are found from here, whatever the working directory."""
+SUITE = Path(__file__).resolve().parents[1]
+
+ROOT = SUITE / "packaged" if (SUITE / "packaged").is_dir() else SUITE.parent
+"""The folder that holds `gin/`: of an installed package, else the checkout.
+
+Files and includes are looked for in the working directory first, then here.
+"""
 
 
 @dataclass(frozen=True)
