@@ -59,6 +59,8 @@ def _main(options: argparse.Namespace, downloads: Path) -> int:
     if "" in options.records:
         raise UsageError("--records: name a folder; it is empty")
     own = not options.records and not options.tracking_uri
+    if own and not README.is_file():
+        raise UsageError("--records: an installed package has no records of its own; name a folder of runs")
     places = [Path(place) for place in options.records] or ([OWN_RECORDS] if own and OWN_RECORDS.is_dir() else [])
     complaints = []
     if options.tracking_uri:

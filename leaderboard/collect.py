@@ -7,16 +7,23 @@ from pathlib import Path
 from leaderboard.build import OWN_RECORDS
 from leaderboard.records import FIGURES, METRICS, OPERATIVE, RESULT, contents, read
 from leaderboard.site import PICTURES
-from suite.errors import SuiteError
+from suite.errors import SuiteError, UsageError
 from suite.storage.files import disk_errors, make_directory
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    command = argparse.ArgumentParser(prog="python -m leaderboard.collect", description=__doc__, allow_abbrev=False)
+    command.add_argument("runs", nargs="+", metavar="DIR", help="run folders, or folders of them")
+    command.add_argument("--to", default=str(OWN_RECORDS), metavar="DIR", help="(default: the repository's records)")
+    return command
+
+
 def main(arguments: list[str] | None = None) -> int:
-    made = argparse.ArgumentParser(prog="python -m leaderboard.collect", description=__doc__, allow_abbrev=False)
-    made.add_argument("runs", nargs="+", metavar="DIR", help="run folders, or folders of them")
-    made.add_argument("--to", default=str(OWN_RECORDS), metavar="DIR", help="(default: the repository's records)")
-    options = made.parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
+        if options.to == str(OWN_RECORDS) and not OWN_RECORDS.is_dir():
+            raise UsageError("--to: an installed package has no records of its own; name a folder, as in --to records")
         entries, complaints = read([Path(place) for place in options.runs])
         for entry in entries:
             if entry.folder is None:

@@ -11,13 +11,18 @@ from pathlib import Path
 from suite.errors import SuiteError, UsageError
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    command = argparse.ArgumentParser(prog="python -m suite.check", description=(__doc__ or "").split("\n")[0])
+    command.add_argument("file", nargs="*", help="Python files that register methods")
+    command.add_argument("--kind", help="check what is registered of this kind instead")
+    command.add_argument("--name", help="with --kind: only this one")
+    command.add_argument("--data-dir", help="where data sets are kept; without it, their files are not read")
+    return command
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m suite.check", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("file", nargs="*", help="Python files that register methods")
-    parser.add_argument("--kind", help="check what is registered of this kind instead")
-    parser.add_argument("--name", help="with --kind: only this one")
-    parser.add_argument("--data-dir", help="where data sets are kept; without it, their files are not read")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return _check(options)
     except SuiteError as error:

@@ -15,8 +15,9 @@ from typing import Any
 import gin
 from gin import config as gin_config
 from suite.config.explain import _explained, _first_line
-from suite.config.root import ROOT, Root
+from suite.config.root import Root
 from suite.errors import SuiteError, UsageError
+from suite.storage.gin_files import ROOT
 from suite.validation import check_types
 
 Binding = tuple[str, str, str]

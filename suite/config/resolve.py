@@ -34,11 +34,12 @@ from suite.config.gin_state import (
     _used_in_parts,
     _with,
 )
-from suite.config.root import ROOT, Root
+from suite.config.root import Root
 from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol
 from suite.registry import fingerprint, suggestion
 from suite.storage.files import json_sha256
+from suite.storage.gin_files import ROOT, gin_files
 from suite.types import Experiment
 
 gin.register("run", module="suite")(Root)
@@ -93,8 +94,7 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
         raise UsageError("name a configuration: --gin gin/quickstart.gin (files are in the folder gin/)")
     for file in files:
         if not Path(file).is_file() and not (ROOT / file).is_file():
-            known = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "gin").rglob("*.gin"))
-            raise UsageError(f"--gin: there is no file {file}; {suggestion(file, known)}")
+            raise UsageError(f"--gin: there is no file {file}; {suggestion(file, gin_files())}")
     parts = _parts(files)
     whole = _with(parts[-1], bindings)
     every_axis = _axes(whole)

@@ -1,19 +1,10 @@
 """What a gin file describes."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from suite.errors import UsageError
 from suite.types import Experiment
 from suite.validation import check_types, require
-
-SUITE = Path(__file__).resolve().parents[1]
-
-ROOT = SUITE / "packaged" if (SUITE / "packaged").is_dir() else SUITE.parent
-"""The folder that holds `gin/`: of an installed package, else the checkout.
-
-Files and includes are looked for in the working directory first, then here.
-"""
 
 
 @dataclass(frozen=True)
