@@ -105,7 +105,10 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         program = "setopt ksh_arrays\n" + program
     done = subprocess.run([shell, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
-    return done.stdout.split()
+    offered = done.stdout.split()
+    return (
+        offered if shell == "bash" else [word for word in offered if word.startswith(words[-1])]
+    )  # zsh filters itself
 
 
 CASES = {

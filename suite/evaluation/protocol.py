@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 
+from suite.errors import UsageError
 from suite.validation import check_types, require
 
 
@@ -55,3 +56,10 @@ class Protocol:
 
 PROTOCOLS = {"paper": Protocol()}
 """The published protocols, by name: change one, and its version must change."""
+
+
+def published(name: str) -> Protocol:
+    """The published protocol of this name; UsageError if there is none."""
+    if name not in PROTOCOLS:
+        raise UsageError(f"no protocol is called '{name}'; there are: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
