@@ -116,6 +116,16 @@ REGISTRIES = {
 }
 
 
+def component(kind: str, given: Any) -> Any:
+    """The component that a name stands for, with its default settings; what is no name is given back as it is."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return REGISTRIES[kind][given].build()
+    except TypeError as error:
+        raise UsageError(f"{kind}.{given} can't be built by its name alone ({error}); pass an object") from error
+
+
 def name_of(thing: object) -> str:
     """The registered name of an instance's class, or the class's own name for one that was never registered."""
     for registry in REGISTRIES.values():

@@ -24,7 +24,8 @@ LAYERS = [
     ["config", "contracts"],
     ["tracking"],
     ["runtime"],
-    ["check", "run", "runs", "sync"],
+    ["api", "check", "run", "runs", "sync"],
+    ["__main__"],
 ]
 """Lower to higher: a part may import from parts below its own line, and from within itself."""
 

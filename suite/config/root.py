@@ -1,12 +1,12 @@
 """What a gin file binds (`run` and `protocol`), and where gin files are found."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import gin
 
 from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol
+from suite.storage.gin_files import ROOT
 from suite.types import Experiment
 from suite.validation import check_types, require
 
@@ -43,15 +43,4 @@ class Root:
 
 gin.register("protocol", module="suite")(Protocol)
 
-
-def gin_root() -> Path:
-    """The folder that holds the shipped `gin/`. Paths of gin files and includes are also looked up from here."""
-    return Path(__file__).resolve().parents[2]
-
-
-def find(file: str) -> Path | None:
-    """A gin file, from the working directory or else from `gin_root()`; None if there is none."""
-    return next((path for path in (Path(file), gin_root() / file) if path.is_file()), None)
-
-
-gin.add_config_file_search_path(str(gin_root()))
+gin.add_config_file_search_path(str(ROOT))

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 
+from suite.errors import UsageError
 from suite.validation import check_types, require
 
 
@@ -72,3 +73,10 @@ class Protocol:
 
 PROTOCOLS = {"paper": Protocol()}
 """The published protocols, by name: whoever changes one must change its version."""
+
+
+def published(name: str) -> Protocol:
+    """The published protocol of this name; UsageError if there is none."""
+    if name not in PROTOCOLS:
+        raise UsageError(f"no protocol is called '{name}'; there are: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
