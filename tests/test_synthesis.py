@@ -379,7 +379,7 @@ REFUSED = {
     "no superclasses": ([*EXTRAPOLATION, *sets("CUT = 'superclasses'")], "has no superclasses of 2 classes each"),
     "more bounds than episodes": ([*EXTRAPOLATION, *sets("BOUND_EPISODES = 9")], "from 0 to 3, the episodes"),
     "more shots than images": ([*IMAGE_RECALL, *sets("SHOTS = (60,)")], "shots must be below"),
-    "no shot": ([*IMAGE_RECALL, *sets("SHOTS = (0,)")], "shots must be above 0"),
+    "no shot": ([*IMAGE_RECALL, *sets("SHOTS = (0,)")], "shots must be a list, each above 0"),
     "more ways than classes": (
         [*IMAGE_RECALL, *sets("experiments.image_recall.ways = 11")],
         "ways must be from 2 to 10",

@@ -17,7 +17,7 @@ from gin import config as gin_config
 from suite.config.explain import _explained, _first_line
 from suite.config.root import ROOT, Root
 from suite.errors import SuiteError, UsageError
-from suite.validation import check_types
+from suite.validation import validate
 
 Binding = tuple[str, str, str]
 """Scope, configurable and parameter of one binding; of a macro: its name, 'gin.macro', 'value'."""
@@ -118,9 +118,9 @@ def _build() -> Root:
 
 
 def _check_tree(thing: Any) -> None:
-    """Types of everything gin built, also of outside components that do not check themselves."""
+    """Types and limits of everything gin built, also of dataclasses that nothing registered."""
     if is_dataclass(thing) and not isinstance(thing, type):
-        check_types(thing)
+        validate(thing)
         for field in fields(thing):
             _check_tree(getattr(thing, field.name))
 

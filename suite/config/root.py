@@ -5,12 +5,13 @@ from pathlib import Path
 
 from suite.errors import UsageError
 from suite.types import Experiment
-from suite.validation import check_types, require
+from suite.validation import checked, require
 
 ROOT = Path(__file__).resolve().parents[2]
 """Where `gin/` lies; includes are found from here, whatever the working directory."""
 
 
+@checked
 @dataclass(frozen=True)
 class Root:
     """What a gin file describes: one experiment, the seeds to run it with, and the axes of its table if it is one."""
@@ -25,7 +26,6 @@ class Root:
     then: list[str] | None = None
 
     def __post_init__(self) -> None:
-        check_types(self)
         plain = self.name is None or not (self.name.startswith(".") or set(self.name) & {"/", "\0"} or not self.name)
         require(self, "name", plain, "the name of a folder, without '/'")
         if not self.seeds:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from suite.errors import UsageError
 from suite.types import InnerOptimizer, Params, State
-from suite.validation import check_types, require
+from suite.validation import NonNegativeInt, PositiveInt, checked
 
 InnerLoss = Callable[[Params, Params, int | Tensor], Tensor]
 """(network parameters, inputs, t) -> loss of inner step t. Must be a pure function: it is replayed.
@@ -39,6 +39,7 @@ OuterLoss = Callable[[Params], Tensor]
 """Network parameters after the last step -> what the memory is judged by, or a part of it."""
 
 
+@checked
 @dataclass(frozen=True)
 class Retention:
     """What the forward sweep keeps for the way back: more memory for less work, the same result up to rounding.
@@ -47,13 +48,8 @@ class Retention:
     `stride`: of the other steps, every stride-th state is kept; those between are run again (the least memory).
     """
 
-    graphs: int = 0
-    stride: int = 1
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "graphs", self.graphs >= 0, "at least 0")
-        require(self, "stride", self.stride >= 1, "at least 1")
+    graphs: NonNegativeInt = 0
+    stride: PositiveInt = 1
 
     def size(self, steps: int, state: int, graph: int) -> int:
         """Bytes an unroll needs at its peak, from those of a state (weights, the optimizer's slots) and of a graph."""

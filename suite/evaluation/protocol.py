@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass, fields
 
-from suite.validation import check_types, require
+from suite.validation import Fraction, Positive, PositiveInt, checked
 
 
+@checked
 @dataclass(frozen=True)
 class Protocol:
     """How networks are trained to judge a memory; the defaults are the paper's (A.1; its released code for the rest).
@@ -18,18 +19,12 @@ class Protocol:
 
     name: str = "paper"
     version: int = 1
-    networks: int = 10
-    epochs: int = 300
-    batch: int = 640
-    lr: float = 0.01
-    momentum: float = 0.9
+    networks: PositiveInt = 10
+    epochs: PositiveInt = 300
+    batch: PositiveInt = 640
+    lr: Positive = 0.01
+    momentum: Fraction = 0.9
     augment: bool = True
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("networks", "epochs", "batch", "lr"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
 
     def sgd_steps(self, images: int) -> int:
         """Optimizer steps that training on so many images takes."""

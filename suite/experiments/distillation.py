@@ -30,7 +30,7 @@ from suite.evaluation.evaluate import Accuracies, Part, Splits, TrainingSet, eva
 from suite.evaluation.protocol import Protocol
 from suite.evaluation.training import group_of
 from suite.experiments import plots, timing
-from suite.images.augment import AUGMENTATIONS
+from suite.images.augment import AugmentationChoice
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.memory import Memory, cosine_similarities, described
@@ -58,7 +58,7 @@ from suite.types import (
     Setting,
     Split,
 )
-from suite.validation import check_types, require, require_labels
+from suite.validation import Fraction, NonNegativeInt, Positive, PositiveInt, require, require_labels
 
 
 @experiments.register("distillation")
@@ -80,39 +80,26 @@ class Distillation:
     parameterization: Parameterization = field(default_factory=Addressing)
     objective: Objective = field(default_factory=BPTT)
     outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
-    images_per_class: float = 1
-    iterations: int = PAPER_ITERATIONS
-    clip: float | None = 2.0
-    skip_not_finite: int = 0
-    augmentation: str = "default"
+    images_per_class: Positive = 1
+    iterations: PositiveInt = PAPER_ITERATIONS
+    clip: Positive | None = 2.0
+    skip_not_finite: NonNegativeInt = 0
+    augmentation: AugmentationChoice = "default"
     evaluation: Protocol = field(default_factory=Protocol)
-    validation: float = 0.1
-    validation_points: int = 10
-    validation_networks: int = 1
-    full_data_epochs: int = 300
-    full_data_networks: int = 3
+    validation: Fraction = 0.1
+    validation_points: NonNegativeInt = 10
+    validation_networks: PositiveInt = 1
+    full_data_epochs: NonNegativeInt = 300
+    full_data_networks: PositiveInt = 3
     controls: Sequence[Control] = (RandomImages(),)
     transfer: Sequence[Architecture] = ()
-    gradient_norms: int = 0
+    gradient_norms: NonNegativeInt = 0
     test: bool = True
 
     def __post_init__(self) -> None:
-        check_types(self)
         require_labels(self)
-        require(self, "images_per_class", self.images_per_class > 0, "above 0")
-        require(self, "iterations", self.iterations > 0, "above 0")
-        require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
-        require(self, "skip_not_finite", self.skip_not_finite >= 0, "at least 0")
-        require(self, "gradient_norms", self.gradient_norms >= 0, "at least 0")
         able = self.gradient_norms == 0 or hasattr(self.objective, "gradient_norms")
         require(self, "gradient_norms", able, "0 for an objective that unrolls nothing")
-        choices = ("default", *AUGMENTATIONS)
-        require(self, "augmentation", self.augmentation in choices, "one of " + ", ".join(choices))
-        require(self, "validation", 0 <= self.validation < 1, "at least 0 and below 1")
-        require(self, "validation_points", self.validation_points >= 0, "at least 0")
-        require(self, "validation_networks", self.validation_networks > 0, "above 0")
-        require(self, "full_data_epochs", self.full_data_epochs >= 0, "at least 0")
-        require(self, "full_data_networks", self.full_data_networks > 0, "above 0")
 
     # ------------------------------------------------------------ before the run
 

@@ -16,7 +16,7 @@ from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.initial import Init, uniform
 from suite.registry import architectures, load_components, parameterizations
 from suite.types import Architecture, ImageShape, Parameterization, Params
-from suite.validation import check_types, require
+from suite.validation import PositiveInt
 
 PREFIX = "extractor."
 """Before the names of the extractor's weights among a memory's tensors."""
@@ -40,18 +40,12 @@ class ImageQueries:
     but for a thousandth: such a memory recalls the same for every class, and has not learned otherwise here.
     """
 
-    bases: int = 64
-    matrices: int = 16
+    bases: PositiveInt = 64
+    matrices: PositiveInt = 16
     extractor: Architecture = field(default_factory=_convnet)
-    dimension: int | None = 100
+    dimension: PositiveInt | None = 100
     initialization: Init = "kaiming"
     asked_with: ClassVar[str] = "images"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("bases", "matrices"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "dimension", self.dimension is None or self.dimension > 0, "above 0, or None")
 
     def numbers(self, shape: ImageShape) -> int:
         """Of bases and matrices, without the extractor's."""

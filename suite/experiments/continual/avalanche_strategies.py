@@ -16,7 +16,7 @@ from suite.keys import global_generators
 from suite.registry import experiments
 from suite.streams.permutations import Permutations
 from suite.types import Architecture, Outcome, Session, Setting, Stream, StreamTask
-from suite.validation import check_types, require
+from suite.validation import Fraction, Positive, PositiveInt
 
 
 @experiments.register("avalanche")
@@ -33,19 +33,13 @@ class AvalancheStrategy:
     stream: Stream = field(default_factory=Permutations)
     architecture: Architecture = field(default_factory=MLP)
     method: Literal["naive", "er", "agem", "mer"] = "er"
-    images_per_task: float = 10
-    batch: int = 10
-    replay_batch: int = 10
-    lr: float = 0.01
-    momentum: float = 0.9
+    images_per_task: Positive = 10
+    batch: PositiveInt = 10
+    replay_batch: PositiveInt = 10
+    lr: Positive = 0.01
+    momentum: Fraction = 0.9
     evaluation: Protocol = field(default_factory=Protocol)
     preset: presets.Source = "paper"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("images_per_task", "batch", "replay_batch", "lr"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
 
     @property
     def memory_images(self) -> int:

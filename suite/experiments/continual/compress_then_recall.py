@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ from suite.types import (
     Stream,
     StreamTask,
 )
-from suite.validation import check_types, require, require_labels
+from suite.validation import AtLeast, NonNegativeInt, Positive, PositiveInt, require, require_labels
 
 
 @experiments.register("compress_then_recall")
@@ -68,27 +68,21 @@ class CompressThenRecall:
     parameterization: Parameterization = field(default_factory=lambda: Addressing(bases=8))
     objective: Objective = field(default_factory=BPTT)
     outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
-    images_per_task: float = 10
-    batch: int = 10
-    replay: int = 20
-    replay_batch: int = 10
-    clip: float | None = 2.0
+    images_per_task: Annotated[float, AtLeast(1)] = 10
+    batch: PositiveInt = 10
+    replay: PositiveInt = 20
+    replay_batch: PositiveInt = 10
+    clip: Positive | None = 2.0
     evaluation: Protocol = field(default_factory=Protocol)
-    stand_ins: int = 0
+    stand_ins: NonNegativeInt = 0
     whole_matrix: bool = True
     preset: presets.Source = "paper"
 
     def __post_init__(self) -> None:
-        check_types(self)
         require_labels(self)
-        for name in ("images_per_task", "batch", "replay", "replay_batch"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         info = self.stream.info
-        require(self, "stand_ins", self.stand_ins >= 0, "at least 0")
         able = self.stand_ins == 0 or isinstance(self.stream, RelatedTasks)
         require(self, "stand_ins", able, "0 for a stream whose law makes no other task of a task's images")
-        require(self, "images_per_task", self.images_per_task >= 1, "at least 1")
         # What the parameterization can't store in a task's share it refuses here, before anything is run.
         self.parameterization.per_class(info.shape, info.classes_per_task, self._images_per_class)
 

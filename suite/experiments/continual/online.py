@@ -33,7 +33,7 @@ from suite.types import (
     Stream,
     StreamTask,
 )
-from suite.validation import check_types, require
+from suite.validation import Positive, PositiveInt
 
 
 @experiments.register("online")
@@ -53,18 +53,13 @@ class Online:
     architecture: Architecture = field(default_factory=MLP)
     method: Literal["naive", "replay", "joint"] = "replay"
     optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
-    images_per_task: float = 10
-    batch: int = 10
-    updates: int = 1
-    replay_batch: int = 10
-    augmentation: str = "none"
+    images_per_task: Positive = 10
+    batch: PositiveInt = 10
+    updates: PositiveInt = 1
+    replay_batch: PositiveInt = 10
+    augmentation: augment.AugmentationName = "none"
     evaluation: Protocol = field(default_factory=Protocol)
     preset: presets.Source = "paper"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("images_per_task", "batch", "updates", "replay_batch"):
-            require(self, name, getattr(self, name) > 0, "above 0")
 
     @property
     def memory_images(self) -> int:

@@ -20,7 +20,7 @@ from suite.experiments.series import Measured, Series
 from suite.experiments.synthesis import summary
 from suite.experiments.synthesis.episodes import Cut, across, everything, of_classes, tasks_of
 from suite.images import preprocess
-from suite.images.augment import AUGMENTATIONS
+from suite.images.augment import AugmentationChoice
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.memory import Memory, described
@@ -44,7 +44,7 @@ from suite.types import (
     Setting,
     Split,
 )
-from suite.validation import check_types, require, require_labels
+from suite.validation import NonNegativeInt, Positive, PositiveInt, require, require_labels
 
 
 @experiments.register("extrapolation")
@@ -69,29 +69,23 @@ class Extrapolation:
     parameterization: Parameterization = field(default_factory=lambda: Addressing(bases=None))
     objective: Objective = field(default_factory=BPTT)
     outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
-    images_per_class: float = 10
-    iterations: int = PAPER_ITERATIONS
-    clip: float | None = 2.0
-    augmentation: str = "default"
+    images_per_class: Positive = 10
+    iterations: PositiveInt = PAPER_ITERATIONS
+    clip: Positive | None = 2.0
+    augmentation: AugmentationChoice = "default"
     preprocessing_of: Literal["all classes", "each task"] = "all classes"
     ways: Sequence[int] = (2, 5)
-    episodes: int = 100
+    episodes: PositiveInt = 100
     controls: Sequence[Control] = (RandomImages(),)
-    bound_episodes: int = 10
-    full_data_epochs: int = 300
+    bound_episodes: NonNegativeInt = 10
+    full_data_epochs: PositiveInt = 300
     evaluation: Protocol = field(default_factory=lambda: Protocol(networks=1))
 
     def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("images_per_class", "iterations", "episodes", "full_data_epochs"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        bounded = 0 <= self.bound_episodes <= self.episodes
+        bounded = self.bound_episodes <= self.episodes
         require(self, "bound_episodes", bounded, f"from 0 to {self.episodes}, the episodes")
         require_labels(self)
-        require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         require(self, "ways", len(self.ways) == len(set(self.ways)) > 0, "different numbers, at least one")
-        choices = ("default", *AUGMENTATIONS)
-        require(self, "augmentation", self.augmentation in choices, "one of " + ", ".join(choices))
         tasks = tasks_of(self.dataset.info, self.ways_per_task, self.cut, Key(0))
         for n in self.ways:
             across(tasks, n, Key(0))

@@ -19,7 +19,7 @@ from suite.experiments import plots, timing
 from suite.experiments.series import Measured, Series
 from suite.experiments.synthesis import summary
 from suite.experiments.synthesis.episodes import Shown, everything, of_classes, shown, tasks_of
-from suite.images.augment import AUGMENTATIONS
+from suite.images.augment import AugmentationChoice, AugmentationName
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
 from suite.memory import Memory, described
@@ -44,7 +44,7 @@ from suite.types import (
     Setting,
     Split,
 )
-from suite.validation import check_types, require
+from suite.validation import Positive, PositiveInt, require
 
 RIGHT = 50.0
 """Percent of a class's scored images told rightly, from which a case is drawn among the right ones."""
@@ -80,29 +80,22 @@ class ImageRecall:
     objective: Objective = field(default_factory=BPTT)
     outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
     ways: int = 2
-    shots: Sequence[int] = (1, 5)
-    iterations: int = PAPER_ITERATIONS
-    clip: float | None = 2.0
-    augmentation: str = "default"
-    draws: int = 20
-    backbone_epochs: int = 100
-    backbone_augmentation: str = "crop_flip"
+    shots: Sequence[PositiveInt] = (1, 5)
+    iterations: PositiveInt = PAPER_ITERATIONS
+    clip: Positive | None = 2.0
+    augmentation: AugmentationChoice = "default"
+    draws: PositiveInt = 20
+    backbone_epochs: PositiveInt = 100
+    backbone_augmentation: AugmentationName = "crop_flip"
     evaluation: Protocol = field(default_factory=lambda: Protocol(networks=1))
 
     def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("iterations", "draws", "backbone_epochs"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         require(self, "shots", len(set(self.shots)) == len(self.shots) > 0, "different numbers, at least one")
-        require(self, "shots", min(self.shots) > 0, "above 0")
         info = self.dataset.info
         fewest = min(info.train_size, info.test_size) // info.classes
         require(self, "shots", max(self.shots) < fewest, f"below {fewest}, the images of a class of {info.name}")
         require(self, "ways", 2 <= self.ways <= info.classes, f"from 2 to {info.classes}, the classes of {info.name}")
         tasks_of(info, self.ways, "slices", Key(0))
-        for name, known in (("augmentation", ("default", *AUGMENTATIONS)), ("backbone_augmentation", AUGMENTATIONS)):
-            require(self, name, getattr(self, name) in known, "one of " + ", ".join(known))
 
     @property
     def labels(self) -> Addressing:
