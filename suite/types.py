@@ -307,6 +307,18 @@ class Experiment(Protocol):
     def run(self, session: "Session") -> "Outcome": ...
 
 
+COMPONENTS: dict[str, type] = {
+    "datasets": Dataset,
+    "architectures": Architecture,
+    "parameterizations": Parameterization,
+    "inner_optimizers": InnerOptimizer,
+    "objectives": Objective,
+    "controls": Control,
+    "streams": Stream,
+    "experiments": Experiment,
+}
+"""The kinds of component, as registries and gin name them, and what each must offer."""
+
 # ---------------------------------------------------------------- runs
 
 

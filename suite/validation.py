@@ -23,6 +23,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, runtime_checkable
 
 from suite.errors import UsageError
+from suite.types import COMPONENTS
 
 # ---------------------------------------------------------------- limits
 
@@ -275,4 +276,12 @@ def _words(hint: Any) -> str:
         return "one of " + ", ".join(repr(arg) for arg in args)
     if origin in (tuple, list, Sequence):
         return f"a list, each {_words(args[0])}"
-    return f"a reference to one such as @{hint.__name__.lower()}s.NAME()" if hasattr(hint, "__name__") else str(hint)
+    return f"a reference to one such as @{_gin_name(hint)}()" if isinstance(hint, type) else str(hint)
+
+
+def _gin_name(cls: type) -> str:
+    """What gin calls instances of a class: `kind.NAME` for a kind of component and for a class of that kind."""
+    for kind, protocol in COMPONENTS.items():
+        if all(hasattr(cls, member) for member in vars(protocol) if not member.startswith("_")):
+            return f"{kind}.NAME"
+    return cls.__name__.lower()

@@ -4,14 +4,16 @@ import inspect
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import FrozenInstanceError, dataclass, replace
+from dataclasses import FrozenInstanceError, dataclass, make_dataclass, replace
 from typing import Annotated, Any, Literal
 
 import pytest
+from command_line import as_people_run_it
 
 from suite import registry
 from suite.architectures.alexnet import AlexNet
 from suite.architectures.convnet import ConvNet
+from suite.datasets.some_classes import SomeClasses
 from suite.datasets.training_only import TrainingOnly
 from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol
@@ -24,6 +26,7 @@ from suite.parameterizations.addressing import Addressing
 from suite.registry import fingerprint
 from suite.streams.class_splits import ClassSplits
 from suite.streams.permutations import Permutations
+from suite.types import COMPONENTS
 from suite.validation import (
     Above,
     AtLeast,
@@ -136,6 +139,42 @@ def test_a_limit_is_anything_with_words_and_holds() -> None:
     assert Lagged(7).lag == 7
     with pytest.raises(UsageError, match=r"^Lagged\.lag must be a prime number, not 9$"):
         Lagged(9)
+
+
+@pytest.mark.parametrize("kind", COMPONENTS)
+def test_a_field_for_a_component_is_told_how_gin_refers_to_one(kind: str) -> None:
+    cls = make_dataclass("Of", [("part", COMPONENTS[kind]), ("more", Sequence[COMPONENTS[kind]], ())], frozen=True)  # type: ignore[misc]
+    with pytest.raises(UsageError) as error:
+        validate(cls("digits"))
+    assert str(error.value) == f"Of.part must be a reference to one such as @{kind}.NAME(), not 'digits' (str)"
+    component = next(iter(registry.REGISTRIES[kind])).build
+    with pytest.raises(UsageError, match=rf"Of\.part must be a reference to one such as @{kind}\.NAME\(\), not <class"):
+        validate(cls(component))  # a reference without its parentheses
+    validate(cls(component(), [component()]))
+    with pytest.raises(UsageError, match=rf"^Of\.more must be a list, each a reference to one such as @{kind}\.NAME"):
+        validate(cls(component(), ["digits"]))
+
+
+def test_the_registries_are_the_kinds_of_component() -> None:
+    assert registry.REGISTRIES.keys() == COMPONENTS.keys()
+
+
+def test_a_field_for_one_class_names_its_kind_or_the_class() -> None:
+    with (
+        as_people_run_it(),
+        pytest.raises(UsageError, match=r"parameterization must .* such as @parameterizations\.NAME"),
+    ):
+        ImageRecall(parameterization=Addressing())  # type: ignore[arg-type]
+    with (
+        as_people_run_it(),
+        pytest.raises(UsageError, match=r"SomeClasses\.of must .* such as @datasets\.NAME\(\), not 1"),
+    ):
+        SomeClasses(of=1)  # type: ignore[arg-type]
+    with (
+        as_people_run_it(),
+        pytest.raises(UsageError, match=r"Distillation\.evaluation must .* such as @protocol\(\), not 'paper'"),
+    ):
+        Distillation(evaluation="paper")  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- when it runs

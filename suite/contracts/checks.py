@@ -22,18 +22,7 @@ from suite.errors import RunError, SuiteError
 from suite.keys import Key, global_generators
 from suite.parameterizations.image_queries import addressed
 from suite.registry import REGISTRIES
-from suite.types import ImageShape, InnerOptimizer, Parameterization, Params, Split, State
-
-PROTOCOLS: dict[str, type] = {
-    "datasets": types.Dataset,
-    "architectures": types.Architecture,
-    "parameterizations": types.Parameterization,
-    "inner_optimizers": types.InnerOptimizer,
-    "objectives": types.Objective,
-    "controls": types.Control,
-    "streams": types.Stream,
-    "experiments": types.Experiment,
-}
+from suite.types import COMPONENTS, ImageShape, InnerOptimizer, Parameterization, Params, Split, State
 
 
 @dataclass(frozen=True)
@@ -53,7 +42,7 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
         thing = entry.build()
     except Exception as error:  # an outsider's constructor may raise anything
         return [*findings, Finding("broken", "it can be built from its defaults alone", _short(error))]
-    findings.append(_finding(isinstance(thing, PROTOCOLS[kind]), f"it has the methods of suite.types, {kind}"))
+    findings.append(_finding(isinstance(thing, COMPONENTS[kind]), f"it has the methods of suite.types, {kind}"))
     if findings[-1].verdict == "broken":
         return findings
     checks: dict[str, Callable[[Any], list[Finding]]] = {
