@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, runtime_checkable
 
 from suite.errors import UsageError
-from suite.types import COMPONENTS
+from suite.types import COMPONENTS, query_kind
 
 # ---------------------------------------------------------------- limits
 
@@ -193,9 +193,8 @@ def require(config: Any, field: str, holds: bool, words: str) -> None:
 
 
 def require_labels(config: Any) -> None:
-    """Refuse a `parameterization` that is not asked with labels."""
-    asked = getattr(config.parameterization, "asked_with", "labels")
-    require(config, "parameterization", asked == "labels", "asked with labels")
+    """Refuse a `parameterization` whose memory is queried by anything but class labels."""
+    require(config, "parameterization", query_kind(config.parameterization) == "labels", "queried by class label")
 
 
 @functools.cache

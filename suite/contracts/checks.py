@@ -106,7 +106,7 @@ def _parameterization(parameterization: Parameterization) -> list[Finding]:
     """One that is `asked_with` images is asked with some, and given a budget that affords its addresses."""
     shape, classes = ImageShape(3, 32, 32), 10
     key = Key(0)("contract")
-    by_image = getattr(parameterization, "asked_with", "") == "images"
+    by_image = types.query_kind(parameterization) == "images"
     some = torch.randn(4, shape.channels, shape.height, shape.width, generator=key("queries").generator())
     queries = some if by_image else torch.arange(4)
     found: list[Finding] = []
@@ -191,7 +191,7 @@ def _objective(objective: types.Objective) -> list[Finding]:
 
 def _control(control: types.Control) -> list[Finding]:
     setting, _, real = small_setting()
-    short = {"epochs": 1} if hasattr(control, "epochs") else {}
+    short = {"epochs": 1} if isinstance(control, types.SelectsInFeatures) else {}
     control = replace(control, **short)  # type: ignore[type-var]
     once, again = (control.choose(setting, real, 3, Key(0)("control")) for _ in range(2))
     sets = [(once(i), again(i)) for i in (0, 1)]

@@ -16,7 +16,7 @@ from suite.types import Dataset, Split, StreamInfo, StreamTask
 from suite.validation import Above, Fraction, PositiveInt
 
 
-@streams.register("cifar100")
+@streams.register("class_splits")
 @dataclass(frozen=True)
 class ClassSplits:
     """A task is `classes_per_task` classes of `of`, in an order drawn from the seed; labels are places in that order.

@@ -66,20 +66,3 @@ class Permutations:
             )
             made_by = {"permutation_sha256": sha256(order.numpy().tobytes())}
             yield StreamTask(train, test, tuple(range(info.outputs)), data.info.class_names, data.transform, made_by)
-
-
-@streams.register("many")
-@dataclass(frozen=True)
-class Many(Permutations):
-    """Permuted pixels in a hundred tasks (paper, A.2: MANY permutations)."""
-
-    number: PositiveInt = 100
-
-
-@streams.register("permutations_star")
-@dataclass(frozen=True)
-class PermutationsStar(Permutations):
-    """Permuted pixels with all training images in every task, the first as it is (paper, A.2, *)."""
-
-    samples_per_task: PositiveInt = 60_000
-    first: Literal["permuted", "identity"] = "identity"

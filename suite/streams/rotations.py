@@ -69,12 +69,3 @@ class Rotations:
             yield StreamTask(
                 train, test, tuple(range(info.outputs)), data.info.class_names, data.transform, {"angle": angle}
             )
-
-
-@streams.register("rotations_star")
-@dataclass(frozen=True)
-class RotationsStar(Rotations):
-    """Rotated images by the law of Kernel Continual Learning, all training images in every task (paper, A.2, *)."""
-
-    samples_per_task: PositiveInt = 60_000
-    law: Literal["bins", "steps"] = "steps"

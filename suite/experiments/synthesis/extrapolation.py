@@ -40,6 +40,7 @@ from suite.types import (
     Outcome,
     Parameterization,
     Params,
+    SelectsInFeatures,
     Session,
     Setting,
     Split,
@@ -131,7 +132,7 @@ class Extrapolation:
             own += protocol.networks * (protocol.epochs * shown * pace.train + networks * test)
             whole = n * info.train_size // info.classes
             own += protocol.networks * self.bound_episodes * self.full_data_epochs * whole * pace.train
-            features = sum(getattr(control, "epochs", 0) for control in self.controls)
+            features = sum(control.epochs for control in self.controls if isinstance(control, SelectsInFeatures))
             own += self.episodes * features * whole * pace.train
             own += self.bound_episodes * self.iterations * step * n / self.ways_per_task
         return Cost(own, {}, step)
