@@ -33,7 +33,7 @@ from suite.parameterizations.standard import Standard
 from suite.registry import describe
 from suite.runtime.record import comparable
 from suite.streams.class_splits import ClassSplits
-from suite.streams.permutations import Many, Permutations
+from suite.streams.permutations import Permutations
 from suite.streams.rotations import Rotations
 from suite.types import ImageShape, Setting, Split
 
@@ -206,9 +206,10 @@ def test_less_than_the_published_benchmark_is_called_reduced(data_dir: Path) -> 
     ]  # fmt: skip
     whole = CompressThenRecall(parameterization=Addressing(bases=8), objective=BPTT(inner_steps=100))
     assert presets.reduced_by(whole, whole.replay) == []  # the paper's sizes are its defaults
-    less = replace(whole, stream=Many(samples_per_task=200), images_per_task=5, parameterization=Addressing(bases=4))
+    many = Permutations(number=100, samples_per_task=200)
+    less = replace(whole, stream=many, images_per_task=5, parameterization=Addressing(bases=4), preset="paper_many")
     assert presets.reduced_by(less, 20) == ["images of a task 200 of 1000", "stored images of a task 5 of 10"]
-    assert presets.reduced_by(replace(less, preset="lamaml"), 20) == []
+    assert presets.reduced_by(replace(less, preset="lamaml_many"), 20) == []
     assert run(replace(ONLINE, evaluation=Protocol(networks=1)), session_in(data_dir)).scale["reduced"]
 
 
@@ -348,13 +349,13 @@ def test_times_are_foretold(data_dir: Path) -> None:
     [
         ("rotations", "paper", 24, True, 13),
         ("permutations", "paper", 8, False, 19),
-        ("many", "paper", 8, False, 19),
+        ("many", "paper_many", 8, False, 19),
         ("cifar100", "paper", 24, True, 102),
-        ("rotations_star", "paper", 24, True, 13),
-        ("permutations_star", "paper", 8, False, 19),
+        ("rotations_star", "paper_star", 24, True, 13),
+        ("permutations_star", "paper_star", 8, False, 19),
         ("rotations_lamaml", "lamaml", 24, True, 13),
         ("permutations_lamaml", "lamaml", 8, False, 19),
-        ("many_lamaml", "lamaml", 4, False, 19),
+        ("many_lamaml", "lamaml_many", 4, False, 19),
         ("cifar100_lamaml", "lamaml", 24, True, 102),
         ("rotations_star_kcl", "kcl", None, True, None),
         ("permutations_star_kcl", "kcl", None, False, None),
@@ -399,8 +400,11 @@ DIGITS = sets("DATASET = @datasets.digits()", "SEEDS = [0]")
         (["IMAGES_PER_TASK = 5"], "8 bases of 1x8x8 leave no room"),
         (["SAMPLES = 5000"], "a task needs 5000 training images and has 1346; lower samples_per_task"),
         (["TASKS = 0"], "Permutations.number must be above 0"),
-        (["IMAGES_PER_TASK = 0"], "images_per_task must be above 0"),
-        (["PRESET = 'mine'"], "preset must be one of 'paper', 'lamaml', 'kcl'"),
+        (["IMAGES_PER_TASK = 0"], "images_per_task must be at least 1"),
+        (
+            ["PRESET = 'mine'"],
+            "preset must be one of 'paper', 'paper_many', 'paper_star', 'lamaml', 'lamaml_many', 'kcl'",
+        ),
     ],
 )
 def test_a_command_that_can_not_be_is_answered_in_one_sentence(

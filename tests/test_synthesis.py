@@ -285,7 +285,7 @@ def test_the_contract_is_kept_and_an_extractor_that_mixes_images_is_refused() ->
 
 @pytest.mark.parametrize("experiment", [APART, Distillation(), CompressThenRecall()])
 def test_memories_that_are_asked_with_images_are_for_recall_with_images(experiment: Any) -> None:
-    with as_people_run_it(), pytest.raises(UsageError, match="parameterization must be asked with labels"):
+    with as_people_run_it(), pytest.raises(UsageError, match="parameterization must be queried by class label"):
         replace(experiment, parameterization=ImageQueries())
 
 
@@ -358,7 +358,7 @@ REFUSED = {
     "no superclasses": ([*EXTRAPOLATION, *sets("CUT = 'superclasses'")], "has no superclasses of 2 classes each"),
     "more bounds than episodes": ([*EXTRAPOLATION, *sets("BOUND_EPISODES = 9")], "from 0 to 3, the episodes"),
     "more shots than images": ([*IMAGE_RECALL, *sets("SHOTS = (60,)")], "shots must be below"),
-    "no shot": ([*IMAGE_RECALL, *sets("SHOTS = (0,)")], "shots must be above 0"),
+    "no shot": ([*IMAGE_RECALL, *sets("SHOTS = (0,)")], "shots must be a list, each above 0"),
     "more ways than classes": (
         [*IMAGE_RECALL, *sets("experiments.image_recall.ways = 11")],
         "ways must be from 2 to 10",
@@ -378,7 +378,7 @@ def test_a_query_of_the_wrong_size_is_refused_in_one_sentence() -> None:
     own = ImageQueries(bases=4, matrices=2, extractor=ConvNet(width=4))
     memory = own.init(ImageShape(1, 16, 16), 2, 10, Key(0))
     for queries, said in ((torch.zeros(2, 3, 32, 32), "images of 3x32x32"), (torch.arange(2), "class numbers")):
-        with as_people_run_it(), pytest.raises(UsageError, match=f"asked with images of 1x16x16, not with {said}"):
+        with as_people_run_it(), pytest.raises(UsageError, match=f"queried by images of 1x16x16, not by {said}"):
             own.recall(memory, queries)
 
 

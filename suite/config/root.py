@@ -8,10 +8,11 @@ from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol
 from suite.storage.gin_files import ROOT
 from suite.types import Experiment
-from suite.validation import check_types, require
+from suite.validation import checked, require
 
 
 @gin.register("run", module="suite")
+@checked
 @dataclass(frozen=True)
 class Root:
     """What a gin file describes: one experiment, its seeds, and the axes of a table if it is one."""
@@ -34,7 +35,6 @@ class Root:
     """Bindings under which the chosen cell is run once more."""
 
     def __post_init__(self) -> None:
-        check_types(self)
         plain = self.name is None or not (self.name.startswith(".") or set(self.name) & {"/", "\0"} or not self.name)
         require(self, "name", plain, "the name of a folder, without '/'")
         if not self.seeds:

@@ -1,17 +1,14 @@
 """What every experiment states in one way: its budget, its scale beside the paper's, its augmentation, its memories."""
 
-from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from suite.core.outer_loop import PAPER_ITERATIONS
-from suite.images.augment import AUGMENTATIONS
 from suite.keys import Key
 from suite.memory import Memory, described
 from suite.registry import fingerprint, name_of
 from suite.types import Architecture, Budget, Dataset, ImageShape, Params, Setting, Transform
-from suite.validation import require
 
 # ---------------------------------------------------------------- budget
 
@@ -82,12 +79,6 @@ def scale_of(experiment: Any, reduced_by: list[str]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- augmentation
-
-
-def require_augmentation(experiment: Any, field: str = "augmentation", extra: Sequence[str] = ("default",)) -> None:
-    """Refuse an experiment whose augmentation is none of the known ones; UsageError."""
-    choices = (*extra, *AUGMENTATIONS)
-    require(experiment, field, getattr(experiment, field) in choices, "one of " + ", ".join(choices))
 
 
 def augmentation_of(dataset: Dataset, name: str) -> str:

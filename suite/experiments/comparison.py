@@ -16,7 +16,18 @@ from suite.experiments.accounting import label_of
 from suite.registry import describe
 from suite.storage.files import json_sha256, make_directory
 from suite.storage.sealed import digest
-from suite.types import Architecture, ClassRows, Control, Data, DatasetInfo, Measurement, Params, Session, Setting
+from suite.types import (
+    Architecture,
+    ClassRows,
+    Control,
+    Data,
+    DatasetInfo,
+    Measurement,
+    Params,
+    SelectsInFeatures,
+    Session,
+    Setting,
+)
 
 NETWORKS = "evaluation networks"
 """What accuracies are spread over, unless every network has its own images."""
@@ -141,9 +152,8 @@ class Comparison:
         for control in self.controls:
             name = json_sha256([about, describe(control), images])
             seconds[name] = pace.networks(protocol.networks, protocol.epochs, images, info.test_size)
-            epochs = getattr(control, "epochs", 0)  # of the network in whose features it selects, which controls share
-            if epochs:
-                seconds[json_sha256([about, "features", epochs])] = epochs * train_images * pace.train
+            if isinstance(control, SelectsInFeatures) and control.epochs:  # in features that controls share
+                seconds[json_sha256([about, "features", control.epochs])] = control.epochs * train_images * pace.train
         if self.full_data_epochs:
             epochs, networks = self.full_data_epochs, self.full_data_networks
             name = json_sha256([about, "full data", epochs, networks])

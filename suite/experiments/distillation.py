@@ -19,12 +19,12 @@ from suite.experiments.accounting import (
     augmentation_of,
     below_default,
     budget_of,
-    require_augmentation,
     save_memory,
     scale_of,
 )
 from suite.experiments.comparison import Comparison
 from suite.experiments.learning import Stopwatch, learn
+from suite.images.augment import AugmentationChoice
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.memory import Memory
 from suite.objectives.bptt import BPTT
@@ -45,7 +45,7 @@ from suite.types import (
     Session,
     Setting,
 )
-from suite.validation import check_types, require, require_labels
+from suite.validation import Fraction, NonNegativeInt, Positive, PositiveInt, require, require_labels
 
 
 @experiments.register("distillation")
@@ -67,53 +67,41 @@ class Distillation:
     """Gives the memory its gradient."""
     outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
     """Improves the memory."""
-    images_per_class: float = 1
+    images_per_class: Positive = 1
     """Budget, in real images of each class."""
-    iterations: int = PAPER_ITERATIONS
+    iterations: PositiveInt = PAPER_ITERATIONS
     """Outer steps."""
-    clip: float | None = 2.0
+    clip: Positive | None = 2.0
     """Largest norm of the memory's gradient; None: not clipped."""
-    skip_not_finite: int = 0
+    skip_not_finite: NonNegativeInt = 0
     """Outer steps with NaN or infinity that are left out, and counted in the record, before the run fails."""
-    augmentation: str = "default"
+    augmentation: AugmentationChoice = "default"
     """Of recalled and real images; 'default': the data set's own."""
     evaluation: Protocol = field(default_factory=Protocol)
     """How the networks that judge the memory are trained."""
-    validation: float = 0.1
+    validation: Fraction = 0.1
     """Fraction of every training class that is set aside."""
-    validation_points: int = 10
+    validation_points: NonNegativeInt = 10
     """Validations at even distances, beside the one at the start."""
-    validation_networks: int = 1
+    validation_networks: PositiveInt = 1
     """Networks of each validation."""
-    full_data_epochs: int = 300
+    full_data_epochs: NonNegativeInt = 300
     """Epochs of the control that trains on all training images; 0: left out."""
-    full_data_networks: int = 3
+    full_data_networks: PositiveInt = 3
     """Networks of that control."""
     controls: Sequence[Control] = (RandomImages(),)
     """Selections of real images, as many as the budget pays for."""
     transfer: Sequence[Architecture] = ()
     """Other architectures that judge the memory (paper, Table 2)."""
-    gradient_norms: int = 0
+    gradient_norms: NonNegativeInt = 0
     """Unrolls whose gradient is measured at every inner step, for the memory at the start and at the end."""
     test: bool = True
     """Whether test images are opened."""
 
     def __post_init__(self) -> None:
-        check_types(self)
         require_labels(self)
-        require(self, "images_per_class", self.images_per_class > 0, "above 0")
-        require(self, "iterations", self.iterations > 0, "above 0")
-        require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
-        require(self, "skip_not_finite", self.skip_not_finite >= 0, "at least 0")
-        require(self, "gradient_norms", self.gradient_norms >= 0, "at least 0")
         able = self.gradient_norms == 0 or hasattr(self.objective, "gradient_norms")
         require(self, "gradient_norms", able, "0 for an objective that unrolls nothing")
-        require_augmentation(self)
-        require(self, "validation", 0 <= self.validation < 1, "at least 0 and below 1")
-        require(self, "validation_points", self.validation_points >= 0, "at least 0")
-        require(self, "validation_networks", self.validation_networks > 0, "above 0")
-        require(self, "full_data_epochs", self.full_data_epochs >= 0, "at least 0")
-        require(self, "full_data_networks", self.full_data_networks > 0, "above 0")
 
     # ------------------------------------------------------------ sizes
 

@@ -16,7 +16,7 @@ from suite.keys import global_generators
 from suite.registry import experiments
 from suite.streams.permutations import Permutations
 from suite.types import Architecture, Outcome, Session, Setting, Stream, StreamTask
-from suite.validation import check_types, require
+from suite.validation import Fraction, Positive, PositiveInt
 
 
 @experiments.register("avalanche")
@@ -34,26 +34,20 @@ class AvalancheStrategy:
     """Of the networks."""
     method: Literal["naive", "er", "agem", "mer"] = "er"
     """Avalanche's strategy."""
-    images_per_task: float = 10
+    images_per_task: Positive = 10
     """Storage of a task, in real images."""
-    batch: int = 10
+    batch: PositiveInt = 10
     """Images that come in at once."""
-    replay_batch: int = 10
+    replay_batch: PositiveInt = 10
     """Stored images that are replayed beside them."""
-    lr: float = 0.01
+    lr: Positive = 0.01
     """Learning rate of torch's SGD."""
-    momentum: float = 0.9
+    momentum: Fraction = 0.9
     """Its momentum."""
     evaluation: Protocol = field(default_factory=Protocol)
     """Its `networks` is the number of networks, each with its own initialisation and draws."""
     preset: presets.Source = "paper"
     """Whose published sizes the run is held against (`presets.PRESETS`)."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("images_per_task", "batch", "replay_batch", "lr"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
 
     @property
     def method_label(self) -> str:

@@ -1,7 +1,7 @@
 """Compress-then-recall: every task of a stream becomes a memory, and all memories train a new network (paper, A.2)."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Int64
@@ -41,7 +41,7 @@ from suite.types import (
     Stream,
     StreamTask,
 )
-from suite.validation import check_types, require, require_labels
+from suite.validation import AtLeast, NonNegativeInt, Positive, PositiveInt, require, require_labels
 
 
 @experiments.register("compress_then_recall")
@@ -67,19 +67,19 @@ class CompressThenRecall:
     """Its `real_per_class` is not used: the outer loss takes the incoming and the replayed images."""
     outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
     """Improves the memory."""
-    images_per_task: float = 10
+    images_per_task: Annotated[float, AtLeast(1)] = 10
     """Storage of a task, in real images."""
-    batch: int = 10
+    batch: PositiveInt = 10
     """Images that come in at once."""
-    replay: int = 20
+    replay: PositiveInt = 20
     """Outer steps for every incoming batch."""
-    replay_batch: int = 10
+    replay_batch: PositiveInt = 10
     """Images of the reservoir in each outer loss."""
-    clip: float | None = 2.0
+    clip: Positive | None = 2.0
     """Largest norm of the memory's gradient; None: not clipped."""
     evaluation: Protocol = field(default_factory=Protocol)
     """How networks are trained on what all memories recall."""
-    stand_ins: int = 0
+    stand_ins: NonNegativeInt = 0
     """Copies of the recalled images, each as another task of the stream's law shows it, that the inner loop's networks
     learn beside the memory, drawn anew for every outer step. Ours, not the paper's."""
     whole_matrix: bool = True
@@ -88,16 +88,10 @@ class CompressThenRecall:
     """Whose published sizes the run is held against (`presets.PRESETS`)."""
 
     def __post_init__(self) -> None:
-        check_types(self)
         require_labels(self)
-        for name in ("images_per_task", "batch", "replay", "replay_batch"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         info = self.stream.info
-        require(self, "stand_ins", self.stand_ins >= 0, "at least 0")
         able = self.stand_ins == 0 or isinstance(self.stream, RelatedTasks)
         require(self, "stand_ins", able, "0 for a stream whose law makes no other task of a task's images")
-        require(self, "images_per_task", self.images_per_task >= 1, "at least 1")
         # What the parameterization can't store in a task's share it refuses here, before anything is run.
         self.parameterization.per_class(info.shape, info.classes_per_task, self._images_per_class)
 

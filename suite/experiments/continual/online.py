@@ -33,7 +33,7 @@ from suite.types import (
     Stream,
     StreamTask,
 )
-from suite.validation import check_types, require
+from suite.validation import Positive, PositiveInt
 
 
 @experiments.register("online")
@@ -55,25 +55,20 @@ class Online:
     """How they learn."""
     optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
     """Of the networks; the protocol's own for 'joint'."""
-    images_per_task: float = 10
+    images_per_task: Positive = 10
     """Storage of a task, in real images."""
-    batch: int = 10
+    batch: PositiveInt = 10
     """Images that come in at once."""
-    updates: int = 1
+    updates: PositiveInt = 1
     """Optimizer steps on every incoming batch."""
-    replay_batch: int = 10
+    replay_batch: PositiveInt = 10
     """Images of the reservoir in each step."""
-    augmentation: str = "none"
+    augmentation: augment.AugmentationName = "none"
     """Applied to images one by one."""
     evaluation: Protocol = field(default_factory=Protocol)
     """Its `networks` is the number of networks, each with its own initialisation and draws."""
     preset: presets.Source = "paper"
     """Whose published sizes the run is held against (`presets.PRESETS`)."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("images_per_task", "batch", "updates", "replay_batch"):
-            require(self, name, getattr(self, name) > 0, "above 0")
 
     @property
     def method_label(self) -> str:

@@ -15,11 +15,12 @@ from suite.datasets.digits import Digits
 from suite.datasets.some_classes import SomeClasses
 from suite.evaluation.protocol import Protocol
 from suite.experiments import plots, timing
-from suite.experiments.accounting import augmentation_of, budget_of, require_augmentation, save_memory, scale_of
+from suite.experiments.accounting import augmentation_of, budget_of, save_memory, scale_of
 from suite.experiments.learning import Series
 from suite.experiments.synthesis import summary
 from suite.experiments.synthesis.episodes import Cut, all_images, of_classes, sample_classes, tasks_of
 from suite.experiments.synthesis.joined import JoinedEpisodes
+from suite.images.augment import AugmentationChoice
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.memory import Memory
@@ -38,10 +39,11 @@ from suite.types import (
     Outcome,
     Parameterization,
     Params,
+    SelectsInFeatures,
     Session,
     Setting,
 )
-from suite.validation import check_types, require, require_labels
+from suite.validation import NonNegativeInt, Positive, PositiveInt, require, require_labels
 
 
 @experiments.register("extrapolation")
@@ -70,40 +72,35 @@ class Extrapolation:
     """Gives a memory its gradient."""
     outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
     """Improves a memory."""
-    images_per_class: float = 10
+    images_per_class: Positive = 10
     """Budget of a memory, in real images of each class."""
-    iterations: int = PAPER_ITERATIONS
+    iterations: PositiveInt = PAPER_ITERATIONS
     """Outer steps of each memory."""
-    clip: float | None = 2.0
+    clip: Positive | None = 2.0
     """Largest norm of the memory's gradient; None: not clipped."""
-    augmentation: str = "default"
+    augmentation: AugmentationChoice = "default"
     """Of recalled and real images; 'default': the data set's own."""
     preprocessing_of: Literal["all classes", "each task"] = "all classes"
     """What the preprocessing is fitted on. With 'each task', what is recalled is taken to the space of 'all classes'
     (`preprocess.moved`), in which every network is trained and tested."""
     ways: Sequence[int] = (2, 5)
     """Classes of an episode."""
-    episodes: int = 100
+    episodes: PositiveInt = 100
     """Of each number of ways."""
     controls: Sequence[Control] = (RandomImages(),)
     """Real images of the same budget."""
-    bound_episodes: int = 10
+    bound_episodes: NonNegativeInt = 10
     """First episodes in which the oracle and all training images are measured too."""
-    full_data_epochs: int = 300
+    full_data_epochs: PositiveInt = 300
     """Epochs on all training images of an episode's classes."""
     evaluation: Protocol = field(default_factory=lambda: Protocol(networks=1))
     """How an episode's networks are trained."""
 
     def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("images_per_class", "iterations", "episodes", "full_data_epochs"):
-            require(self, name, getattr(self, name) > 0, "above 0")
         bounded = 0 <= self.bound_episodes <= self.episodes
         require(self, "bound_episodes", bounded, f"from 0 to {self.episodes}, the episodes")
         require_labels(self)
-        require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         require(self, "ways", len(self.ways) == len(set(self.ways)) > 0, "different numbers, at least one")
-        require_augmentation(self)
         tasks = tasks_of(self.dataset.info, self.ways_per_task, self.cut, Key(0))
         for n in self.ways:
             sample_classes(tasks, n, Key(0))
@@ -163,7 +160,7 @@ class Extrapolation:
             seconds += protocol.networks * (protocol.epochs * shown * pace.train + networks * test)
             whole = n * info.train_size // info.classes
             seconds += protocol.networks * self.bound_episodes * self.full_data_epochs * whole * pace.train
-            feature_epochs = sum(getattr(control, "epochs", 0) for control in self.controls)
+            feature_epochs = sum(control.epochs for control in self.controls if isinstance(control, SelectsInFeatures))
             seconds += self.episodes * feature_epochs * whole * pace.train
             seconds += self.bound_episodes * self.iterations * step_seconds * n / self.ways_per_task
         return Cost(seconds, {}, step_seconds)

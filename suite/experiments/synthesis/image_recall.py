@@ -15,12 +15,13 @@ from suite.evaluation.evaluate import accuracy
 from suite.evaluation.protocol import Protocol
 from suite.evaluation.training import train
 from suite.experiments import timing
-from suite.experiments.accounting import augmentation_of, below, require_augmentation, save_memory, scale_of
+from suite.experiments.accounting import augmentation_of, below, save_memory, scale_of
 from suite.experiments.learning import Accuracies, Series
 from suite.experiments.synthesis import summary
 from suite.experiments.synthesis.baselines import LABEL_CONFLICTS, LABELS_RIGHT, EpisodeBaselines, beside_methods
 from suite.experiments.synthesis.cases import plot_cases
 from suite.experiments.synthesis.episodes import Episode, draw_episode, tasks_of
+from suite.images.augment import AugmentationChoice, AugmentationName
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
 from suite.objectives.bptt import BPTT
@@ -42,7 +43,7 @@ from suite.types import (
     Setting,
     Split,
 )
-from suite.validation import check_types, require
+from suite.validation import Positive, PositiveInt, require
 
 PAPER_SIZES = {"bases": 64, "matrices": 16}
 """Of the memory (paper, B.3)."""
@@ -83,37 +84,30 @@ class ImageRecall:
     """Improves the memory."""
     ways: int = 2
     """Classes of an episode."""
-    shots: Sequence[int] = (1, 5)
+    shots: Sequence[PositiveInt] = (1, 5)
     """Images of each class that are shown."""
-    iterations: int = PAPER_ITERATIONS
+    iterations: PositiveInt = PAPER_ITERATIONS
     """Outer steps of each of the two memories."""
-    clip: float | None = 2.0
+    clip: Positive | None = 2.0
     """Largest norm of the memory's gradient; None: not clipped."""
-    augmentation: str = "default"
+    augmentation: AugmentationChoice = "default"
     """Of recalled images; 'default': the data set's own."""
-    draws: int = 20
+    draws: PositiveInt = 20
     """Episodes of every task and number of shots."""
-    backbone_epochs: int = 100
+    backbone_epochs: PositiveInt = 100
     """Of the classifier's training."""
-    backbone_augmentation: str = "crop_flip"
+    backbone_augmentation: AugmentationName = "crop_flip"
     """Of the classifier's training images."""
     evaluation: Protocol = field(default_factory=lambda: Protocol(networks=1))
     """How an episode's networks are trained."""
 
     def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("iterations", "draws", "backbone_epochs"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         require(self, "shots", len(set(self.shots)) == len(self.shots) > 0, "different numbers, at least one")
-        require(self, "shots", min(self.shots) > 0, "above 0")
         info = self.dataset.info
         fewest = min(info.train_size, info.test_size) // info.classes
         require(self, "shots", max(self.shots) < fewest, f"below {fewest}, the images of a class of {info.name}")
         require(self, "ways", 2 <= self.ways <= info.classes, f"from 2 to {info.classes}, the classes of {info.name}")
         tasks_of(info, self.ways, "slices", Key(0))
-        require_augmentation(self)
-        require_augmentation(self, "backbone_augmentation", extra=())
 
     @property
     def labels(self) -> Addressing:
