@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import gin
+
 from suite.errors import UsageError
 from suite.storage.files import json_sha256, sha256
 from suite.validation import checked
@@ -134,6 +135,16 @@ REGISTRIES = {
         experiments,
     )
 }
+
+
+def component(kind: str, given: Any) -> Any:
+    """The component that a name stands for, with its default settings; what is no name is given back as it is."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return REGISTRIES[kind][given].build()
+    except TypeError as error:
+        raise UsageError(f"{kind}.{given} can't be built by its name alone ({error}); pass an object") from error
 
 
 def name_of(thing: object) -> str:

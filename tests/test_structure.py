@@ -24,7 +24,8 @@ LAYERS = [
     ["config", "contracts"],
     ["tracking"],
     ["runtime"],
-    ["check", "run", "runs", "sync"],
+    ["api", "check", "run", "runs", "sync"],
+    ["__main__"],
 ]
 """Lower to higher: a part may import from parts below its own line, and from within itself."""
 
@@ -110,7 +111,7 @@ def test_components_of_one_kind_do_not_know_those_of_another() -> None:
     ("package", "places"),
     [
         ("mlflow", {"tracking.store"}),
-        ("gin", {"config.gin_state", "config.resolve", "registry"}),
+        ("gin", {"config.gin_state", "config.root", "registry"}),
         ("matplotlib", {"experiments.plots"}),
         ("tqdm", {"runtime.session"}),
         ("avalanche", set()),  # by name alone, in suite.avalanche
@@ -123,8 +124,10 @@ def test_outside_packages_are_met_in_one_place(package: str, places: set[str]) -
 
 LEADERBOARD = [
     ["statistics", "published", "records"],
-    ["tables"],
-    ["words"],
+    ["pages"],
+    ["rows"],
+    ["format", "tables"],
+    ["columns"],
     ["charts", "markdown"],
     ["site"],
     ["build"],

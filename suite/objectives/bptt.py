@@ -12,7 +12,7 @@ from torch import Tensor, device, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from suite.core.captured import Program
+from suite.core.captured import CapturedHypergradient
 from suite.core.cpu_layers import PIECE
 from suite.core.networks import fresh_network
 from suite.core.unroll import OuterLoss, Retention, hypergradient, through_recall
@@ -127,7 +127,7 @@ class BPTT:
         network = fresh_network(setting, Key(0))
         # A program keeps every state and one graph.
         retention = self._retention(setting, network, batch) if self.execution == "eager" else Retention()
-        size = retention.size(self.inner_steps, *self._sizes(setting, network, batch))
+        size = retention.peak_bytes(self.inner_steps, *self._sizes(setting, network, batch))
         # The outer loss has one plain graph of real images: about half of a step's, image for image.
         at_once = min(real, PIECE if setting.device.type == "cpu" else real)
         size += at_once * (_graph_bytes(setting, 2) - _graph_bytes(setting, 1)) // 2
@@ -241,7 +241,9 @@ class _Problem:
 
 
 @lru_cache(maxsize=2)
-def _program(objective: BPTT, setting: "_Network", batch: int, real: int, images: int) -> tuple[_Problem, Program]:
+def _program(
+    objective: BPTT, setting: "_Network", batch: int, real: int, images: int
+) -> tuple[_Problem, CapturedHypergradient]:
     """The program of all outer steps of these sizes, and the problem whose data it reads."""
     network = fresh_network(setting, Key(0), objective._rewritten())
     some = next(network.parameters())
@@ -254,7 +256,7 @@ def _program(objective: BPTT, setting: "_Network", batch: int, real: int, images
     inputs = {"images": some.new_zeros(images, *shape)}
     params: Params = dict(network.named_parameters())
     how = objective.inner_optimizer, steps, objective.execution == "compiled"
-    return problem, Program(problem.inner_loss, problem.outer_losses(), params, inputs, *how)
+    return problem, CapturedHypergradient(problem.inner_loss, problem.outer_losses(), params, inputs, *how)
 
 
 @dataclass(frozen=True)
