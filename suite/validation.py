@@ -47,6 +47,7 @@ class Above:
     """Greater than `low` and finite."""
 
     low: float
+    """The bound."""
 
     @property
     def words(self) -> str:
@@ -63,6 +64,7 @@ class AtLeast:
     """`low` or greater, and finite."""
 
     low: float
+    """The bound."""
 
     @property
     def words(self) -> str:
@@ -79,6 +81,7 @@ class Below:
     """Less than `high`, and finite."""
 
     high: float
+    """The bound."""
 
     @property
     def words(self) -> str:
@@ -95,6 +98,7 @@ class MultipleOf:
     """A whole number of times `unit`."""
 
     unit: int
+    """What divides the value."""
 
     @property
     def words(self) -> str:
@@ -111,6 +115,7 @@ class OneOf:
     """One of a few names, which need not be known to the type checker (else `Literal`)."""
 
     names: tuple[str, ...]
+    """All that are allowed."""
 
     @property
     def words(self) -> str:
@@ -144,7 +149,16 @@ C = TypeVar("C", bound=type)
 
 
 def checked(cls: C) -> C:
-    """Class decorator, above `@dataclass`: instances are validated when they are built, before `__post_init__` runs."""
+    """Class decorator, above `@dataclass`: instances are validated when they are built, before `__post_init__` runs.
+
+    >>> @checked
+    ... @dataclass(frozen=True)
+    ... class Step:
+    ...     lr: Positive = 0.01
+    >>> Step(lr=-1)
+    Traceback (most recent call last):
+    suite.errors.UsageError: Step.lr must be above 0, not -1
+    """
     own = getattr(cls, "__post_init__", None)
     if own is not None:
 

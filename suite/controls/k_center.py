@@ -21,14 +21,21 @@ class KCenter:
     """Real images chosen greedily in every class: first the one nearest to the mean, then always the farthest one.
 
     x_k = argmax over x of min over j < k of |f(x) - f(x_j)|, in the features f of a network that was trained on all
-    real images for `epochs` epochs (0: in pixels). Gonzalez (1985); Sener and Savarese (2018).
+    real images. Gonzalez (1985); Sener and Savarese (2018).
+
+    >>> centers(torch.tensor([[0.0], [1.0], [5.0], [9.0]]), 2)  # their mean is 3.75
+    tensor([2, 0])
     """
 
     epochs: NonNegativeInt = 30
+    """Of the training of the network in whose features is selected; 0 selects in pixels."""
     label: ClassVar[str] = "k-center"
+    """Its name in tables."""
     over: ClassVar[str] = "evaluation networks"
+    """What its accuracies are spread over."""
 
     def choose(self, setting: Setting, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
+        """The same selection for every network."""
         chosen = select(real, features(setting, real, self.epochs, key), each, centers)
         return lambda network: chosen
 

@@ -16,14 +16,24 @@ class ForwardOnlyMomentum:
 
     Its steps are those of `sgd_momentum` bit for bit; only the way back differs (paper, Table 4). Stopping the new
     buffer instead of the carried one would cut off every gradient.
+
+    >>> import torch
+    >>> optimizer, params, grads = ForwardOnlyMomentum(lr=0.1), {"w": torch.tensor([1.0])}, {"w": torch.tensor([2.0])}
+    >>> params, state = optimizer.step(params, grads, optimizer.init(params))
+    >>> params["w"]
+    tensor([0.8000])
     """
 
     lr: Positive = 0.01
+    """Learning rate."""
     momentum: Fraction = 0.9
+    """Share of the buffer that is carried to the next step."""
 
     def init(self, params: Params) -> State:
+        """The buffer b, zero for every parameter."""
         return {"momentum": {k: torch.zeros_like(w) for k, w in params.items()}}
 
     def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]:
+        """The parameters and the buffer after one step; no gradient flows through the buffer of before."""
         b = {k: self.momentum * state["momentum"][k].detach() + g for k, g in grads.items()}
         return {k: w - self.lr * b[k] for k, w in params.items()}, {"momentum": b}
