@@ -62,6 +62,8 @@ def _build(options: argparse.Namespace, downloads: Path) -> int:
     if "" in options.records:
         raise UsageError("--records: name a folder; it is empty")
     repository = not options.records and not options.tracking_uri and OWN_RECORDS.is_dir()
+    if not options.records and not options.tracking_uri and not repository:
+        raise UsageError("--records: an installed package has no records of its own; name a folder of runs")
     entries, complaints = _entries(options, downloads, repository)
     sources = published.sources()
     every = tables(entries, published.published(known=sources))

@@ -11,12 +11,17 @@ from suite.errors import SuiteError, UsageError
 from suite.storage.files import disk_errors, make_directory
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    command = argparse.ArgumentParser(prog="python -m leaderboard.collect", description=__doc__, allow_abbrev=False)
+    command.add_argument("runs", nargs="+", metavar="DIR", help="run folders, or folders of them")
+    command.add_argument("--to", metavar="DIR", help="(default: the repository's records)")
+    return command
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status: 0 done, 1 something was left out, 2 usage error."""
-    parser = argparse.ArgumentParser(prog="python -m leaderboard.collect", description=__doc__, allow_abbrev=False)
-    parser.add_argument("runs", nargs="+", metavar="DIR", help="run folders, or folders of them")
-    parser.add_argument("--to", metavar="DIR", help="(default: the repository's records)")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         copied, complaints = _collect([Path(place) for place in options.runs], _destination(options.to))
     except SuiteError as error:

@@ -27,16 +27,21 @@ LEFTOVER_SECONDS = 3600.0
 """A half-written file of this age is nobody's any more."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    command = argparse.ArgumentParser(
         prog="python -m suite.runs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", nargs="?", default="list", choices=("list", "resume", "reap", "clean"))
-    parser.add_argument("run", nargs="*", metavar="RUN", help="directories of runs, or parts of their names")
-    parser.add_argument("--out", default="runs", metavar="DIR", help="where runs are kept (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="list: as JSON")
-    parser.add_argument("--yes", action="store_true", help="clean: delete what is listed")
-    options = parser.parse_args(arguments)
+    command.add_argument("action", nargs="?", default="list", choices=("list", "resume", "reap", "clean"))
+    command.add_argument("run", nargs="*", metavar="RUN", help="directories of runs, or parts of their names")
+    command.add_argument("--out", default="runs", metavar="DIR", help="where runs are kept (default: %(default)s)")
+    command.add_argument("--json", action="store_true", help="list: as JSON")
+    command.add_argument("--yes", action="store_true", help="clean: delete what is listed")
+    return command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
     out = Path(options.out)
     try:
         if not out.is_dir():

@@ -8,11 +8,11 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import gin
 import pytest
 from command_line import QUICK, REPOSITORY, TABLE, command, resolve, sets
-
-import gin
 from gin import config as gin_config
+
 from suite.config.resolve import Run
 from suite.errors import UsageError
 from suite.experiments import timing

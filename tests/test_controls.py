@@ -24,7 +24,7 @@ LINE = torch.tensor([[0.0], [1.0], [2.0], [3.0], [10.0]])  # of mean 3.2
 
 @pytest.mark.parametrize("name", controls.names())
 def test_every_control_keeps_its_promises(name: str) -> None:
-    assert [f"{f.promise}: {f.said}" for f in check("controls", name) if f.verdict == "broken"] == []
+    assert [f"{f.promise}: {f.detail}" for f in check("controls", name) if f.verdict == "broken"] == []
 
 
 def test_herding_keeps_the_mean_of_those_chosen_near_the_mean_of_all() -> None:

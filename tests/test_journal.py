@@ -110,7 +110,7 @@ def test_state_and_table_are_known_to_the_next_process(journal: Journal, tmp_pat
     journal.mark("RUNNING")
     journal.belongs_to(tmp_path / ".table-1")
     later = Journal(journal.directory)
-    assert (later.status, later.sittings, later.parent, later.began) == ("RUNNING", 2, "../.table-1", True)
+    assert (later.status, later.attempts, later.parent, later.began) == ("RUNNING", 2, "../.table-1", True)
     size = (journal.directory / NAME).stat().st_size
     later.belongs_to(tmp_path / ".table-1")
     assert (journal.directory / NAME).stat().st_size == size

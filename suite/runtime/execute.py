@@ -32,7 +32,7 @@ from suite.runtime.run_directory import (
 )
 from suite.runtime.selection import chosen
 from suite.runtime.session import RunSession, Stop
-from suite.storage.files import disk_errors, json_sha256, make_directory, sweep, write_atomic
+from suite.storage.files import disk_errors, json_sha256, make_directory, remove_leftovers, write_atomic
 from suite.storage.journal import Journal
 from suite.storage.locks import locked
 from suite.tracking.sender import Sender
@@ -97,7 +97,7 @@ def _perform(
     run: Run, directory: Path, place: Place, journal: Journal, config: dict[str, Any], table: Path | None
 ) -> dict[str, Any]:
     started = time.monotonic()
-    sweep(directory)
+    remove_leftovers(directory)
     mixed = _write_about(run, directory, place, config)
     write_atomic(directory / "config.gin", run.config_text.encode())
     write_atomic(directory / "operative.gin", run.operative_text.encode())
@@ -136,7 +136,7 @@ def _perform(
             cost={
                 "last_attempt_seconds": time.monotonic() - started,
                 "upkeep_seconds_of_it": session.upkeep_seconds,
-                "attempts": journal.sittings,
+                "attempts": journal.attempts,
             }
             | peak_memory(place.device),
         )

@@ -50,6 +50,11 @@ class Stop:
         os.write(2, b"stopping at the next checkpoint; a second signal ends at once\n")  # print() may be at work
 
 
+def _draws_bars(stream: Any) -> bool:
+    """Whether a line can be drawn over: on a terminal, and in a notebook, whose kernel has a stream of its own."""
+    return bool(stream.isatty()) or type(stream).__module__.startswith("ipykernel")
+
+
 class RunSession:
     """The session of one run. Metrics are in a checkpoint first, and in the journal after it is durable."""
 
@@ -136,7 +141,7 @@ class RunSession:
         anew = before is None or before[1] != total or iteration < before[0]
         if anew:
             self._close_bar()
-        if sys.stderr.isatty():
+        if _draws_bars(sys.stderr):
             if self._bar is None:
                 self._bar = tqdm(total=total, initial=iteration, desc=self._label, unit="it", file=sys.stderr)
             self._bar.set_postfix_str(words, refresh=False)
