@@ -79,7 +79,7 @@ def distil(
     `progress` False: nothing is printed. Raises UsageError for settings that can't be, RunError for a run that failed.
     """
     load_components()
-    given = {
+    given: dict[str, Any] = {
         "architecture": architecture,
         "parameterization": parameterization,
         "objective": objective,
@@ -126,7 +126,7 @@ def run_of(experiment: Distillation, seed: int) -> Run:
 
 def _refuse_unknown(settings: dict[str, Any]) -> None:
     """Raise UsageError for a keyword that is none of `distil`."""
-    known = sorted({field.name for field in fields(Distillation)} | set(distil.__kwdefaults__))
+    known = sorted({field.name for field in fields(Distillation)} | set(distil.__kwdefaults__ or {}))
     for name in settings:
         if name not in known:
             raise UsageError(f"distil() has no keyword '{name}'; {suggestion(name, known)}")
