@@ -126,7 +126,7 @@ def run_of(experiment: Distillation, seed: int) -> Run:
 
 def _refuse_unknown(settings: dict[str, Any]) -> None:
     """Raise UsageError for a keyword that is none of `distil`."""
-    known = sorted({field.name for field in fields(Distillation)} | set(distil.__kwdefaults__ or ()))
+    known = sorted({field.name for field in fields(Distillation)} | set(distil.__kwdefaults__ or {}))
     for name in settings:
         if name not in known:
             raise UsageError(f"distil() has no keyword '{name}'; {suggestion(name, known)}")
