@@ -12,6 +12,7 @@ from typing import Any
 
 from suite.errors import UsageError
 from suite.runtime.record import comparable, misshapen
+from suite.runtime.run_directory import is_set_aside
 from suite.storage.files import canonical_json, json_sha256
 
 RESULT, OPERATIVE, METRICS, FIGURES = "result.json", "operative.gin", "metrics.csv", "figures"
@@ -21,7 +22,6 @@ LARGEST = 2**26
 """Bytes of a record's file, a picture or a curve, at the most."""
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-SET_ASIDE = re.compile(r"-[0-9a-f]{16}\.old\d+$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ def _files(place: Path, complaints: list[str]) -> Iterator[tuple[Path, Path | No
 
     for folder, below, names in os.walk(place, onerror=blocked):
         held = frozenset([*names, *below])
-        below[:] = sorted(name for name in below if not name.startswith(".") and not SET_ASIDE.search(name))
+        below[:] = sorted(name for name in below if not name.startswith(".") and not is_set_aside(Path(name)))
         complaints += [f"{folder}/{name}: it is a link; what it holds is left out" for name in below
                        if os.path.islink(f"{folder}/{name}")]  # fmt: skip
         if RESULT in names:

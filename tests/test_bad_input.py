@@ -251,7 +251,7 @@ CASES: dict[str, tuple[Callable[[Place], Done], int, list[str]]] = {
     "record of something else": (damaged_record('{"a": 1}'), 1, ["result.json", "'schema' is missing", "--fresh"]),
     "emptied record": (damaged_record(""), 1, ["result.json", "--fresh"]),
     "all checkpoints damaged": (damaged_checkpoints, 1, ["step-00000002", "--fresh"]),
-    "interrupted": (interrupted, 75, ["SIGINT", "goes on"]),
+    "interrupted": (interrupted, 75, ["SIGINT", "resumes"]),
     "interrupted at once": (interrupted_before_the_first_run, 75, ["nothing was lost"]),
 }
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, and of two at least one survives whatever happens to the other."""
+"""Checkpoints: whole or absent, and of two at least one survives whatever happens to the other."""
 
 import errno
 import json
@@ -130,16 +130,14 @@ def flip(file: Path, place: int, bit: int) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_checkpoint_is_set_aside_by_name_and_the_one_before_is_used(
-    two: Path, name: str, damage: str
-) -> None:
+def test_a_damaged_checkpoint_is_renamed_and_the_one_before_is_used(two: Path, name: str, damage: str) -> None:
     DAMAGE[damage](two / "step-00000012" / name)
     found, complaints = read_newest(two)
     assert same(found, made(10))
     assert len(complaints) == 1 and "step-00000012" in complaints[0] and "damaged-step-00000012" in complaints[0]
     assert "\n" not in complaints[0]
     assert names(two) == ["damaged-step-00000012", "step-00000010"]
-    assert read_newest(two)[1] == []  # told once
+    assert read_newest(two)[1] == []  # reported once
     write(two, made(12))  # the run comes by again
     assert same(read_newest(two)[0], made(12))
 
@@ -164,7 +162,7 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_noticed(two: Path) -> None:
     assert not unnoticed
 
 
-def test_when_none_is_whole_nothing_starts_from_zero_untold(two: Path) -> None:
+def test_when_none_is_intact_nothing_starts_from_zero_in_silence(two: Path) -> None:
     for step in ("step-00000010", "step-00000012"):
         (two / step / "manifest.json").write_bytes(b"")
     with pytest.raises(RunError) as error:
@@ -174,7 +172,7 @@ def test_when_none_is_whole_nothing_starts_from_zero_untold(two: Path) -> None:
     assert names(two) == ["damaged-step-00000010", "damaged-step-00000012"]
 
 
-def test_after_all_were_set_aside_the_next_try_does_not_start_from_zero_either(two: Path) -> None:
+def test_after_all_were_renamed_the_next_attempt_does_not_start_from_zero_either(two: Path) -> None:
     for step in ("step-00000010", "step-00000012"):
         (two / step / "state.json").write_bytes(b"")
     for _ in range(2):
@@ -189,7 +187,7 @@ def test_an_unknown_schema_is_not_read(two: Path, monkeypatch: pytest.MonkeyPatc
         read_newest(two)
 
 
-def test_what_a_crash_left_is_ignored_and_swept(two: Path) -> None:
+def test_what_a_crash_left_is_ignored_and_removed(two: Path) -> None:
     for left in (".step-00000014.tmp", ".step-00000012.tmp"):
         (two / left).mkdir()
         (two / left / "tensors.safetensors").write_bytes(b"half")

@@ -357,12 +357,12 @@ def run(tmp_path: Path, data_dir: Path, server: Server, database: Database) -> I
 def test_a_server_that_comes_back_during_the_run_gets_everything_once(
     run: Run, server: Server, database: Database
 ) -> None:
-    kept, outages = Kept(database, run.directory), run.said.count("runs go on")
+    kept, outages = Kept(database, run.directory), run.said.count("runs continue")
     server.stop(signal.SIGKILL)
     before, told = kept.count(), run.told()
     run.may_go_on("middle")
     assert kept.end() == ("RUNNING", None)
-    wait_for("a word on the outage", lambda: run.said.count("runs go on") > outages)
+    wait_for("a word on the outage", lambda: run.said.count("runs continue") > outages)
     wait_for("more progress", lambda: run.told() >= told + 100)  # nothing waits for the server
     assert kept.count() == before < run.told()
     server.start()
@@ -371,7 +371,7 @@ def test_a_server_that_comes_back_during_the_run_gets_everything_once(
     status, record = run.end()
     assert status == 0, run.said
     assert record["run_key"] and "send it later" not in run.said
-    assert run.said.count("runs go on") == outages + 1  # said once
+    assert run.said.count("runs continue") == outages + 1  # said once
     assert_everything_is_there_once(kept, server, run.directory)
 
 
@@ -390,7 +390,7 @@ def test_a_server_that_stays_away_gets_everything_later_and_once(run: Run, serve
     ends = []
     for _ in range(2):  # the second time there is nothing to say
         done = ended(start(code=words[1:]))
-        assert done.status == 0 and not done.err and "has heard everything of 1 runs" in done.out, done
+        assert done.status == 0 and not done.err and "has everything of 1 runs" in done.out, done
         assert_everything_is_there_once(kept, server, run.directory)
         ends.append(kept.end())
     assert ends[0] == ends[1]
