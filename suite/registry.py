@@ -24,6 +24,7 @@ import gin
 
 from suite.errors import UsageError
 from suite.storage.files import json_sha256, sha256
+from suite.validation import checked
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -49,7 +50,11 @@ class Registry:
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: make a class available as `@<kind>.<name>()`, as a rule a frozen dataclass; it is returned."""
+        """Decorator: make a class available as `@<kind>.<name>()`, as a rule a frozen dataclass; it is returned.
+
+        A dataclass is checked from then on (`suite.validation.checked`): types and limits of its annotations hold for
+        every instance, and its own `__post_init__` runs after them.
+        """
 
         def decorate(build: T) -> T:
             if not name.isidentifier():
@@ -59,6 +64,8 @@ class Registry:
                     f"{self.kind}.{name} is already registered by {self._entries[name].origin}; choose another name"
                 )
             summary = (inspect.getdoc(build) or "").strip().split("\n")[0]
+            if isinstance(build, type) and is_dataclass(build):
+                checked(build)
             self._entries[name] = Entry(name, build, summary, _origin(build))
             gin.register(name, module=self.kind)(build)
             return build
@@ -114,6 +121,16 @@ REGISTRIES = {
         experiments,
     )
 }
+
+
+def component(kind: str, given: Any) -> Any:
+    """The component that a name stands for, with its default settings; what is no name is given back as it is."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return REGISTRIES[kind][given].build()
+    except TypeError as error:
+        raise UsageError(f"{kind}.{given} can't be built by its name alone ({error}); pass an object") from error
 
 
 def name_of(thing: object) -> str:

@@ -29,9 +29,22 @@ LEFTOVER_SECONDS = 3600.0
 """Age from which on a partial file belongs to no process any more."""
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    command = argparse.ArgumentParser(
+        prog="python -m suite.runs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.add_argument("action", nargs="?", default="list", choices=("list", "resume", "reap", "clean"))
+    command.add_argument("run", nargs="*", metavar="RUN", help="directories of runs, or parts of their names")
+    command.add_argument("--out", default="runs", metavar="DIR", help="where runs are kept (default: %(default)s)")
+    command.add_argument("--json", action="store_true", help="list: as JSON")
+    command.add_argument("--yes", action="store_true", help="clean: delete what is listed")
+    return command
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     out = Path(options.out)
     try:
         if not out.is_dir():
@@ -54,18 +67,6 @@ def main(arguments: list[str] | None = None) -> int:
         report(f"suite.runs: {out} can't be used: {error.strerror or error}")
         return RunError.status
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m suite.runs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("action", nargs="?", default="list", choices=("list", "resume", "reap", "clean"))
-    parser.add_argument("run", nargs="*", metavar="RUN", help="directories of runs, or parts of their names")
-    parser.add_argument("--out", default="runs", metavar="DIR", help="where runs are kept (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="list: as JSON")
-    parser.add_argument("--yes", action="store_true", help="clean: delete what is listed")
-    return parser
 
 
 def _selected(out: Path, words: list[str]) -> list[Path]:

@@ -21,13 +21,18 @@ RETRY_SECONDS = 10.0
 """Between two tries while a store does not answer."""
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    command = argparse.ArgumentParser(prog="python -m suite.sync", description=(__doc__ or "").split("\n")[0])
+    command.add_argument("runs", nargs="?", default="runs", metavar="RUNS", help="where runs are kept (%(default)s)")
+    command.add_argument("--tracking-uri", metavar="U", help="MLflow store or server (default: a database in RUNS)")
+    command.add_argument("--follow", action="store_true", help="send for the directories named on stdin, until it ends")
+    return command
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m suite.sync", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("runs", nargs="?", default="runs", metavar="RUNS", help="where runs are kept (%(default)s)")
-    parser.add_argument("--tracking-uri", metavar="U", help="MLflow store or server (default: a database in RUNS)")
-    parser.add_argument("--follow", action="store_true", help="send for the directories named on stdin, until it ends")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     runs = Path(options.runs)
     try:
         out = runs.resolve().parent.parent if (runs / ABOUT).is_file() else runs

@@ -4,10 +4,10 @@ Everything here is a frozen dataclass or a protocol. A memory, the parameters of
 are plain dictionaries of tensors, so that one pure function serves them all.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -69,7 +69,19 @@ class Split:
         return len(self.labels)
 
     def to(self, where: device) -> "Split":
+        """The same images and labels on a device."""
         return Split(self.images.to(where), self.labels.to(where))
+
+    def relabelled(self, classes: Sequence[int]) -> "Split":
+        """The same images, their labels numbered anew by `relabel`."""
+        return Split(self.images, relabel(self.labels, classes))
+
+
+def relabel(labels: Int64[Tensor, " n"], classes: Sequence[int]) -> Int64[Tensor, " n"]:
+    """For each label the place of its class among `classes`, -1 for any other class."""
+    places = torch.full((max(int(labels.max()), *classes) + 1,), -1, device=labels.device)
+    places[list(classes)] = torch.arange(len(classes), device=labels.device)
+    return places[labels]
 
 
 @runtime_checkable
@@ -210,6 +222,25 @@ class Parameterization(Protocol):
         ...
 
 
+QueryKind = Literal["labels", "images"]
+"""What a memory is queried by: class numbers, or observed images."""
+
+
+@runtime_checkable
+class Queried(Protocol):
+    """A parameterization that says what its memory is queried by; offered by some, see `query_kind`."""
+
+    @property
+    def query_kind(self) -> QueryKind:
+        """'labels' or 'images'."""
+        ...
+
+
+def query_kind(parameterization: Parameterization) -> QueryKind:
+    """What a memory of this parameterization is queried by: class labels, unless it says otherwise."""
+    return parameterization.query_kind if isinstance(parameterization, Queried) else "labels"
+
+
 @runtime_checkable
 class InnerOptimizer(Protocol):
     """Training of a network as two pure functions, out of place, differentiable through `params`, `grads`, `state`."""
@@ -297,6 +328,16 @@ class Control(Protocol):
 
 
 @runtime_checkable
+class SelectsInFeatures(Protocol):
+    """A control that selects in the features of a network it trains on all real images; offered by some."""
+
+    @property
+    def epochs(self) -> int:
+        """Of that network's training; 0 where it selects in pixels."""
+        ...
+
+
+@runtime_checkable
 class Experiment(Protocol):
     """A protocol that ends in one record. Frozen, so that its fields are the whole configuration."""
 
@@ -306,6 +347,18 @@ class Experiment(Protocol):
 
     def run(self, session: "Session") -> "Outcome": ...
 
+
+COMPONENTS: dict[str, type] = {
+    "datasets": Dataset,
+    "architectures": Architecture,
+    "parameterizations": Parameterization,
+    "inner_optimizers": InnerOptimizer,
+    "objectives": Objective,
+    "controls": Control,
+    "streams": Stream,
+    "experiments": Experiment,
+}
+"""The kinds of component, as registries and gin name them, and what each must offer."""
 
 # ---------------------------------------------------------------- runs
 
@@ -354,15 +407,27 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measured quantity in percent: a value for each network (or memory), never only their mean."""
+    """One measured quantity in percent: a value for each network (or episode), never only their mean.
 
-    name: str
+    `suite.runtime.record.label` composes the fields for people; no code reads them back from that text.
+    """
+
+    method: str
+    """What was measured: 'memory', a control such as 'random real images' or 'full data', a baseline such as 'ER'."""
     split: str
     """Of which images: 'test' or 'validation'."""
     values: tuple[float, ...]
+    """One number for each of what `over` names."""
     over: str
-    """What the values are spread over, such as 'evaluation networks'."""
+    """What the values are spread over, such as 'evaluation networks' or 'episodes'."""
+    quantity: str = "accuracy"
+    """What the numbers are: accuracy; of a stream RA, LA, BTI, BWT or forgetting; or another rate in percent."""
+    network: str = ""
+    """The architecture it was measured on; '' for the run's own."""
+    episodes: str = ""
+    """The kind of episode, such as '2-way' or '5-way, 1 shot'; '' where there are none."""
     note: str = ""
+    """What a reader must know of it, such as the images and steps of its training."""
 
 
 @dataclass(frozen=True)
@@ -378,7 +443,8 @@ class Budget:
 class Outcome:
     """What an experiment found; the record is made of it."""
 
-    figures: tuple[Measurement, ...]
+    measurements: tuple[Measurement, ...]
+    """In the order in which tables show them."""
     budget: Budget
     scale: dict[str, Any]
     """How much of the paper's compute it used; `reduced` is True where it was less."""

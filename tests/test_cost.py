@@ -9,6 +9,7 @@ from command_line import QUICK, command, resolve, sets
 
 from suite.architectures.mlp import MLP
 from suite.experiments import timing
+from suite.experiments.distillation import Distillation
 from suite.objectives.bptt import BPTT
 from suite.objectives.distribution_matching import DistributionMatching
 from suite.objectives.gradient_matching import GradientMatching
@@ -115,7 +116,7 @@ def test_shared_work_counts_once_for_a_seed_and_a_choice_adds_its_runs() -> None
 
 def test_what_takes_weeks_is_said_and_a_scale_that_fits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds: dict[str, float] = {"paper": 1e7, "short": 2e5, "cpu": 3000.0, "smoke": 1.0}
-    monkeypatch.setattr(timing, "cost", lambda of, device: Cost(seconds[_scale(of)], {}, 1.0))
+    monkeypatch.setattr(Distillation, "cost", lambda of, device: Cost(seconds[_scale(of)], {}, 1.0))
     files = ["gin/shared/distillation.gin"]
     assert estimate.advice(1e5, files, [], None, [], CPU) is None
     said = estimate.advice(1e7, files, [], None, [], CPU)
@@ -165,6 +166,6 @@ def test_a_method_that_can_not_be_rehearsed_still_runs(
     def broken(of: Any, device: Any) -> Cost:
         raise ValueError("no made-up images, please\nat all")
 
-    monkeypatch.setattr(timing, "cost", broken)
+    monkeypatch.setattr(Distillation, "cost", broken)
     done = command(*QUICK, "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none")
     assert done.status == 0 and "[cost] can't be foretold (ValueError: no made-up images, please" in done.err

@@ -151,11 +151,12 @@ def test_the_printed_stream_is_a_benchmark_of_avalanche(
 
 def test_tools_run(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The long tables are made by hand; here the same commands at a size that takes seconds."""
-    from tools import bench, exactness, prepare_data
+    from suite.datasets import prepare
+    from tools import bench, exactness
 
     assert exactness.main(["--long-steps", "2", "--only", "no_momentum"]) == 0
     assert bench.main(["memory", "--steps", "2", "--memory", "1"]) == 0
-    assert prepare_data.main(["digits", "--data-dir", str(data_dir)]) == 0
+    assert prepare.main(["digits", "--data-dir", str(data_dir)]) == 0
     printed = capsys.readouterr().out
     assert "against autograd" in printed and "promised" in printed and "digits" in printed
 

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board import changed, figure, put, record
+from board import changed, measurement, put, record
 from command_line import QUICK, REPOSITORY, command
 from scipy import stats
 
-from leaderboard import build, collect, published, records, words
+from leaderboard import build, collect, format, published, records
 from leaderboard.markdown import fill, markdown
+from leaderboard.pages import PAGES, STREAM_FILES
+from leaderboard.rows import Row
 from leaderboard.statistics import estimate, paired
-from leaderboard.tables import SPECS, Row, Table, tables
+from leaderboard.tables import Table, tables
 from suite.errors import UsageError
 
 # ---------------------------------------------------------------- statistics
@@ -38,7 +40,7 @@ def test_one_memory_has_an_interval_over_its_networks_and_one_value_has_none() -
     assert found.interval == pytest.approx((high - low) / 2) and found.interval_over == "evaluation networks"
     assert found.spread_of_memories is None
     alone = estimate({4: [60.0]})
-    assert alone.interval is None and alone.interval_over is None and words.accuracy(alone) == "60.0"
+    assert alone.interval is None and alone.interval_over is None and format.accuracy(alone) == "60.0"
 
 
 def test_a_comparison_is_paired_by_seed() -> None:
@@ -121,13 +123,13 @@ BAD: list[tuple[str, str | Callable[[], str], str]] = [
         "'scale.reduced' is of a wrong",
     ),
     (
-        "a figure's name is a list",
-        lambda: json.dumps(changed(GOOD, "figures", 0, "name", to=["x"])),
-        "'name' of a figure",
+        "a method that is a list",
+        lambda: json.dumps(changed(GOOD, "measurements", 0, "method", to=["x"])),
+        "'measurements[0].method' is a list",
     ),
     (
         "a value that is true",
-        lambda: json.dumps(changed(GOOD, "figures", 0, "values", to=[True, 1])),
+        lambda: json.dumps(changed(GOOD, "measurements", 0, "values", to=[True, 1])),
         "a list of numbers",
     ),
     ("an unknown schema", lambda: json.dumps(changed(GOOD, "schema", to=99)), "it has schema 99"),
@@ -146,7 +148,7 @@ BAD: list[tuple[str, str | Callable[[], str], str]] = [
     ("a number without end", lambda: json.dumps(changed(GOOD, "cost", "seconds_per_iteration", to=10**400)), "64 bits"),
     (
         "a mean of something else",
-        lambda: json.dumps(changed(GOOD, "figures", 0, "mean", to=88.0)),
+        lambda: json.dumps(changed(GOOD, "measurements", 0, "mean", to=88.0)),
         "not that of its",
     ),
     (
@@ -298,7 +300,7 @@ def test_a_tracker_that_does_not_answer_gets_one_sentence_and_records_are_built(
 def table_of(made: list[dict[str, Any]], slug: str = "components", printed: bool = False) -> Table:
     entries = [records.Entry(one, "here") for one in made]
     assert [records.unfit(one) for one in made] == [None] * len(made)
-    (found,) = [t for t in tables(entries, published.published() if printed else []) if t.spec.slug == slug]
+    (found,) = [t for t in tables(entries, published.published() if printed else []) if t.page.slug == slug]
     return found
 
 
@@ -379,8 +381,8 @@ def test_only_what_was_run_under_equal_conditions_is_compared(other: dict[str, A
 
 
 def test_a_transfer_record_gives_a_row_for_every_network_it_was_measured_on() -> None:
-    figures = [figure("memory", "test", [60.0]), figure("memory on alexnet", "test", [50.0])]
-    made = record("ResNet-12", name="transfer", axis="trained on", dataset="cifar10", figures=figures)
+    measured = [measurement("memory", "test", [60.0]), measurement("memory", "test", [50.0], network="alexnet")]
+    made = record("ResNet-12", name="transfer", axis="trained on", dataset="cifar10", measurements=measured)
     made["config"]["architecture"] = {"is": "resnet12", "width": 16}
     rows = {row.method: row for row in table_of([made], "transfer", printed=True).measured}
     assert {m: (r.made_with, r.test.mean) for m, r in rows.items() if r.test} == {
@@ -391,8 +393,8 @@ def test_a_transfer_record_gives_a_row_for_every_network_it_was_measured_on() ->
 
 
 def test_a_sweep_is_ordered_by_number_and_its_chosen_run_is_marked() -> None:
-    seen = [figure("memory", "validation", [60.0])]
-    made = [record(b, name="bases", axis="bases", figures=seen, bases=b) for b in ("16", "4", "8")]
+    seen = [measurement("memory", "validation", [60.0])]
+    made = [record(b, name="bases", axis="bases", measurements=seen, bases=b) for b in ("16", "4", "8")]
     last = record("8", name="bases", cell={"bases": "8", "chosen": "bases"}, bases="8 ")
     rows = table_of([*made, last], "bases").rows
     assert [(row.method, row.chosen, row.test is None) for row in rows] == [
@@ -406,7 +408,7 @@ def test_a_sweep_is_ordered_by_number_and_its_chosen_run_is_marked() -> None:
 def test_a_record_of_no_table_is_among_the_others_and_none_is_lost() -> None:
     made = [record(), record(name="my_method", cell={}), record(name="fashion_mnist", cell={"a": "b"})]
     entries = [records.Entry(one, "here") for one in made]
-    found = {t.spec.slug: [row.method for row in t.measured] for t in tables(entries, [])}
+    found = {t.page.slug: [row.method for row in t.measured] for t in tables(entries, [])}
     assert found["others"] == ["fashion_mnist, b", "my_method"] and found["components"] == ["full"]
 
 
@@ -515,7 +517,7 @@ def test_hostile_records_inject_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     made = record(HOSTILE, name="../../" + HOSTILE, dataset=HOSTILE)
     made["environment"]["processor"] = made["config_text"] = made["scale"]["label"] = HOSTILE
     made["scale"]["reduced_by"] = made["environment"]["code"]["commit"] = [HOSTILE]
-    made["figures"][2]["name"] = '"><img src=x onerror=alert(1)>'
+    made["measurements"][2]["method"] = '"><img src=x onerror=alert(1)>'
     run = put(tmp_path / "runs", made, folder="x")
     (run / "operative.gin").write_text(HOSTILE)
     assert built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site")[0] == 0
@@ -563,14 +565,19 @@ def test_collecting_takes_what_is_shown_and_no_more(tmp_path: Path, capsys: pyte
 
 def test_rows_keep_what_they_are_made_of() -> None:
     (row,) = table_of([record(seed=3)]).measured
-    assert isinstance(row, Row) and row.first["seed"] == 3 and words.rate(row) == "2" and "1,000" in words.memory(row)
-    assert words.scale(row) == "cpu, 200 of 50,000 iterations" and words.hardware(row) == "A Processor, 1 thread"
+    assert (
+        isinstance(row, Row) and row.first["seed"] == 3 and format.rate(row) == "2" and "1,000" in format.peak_mib(row)
+    )
+    assert format.scale(row) == "cpu, 200 of 50,000 iterations" and format.hardware(row) == "A Processor, 1 thread"
 
 
 def stream_record(method: str, seed: int, values: tuple[float, float], *, stored: int = 78_400) -> dict[str, Any]:
     """A run of continual learning: another experiment for a baseline, with another storage."""
-    figures = [figure(name, "test", [v, v + 1]) for name, v in zip(("RA", "LA"), values, strict=True)]
-    made = record(method, seed, name="permutations", dataset="permutations of digits", figures=figures)
+    measured = [
+        measurement(method, "test", [v, v + 1], quantity=quantity)
+        for quantity, v in zip(("RA", "LA"), values, strict=True)
+    ]
+    made = record(method, seed, name="permutations", dataset="permutations of digits", measurements=measured)
     made["config"] = {
         "is": "online" if method in ("naive", "ER") else method,
         "stream": {"is": "permutations"},
@@ -607,8 +614,6 @@ def test_methods_on_a_stream_are_compared_though_they_are_other_experiments() ->
 
 
 def test_every_file_of_continual_learning_has_its_table() -> None:
-    from leaderboard.tables import STREAM_FILES
-
     files = {file.stem for file in (REPOSITORY / "gin" / "continual").glob("*.gin")} - {
         "with_avalanche",
         "with_stand_ins",
@@ -617,13 +622,13 @@ def test_every_file_of_continual_learning_has_its_table() -> None:
 
 
 def episodes_record(method: str, seed: int, memory: list[float], **more: Any) -> dict[str, Any]:
-    """A run of task extrapolation: figures over episodes, of two ways and of five."""
-    figures = [
-        figure(f"{kind}: {name}", "test", [v + apart for v in values], "episodes")
+    """A run of task extrapolation: accuracies over episodes, of two ways and of five."""
+    measured = [
+        measurement(name, "test", [v + apart for v in values], "episodes", episodes=kind)
         for kind, apart in (("2-way", 0.0), ("5-way", -20.0))
         for name, values in (("memory", memory), ("full data", [90.0, 92.0]), ("random real images", [70.0, 74.0]))
     ]
-    made = record(method, seed, name="extrapolation", figures=figures, **more)
+    made = record(method, seed, name="extrapolation", measurements=measured, **more)
     made["cell"] = {"budget": "10 I/C", "method": method}
     return made
 
@@ -637,7 +642,7 @@ def test_every_kind_of_episode_has_a_row_with_its_own_controls_and_interval() ->
     assert [row.test.mean for row in found.rows if row.test] == [78.0, 84.0, 58.0, 64.0]
     assert {row.test.interval_over for row in found.rows if row.test} == {"episodes"}
     assert found.controls == ("random real images", "full data")
-    assert [row.controls["random real images"].mean for row in found.rows] == [72.0, 72.0, 52.0, 52.0]
+    assert [row.controls["random real images"].test.mean for row in found.rows] == [72.0, 72.0, 52.0, 52.0]
     assert [(c.first, c.second, c.test.mean) for c in found.comparisons] == [("standard", "addressing", 6.0)] * 2
     text = markdown(found)
     assert (
@@ -654,4 +659,4 @@ def test_every_kind_of_episode_has_a_row_with_its_own_controls_and_interval() ->
 
 def test_every_file_of_synthesis_has_its_table() -> None:
     files = {file.stem for file in (REPOSITORY / "gin" / "synthesis").glob("*.gin")}
-    assert files == {name for spec in SPECS if spec.episodes for name in spec.experiments}
+    assert files == {name for page in PAGES if page.episodes for name in page.names}

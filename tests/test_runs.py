@@ -248,9 +248,9 @@ def test_resuming_in_another_environment_is_reported_and_recorded(
     done = go(data_dir, tmp_path, "--json")
     assert done.status == 0 and "resumes in another environment (processor: " in done.err
     (change,) = done.record["environment"]["mixed"]
-    assert change.endswith("now another processor") and done.record["cost"]["sittings"] == 2
+    assert change.endswith("now another processor") and done.record["cost"]["attempts"] == 2
     whole = go(data_dir, tmp_path / "whole", "--json")
-    assert whole.record["environment"]["mixed"] == [] and whole.record["cost"]["sittings"] == 1
+    assert whole.record["environment"]["mixed"] == [] and whole.record["cost"]["attempts"] == 1
 
 
 # ---------------------------------------------------------------- clean

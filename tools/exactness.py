@@ -93,7 +93,7 @@ def short_row(optimizer: str, parameterization: str, network: str) -> dict[str, 
     # Forward-only momentum leaves a part of the derivative out on purpose.
     differs = optimizer == "forward_only_momentum"
     return _row(optimizer, parameterization, network, "float64", STEPS) | {
-        "against autograd": relative_error(sharp.swept(), sharp.by_full_graph()),
+        "against autograd": relative_error(sharp.gradient(), sharp.gradient_by_full_graph()),
         "against finite differences": "not its aim" if differs else finite_difference_error(smooth),
     }
 
@@ -107,7 +107,7 @@ def long_row(optimizer: str, steps: int) -> dict[str, Any]:
 
     def gradient(dtype: torch.dtype) -> dict[str, torch.Tensor]:
         parts = inner_optimizers[optimizer].build(), parameterizations["standard"].build()
-        return Problem(*parts, "convnet", steps, width=LONG_WIDTH, dtype=dtype).swept()
+        return Problem(*parts, "convnet", steps, width=LONG_WIDTH, dtype=dtype).gradient()
 
     error = relative_error(gradient(torch.float32), gradient(torch.float64))
     return _row(optimizer, "standard", "convnet", "float32", steps) | {"against float64": error}

@@ -1,13 +1,14 @@
 """AlexNet for small images."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import nn
 
 from suite.architectures.layers import Activation, Network, Norm, activation_layer, norm_layer, padding_to_32, pooled
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.validation import check_types, require
+from suite.validation import Above, MultipleOf
 
 LAYERS = ((2, 5, True), (3, 5, True), (4, 3, False), (3, 3, False), (3, 3, True))
 """Channels in halves of the width, kernel size, and whether pooling follows."""
@@ -21,13 +22,9 @@ class AlexNet:
     `width` is the first convolution's; the others have 192, 256, 192 and 192 channels for 128 of it.
     """
 
-    width: int = 128
+    width: Annotated[int, Above(0), MultipleOf(2)] = 128
     norm: Norm = "instance"
     activation: Activation = "relu"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "width", self.width > 1 and self.width % 2 == 0, "an even number above 0")
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         grown = 2 * (padding_to_32(shape, 2) - 2)

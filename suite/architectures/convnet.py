@@ -17,7 +17,7 @@ from suite.architectures.layers import (
 )
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.validation import check_types, require
+from suite.validation import PositiveInt
 
 
 @architectures.register("convnet")
@@ -30,17 +30,12 @@ class ConvNet:
     released code after it; `activation_first` chooses.
     """
 
-    width: int = 128
-    depth: int | None = None
+    width: PositiveInt = 128
+    depth: PositiveInt | None = None
     norm: Norm = "instance"
     activation: Activation = "relu"
     pooling: Pooling = "average"
     activation_first: bool = False
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "width", self.width > 0, "above 0")
-        require(self, "depth", self.depth is None or self.depth > 0, "above 0, or None")
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         depth = self.depth or (4 if shape.height >= 64 else 3 if shape.height >= 16 else 2)

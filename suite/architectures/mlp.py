@@ -7,7 +7,7 @@ from torch import nn
 from suite.architectures.layers import Activation, Network, activation_layer
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.validation import check_types, require
+from suite.validation import PositiveInt
 
 
 @architectures.register("mlp")
@@ -15,14 +15,9 @@ from suite.validation import check_types, require
 class MLP:
     """Fully connected layers of `width` hidden units on flattened pixels (paper, A.2: 256 units)."""
 
-    width: int = 256
-    depth: int = 2
+    width: PositiveInt = 256
+    depth: PositiveInt = 2
     activation: Activation = "relu"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "width", self.width > 0, "above 0")
-        require(self, "depth", self.depth > 0, "above 0")
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         layers: list[nn.Module] = [nn.Flatten()]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from suite.architectures.layers import Activation, Network, Norm, activation_layer, norm_layer, pooled
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.validation import check_types, require
+from suite.validation import PositiveInt
 
 
 class Residual(nn.Module):
@@ -46,15 +46,10 @@ class ResNet12:
     few-shot literature's.
     """
 
-    width: int = 64
-    convolutions: int = 2
+    width: PositiveInt = 64
+    convolutions: PositiveInt = 2
     norm: Norm = "instance"
     activation: Activation = "relu"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "width", self.width > 0, "above 0")
-        require(self, "convolutions", self.convolutions > 0, "above 0")
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         layers: list[nn.Module] = [

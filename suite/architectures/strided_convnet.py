@@ -7,7 +7,7 @@ from torch import nn
 from suite.architectures.layers import Activation, Network, activation_layer
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.validation import check_types, require
+from suite.validation import PositiveInt
 
 
 @architectures.register("strided_convnet")
@@ -19,12 +19,8 @@ class StridedConvNet:
     A.2; Gupta et al., 2020).
     """
 
-    width: int = 160
+    width: PositiveInt = 160
     activation: Activation = "relu"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "width", self.width > 0, "above 0")
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         layers: list[nn.Module] = []

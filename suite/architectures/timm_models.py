@@ -11,7 +11,6 @@ from suite.architectures.layers import norm_layer
 from suite.errors import UsageError
 from suite.registry import architectures, suggestion
 from suite.types import ImageShape
-from suite.validation import check_types
 
 
 class TimmNetwork(nn.Module):
@@ -39,9 +38,6 @@ class Timm:
 
     model: str = "resnet18"
     norm: Literal["as_is", "instance", "group", "layer"] = "as_is"
-
-    def __post_init__(self) -> None:
-        check_types(self)
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         import timm  # takes a second to import, and few runs need it

@@ -16,7 +16,7 @@ from gin import config as gin_config
 from suite.config.explain import explain
 from suite.config.root import Root
 from suite.errors import SuiteError, UsageError, first_line
-from suite.validation import check_types
+from suite.validation import validate
 
 Binding = tuple[str, str, str]
 """Scope, configurable and parameter of one binding; of a macro: its name, 'gin.macro', 'value'."""
@@ -140,7 +140,7 @@ def _build_root() -> Root:
 def _check_tree(component: Any) -> None:
     """Check the types of everything gin built, also of outside components that do not check themselves."""
     if is_dataclass(component) and not isinstance(component, type):
-        check_types(component)
+        validate(component)
         for part in fields(component):
             _check_tree(getattr(component, part.name))
 

@@ -18,11 +18,11 @@ from functools import cached_property
 from pathlib import Path
 
 from suite.config.gin_state import Binding, Parsed, build, build_with_texts, parse_bindings, parse_files
-from suite.config.root import find, gin_root
 from suite.config.unused import Axes, refuse_unused, replaced_axes, scale_macros, used_by_any
 from suite.errors import UsageError
 from suite.registry import fingerprint, suggestion
 from suite.storage.files import json_sha256
+from suite.storage.gin_files import find, gin_files
 from suite.types import Experiment
 
 Cell = dict[str, str]
@@ -103,8 +103,7 @@ def _require_files(files: list[str]) -> None:
         raise UsageError("name a configuration: --gin gin/quickstart.gin (files are in the folder gin/)")
     for file in files:
         if find(file) is None:
-            known = sorted(str(path.relative_to(gin_root())) for path in (gin_root() / "gin").rglob("*.gin"))
-            raise UsageError(f"--gin: there is no file {file}; {suggestion(file, known)}")
+            raise UsageError(f"--gin: there is no file {file}; {suggestion(file, gin_files())}")
 
 
 def _seed_binding(whole: Parsed, seed: int) -> str:

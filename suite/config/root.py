@@ -1,17 +1,18 @@
 """What a gin file binds (`run` and `protocol`), and where gin files are found."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import gin
 
 from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol
+from suite.storage.gin_files import ROOT
 from suite.types import Experiment
-from suite.validation import check_types, require
+from suite.validation import checked, require
 
 
 @gin.register("run", module="suite")
+@checked
 @dataclass(frozen=True)
 class Root:
     """What a gin file describes: one experiment, its seeds, and the axes of a table if it is one."""
@@ -34,7 +35,6 @@ class Root:
     """Bindings under which the chosen cell is run once more."""
 
     def __post_init__(self) -> None:
-        check_types(self)
         plain = self.name is None or not (self.name.startswith(".") or set(self.name) & {"/", "\0"} or not self.name)
         require(self, "name", plain, "the name of a folder, without '/'")
         if not self.seeds:
@@ -43,15 +43,4 @@ class Root:
 
 gin.register("protocol", module="suite")(Protocol)
 
-
-def gin_root() -> Path:
-    """The folder that holds the shipped `gin/`. Paths of gin files and includes are also looked up from here."""
-    return Path(__file__).resolve().parents[2]
-
-
-def find(file: str) -> Path | None:
-    """A gin file, from the working directory or else from `gin_root()`; None if there is none."""
-    return next((path for path in (Path(file), gin_root() / file) if path.is_file()), None)
-
-
-gin.add_config_file_search_path(str(gin_root()))
+gin.add_config_file_search_path(str(ROOT))

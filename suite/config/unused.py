@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from suite.config.gin_state import Binding, Parsed, build, parse_bindings
-from suite.config.root import find, gin_root
 from suite.errors import UsageError
+from suite.storage.gin_files import ROOT, find
 
 Axes = dict[str, dict[str, list[str]]]
 """Axis -> label -> bindings."""
@@ -43,7 +43,7 @@ def replaced_axes(states: Iterable[Parsed], axes: Axes) -> list[Parsed]:
 
 def scale_macros(files: list[str], bindings: list[str]) -> set[Binding]:
     """Macros of scales that no `--set` names: a scale serves all experiments, and each uses only some of its macros."""
-    scales = {*(gin_root() / "gin" / "scale").glob("*.gin")}
+    scales = {*(ROOT / "gin" / "scale").glob("*.gin")}
     scales |= {path for file in files if Path(file).parent.name == "scale" and (path := find(file)) is not None}
     names = {name for path in scales for name in re.findall(r"^(\w+) *=", path.read_text(), re.MULTILINE)}
     return {(name, "gin.macro", "value") for name in names - {binding.split("=")[0].strip() for binding in bindings}}

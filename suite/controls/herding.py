@@ -12,7 +12,7 @@ from suite.controls.features import features, select
 from suite.keys import Key
 from suite.registry import controls
 from suite.types import ClassRows, Setting, Split
-from suite.validation import check_types, require
+from suite.validation import NonNegativeInt
 
 
 @controls.register("herding")
@@ -24,13 +24,9 @@ class Herding:
     on all real images for `epochs` epochs (0: in pixels). Welling (2009), as Rebuffi et al. (2017) use it.
     """
 
-    epochs: int = 30
+    epochs: NonNegativeInt = 30
     label: ClassVar[str] = "herding"
     over: ClassVar[str] = "evaluation networks"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "epochs", self.epochs >= 0, "at least 0")
 
     def choose(self, setting: Setting, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
         chosen = select(real, features(setting, real, self.epochs, key), each, herded)

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from suite.errors import RunError, UsageError
 from suite.images import preprocess
-from suite.images.augment import AUGMENTATIONS
-from suite.images.preprocess import PREPROCESSINGS
+from suite.images.augment import AugmentationName
+from suite.images.preprocess import PreprocessingName
 from suite.keys import Key
-from suite.registry import suggestion
 from suite.storage import sealed
 from suite.types import Data, DatasetInfo, Split
-from suite.validation import check_types, require
+from suite.validation import Positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,20 +49,12 @@ class ImageDataset(ABC):
     `augmentation` names one of `augment.AUGMENTATIONS`. Raises UsageError for a name or a number that can't be.
     """
 
-    preprocessing: str = "standardize"
-    zca_regularization: float = 0.1
-    augmentation: str = "none"
+    preprocessing: PreprocessingName = "standardize"
+    zca_regularization: Positive = 0.1
+    augmentation: AugmentationName = "none"
 
     version: ClassVar[int] = 1
     """Raised whenever a change of the reader changes the tensors; part of the cached file's name."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "zca_regularization", 0 < self.zca_regularization < math.inf, "above 0 and finite")
-        for field, known in (("preprocessing", PREPROCESSINGS), ("augmentation", AUGMENTATIONS)):
-            name = getattr(self, field)
-            if name not in known:
-                raise UsageError(f"{type(self).__name__}.{field} can't be '{name}'; {suggestion(name, list(known))}")
 
     @property
     @abstractmethod

@@ -16,6 +16,8 @@ from torch import Tensor
 from suite.datasets import sources
 from suite.datasets.base import ImageDataset, Raw
 from suite.errors import RunError
+from suite.images.augment import AugmentationName
+from suite.images.preprocess import PreprocessingName
 from suite.registry import datasets
 from suite.types import DatasetInfo, ImageShape
 
@@ -96,8 +98,8 @@ class CIFAR10(ImageDataset):
     Read from cifar-10-batches-py below the data directory, or from cifar-10-python.tar.gz in it.
     """
 
-    preprocessing: str = "zca_image"
-    augmentation: str = "flip_rotate"
+    preprocessing: PreprocessingName = "zca_image"
+    augmentation: AugmentationName = "flip_rotate"
 
     @property
     def info(self) -> DatasetInfo:
@@ -115,8 +117,8 @@ class CIFAR100(ImageDataset):
     Read from cifar-100-python below the data directory, or from cifar-100-python.tar.gz in it; the fine labels.
     """
 
-    preprocessing: str = "zca_image"
-    augmentation: str = "flip_rotate"
+    preprocessing: PreprocessingName = "zca_image"
+    augmentation: AugmentationName = "flip_rotate"
 
     @property
     def info(self) -> DatasetInfo:

@@ -13,7 +13,6 @@ from suite.keys import Key
 from suite.registry import datasets
 from suite.storage.files import json_sha256
 from suite.types import Data, DatasetInfo
-from suite.validation import check_types
 
 
 @datasets.register("some_classes")
@@ -28,7 +27,6 @@ class SomeClasses:
     classes: Sequence[int] = (0, 1)
 
     def __post_init__(self) -> None:
-        check_types(self)
         known = self.of.info.classes
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise UsageError(f"SomeClasses.classes must be two different numbers or more, not {list(self.classes)}")

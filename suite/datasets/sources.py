@@ -34,8 +34,8 @@ OFFLINE = "downloading was not asked for"
 def missing(name: str, root: Path, looked_for: str, why: str) -> RunError:
     """The error for source files that are not there: names the data set, the directory and the command that helps."""
     return RunError(
-        f"{name}: {looked_for} is not in {root} and {why}; put it there, or run `python -m tools.prepare_data {name} "
-        f"--data-dir {root}` where there is a network"
+        f"{name}: {looked_for} is not in {root} and {why}; put it there, or run "
+        f"`python -m suite.datasets.prepare {name} --data-dir {root}` where there is a network"
     )
 
 

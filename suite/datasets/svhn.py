@@ -9,8 +9,10 @@ import torch
 from suite.datasets import sources
 from suite.datasets.base import ImageDataset, Raw
 from suite.errors import RunError
+from suite.images.preprocess import PreprocessingName
 from suite.registry import datasets
 from suite.types import DatasetInfo, ImageShape
+from suite.validation import Positive
 
 SIZES = (73_257, 26_032)
 URL = "http://ufldl.stanford.edu/housenumbers/"
@@ -30,8 +32,8 @@ class SVHN(ImageDataset):
     The regularization of the whitening is the released code's; the paper uses no augmentation here.
     """
 
-    preprocessing: str = "zca_image"
-    zca_regularization: float = 100.0
+    preprocessing: PreprocessingName = "zca_image"
+    zca_regularization: Positive = 100.0
 
     @property
     def info(self) -> DatasetInfo:

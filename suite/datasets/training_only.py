@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 from suite.datasets.base import ImageDataset, prepared_splits
 from suite.datasets.digits import Digits
@@ -9,7 +10,7 @@ from suite.keys import Key
 from suite.registry import datasets
 from suite.storage.files import json_sha256
 from suite.types import Data, DatasetInfo
-from suite.validation import check_types, require
+from suite.validation import Above, Below
 
 SPLIT = Key(0)("training only", 1)
 """The key of the split: part of the data set's definition, whatever the run's seed."""
@@ -25,11 +26,7 @@ class TrainingOnly:
     """
 
     of: ImageDataset = field(default_factory=Digits)
-    fraction: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "fraction", 0 < self.fraction < 1, "between 0 and 1")
+    fraction: Annotated[float, Above(0), Below(1)] = 0.1
 
     @property
     def _held_out(self) -> int:

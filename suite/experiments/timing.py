@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,10 +15,7 @@ from suite.evaluation.training import train
 from suite.keys import Key
 from suite.registry import describe, fingerprint
 from suite.storage.files import json_sha256
-from suite.types import ClassRows, Cost, Objective, Setting, Split
-
-if TYPE_CHECKING:
-    from suite.experiments.distillation import Distillation
+from suite.types import ClassRows, Objective, Setting, Split
 
 SGD_STEPS = 20
 """Of a training in small batches, measured together."""
@@ -33,48 +30,18 @@ The first time pays for what is set up, such as the libraries' own kernels.
 """
 
 
-def cost(of: "Distillation", device: torch.device) -> Cost:
-    """Seconds of the distillation with its evaluation, and of the controls, which runs may share."""
-    setting, info, protocol = of.setting(device), of.dataset.info, of.evaluation
-    per_class = of.parameterization.per_class(setting.shape, setting.classes, of.images_per_class)
-    recalled = per_class * setting.classes
-    held_out = round(of.validation * info.train_size)
-    trained_on = info.train_size - held_out
-    test = info.test_size if of.test else 0
-    own_pace = pace(setting)
-
-    def networks(n: int, epochs: int, images: int, judged: int, at: Pace = own_pace) -> float:
-        return n * (epochs * images * at.train + judged * at.read)
-
-    step = outer_step(setting, of.objective, of.images_per_class, per_class)
-    own = of.iterations * step
-    watched = min(of.validation_points, of.iterations) + 1 if of.validation and of.validation_points else 0
-    own += watched * networks(of.validation_networks, protocol.epochs, recalled, held_out)
-    for architecture in (of.architecture, *of.elsewhere()):
-        at = pace(replace(setting, architecture=architecture))
-        own += networks(protocol.networks, protocol.epochs, recalled, test + held_out, at)
-
-    shared: dict[str, float] = {}
-    same = {"data": describe(of.dataset), "held out": of.validation, "on": describe(of.architecture)}
-    same |= {"augmentation": setting.augmentation, "protocol": describe(protocol)}
-    each = max(1, int(of.images_per_class)) * setting.classes
-    for control in of.controls if of.test else ():
-        shared[json_sha256([same, describe(control), each])] = networks(protocol.networks, protocol.epochs, each, test)
-        features = getattr(control, "epochs", 0)  # of the network in whose features it selects, which controls share
-        if features:
-            shared[json_sha256([same, "features", features])] = features * trained_on * own_pace.train
-    if of.test and of.full_data_epochs:
-        name = json_sha256([same, "full data", of.full_data_epochs, of.full_data_networks])
-        shared[name] = networks(of.full_data_networks, of.full_data_epochs, trained_on, test)
-    return Cost(own, shared, step)
-
-
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of training on one image, and of reading one."""
+    """Seconds that evaluation networks take for an image."""
 
     train: float
+    """Of a training step."""
     read: float
+    """Of measuring accuracy."""
+
+    def networks(self, networks: int, epochs: int, train_images: int, test_images: int) -> float:
+        """Seconds of so many networks, each trained on `train_images` and measured on `test_images`."""
+        return networks * (epochs * train_images * self.train + test_images * self.read)
 
 
 @dataclass(frozen=True)

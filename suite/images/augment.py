@@ -6,6 +6,7 @@ A draw is separate from its use, so that one draw can serve the recalled images 
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -14,8 +15,15 @@ from torch import Tensor
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import suggestion
+from suite.validation import OneOf
 
 AUGMENTATIONS = ("none", "flip_rotate", "crop_flip")
+
+AugmentationName = Annotated[str, OneOf(AUGMENTATIONS)]
+"""A field that names an augmentation."""
+
+AugmentationChoice = Annotated[str, OneOf(("default", *AUGMENTATIONS))]
+"""A field that names an augmentation, or 'default' for the data set's own."""
 
 LARGEST_ANGLE = 15.0
 """Degrees to either side (released code of the paper)."""

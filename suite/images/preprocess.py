@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Float32, Float64, UInt8
@@ -25,8 +25,12 @@ from suite.registry import suggestion
 from suite.storage import sealed
 from suite.storage.files import json_sha256
 from suite.types import Params, Transform
+from suite.validation import OneOf
 
 PREPROCESSINGS = ("none", "standardize", "zca_image", "zca_feature")
+
+PreprocessingName = Annotated[str, OneOf(PREPROCESSINGS)]
+"""A field that names a preprocessing."""
 
 CHUNK = 8 * 2**20
 """Numbers held in float64 at a time beside a covariance matrix."""

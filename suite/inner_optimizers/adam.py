@@ -6,7 +6,7 @@ import torch
 
 from suite.registry import inner_optimizers
 from suite.types import Params, State
-from suite.validation import check_types, require
+from suite.validation import Fraction, NonNegative, Positive
 
 
 @inner_optimizers.register("adam")
@@ -18,19 +18,11 @@ class Adam:
     steps are torch.optim.Adam's. The default rate is the one the paper prefers in the inner loop (B.1).
     """
 
-    lr: float = 1e-4
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    eps_root: float = 1e-12
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "lr", self.lr > 0, "above 0")
-        require(self, "b1", 0 <= self.b1 < 1, "at least 0 and below 1")
-        require(self, "b2", 0 <= self.b2 < 1, "at least 0 and below 1")
-        require(self, "eps", self.eps > 0, "above 0")
-        require(self, "eps_root", self.eps_root >= 0, "at least 0")
+    lr: Positive = 1e-4
+    b1: Fraction = 0.9
+    b2: Fraction = 0.999
+    eps: Positive = 1e-8
+    eps_root: NonNegative = 1e-12
 
     def init(self, params: Params) -> State:
         one = torch.ones_like(next(iter(params.values())).reshape(-1)[0])

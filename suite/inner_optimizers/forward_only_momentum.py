@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from suite.inner_optimizers.sgd_momentum import SGDMomentum
+import torch
+
 from suite.registry import inner_optimizers
 from suite.types import Params, State
-from suite.validation import check_types, require
+from suite.validation import Fraction, Positive
 
 
 @inner_optimizers.register("forward_only_momentum")
@@ -17,17 +18,12 @@ class ForwardOnlyMomentum:
     buffer instead of the carried one would cut off every gradient.
     """
 
-    lr: float = 0.01
-    momentum: float = 0.9
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "lr", self.lr > 0, "above 0")
-        require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
+    lr: Positive = 0.01
+    momentum: Fraction = 0.9
 
     def init(self, params: Params) -> State:
-        return SGDMomentum(self.lr, self.momentum).init(params)
+        return {"momentum": {k: torch.zeros_like(w) for k, w in params.items()}}
 
     def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]:
-        stopped = {"momentum": {k: b.detach() for k, b in state["momentum"].items()}}
-        return SGDMomentum(self.lr, self.momentum).step(params, grads, stopped)
+        b = {k: self.momentum * state["momentum"][k].detach() + g for k, g in grads.items()}
+        return {k: w - self.lr * b[k] for k, w in params.items()}, {"momentum": b}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from suite.registry import inner_optimizers
 from suite.types import Params, State
-from suite.validation import check_types, require
+from suite.validation import Positive
 
 
 @inner_optimizers.register("no_momentum")
@@ -12,11 +12,7 @@ from suite.validation import check_types, require
 class NoMomentum:
     """Gradient descent without momentum: w <- w - lr g (paper, Table 4)."""
 
-    lr: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "lr", self.lr > 0, "above 0")
+    lr: Positive = 0.01
 
     def init(self, params: Params) -> State:
         return {}

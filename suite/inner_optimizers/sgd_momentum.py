@@ -6,7 +6,7 @@ import torch
 
 from suite.registry import inner_optimizers
 from suite.types import Params, State
-from suite.validation import check_types, require
+from suite.validation import Fraction, Positive
 
 
 @inner_optimizers.register("sgd_momentum")
@@ -14,13 +14,8 @@ from suite.validation import check_types, require
 class SGDMomentum:
     """Gradient descent with momentum: b <- momentum b + g; w <- w - lr b (paper, A.1; Table 4, 'full')."""
 
-    lr: float = 0.01
-    momentum: float = 0.9
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "lr", self.lr > 0, "above 0")
-        require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
+    lr: Positive = 0.01
+    momentum: Fraction = 0.9
 
     def init(self, params: Params) -> State:
         return {"momentum": {k: torch.zeros_like(w) for k, w in params.items()}}

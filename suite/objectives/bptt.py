@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,7 +12,7 @@ from torch import Tensor, device, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from suite.core.captured import Program
+from suite.core.captured import CapturedHypergradient
 from suite.core.cpu_layers import PIECE
 from suite.core.networks import fresh_network
 from suite.core.unroll import OuterLoss, Retention, hypergradient, through_recall
@@ -23,7 +23,7 @@ from suite.keys import Key
 from suite.objectives.fresh import AFFORDED, few
 from suite.registry import objectives
 from suite.types import EXPECTED_MEMORY, Architecture, ClassRows, InnerOptimizer, Parameterization, Params, Setting
-from suite.validation import check_types, require
+from suite.validation import Above, Positive, PositiveInt
 
 SLACK = 1.35
 """What a graph was seen to take of a process's memory for each byte it saves: gaps between tensors, and temporaries."""
@@ -50,23 +50,13 @@ class BPTT:
     """
 
     inner_optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
-    inner_steps: int = 150
-    classes_per_step: int | None = None
-    images_per_class_per_step: int = 32
-    real_per_class: int = 64
-    memory_gib: float = 8.0
+    inner_steps: PositiveInt = 150
+    classes_per_step: Annotated[int, Above(1)] | None = None
+    images_per_class_per_step: PositiveInt = 32
+    real_per_class: PositiveInt = 64
+    memory_gib: Positive = 8.0
     execution: Literal["eager", "captured", "compiled"] = "eager"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "inner_steps", self.inner_steps > 0, "above 0")
-        require(
-            self, "classes_per_step", self.classes_per_step is None or self.classes_per_step > 1, "above 1, or None"
-        )
-        require(self, "images_per_class_per_step", self.images_per_class_per_step > 0, "above 0")
-        require(self, "real_per_class", self.real_per_class > 0, "above 0")
-        require(self, "memory_gib", self.memory_gib > 0, "above 0")
 
     def gradients(
         self, setting: Setting, memory: Params, real: ClassRows, key: Key
@@ -137,7 +127,7 @@ class BPTT:
         network = fresh_network(setting, Key(0))
         # A program keeps every state and one graph.
         retention = self._retention(setting, network, batch) if self.execution == "eager" else Retention()
-        size = retention.size(self.inner_steps, *self._sizes(setting, network, batch))
+        size = retention.peak_bytes(self.inner_steps, *self._sizes(setting, network, batch))
         # The outer loss has one plain graph of real images: about half of a step's, image for image.
         at_once = min(real, PIECE if setting.device.type == "cpu" else real)
         size += at_once * (_graph_bytes(setting, 2) - _graph_bytes(setting, 1)) // 2
@@ -251,7 +241,9 @@ class _Problem:
 
 
 @lru_cache(maxsize=2)
-def _program(objective: BPTT, setting: "_Network", batch: int, real: int, images: int) -> tuple[_Problem, Program]:
+def _program(
+    objective: BPTT, setting: "_Network", batch: int, real: int, images: int
+) -> tuple[_Problem, CapturedHypergradient]:
     """The program of all outer steps of these sizes, and the problem whose data it reads."""
     network = fresh_network(setting, Key(0), objective._rewritten())
     some = next(network.parameters())
@@ -264,7 +256,7 @@ def _program(objective: BPTT, setting: "_Network", batch: int, real: int, images
     inputs = {"images": some.new_zeros(images, *shape)}
     params: Params = dict(network.named_parameters())
     how = objective.inner_optimizer, steps, objective.execution == "compiled"
-    return problem, Program(problem.inner_loss, problem.outer_losses(), params, inputs, *how)
+    return problem, CapturedHypergradient(problem.inner_loss, problem.outer_losses(), params, inputs, *how)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from suite.keys import Key
 from suite.objectives.fresh import AFFORDED, FEW_CLASSES, few
 from suite.registry import objectives
 from suite.types import ClassRows, Params, Setting
-from suite.validation import check_types, require
+from suite.validation import PositiveInt
 
 
 @objectives.register("distribution_matching")
@@ -28,11 +28,7 @@ class DistributionMatching:
     its released code, where the outer rate is 1.
     """
 
-    real_per_class: int = 256
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "real_per_class", self.real_per_class > 0, "above 0")
+    real_per_class: PositiveInt = 256
 
     def gradients(
         self, setting: Setting, memory: Params, real: ClassRows, key: Key

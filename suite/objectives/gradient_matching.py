@@ -18,7 +18,7 @@ from suite.keys import Key
 from suite.objectives.fresh import AFFORDED, FEW_CLASSES, few
 from suite.registry import objectives
 from suite.types import ClassRows, InnerOptimizer, Params, Setting
-from suite.validation import check_types, require
+from suite.validation import PositiveInt
 
 
 @objectives.register("gradient_matching")
@@ -36,16 +36,11 @@ class GradientMatching:
     baseline of the paper's Table 3.
     """
 
-    real_per_class: int = 256
-    images_per_class_per_step: int = 128
-    stages: int = 1
-    steps_per_stage: int = 1
+    real_per_class: PositiveInt = 256
+    images_per_class_per_step: PositiveInt = 128
+    stages: PositiveInt = 1
+    steps_per_stage: PositiveInt = 1
     inner_optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("real_per_class", "images_per_class_per_step", "stages", "steps_per_stage"):
-            require(self, name, getattr(self, name) > 0, "above 0")
 
     def gradients(
         self, setting: Setting, memory: Params, real: ClassRows, key: Key

@@ -12,7 +12,7 @@ from suite.keys import Key
 from suite.parameterizations.initial import Init, uniform
 from suite.registry import parameterizations
 from suite.types import ImageShape, Params
-from suite.validation import check_types, require
+from suite.validation import NonNegative, PositiveInt
 
 SHARE = 0.4
 """Of the budget, for bases, where their number is not given."""
@@ -30,14 +30,9 @@ class Addressing:
     is added to the outer loss.
     """
 
-    bases: int | None = 8
+    bases: PositiveInt | None = 8
     initialization: Init = "kaiming"
-    coefficient_penalty: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "bases", self.bases is None or self.bases > 0, "above 0, or None")
-        require(self, "coefficient_penalty", self.coefficient_penalty >= 0, "at least 0")
+    coefficient_penalty: NonNegative = 0.0
 
     def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
         budget = math.floor(images_per_class * classes * shape.numel + 1e-6)

@@ -12,7 +12,7 @@ from suite.keys import Key
 from suite.parameterizations.standard import Standard
 from suite.registry import parameterizations
 from suite.types import ImageShape, Parameterization, Params
-from suite.validation import check_types, require
+from suite.validation import PositiveInt
 
 
 @parameterizations.register("downsampled")
@@ -24,11 +24,7 @@ class Downsampled:
     """
 
     of: Parameterization = field(default_factory=Standard)
-    factor: int = 2
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "factor", self.factor >= 1, "at least 1")
+    factor: PositiveInt = 2
 
     def _small(self, shape: ImageShape) -> ImageShape:
         if shape.height % self.factor or shape.width % self.factor:

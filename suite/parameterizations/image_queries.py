@@ -10,22 +10,17 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from suite.architectures.convnet import ConvNet
 from suite.errors import UsageError
 from suite.keys import Key, global_generators
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.initial import Init, uniform
-from suite.registry import architectures, load_components, parameterizations
-from suite.types import Architecture, ImageShape, Parameterization, Params
-from suite.validation import check_types, require
+from suite.registry import parameterizations
+from suite.types import Architecture, ImageShape, Parameterization, Params, QueryKind
+from suite.validation import PositiveInt
 
 PREFIX = "extractor."
 """Before the names of the extractor's weights among a memory's tensors."""
-
-
-def _convnet() -> Architecture:
-    load_components()
-    made: Architecture = architectures["convnet"].build()
-    return made
 
 
 @parameterizations.register("image_queries")
@@ -40,18 +35,12 @@ class ImageQueries:
     but for a thousandth: such a memory recalls the same for every class, and has not learned otherwise here.
     """
 
-    bases: int = 64
-    matrices: int = 16
-    extractor: Architecture = field(default_factory=_convnet)
-    dimension: int | None = 100
+    bases: PositiveInt = 64
+    matrices: PositiveInt = 16
+    extractor: Architecture = field(default_factory=ConvNet)
+    dimension: PositiveInt | None = 100
     initialization: Init = "kaiming"
-    asked_with: ClassVar[str] = "images"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("bases", "matrices"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "dimension", self.dimension is None or self.dimension > 0, "above 0, or None")
+    query_kind: ClassVar[QueryKind] = "images"
 
     def numbers(self, shape: ImageShape) -> int:
         """Of bases and matrices, without the extractor's."""
@@ -85,9 +74,9 @@ class ImageQueries:
         """The queries of observed images."""
         bases = memory["bases"]
         if not images.is_floating_point() or images.shape[1:] != bases.shape[1:]:
-            wanted, given = ("x".join(map(str, some.shape[1:])) for some in (bases, images))
-            found = f"images of {given}" if images.is_floating_point() else "class numbers"
-            raise UsageError(f"this memory is asked with images of {wanted}, not with {found}")
+            expected, given = ("x".join(map(str, tensor.shape[1:])) for tensor in (bases, images))
+            queries = f"images of {given}" if images.is_floating_point() else "class numbers"
+            raise UsageError(f"this memory is queried by images of {expected}, not by {queries}")
         network = _skeleton(self, ImageShape(*bases.shape[1:]))
         weights = {name[len(PREFIX) :]: w for name, w in memory.items() if name.startswith(PREFIX)}
         return functional_call(network, weights, (images,))

@@ -10,16 +10,12 @@ from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import parameterizations
 from suite.types import ImageShape, Params
-from suite.validation import check_types
 
 
 @parameterizations.register("standard")
 @dataclass(frozen=True)
 class Standard:
     """Free images, a fixed number for each class, started from normal noise ('BPTT' in the paper's tables)."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
 
     def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
         if images_per_class < 1:

@@ -16,8 +16,9 @@ from suite.errors import Interrupted, RunError, SuiteError, first_line, report
 from suite.registry import describe
 from suite.runtime.device import peak_mib, reset_peak
 from suite.runtime.environment import environment
-from suite.runtime.record import dumps, invalid
+from suite.runtime.record import dumps, invalid, label
 from suite.runtime.record import record as record_of
+from suite.runtime.record_schema import upgraded
 from suite.runtime.run_directory import (
     FINISHED,
     LOCK,
@@ -125,12 +126,12 @@ def _attempt(
         with session.closing_bar():
             outcome = run.experiment.run(session)
         cost = {
-            "last_sitting_seconds": time.monotonic() - started,
+            "last_attempt_seconds": time.monotonic() - started,
             "upkeep_seconds_of_it": session.upkeep_seconds,
-            "sittings": journal.attempts,
+            "attempts": journal.attempts,
         }
         record = _record(run, outcome, config, context.device, mixed, cost | peak_mib(context.device))
-        session.log(outcome.scale.get("iterations", 0), {_metric(f): f["mean"] for f in record["figures"]})
+        session.log(outcome.scale.get("iterations", 0), {_metric(m): m["mean"] for m in record["measurements"]})
         session.publish()
         session.write_metrics()
         write_atomic(directory / FINISHED, dumps(record).encode())
@@ -172,9 +173,9 @@ def _session(run: Run, directory: Path, context: RunContext, journal: Journal) -
     )
 
 
-def _metric(figure: dict[str, Any]) -> str:
-    """The tracker's name of a measurement's mean."""
-    return f"{figure['split']}_accuracy/{figure['name'].replace(' ', '_')}"
+def _metric(measurement: dict[str, Any]) -> str:
+    """The metric's name in a tracker: 'test_accuracy/random_real_images'."""
+    return f"{measurement['split']}_accuracy/{label(measurement).replace(' ', '_')}"
 
 
 def _begin_journal(run: Run, journal: Journal, config: dict[str, Any], table: Path | None) -> None:
@@ -226,7 +227,7 @@ def _read_record(file: Path) -> Record:
     problem = invalid(record)
     if problem:
         raise RunError(f"{file} is not a valid record: {problem}; run it again with --fresh")
-    return record
+    return upgraded(record)
 
 
 # ---------------------------------------------------------------- its directory

@@ -25,6 +25,11 @@ LINE_SECONDS = 10.0
 """Least time between two lines of progress, where stderr is no terminal."""
 
 
+def _draws_bars(stream: Any) -> bool:
+    """Whether a line can be drawn over: on a terminal, and in a notebook, whose kernel has a stream of its own."""
+    return bool(stream.isatty()) or type(stream).__module__.startswith("ipykernel")
+
+
 class RunSession:
     """The session of one run. A metric is in a checkpoint first, and in the journal once the checkpoint is durable."""
 
@@ -118,7 +123,7 @@ class RunSession:
         anew = before is None or before[1] != total or iteration < before[0]
         if anew:
             self._close_bar()
-        if sys.stderr.isatty():
+        if _draws_bars(sys.stderr):
             self._draw_bar(iteration, total, words)
             return
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""What streams share: each task's own draw of training images, and what is refused."""
+"""What streams share: each task's own draw of training images."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -9,13 +9,6 @@ import torch
 from suite.errors import RunError, UsageError
 from suite.keys import Key
 from suite.types import Data, Split
-from suite.validation import require
-
-
-def check(stream: Any) -> None:
-    """Refuse counts that can't be; for the fields that every stream has."""
-    for name in ("number", "samples_per_task"):
-        require(stream, name, getattr(stream, name) > 0, "above 0")
 
 
 def load(stream: Any, data_dir: Path, key: Key, left_out: float = 0.0) -> Data:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
@@ -10,12 +11,12 @@ from suite.datasets.cifar import CIFAR100
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import streams
-from suite.streams.base import check, draw, load, of_classes
+from suite.streams.base import draw, load, of_classes
 from suite.types import Dataset, Split, StreamInfo, StreamTask
-from suite.validation import check_types, require
+from suite.validation import Above, Fraction, PositiveInt
 
 
-@streams.register("cifar100")
+@streams.register("class_splits")
 @dataclass(frozen=True)
 class ClassSplits:
     """A task is `classes_per_task` classes of `of`, in an order drawn from the seed; labels are places in that order.
@@ -26,17 +27,13 @@ class ClassSplits:
     """
 
     of: Dataset = field(default_factory=CIFAR100)
-    number: int = 20
-    classes_per_task: int = 5
-    samples_per_task: int = 2250
-    left_out: float = 0.1
+    number: PositiveInt = 20
+    classes_per_task: Annotated[int, Above(1)] = 5
+    samples_per_task: PositiveInt = 2250
+    left_out: Fraction = 0.1
     preprocessing: str | None = "standardize"
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check(self)
-        require(self, "classes_per_task", self.classes_per_task > 1, "above 1")
-        require(self, "left_out", 0 <= self.left_out < 1, "at least 0 and below 1")
         wanted, known = self.number * self.classes_per_task, self.of.info.classes
         if wanted > known:
             raise UsageError(

@@ -13,9 +13,9 @@ from suite.datasets.mnist import MNIST
 from suite.keys import Key
 from suite.registry import streams
 from suite.storage.files import sha256
-from suite.streams.base import check, draw, load
+from suite.streams.base import draw, load
 from suite.types import Dataset, Split, StreamInfo, StreamTask
-from suite.validation import check_types
+from suite.validation import PositiveInt
 
 OWN_ORDERS = "permutations are drawn from the run's seed, not from the generator of the published code"
 
@@ -31,14 +31,10 @@ class Permutations:
     """
 
     of: Dataset = field(default_factory=MNIST)
-    number: int = 20
-    samples_per_task: int = 1000
+    number: PositiveInt = 20
+    samples_per_task: PositiveInt = 1000
     first: Literal["permuted", "identity"] = "permuted"
     preprocessing: str | None = "none"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        check(self)
 
     @property
     def info(self) -> StreamInfo:
@@ -70,20 +66,3 @@ class Permutations:
             )
             made_by = {"permutation_sha256": sha256(order.numpy().tobytes())}
             yield StreamTask(train, test, tuple(range(info.outputs)), data.info.class_names, data.transform, made_by)
-
-
-@streams.register("many")
-@dataclass(frozen=True)
-class Many(Permutations):
-    """Permuted pixels in a hundred tasks (paper, A.2: MANY permutations)."""
-
-    number: int = 100
-
-
-@streams.register("permutations_star")
-@dataclass(frozen=True)
-class PermutationsStar(Permutations):
-    """Permuted pixels with all training images in every task, the first as it is (paper, A.2, *)."""
-
-    samples_per_task: int = 60_000
-    first: Literal["permuted", "identity"] = "identity"

@@ -14,9 +14,9 @@ from torchvision.transforms.functional import rotate
 from suite.datasets.mnist import MNIST
 from suite.keys import Key
 from suite.registry import streams
-from suite.streams.base import check, draw, load
+from suite.streams.base import draw, load
 from suite.types import Dataset, Split, StreamInfo, StreamTask
-from suite.validation import check_types
+from suite.validation import PositiveInt
 
 OWN_ANGLES = "angles are drawn from the run's seed; the published ones came from an unseeded generator"
 
@@ -32,14 +32,10 @@ class Rotations:
     """
 
     of: Dataset = field(default_factory=MNIST)
-    number: int = 20
-    samples_per_task: int = 1000
+    number: PositiveInt = 20
+    samples_per_task: PositiveInt = 1000
     law: Literal["bins", "steps"] = "bins"
     preprocessing: str | None = "none"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        check(self)
 
     @property
     def info(self) -> StreamInfo:
@@ -73,12 +69,3 @@ class Rotations:
             yield StreamTask(
                 train, test, tuple(range(info.outputs)), data.info.class_names, data.transform, {"angle": angle}
             )
-
-
-@streams.register("rotations_star")
-@dataclass(frozen=True)
-class RotationsStar(Rotations):
-    """Rotated images by the law of Kernel Continual Learning, all training images in every task (paper, A.2, *)."""
-
-    samples_per_task: int = 60_000
-    law: Literal["bins", "steps"] = "steps"
