@@ -239,7 +239,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, signal.Signals], 
 
     def arrange(words: str, nth: int, number: signal.Signals) -> None:
         seen = 0
-        say, progress = session.RunSession.say, session.RunSession.progress
+        report, progress = session.RunSession.report, session.RunSession.progress
 
         def note(sentence: str) -> None:
             nonlocal seen
@@ -247,15 +247,15 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, signal.Signals], 
             if words in sentence and seen == nth:
                 os.kill(os.getpid(), number)
 
-        def told(self: session.RunSession, sentence: str) -> None:
+        def reported(self: session.RunSession, sentence: str) -> None:
             note(sentence)
-            say(self, sentence)
+            report(self, sentence)
 
         def went(self: session.RunSession, iteration: int, total: int, more: str) -> None:
             note(f"step {iteration} of {total}")
             progress(self, iteration, total, more)
 
-        monkeypatch.setattr(session.RunSession, "say", told)
+        monkeypatch.setattr(session.RunSession, "report", reported)
         monkeypatch.setattr(session.RunSession, "progress", went)
 
     return arrange

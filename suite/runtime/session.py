@@ -59,11 +59,11 @@ class RunSession:
         """See `Session`. The metrics of the checkpoint come back too."""
         newest, complaints = checkpoint.read_newest(self.directory / "checkpoints")
         for complaint in complaints:
-            self.say(complaint)
+            self.report(complaint)
         if newest is None:
             return None
         self._points = [Point(*row) for row in newest.state["metrics"]]
-        self.say(f"resuming from the checkpoint of step {newest.iteration}")
+        self.report(f"resuming from the checkpoint of step {newest.iteration}")
         self.publish()
         return newest.iteration, newest.tensors, newest.state["experiment"]
 
@@ -133,9 +133,9 @@ class RunSession:
             self._reported_at = now
             seconds, done = now - self._first[0], iteration - self._first[1]
             rate = f", {done / seconds:.2f} it/s, {(total - iteration) * seconds / done:.0f} s left" if done else ""
-            self.say(f"{iteration}/{total}{rate}, {words}")
+            self.report(f"{iteration}/{total}{rate}, {words}")
 
-    def say(self, sentence: str) -> None:
+    def report(self, sentence: str) -> None:
         """See `Session`."""
         line = f"[{self._label}] {sentence}"
         if self._bar is not None:
