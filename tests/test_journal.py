@@ -22,9 +22,9 @@ def iterations(directory: Path) -> list[int]:
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    made = Journal(tmp_path / "run")
-    made.begin("name", "seed 0", {"tag": "Zoë"}, {"rate": "0.1"})
-    return made
+    fresh = Journal(tmp_path / "run")
+    fresh.begin("name", "seed 0", {"tag": "Zoë"}, {"rate": "0.1"})
+    return fresh
 
 
 def test_entries_are_read_back_in_order_with_their_times(journal: Journal) -> None:

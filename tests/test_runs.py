@@ -37,9 +37,9 @@ def go(data_dir: Path, out: Path, *words: str) -> Done:
 
 
 def listed(out: Path) -> list[dict[str, Any]]:
-    found = json.loads(ask("--out", out, "--json").out)
-    assert isinstance(found, list)
-    return found
+    rows = json.loads(ask("--out", out, "--json").out)
+    assert isinstance(rows, list)
+    return rows
 
 
 @pytest.fixture
@@ -133,16 +133,16 @@ def test_a_killed_run_is_marked_by_the_first_command_that_lists_it(data_dir: Pat
     assert ended(start(*QUICK, *FIVE, *place, "--plugin", tmp_path / "dies.py")).status == -signal.SIGKILL
     directory = only_run(tmp_path / "out")
     assert Journal(directory).status == "RUNNING" and state(directory) == "killed"
-    kept = tmp_path / "kept"
-    shutil.copytree(tmp_path / "out", kept)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "out", copy)
     (row,) = listed(tmp_path / "out")
     assert row["state"] == "killed" and Journal(directory).status == "KILLED"
     assert "no killed run was left unmarked" in ask("reap", "--out", tmp_path / "out").out  # the list has marked it
-    reaped = ask("reap", "--out", kept)
+    reaped = ask("reap", "--out", copy)
     assert reaped.status == 0 and "seed0" in reaped.out and "resumable" in reaped.out
-    assert Journal(only_run(kept)).status == "KILLED"
+    assert Journal(only_run(copy)).status == "KILLED"
     (tmp_path / "dies.py").write_text("")  # a resumed run loads the same plugins
-    assert ask("resume", "--out", kept).status == 0 and listed(kept)[0]["state"] == "finished"
+    assert ask("resume", "--out", copy).status == 0 and listed(copy)[0]["state"] == "finished"
 
 
 def test_a_run_at_work_is_not_marked_as_killed(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
@@ -275,8 +275,8 @@ def test_nothing_is_cleaned_away_from_a_run_at_work(data_dir: Path, tmp_path: Pa
     assert go(data_dir, tmp_path).status == 0
     directory = only_run(tmp_path)
     with locked(directory / ".lock"):
-        said = ask("clean", "--yes", "--out", tmp_path)
-    assert said.status == 0 and (directory / "checkpoints").is_dir()
+        done = ask("clean", "--yes", "--out", tmp_path)
+    assert done.status == 0 and (directory / "checkpoints").is_dir()
     (directory / "result.json").unlink()  # what was finished when it was listed, and is not any more
     assert ask("clean", "--yes", "--out", tmp_path).status == 0 and any((directory / "checkpoints").iterdir())
 
@@ -308,9 +308,9 @@ def test_clean_deletes_what_no_result_depends_on_and_only_with_yes(
     young.write_bytes(b"half")
     os.utime(half, (0, 0))
     before = sorted(tmp_path.rglob("*"))
-    said = ask("clean", "--out", tmp_path)
-    assert sorted(tmp_path.rglob("*")) == before and "--yes" in said.out
-    listed_paths = [line.split("  (")[0] for line in said.out.splitlines()[:-1]]
+    done = ask("clean", "--out", tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before and "--yes" in done.out
+    listed_paths = [line.split("  (")[0] for line in done.out.splitlines()[:-1]]
     going = {str(p.relative_to(tmp_path)) for p in (finished / "checkpoints", half)}
     going |= {f"quickstart/{finished.name}.old1", f"quickstart/{stopped.name}/checkpoints/damaged-step-00000001"}
     assert set(listed_paths) == going

@@ -40,13 +40,13 @@ def test_what_is_not_as_the_untouched_run_is_seen(untouched: Path, tmp_path: Pat
     other = tmp_path / "other"
     shutil.copytree(untouched, other)
     (record,) = (other / "runs").glob("*/*/result.json")
-    made = json.loads(record.read_text())
-    made["measurements"][0]["values"][0] += 0.1
-    record.write_text(json.dumps(made))
+    changed = json.loads(record.read_text())
+    changed["measurements"][0]["values"][0] += 0.1
+    record.write_text(json.dumps(changed))
     (metrics,) = (other / "runs").glob("*/*/metrics.csv")
     metrics.write_text(metrics.read_text() + "12,loss,0.5\n")
-    found = torture.differences(sound, torture.ended_as(other))
-    assert {one.split(":")[0] for one in found} == {"/metrics.csv", "/record/measurements"}
+    unequal = torture.differences(sound, torture.ended_as(other))
+    assert {line.split(":")[0] for line in unequal} == {"/metrics.csv", "/record/measurements"}
 
 
 def test_a_call_without_a_wish_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,9 +36,9 @@ class Seen:
     def runs(self, experiment: str = "quickstart") -> list[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = self.client.get_experiment_by_name(experiment)
-            assert found is not None
-            return list(self.client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"]))
+            known = self.client.get_experiment_by_name(experiment)
+            assert known is not None
+            return list(self.client.search_runs([known.experiment_id], order_by=["attributes.start_time ASC"]))
 
     def history(self, run: Any, metric: str) -> list[tuple[int, float]]:
         with warnings.catch_warnings():
@@ -48,8 +48,8 @@ class Seen:
     def artifacts(self, run: Any, folder: str | None = None) -> set[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = self.client.list_artifacts(run.info.run_id, folder)
-            return {Path(entry.path).name for entry in found if not entry.is_dir}
+            artifacts = self.client.list_artifacts(run.info.run_id, folder)
+            return {Path(entry.path).name for entry in artifacts if not entry.is_dir}
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +180,10 @@ def store(out: Path) -> Store:
 @pytest.fixture
 def journal(out: Path) -> Journal:
     """The journal of a run that has just begun."""
-    made = Journal(out / "points" / "one")
-    made.begin("points", "one", {"suite.run_key": "k"}, {"rate": "0.1"})
-    made.mark("RUNNING")
-    return made
+    begun = Journal(out / "points" / "one")
+    begun.begin("points", "one", {"suite.run_key": "k"}, {"rate": "0.1"})
+    begun.mark("RUNNING")
+    return begun
 
 
 def points(n: int) -> list[Point]:
@@ -227,10 +227,10 @@ KILLED_WHILE_MAKING = """
 import os, signal
 import alembic.operations
 from alembic.operations import Operations
-create, made = Operations.create_table, []
+create, tables = Operations.create_table, []
 def create_table(self, *arguments, **more):
-    made.append(1)
-    if len(made) == 3:
+    tables.append(1)
+    if len(tables) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return create(self, *arguments, **more)
 from alembic import op
