@@ -78,10 +78,10 @@ def _main(options: argparse.Namespace) -> int:
 
     from suite.datasets.sources import default_data_dir
     from suite.runtime.device import prepare_device
-    from suite.runtime.execute import Place, directory_of, perform_all
+    from suite.runtime.execute import RunContext, directory_of, execute_all
     from suite.runtime.record import dumps, table
     from suite.runtime.run_directory import FINISHED
-    from suite.runtime.session import Stop
+    from suite.runtime.signals import Stop
     from suite.storage.files import make_directory
     from suite.tracking.sender import Sender
     from suite.tracking.uri import check_uri, default_uri, whole_uri
@@ -101,8 +101,8 @@ def _main(options: argparse.Namespace) -> int:
     try:
         with stop.listening():
             plugins, seconds = tuple(options.plugin), options.checkpoint_seconds
-            place = Place(out, data_dir, device, sender, stop, options.fresh, seconds, plugins)
-            records = perform_all(runs, place)
+            context = RunContext(out, data_dir, device, sender, stop, options.fresh, seconds, plugins)
+            records = execute_all(runs, context)
     finally:
         if not sender.close(LAST_WORDS if stop.signal is None else LAST_WORDS_STOPPED):
             later = f"{sys.executable} -m suite.sync {shlex.quote(str(out))} --tracking-uri {shlex.quote(str(uri))}"
@@ -159,7 +159,7 @@ def _foretold(
 
 def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.device") -> None:
     """Say before the start what it will take."""
-    from suite.runtime.estimate import duration
+    from suite.runtime.durations import duration
     from suite.types import EXPECTED_MEMORY
 
     _, seconds, hint = _foretold(runs, options, device)
@@ -175,7 +175,8 @@ def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.dev
 
 def _dry_run(runs: "list[Run]", options: argparse.Namespace) -> int:
     from suite.runtime.device import prepare_device
-    from suite.runtime.estimate import duration, where
+    from suite.runtime.durations import duration
+    from suite.runtime.estimate import where
 
     device = prepare_device(options.device)
     found, whole, hint = _foretold(runs, options, device)

@@ -7,6 +7,7 @@ import torch
 
 from suite.config.resolve import Run, resolve
 from suite.errors import UsageError
+from suite.runtime.durations import duration
 from suite.types import Cost
 
 LONG, FITS = 2 * 86400.0, 86400.0
@@ -72,12 +73,3 @@ def where(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"cpu, {threads} thread{'' if threads == 1 else 's'}"
-
-
-UNITS = (("weeks", 604800.0), ("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
-
-
-def duration(seconds: float) -> str:
-    """'about 3.1 hours': two digits, in the largest unit of which there are two."""
-    unit, size = next(((unit, size) for unit, size in UNITS if seconds >= 2 * size), UNITS[-1])
-    return f"about {float(f'{seconds / size:.2g}'):g} {unit}"
