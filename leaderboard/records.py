@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from suite.errors import UsageError
-from suite.runtime.record import comparable, misshapen
+from suite.runtime.record import comparable, label
+from suite.runtime.record_schema import misshapen, upgraded
 from suite.storage.files import canonical_json, json_sha256
 
 RESULT, OPERATIVE, METRICS, FIGURES = "result.json", "operative.gin", "metrics.csv", "figures"
@@ -46,9 +47,9 @@ class Entry:
 
     def values(self, name: str, split: str) -> list[float] | None:
         """Percent, one for each network."""
-        for figure in self.record["figures"]:
-            if (figure["name"], figure["split"]) == (name, split):
-                return list(figure["values"])
+        for measurement in self.record["measurements"]:
+            if (label(measurement), measurement["split"]) == (name, split):
+                return list(measurement["values"])
         return None
 
 
@@ -67,7 +68,9 @@ def read(places: Iterable[Path]) -> tuple[list[Entry], list[str]]:
                 continue
             for i, record in enumerate(held if isinstance(held, list) else [held]):
                 where = f"{file}{f', number {i + 1}' if isinstance(held, list) else ''}"
-                problem = unfit(record)
+                problem = misshapen(record)
+                record = record if problem else upgraded(record)
+                problem = problem or unfit(record)
                 if problem:
                     complaints.append(f"{where}: {problem}; it is left out")
                 else:
@@ -86,11 +89,8 @@ def contents(file: Path) -> bytes:
         return held.read()
 
 
-def unfit(record: Any) -> str | None:
-    """Why the leaderboard can't show a record, in words, or None."""
-    problem = misshapen(record)
-    if problem:
-        return problem
+def unfit(record: dict[str, Any]) -> str | None:
+    """Why the leaderboard can't show a record of this schema, in words, or None."""
     if not re.fullmatch(r"[0-9a-f]{8,64}", record["run_key"]):
         return "'run_key' is not a key of hexadecimal digits"
     if not all(isinstance(v, str) for v in record["cell"].values()):
@@ -99,11 +99,12 @@ def unfit(record: Any) -> str | None:
         value = record[part].get(name)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             return f"'{part}.{name}' is {'missing' if value is None else 'of a wrong type'}"
-    for figure in record["figures"]:
-        if not all(-100 <= v <= 100 for v in [*figure["values"], figure["mean"]]):
-            return f"the figure '{figure['name']}' holds what is not a percentage"
-        if abs(figure["mean"] - sum(figure["values"]) / figure["n"]) > 1e-6:
-            return f"the mean of the figure '{figure['name']}' is not that of its values"
+    for measurement in record["measurements"]:
+        values, mean = measurement["values"], measurement["mean"]
+        if not all(-100 <= value <= 100 for value in [*values, mean]):
+            return f"the measurement '{label(measurement)}' holds what is not a percentage"
+        if abs(mean - sum(values) / measurement["n"]) > 1e-6:
+            return f"the mean of the measurement '{label(measurement)}' is not that of its values"
     return _impossible(record)
 
 

@@ -17,6 +17,7 @@ from leaderboard.records import FIGURES, METRICS, OPERATIVE, Entry, contents
 from leaderboard.statistics import Estimate
 from leaderboard.tables import SPECS, Comparison, Row, Spec, Table
 from suite.errors import UsageError
+from suite.runtime.record import label
 from suite.storage.files import disk_errors, json_sha256
 
 HERE = Path(__file__).resolve().parent
@@ -183,7 +184,7 @@ def _columns(table: Table) -> list[Column]:
         return [*columns, Column("source")]
     return [
         *columns,
-        *([] if table.spec.episodes else [Column("rank", "among full runs that were outer_value_and_grad alike")]),
+        *([] if table.spec.episodes else [Column("rank", "among full runs that were judged alike")]),
         Column("here, test", "mean and half of its 95% interval"),
         Column("n", f"{table.spec.seeds} × {table.spec.within} of each"),
         Column(f"sd of {table.spec.seeds}"),
@@ -302,8 +303,8 @@ def _matrices(table: Table) -> Iterator[dict[str, Any]]:
         where = f"{words.dataset(row.dataset)}, {words.budget(row.images_per_class)} I/C"
         at = (row.made_with, row.method)
         if row.test is not None:
-            title, outer_value_and_grad = f"{where}, here: {words.scale(row)}", _alike(row)
-            groups.setdefault((title, outer_value_and_grad, row.reduced), {}).setdefault(
+            title, settings = f"{where}, here: {words.scale(row)}", _alike(row)
+            groups.setdefault((title, settings, row.reduced), {}).setdefault(
                 at, (row.test.mean, words.accuracy(row.test))
             )
         if row.paper is not None:
@@ -339,7 +340,7 @@ def _run(entry: Entry) -> dict[str, Any]:
     record = entry.record
     figures = [
         {
-            "name": figure["name"],
+            "name": label(figure),
             "cells": [
                 figure["split"],
                 f"{figure['mean']:.2f}",
@@ -350,7 +351,7 @@ def _run(entry: Entry) -> dict[str, Any]:
                 str(figure.get("note", "")),
             ],
         }
-        for figure in record["figures"]
+        for figure in record["measurements"]
     ]
     code = record["environment"].get("code")
     code = code if isinstance(code, dict) else {}

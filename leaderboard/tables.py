@@ -11,6 +11,7 @@ from typing import Any
 from leaderboard.published import Published
 from leaderboard.records import Entry
 from leaderboard.statistics import Difference, Estimate, Kind, estimate, paired
+from suite.runtime.record import label
 from suite.storage.files import json_sha256
 
 DATASETS = ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet", "digits")
@@ -88,7 +89,7 @@ SPECS = (
         "transfer",
         "Table 2",
         "Table 2: transfer across architectures",
-        "Memories made with one architecture, outer_value_and_grad by networks of others.",
+        "Memories made with one architecture, judged by networks of others.",
         ("transfer",),
         row_axis="trained on",
         methods=("alexnet", "resnet12", "convnet"),
@@ -179,7 +180,7 @@ class Conditions:
     reduced: bool
     iterations: int | None
     paper_iterations: int | None
-    outer_value_and_grad: str
+    judges: str
     """Hash of what judges a memory: data, budget, network and protocol. Rivals for a rank share it."""
     rest: str
     """Hash of the configuration without what a method may choose."""
@@ -287,9 +288,9 @@ def _rows(spec: Spec, entries: Iterable[Entry]) -> list[Row]:
 
 def _measured(spec: Spec, entry: Entry) -> list[str]:
     """The figures of a record that get a row each: the memory's, and in the table of transfer those elsewhere too."""
-    names = dict.fromkeys(figure["name"] for figure in entry.record["figures"] if _of_memory(figure["name"]))
+    names = dict.fromkeys(name for name in map(label, entry.record["measurements"]) if _of_memory(name))
     if spec.episodes:
-        every = (figure["name"] for figure in entry.record["figures"])
+        every = map(label, entry.record["measurements"])
         return [name for name in dict.fromkeys(every) if name.endswith(f": {spec.figure}")]
     return list(names) if spec.slug == "transfer" else [spec.figure]
 
@@ -315,7 +316,7 @@ def _row(spec: Spec, runs: tuple[Entry, ...], name: str) -> Row:
             method += f" ({network})"  # so that it does not stand beside what was printed for another network
     declared = config.get("images_per_class")
     plain = isinstance(declared, (int, float)) and not isinstance(declared, bool)
-    every = dict.fromkeys(figure["name"] for run in runs for figure in run.record["figures"])
+    every = dict.fromkeys(label(measurement) for run in runs for measurement in run.record["measurements"])
     shown = name == kind + spec.figure
     controls = [one for one in every if one.startswith(kind) and not _of_memory(one) and one != name] if shown else []
     found = {one.removeprefix(kind): _estimate(runs, one, "test", spec) for one in controls}
@@ -358,7 +359,7 @@ def _conditions(record: dict[str, Any]) -> Conditions:
         reduced=scale["reduced"],
         iterations=_whole(scale.get("iterations")),
         paper_iterations=_whole(scale.get("paper_iterations")),
-        outer_value_and_grad=json_sha256([config.get(key) for key in JUDGES])[:16],
+        judges=json_sha256([config.get(key) for key in JUDGES])[:16],
         rest=json_sha256(rest)[:16],
     )
 
@@ -427,7 +428,7 @@ def _comparable(spec: Spec, row: Row) -> Any:
     """What rows share that stand together: their conditions, or, where methods are whole experiments, their judges."""
     if spec.figure == MEMORY or row.conditions is None:
         return row.conditions
-    return row.conditions.label, row.conditions.reduced, row.conditions.outer_value_and_grad
+    return row.conditions.label, row.conditions.reduced, row.conditions.judges
 
 
 def natural(text: str) -> list[tuple[int, float, str]]:
@@ -437,24 +438,19 @@ def natural(text: str) -> list[tuple[int, float, str]]:
 
 
 def _ranked(spec: Spec, rows: list[Row]) -> tuple[Row, ...]:
-    """Full runs that were outer_value_and_grad alike, by test accuracy. Reduced runs are never ranked."""
+    """Full runs that were judged alike, by test accuracy. Reduced runs are never ranked."""
     places: dict[str, list[float]] = {}
     if spec.ranked:
         for row in rows:
             if row.test is not None and row.conditions is not None and not row.reduced:
-                places.setdefault(row.conditions.outer_value_and_grad, []).append(row.test.mean)
+                places.setdefault(row.conditions.judges, []).append(row.test.mean)
     for means in places.values():
         means.sort()
 
     def rank(row: Row) -> int | None:
-        if (
-            row.test is None
-            or row.conditions is None
-            or row.reduced
-            or row.conditions.outer_value_and_grad not in places
-        ):
+        if row.test is None or row.conditions is None or row.reduced or row.conditions.judges not in places:
             return None
-        means = places[row.conditions.outer_value_and_grad]
+        means = places[row.conditions.judges]
         return 1 + len(means) - bisect_right(means, row.test.mean)
 
     return tuple(replace(row, rank=rank(row)) for row in rows)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from leaderboard.published import Published
 from leaderboard.statistics import Difference, Estimate
 from leaderboard.tables import MEMORY, Row, number
+from suite.runtime.record import label
 
 NONE = "–"
 
@@ -114,8 +115,8 @@ def peaks(row: Row) -> list[float]:
 def note(row: Row, name: str) -> str:
     """What the record says of a control, where it is trained otherwise than a memory's networks are, or in episodes."""
     kind = row.figure.removesuffix(MEMORY)
-    for figure in row.first["figures"]:
-        if figure["name"] == kind + name and (name == "full data" or figure["over"] == "episodes"):
+    for figure in row.first["measurements"]:
+        if label(figure) == kind + name and (name == "full data" or figure["over"] == "episodes"):
             return str(figure.get("note", ""))
     return ""
 

@@ -4,7 +4,7 @@ Everything here is a frozen dataclass or a protocol. A memory, the parameters of
 are plain dictionaries of tensors, so that one pure function serves them all.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -69,7 +69,19 @@ class Split:
         return len(self.labels)
 
     def to(self, where: device) -> "Split":
+        """The same images and labels on a device."""
         return Split(self.images.to(where), self.labels.to(where))
+
+    def relabelled(self, classes: Sequence[int]) -> "Split":
+        """The same images, their labels numbered anew by `relabel`."""
+        return Split(self.images, relabel(self.labels, classes))
+
+
+def relabel(labels: Int64[Tensor, " n"], classes: Sequence[int]) -> Int64[Tensor, " n"]:
+    """For each label the place of its class among `classes`, -1 for any other class."""
+    places = torch.full((max(int(labels.max()), *classes) + 1,), -1, device=labels.device)
+    places[list(classes)] = torch.arange(len(classes), device=labels.device)
+    return places[labels]
 
 
 @runtime_checkable
@@ -391,15 +403,27 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measured quantity in percent: a value for each network (or memory), never only their mean."""
+    """One measured quantity in percent: a value for each network (or episode), never only their mean.
 
-    name: str
+    `suite.runtime.record.label` composes the fields for people; no code reads them back from that text.
+    """
+
+    method: str
+    """What was measured: 'memory', a control such as 'random real images' or 'full data', a baseline such as 'ER'."""
     split: str
     """Of which images: 'test' or 'validation'."""
     values: tuple[float, ...]
+    """One number for each of what `over` names."""
     over: str
-    """What the values are spread over, such as 'evaluation networks'."""
+    """What the values are spread over, such as 'evaluation networks' or 'episodes'."""
+    quantity: str = "accuracy"
+    """What the numbers are: accuracy; of a stream RA, LA, BTI, BWT or forgetting; or another rate in percent."""
+    network: str = ""
+    """The architecture it was measured on; '' for the run's own."""
+    episodes: str = ""
+    """The kind of episode, such as '2-way' or '5-way, 1 shot'; '' where there are none."""
     note: str = ""
+    """What a reader must know of it, such as the images and steps of its training."""
 
 
 @dataclass(frozen=True)
@@ -415,7 +439,8 @@ class Budget:
 class Outcome:
     """What an experiment found; the record is made of it."""
 
-    figures: tuple[Measurement, ...]
+    measurements: tuple[Measurement, ...]
+    """In the order in which tables show them."""
     budget: Budget
     scale: dict[str, Any]
     """How much of the paper's compute it used; `reduced` is True where it was less."""

@@ -24,6 +24,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from suite.memory import Memory
+from suite.runtime.record import label
+from suite.runtime.record_schema import upgraded
 
 KEPT = REPOSITORY / "tests" / "kept"
 WHOLE, MEMORIES = KEPT / "whole", KEPT / "memories"
@@ -117,8 +119,8 @@ def record(directory: Path) -> Any:
 
 
 def values(of: Any) -> dict[tuple[str, str], list[float]]:
-    """The figures of a record."""
-    return {(figure["name"], figure["split"]): figure["values"] for figure in of["figures"]}
+    """What a record of either schema measured."""
+    return {(label(measured), measured["split"]): measured["values"] for measured in upgraded(of)["measurements"]}
 
 
 def rows(directory: Path) -> list[tuple[int, str, float]]:

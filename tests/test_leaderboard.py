@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board import changed, figure, put, record
+from board import changed, measurement, put, record
 from command_line import QUICK, REPOSITORY, command
 from scipy import stats
 
@@ -121,13 +121,13 @@ BAD: list[tuple[str, str | Callable[[], str], str]] = [
         "'scale.reduced' is of a wrong",
     ),
     (
-        "a figure's name is a list",
-        lambda: json.dumps(changed(GOOD, "figures", 0, "name", to=["x"])),
-        "'name' of a figure",
+        "a method that is a list",
+        lambda: json.dumps(changed(GOOD, "measurements", 0, "method", to=["x"])),
+        "'measurements[0].method' is a list",
     ),
     (
         "a value that is true",
-        lambda: json.dumps(changed(GOOD, "figures", 0, "values", to=[True, 1])),
+        lambda: json.dumps(changed(GOOD, "measurements", 0, "values", to=[True, 1])),
         "a list of numbers",
     ),
     ("an unknown schema", lambda: json.dumps(changed(GOOD, "schema", to=99)), "it has schema 99"),
@@ -146,7 +146,7 @@ BAD: list[tuple[str, str | Callable[[], str], str]] = [
     ("a number without end", lambda: json.dumps(changed(GOOD, "cost", "seconds_per_iteration", to=10**400)), "64 bits"),
     (
         "a mean of something else",
-        lambda: json.dumps(changed(GOOD, "figures", 0, "mean", to=88.0)),
+        lambda: json.dumps(changed(GOOD, "measurements", 0, "mean", to=88.0)),
         "not that of its",
     ),
     (
@@ -379,8 +379,8 @@ def test_only_what_was_run_under_equal_conditions_is_compared(other: dict[str, A
 
 
 def test_a_transfer_record_gives_a_row_for_every_network_it_was_measured_on() -> None:
-    figures = [figure("memory", "test", [60.0]), figure("memory on alexnet", "test", [50.0])]
-    made = record("ResNet-12", name="transfer", axis="trained on", dataset="cifar10", figures=figures)
+    measured = [measurement("memory", "test", [60.0]), measurement("memory", "test", [50.0], network="alexnet")]
+    made = record("ResNet-12", name="transfer", axis="trained on", dataset="cifar10", measurements=measured)
     made["config"]["architecture"] = {"is": "resnet12", "width": 16}
     rows = {row.method: row for row in table_of([made], "transfer", printed=True).measured}
     assert {m: (r.made_with, r.test.mean) for m, r in rows.items() if r.test} == {
@@ -391,8 +391,8 @@ def test_a_transfer_record_gives_a_row_for_every_network_it_was_measured_on() ->
 
 
 def test_a_sweep_is_ordered_by_number_and_its_chosen_run_is_marked() -> None:
-    seen = [figure("memory", "validation", [60.0])]
-    made = [record(b, name="bases", axis="bases", figures=seen, bases=b) for b in ("16", "4", "8")]
+    seen = [measurement("memory", "validation", [60.0])]
+    made = [record(b, name="bases", axis="bases", measurements=seen, bases=b) for b in ("16", "4", "8")]
     last = record("8", name="bases", cell={"bases": "8", "chosen": "bases"}, bases="8 ")
     rows = table_of([*made, last], "bases").rows
     assert [(row.method, row.chosen, row.test is None) for row in rows] == [
@@ -515,7 +515,7 @@ def test_hostile_records_inject_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     made = record(HOSTILE, name="../../" + HOSTILE, dataset=HOSTILE)
     made["environment"]["processor"] = made["config_text"] = made["scale"]["label"] = HOSTILE
     made["scale"]["reduced_by"] = made["environment"]["code"]["commit"] = [HOSTILE]
-    made["figures"][2]["name"] = '"><img src=x onerror=alert(1)>'
+    made["measurements"][2]["method"] = '"><img src=x onerror=alert(1)>'
     run = put(tmp_path / "runs", made, folder="x")
     (run / "operative.gin").write_text(HOSTILE)
     assert built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site")[0] == 0
@@ -569,8 +569,11 @@ def test_rows_keep_what_they_are_made_of() -> None:
 
 def stream_record(method: str, seed: int, values: tuple[float, float], *, stored: int = 78_400) -> dict[str, Any]:
     """A run of continual learning: another experiment for a baseline, with another storage."""
-    figures = [figure(name, "test", [v, v + 1]) for name, v in zip(("RA", "LA"), values, strict=True)]
-    made = record(method, seed, name="permutations", dataset="permutations of digits", figures=figures)
+    measured = [
+        measurement(method, "test", [v, v + 1], quantity=quantity)
+        for quantity, v in zip(("RA", "LA"), values, strict=True)
+    ]
+    made = record(method, seed, name="permutations", dataset="permutations of digits", measurements=measured)
     made["config"] = {
         "is": "online" if method in ("naive", "ER") else method,
         "stream": {"is": "permutations"},
@@ -617,13 +620,13 @@ def test_every_file_of_continual_learning_has_its_table() -> None:
 
 
 def episodes_record(method: str, seed: int, memory: list[float], **more: Any) -> dict[str, Any]:
-    """A run of task extrapolation: figures over episodes, of two ways and of five."""
-    figures = [
-        figure(f"{kind}: {name}", "test", [v + apart for v in values], "episodes")
+    """A run of task extrapolation: accuracies over episodes, of two ways and of five."""
+    measured = [
+        measurement(name, "test", [v + apart for v in values], "episodes", episodes=kind)
         for kind, apart in (("2-way", 0.0), ("5-way", -20.0))
         for name, values in (("memory", memory), ("full data", [90.0, 92.0]), ("random real images", [70.0, 74.0]))
     ]
-    made = record(method, seed, name="extrapolation", figures=figures, **more)
+    made = record(method, seed, name="extrapolation", measurements=measured, **more)
     made["cell"] = {"budget": "10 I/C", "method": method}
     return made
 

@@ -314,7 +314,7 @@ def _after(way: Parameterization, steps: int) -> list[OuterState]:
     real = ClassRows.of(Split(pixels, torch.arange(6) % classes), classes)
     optimizer = NoMomentum(lr=0.5)
     start = begin(setting, optimizer, 1.0, Key(0))
-    return [start, *distill(setting, BPTT(inner_steps=2), optimizer, real, start, Key(0), steps, clip=None)]
+    return [start, *distill(setting, BPTT(inner_steps=2), optimizer, real, start, Key(0), steps, max_grad_norm=None)]
 
 
 def test_a_penalty_pulls_at_the_matrices_while_a_memory_is_distilled() -> None:

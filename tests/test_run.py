@@ -18,7 +18,7 @@ from command_line import QUICK, TABLE, Done, command, ended, only_run, sets, sta
 
 from suite.memory import Memory
 from suite.runtime import session
-from suite.runtime.record import comparable, invalid
+from suite.runtime.record import comparable, invalid, label
 from suite.storage.files import sha256
 from suite.storage.journal import Journal
 from suite.storage.locks import locked
@@ -77,9 +77,9 @@ def test_the_record_is_valid_and_says_what_was_measured(out: Path, record: dict[
     assert record["config_text"] == (directory / "config.gin").read_text()
     assert record["budget"] == {"stored_numbers": 624, "images_per_class": 0.975, "recalled_per_class": 4}
     assert record["facts"]["images"] == {"train": 1210, "validation": 136, "test": 451}
-    figures = {(f["name"], f["split"]): f for f in record["figures"]}
-    assert set(figures) == {("memory", "test"), ("memory", "validation"), ("random real images", "test")}
-    assert all(f["n"] == 2 and all(0 <= v <= 100 for v in f["values"]) for f in figures.values())
+    measured = {(label(m), m["split"]): m for m in record["measurements"]}
+    assert set(measured) == {("memory", "test"), ("memory", "validation"), ("random real images", "test")}
+    assert all(m["n"] == 2 and all(0 <= v <= 100 for v in m["values"]) for m in measured.values())
 
 
 def test_a_run_that_is_smaller_than_the_paper_s_is_marked(out: Path, record: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ def test_what_is_printed(data_dir: Path, tmp_path: Path) -> None:
     again = go(data_dir, tmp_path, *sets("FULL_DATA_EPOCHS = 1", "ITERATIONS = 2"), "--json")
     assert "evaluating the full data" not in again.err
     first = json.loads(next(p for p in tmp_path.glob("quickstart/*/result.json")).read_text())
-    full = [[f for f in r["figures"] if f["name"] == "full data"] for r in (first, again.record)]
+    full = [[m for m in r["measurements"] if m["method"] == "full data"] for r in (first, again.record)]
     assert full[0] == full[1] and full[0][0]["n"] == 1
 
 

@@ -245,9 +245,9 @@ def test_going_on_elsewhere_is_told_and_recorded(
     done = go(data_dir, tmp_path, "--json")
     assert done.status == 0 and "goes on elsewhere than it began (processor: " in done.err
     (said,) = done.record["environment"]["mixed"]
-    assert said.endswith("now another processor") and done.record["cost"]["sittings"] == 2
+    assert said.endswith("now another processor") and done.record["cost"]["attempts"] == 2
     whole = go(data_dir, tmp_path / "whole", "--json")
-    assert whole.record["environment"]["mixed"] == [] and whole.record["cost"]["sittings"] == 1
+    assert whole.record["environment"]["mixed"] == [] and whole.record["cost"]["attempts"] == 1
 
 
 # ---------------------------------------------------------------- cleaning

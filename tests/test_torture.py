@@ -41,12 +41,12 @@ def test_what_is_not_as_the_untouched_run_is_seen(untouched: Path, tmp_path: Pat
     shutil.copytree(untouched, other)
     (record,) = (other / "runs").glob("*/*/result.json")
     made = json.loads(record.read_text())
-    made["figures"][0]["values"][0] += 0.1
+    made["measurements"][0]["values"][0] += 0.1
     record.write_text(json.dumps(made))
     (metrics,) = (other / "runs").glob("*/*/metrics.csv")
     metrics.write_text(metrics.read_text() + "12,loss,0.5\n")
     found = torture.differences(sound, torture.ended_as(other))
-    assert {one.split(":")[0] for one in found} == {"/metrics.csv", "/record/figures"}
+    assert {one.split(":")[0] for one in found} == {"/metrics.csv", "/record/measurements"}
 
 
 def test_a_call_without_a_wish_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

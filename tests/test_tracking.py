@@ -15,6 +15,7 @@ from command_line import QUICK, TABLE, Done, command, ended, only_run, resolve, 
 from suite.errors import RunError, UsageError
 from suite.registry import describe
 from suite.runtime import session
+from suite.runtime.record import of_memory
 from suite.storage.journal import Journal, Point, read
 from suite.tracking.sender import Sender
 from suite.tracking.store import HEARD, LONGEST_PARAMETER, Store, flat
@@ -84,8 +85,8 @@ def test_a_finished_run_is_in_the_store_with_all_it_found(data_dir: Path, out: P
     assert run.data.params["objective.inner_optimizer.momentum"] == "0.9" and run.data.params["dataset"] == "digits"
     assert [step for step, _ in store.history(run, "loss")] == [1, 2]
     assert [step for step, _ in store.history(run, "validation_accuracy")] == [0, 2]
-    (figure,) = [f for f in done.record["figures"] if f["name"] == "memory" and f["split"] == "test"]
-    assert store.history(run, "test_accuracy/memory") == [(2, figure["mean"])]
+    (measured,) = [m for m in of_memory(done.record) if m["split"] == "test"]
+    assert store.history(run, "test_accuracy/memory") == [(2, measured["mean"])]
     assert store.artifacts(run) >= ARTIFACTS and store.artifacts(run, "figures") == PICTURES
     # The same command again records nothing more.
     assert command(*QUICK, "--data-dir", data_dir, "--out", out).status == 0

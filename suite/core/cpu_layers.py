@@ -24,7 +24,7 @@ PIECE = 40
 """Images that a network on a CPU is given at once: the activations of more leave its caches."""
 
 
-def fast(network: nn.Module, where: device, rewritten: bool = True) -> nn.Module:
+def to_device(network: nn.Module, where: device, rewritten: bool = True) -> nn.Module:
     """The network itself, moved to a device and made fast on it; names, values and gradients of its parameters stay.
 
     `rewritten` False keeps torch's own layers, which function transforms and torch.compile can take apart.

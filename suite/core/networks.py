@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from suite.core.cpu_layers import fast
+from suite.core.cpu_layers import to_device
 from suite.errors import UsageError
 from suite.keys import Key, global_generators
 from suite.registry import name_of
@@ -32,4 +32,4 @@ def fresh_network(setting: Setting, key: Key, rewritten: bool = True) -> nn.Modu
     with global_generators(key):
         network = setting.architecture.build(setting.shape, setting.classes)
     require_unrollable(network, name_of(setting.architecture))
-    return fast(network, setting.device, rewritten)
+    return to_device(network, setting.device, rewritten)

@@ -17,8 +17,9 @@ from suite.errors import Interrupted, RunError, SuiteError
 from suite.registry import describe
 from suite.runtime.device import peak_memory, reset_peak_memory
 from suite.runtime.environment import environment
-from suite.runtime.record import dumps, invalid
+from suite.runtime.record import dumps, invalid, label
 from suite.runtime.record import record as record_of
+from suite.runtime.record_schema import upgraded
 from suite.runtime.run_directory import (
     FINISHED,
     LOCK,
@@ -133,13 +134,13 @@ def _perform(
             device=place.device,
             mixed=mixed,
             cost={
-                "last_sitting_seconds": time.monotonic() - started,
+                "last_attempt_seconds": time.monotonic() - started,
                 "upkeep_seconds_of_it": session.upkeep_seconds,
-                "sittings": journal.sittings,
+                "attempts": journal.sittings,
             }
             | peak_memory(place.device),
         )
-        session.log(outcome.scale.get("iterations", 0), {_metric(f): f["mean"] for f in record["figures"]})
+        session.log(outcome.scale.get("iterations", 0), {_metric(m): m["mean"] for m in record["measurements"]})
         session.publish()
         session.write_metrics()
         write_atomic(directory / FINISHED, dumps(record).encode())
@@ -253,8 +254,9 @@ def _earlier_record(file: Path) -> dict[str, Any]:
     problem = invalid(record)
     if problem:
         raise RunError(f"{file} is not a valid record: {problem}; do the run anew with --fresh")
-    return record
+    return upgraded(record)
 
 
-def _metric(figure: dict[str, Any]) -> str:
-    return f"{figure['split']}_accuracy/{figure['name'].replace(' ', '_')}"
+def _metric(measurement: dict[str, Any]) -> str:
+    """The metric's name in a tracker: 'test_accuracy/random_real_images'."""
+    return f"{measurement['split']}_accuracy/{label(measurement).replace(' ', '_')}"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from suite.experiments.accounting import below, value_and_default, value_of
 from suite.registry import describe
 from suite.types import Session
 
@@ -62,41 +63,40 @@ INNER_STEPS = 100
 """Of an outer step, by default; the paper does not state them."""
 
 
-def less(experiment: Any, replay: int | None = None) -> list[str]:
+def reduced_by(experiment: Any, replay: int | None = None) -> list[str]:
     """What is below the preset that the experiment names: tasks, images, updates, inner steps, network, protocol."""
-    architecture, info = experiment.architecture, experiment.stream.info
-    inner_steps = getattr(getattr(experiment, "objective", None), "inner_steps", None)
-    sizes: list[tuple[str, Any, Any]] = [("inner steps", inner_steps, INNER_STEPS)]
+    info, protocol = experiment.stream.info, experiment.evaluation
     published = PRESETS.get((experiment.preset, describe(experiment.stream)["is"]))
-    width = (published and published.width) or getattr(type(architecture), "width", None)
-    sizes += [("width", getattr(architecture, "width", None), width)]
+    objective = value_of(experiment, "objective")
+    inner_steps = None if objective is None else value_of(objective, "inner_steps")
+    width, default_width = value_and_default(experiment.architecture, "width")
+    published_width = (published and published.width) or default_width
+    smaller = below("inner steps", inner_steps, INNER_STEPS) + below("width", width, published_width)
     if published is not None:
-        sizes += [("tasks", info.tasks, published.tasks)]
-        sizes += [("images of a task", info.samples_per_task, published.samples_per_task)]
-        sizes += [("stored images of a task", experiment.images_per_task, published.images_per_task)]
-        sizes += [("updates for a batch", replay, published.replay)]
-    found = [f"{name} {used} of {whole}" for name, used, whole in sizes if used and whole and used < whole]
-    protocol = experiment.evaluation
-    return found + ([protocol.label()] if protocol.reduced else [])
+        smaller += below("tasks", info.tasks, published.tasks)
+        smaller += below("images of a task", info.samples_per_task, published.samples_per_task)
+        smaller += below("stored images of a task", experiment.images_per_task, published.images_per_task)
+        smaller += below("updates for a batch", replay, published.replay)
+    return smaller + ([protocol.label()] if protocol.reduced else [])
 
 
-def differs(experiment: Any) -> list[str]:
+def deviations(experiment: Any) -> list[str]:
     """Known deviations from the published benchmark: the stream's, and those of the preset."""
     stream, source = experiment.stream, experiment.preset
-    found = [*stream.info.differs, *NOTES[source], *NOTES_ON.get((source, describe(stream)["is"]), ())]
-    if getattr(experiment, "stand_ins", 0):
-        found.append("networks of the inner loop learn stand-ins for other tasks, made by the stream's law: ours")
-    return found
+    notes = [*stream.info.differs, *NOTES[source], *NOTES_ON.get((source, describe(stream)["is"]), ())]
+    if value_of(experiment, "stand_ins"):
+        notes.append("networks of the inner loop learn stand-ins for other tasks, made by the stream's law: ours")
+    return notes
 
 
-def tell(experiment: Any, session: Session) -> None:
-    """Say every known deviation."""
-    for text in differs(experiment):
+def announce_deviations(experiment: Any, session: Session) -> None:
+    """Print every known deviation from the published benchmark."""
+    for text in deviations(experiment):
         session.say(f"differs from the published benchmark: {text}")
 
 
-def plan(experiment: Any) -> dict[str, Any]:
+def plan_of_stream(experiment: Any) -> dict[str, Any]:
     """What a plan says of an experiment's stream."""
     info = experiment.stream.info
-    said = f"{info.name}, {info.tasks} tasks of {info.samples_per_task} images, {info.outputs} outputs"
-    return {"stream": said} | {f"differs ({i})": text for i, text in enumerate(differs(experiment), 1)}
+    words = f"{info.name}, {info.tasks} tasks of {info.samples_per_task} images, {info.outputs} outputs"
+    return {"stream": words} | {f"differs ({i})": text for i, text in enumerate(deviations(experiment), 1)}
