@@ -88,6 +88,10 @@ class Split:
         """The same images and labels on a device."""
         return Split(self.images.to(where), self.labels.to(where))
 
+    def at(self, rows: Int64[Tensor, " k"]) -> "Split":
+        """These rows, in this order."""
+        return Split(self.images[rows], self.labels[rows])
+
     def relabelled(self, classes: Sequence[int]) -> "Split":
         """The same images, their labels numbered anew by `relabel`."""
         return Split(self.images, relabel(self.labels, classes))
