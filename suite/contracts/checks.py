@@ -22,7 +22,7 @@ from suite.errors import RunError, SuiteError, first_line
 from suite.keys import Key, global_generators
 from suite.parameterizations.image_queries import addressed
 from suite.registry import REGISTRIES
-from suite.types import COMPONENTS, ImageShape, InnerOptimizer, Parameterization, Params, State
+from suite.types import COMPONENTS, ImageShape, InnerOptimizer, Parameterization, Params, SelectsInFeatures, State
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _check_objective(objective: types.Objective) -> list[Finding]:
 def _check_control(control: types.Control) -> list[Finding]:
     """Its images are real ones, as many of every class, and chosen by data and key alone."""
     setting, _, real = small_setting()
-    short = {"epochs": 1} if hasattr(control, "epochs") else {}
+    short = {"epochs": 1} if isinstance(control, SelectsInFeatures) else {}
     control = replace(control, **short)  # type: ignore[type-var]
     choice, same_choice = (control.choose(setting, real, 3, Key(0)("control")) for _ in range(2))
     splits, same_splits = ([chosen(network) for network in (0, 1)] for chosen in (choice, same_choice))
