@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from suite.errors import UsageError
 from suite.runtime.record import comparable, label
 from suite.runtime.record_schema import ACCURACY, MEMORY, misshapen, upgraded
+from suite.runtime.run_directory import is_set_aside
 from suite.storage.files import canonical_json, json_sha256
 
 RESULT, OPERATIVE, METRICS, FIGURES = "result.json", "operative.gin", "metrics.csv", "figures"
@@ -23,9 +24,6 @@ MAX_BYTES = 2**26
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a character: JSON can hold it, a page can't."""
-
-SET_ASIDE = re.compile(r"-[0-9a-f]{16}\.old\d+$")
-"""The end of the name of a run's folder that --fresh set aside."""
 
 NEEDED: tuple[tuple[str, str, type | tuple[type, ...]], ...] = (
     ("budget", "stored_numbers", int),
@@ -159,7 +157,7 @@ def _files(place: Path, complaints: list[str]) -> Iterator[tuple[Path, Path | No
 
     for folder, below, names in os.walk(place, onerror=blocked):
         every = frozenset([*names, *below])
-        below[:] = sorted(name for name in below if not name.startswith(".") and not SET_ASIDE.search(name))
+        below[:] = sorted(name for name in below if not name.startswith(".") and not is_set_aside(Path(name)))
         complaints += [f"{folder}/{name}: it is a link; what it holds is left out" for name in below
                        if os.path.islink(f"{folder}/{name}")]  # fmt: skip
         if RESULT in names:

@@ -365,6 +365,43 @@ class Objective(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Passes:
+    """Equal passes of a network over images: the unit in which an objective counts its work."""
+
+    kind: Literal["forward", "gradient", "step", "unrolled"]
+    """Scores alone; the loss's gradient in the weights; an update by it; an update that is differentiated in turn."""
+    images: float
+    """Of each pass."""
+    times: float
+    """Passes in one outer step, on average where their number is drawn."""
+    captured: bool = False
+    """Whether a GPU replays them as a CUDA graph, which saves most of the time of launching kernels."""
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """An objective that counts the work of one outer step; of any other, one step is timed."""
+
+    def work(self, setting: Setting, per_class: int) -> list[Passes]:
+        """The passes of one outer step on a memory of `per_class` images for each class, found without any data."""
+        ...
+
+
+@runtime_checkable
+class Unrolled(Protocol):
+    """An objective that differentiates through `inner_steps` steps of training."""
+
+    @property
+    def inner_steps(self) -> int:
+        """Steps of the inner loop."""
+        ...
+
+    def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
+        """Of one outer step: the norm of d outer loss / d w_t for t = 0, ..., inner_steps."""
+        ...
+
+
 @runtime_checkable
 class Control(Protocol):
     """Real images that a memory of the same budget must beat."""
@@ -453,15 +490,21 @@ class Session(Protocol):
         """Between two pieces of work that need no checkpoint: raises Interrupted if a signal asked the run to stop."""
         ...
 
-    def log(self, iteration: int, metrics: Mapping[str, float]) -> None: ...
+    def log(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Add values of metrics, by name, after `iteration` iterations."""
+        ...
 
-    def history(self, metric: str) -> list[tuple[int, float]]: ...
+    def history(self, metric: str) -> list[tuple[int, float]]:
+        """Every logged value of a metric, as (iteration, value), earlier attempts included."""
+        ...
 
     def progress(self, iteration: int, total: int, words: str) -> None:
         """How far the run is; `words` says the rest."""
         ...
 
-    def say(self, sentence: str) -> None: ...
+    def report(self, sentence: str) -> None:
+        """Print one line for people."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -526,3 +569,12 @@ class Cost:
     """Work that runs with the same entry (and seed) do once for all of them, by name."""
     step: float
     """One outer step."""
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """An experiment that can estimate its time before it starts."""
+
+    def cost(self, device: device) -> Cost:
+        """What a run takes on a device, found without any data."""
+        ...

@@ -5,7 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from suite.runtime.record_schema import SCHEMA
+import pytest
+
+from leaderboard import build, published, records
+from leaderboard.tables import Table, tables
+from suite.runtime.record_schema import SCHEMA, misshapen
 from suite.storage.files import json_sha256
 
 PIXEL = bytes.fromhex(
@@ -101,3 +105,29 @@ def put(place: Path, made: dict[str, Any], folder: str | None = None, pictures: 
         (run / "figures").mkdir()
         (run / "figures" / "recalled.png").write_bytes(PIXEL)
     return run
+
+
+GOOD = record()
+"""A record that nothing is wrong with."""
+
+
+# ---------------------------------------------------------------- what is built of them
+
+
+def built(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str]:
+    """The command's status and what it said on stderr."""
+    status = build.main([str(word) for word in words])
+    return status, capsys.readouterr().err
+
+
+def contents(site: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(site)): p.read_bytes() for p in sorted(site.rglob("*")) if p.is_file()}
+
+
+def table_of(made: list[dict[str, Any]], slug: str = "components", printed: bool = False) -> Table:
+    """The table of a page, of these records and, if `printed`, of the published numbers."""
+    entries = [records.Entry(one, "here") for one in made]
+    assert [misshapen(one) or records.unfit(one) for one in made] == [None] * len(made)
+    (found,) = [t for t in tables(entries, published.published() if printed else []) if t.page.slug == slug]
+    return found

@@ -51,5 +51,5 @@ class FakeSession:
 
     def progress(self, iteration: int, total: int, words: str) -> None: ...
 
-    def say(self, sentence: str) -> None:
+    def report(self, sentence: str) -> None:
         self.lines.append(sentence)

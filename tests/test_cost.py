@@ -15,6 +15,7 @@ from suite.objectives.distribution_matching import DistributionMatching
 from suite.objectives.gradient_matching import GradientMatching
 from suite.parameterizations.standard import Standard
 from suite.runtime import estimate
+from suite.runtime.durations import duration
 from suite.types import Cost, ImageShape, Setting
 
 CPU = torch.device("cpu")
@@ -33,7 +34,7 @@ TASK = Setting(ImageShape(1, 8, 8), 10, MLP(), Standard(), "none", CPU)
     ],
 )
 def test_durations_are_told_in_a_unit_that_fits(seconds: float, words: str) -> None:
-    assert estimate.duration(seconds) == words
+    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize("pace", [1e-4, 1.0], ids=["measured whole", "measured on few images"])

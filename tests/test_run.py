@@ -19,6 +19,7 @@ from command_line import QUICK, TABLE, Done, command, ended, only_run, sets, sta
 from suite.memory import Memory
 from suite.runtime import session
 from suite.runtime.record import comparable, invalid, label
+from suite.runtime.signals import Stop
 from suite.storage.files import sha256
 from suite.storage.journal import Journal
 from suite.storage.locks import locked
@@ -136,7 +137,7 @@ def test_progress_of_a_second_count_is_not_measured_from_the_first(
     monkeypatch.setattr(session, "LINE_SECONDS", 0.0)
     one = session.RunSession(
         seed=0, device=torch.device("cpu"), directory=tmp_path, data_dir=tmp_path, cache_dir=tmp_path,
-        journal=Journal(tmp_path), tell=lambda: None, stop=session.Stop(), label="run", checkpoint_seconds=60.0,
+        journal=Journal(tmp_path), notify=lambda: None, stop=Stop(), label="run", checkpoint_seconds=60.0,
     )  # fmt: skip
     for iteration, total in ((90, 100), (100, 100), (1, 100), (2, 100), (3, 8), (4, 8)):
         one.progress(iteration, total, "words")
@@ -238,7 +239,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, signal.Signals], 
 
     def arrange(words: str, nth: int, number: signal.Signals) -> None:
         seen = 0
-        say, progress = session.RunSession.say, session.RunSession.progress
+        report, progress = session.RunSession.report, session.RunSession.progress
 
         def note(sentence: str) -> None:
             nonlocal seen
@@ -246,15 +247,15 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, signal.Signals], 
             if words in sentence and seen == nth:
                 os.kill(os.getpid(), number)
 
-        def told(self: session.RunSession, sentence: str) -> None:
+        def reported(self: session.RunSession, sentence: str) -> None:
             note(sentence)
-            say(self, sentence)
+            report(self, sentence)
 
         def went(self: session.RunSession, iteration: int, total: int, more: str) -> None:
             note(f"step {iteration} of {total}")
             progress(self, iteration, total, more)
 
-        monkeypatch.setattr(session.RunSession, "say", told)
+        monkeypatch.setattr(session.RunSession, "report", reported)
         monkeypatch.setattr(session.RunSession, "progress", went)
 
     return arrange
@@ -282,11 +283,11 @@ def test_a_stopped_run_says_so_and_goes_on_to_the_same_bits(
     before = signal.getsignal(number)
     at(words, 1, number)
     stopped = go(data_dir, tmp_path, *LONGER)
-    assert stopped.status == 75 and number.name in stopped.complaint and "goes on" in stopped.complaint
+    assert stopped.status == 75 and number.name in stopped.complaint and "resumes" in stopped.complaint
     assert not (only_run(tmp_path) / "result.json").exists() and not stopped.out
     assert signal.getsignal(number) == before
     done = go(data_dir, tmp_path, *LONGER)
-    assert done.status == 0 and "going on from the checkpoint of step" in done.err
+    assert done.status == 0 and "resuming from the checkpoint of step" in done.err
     assert memory_hash(tmp_path) == memory_hash(uninterrupted)
     records = [json.loads((only_run(o) / "result.json").read_text()) for o in (tmp_path, uninterrupted)]
     assert comparable(records[0]) == comparable(records[1])
@@ -340,7 +341,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
     killed = ended(sitting(5, "os.kill(os.getpid(), signal.SIGKILL)"))
     assert killed.status == -signal.SIGKILL
     done = go(data_dir, tmp_path / "runs", *LONGER)
-    assert done.status == 0 and "going on from the checkpoint of step 4" in done.err
+    assert done.status == 0 and "resuming from the checkpoint of step 4" in done.err
     assert memory_hash(tmp_path / "runs") == memory_hash(uninterrupted)
 
 

@@ -75,7 +75,11 @@ class Comparison:
         test: Splits = {"test": data.test.to(session.device)} if self.test else {}
         validation: Splits = {"validation": data.validation.to(session.device)} if len(data.validation) else {}
         cached = CachedAccuracies(
-            session.directory / ".evaluation", test | validation, session.key("evaluation"), session.say, session.pause
+            session.directory / ".evaluation",
+            test | validation,
+            session.key("evaluation"),
+            session.report,
+            session.pause,
         )
         measurements = list(self._memory(cached, setting, memory))
         if self.test:

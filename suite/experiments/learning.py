@@ -126,7 +126,7 @@ class Series:
     def once(self, name: str, make: Callable[[], Params]) -> Params:
         """Other tensors that an experiment needs and makes once, such as a trained network's weights."""
         if name not in self.tensors:
-            self._session.say(name)
+            self._session.report(name)
             self.tensors[name] = make()
             self._save(self._steps_done)
         return self.tensors[name]

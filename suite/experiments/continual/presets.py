@@ -97,7 +97,7 @@ def deviations(experiment: Any) -> list[str]:
 def announce_deviations(experiment: Any, session: Session) -> None:
     """Print every known deviation from the published benchmark."""
     for text in deviations(experiment):
-        session.say(f"differs from the published benchmark: {text}")
+        session.report(f"differs from the published benchmark: {text}")
 
 
 def plan_of_stream(experiment: Any) -> dict[str, Any]:
