@@ -6,7 +6,10 @@ protocol of its kind has (`COMPONENTS`). Some offer more, found by `isinstance`:
 
     RelatedTasks        a stream shows images as another of its tasks would
     Queried             a parameterization says what its memory is queried by
+    Unrolled            an objective differentiates through training, and measures gradients along it
+    Counted             an objective counts the work of an outer step
     SelectsInFeatures   a control trains a network to select in its features
+    Priced              an experiment estimates its time before it starts
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
