@@ -540,8 +540,11 @@ class Budget:
     """What a memory stores, as numbers and as real images per class, and what it recalls."""
 
     stored_numbers: int
+    """All numbers of its tensors, an extractor's weights apart."""
     images_per_class: float
+    """Real images of a class that take as many numbers."""
     recalled_per_class: int
+    """Images recalled for each class."""
 
 
 @dataclass(frozen=True)
@@ -551,6 +554,7 @@ class Outcome:
     measurements: tuple[Measurement, ...]
     """In the order in which tables show them."""
     budget: Budget
+    """What its memory stores and recalls."""
     scale: dict[str, Any]
     """How much of the paper's compute it used; `reduced` is True where it was less."""
     facts: dict[str, Any]
@@ -568,6 +572,7 @@ class Cost:
     """What a run is expected to take on this machine, in seconds."""
 
     own: float
+    """Work that no other run shares."""
     shared: dict[str, float]
     """Work that runs with the same entry (and seed) do once for all of them, by name."""
     step: float
