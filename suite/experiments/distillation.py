@@ -45,6 +45,7 @@ from suite.types import (
     Parameterization,
     Session,
     Setting,
+    Unrolled,
 )
 from suite.validation import Fraction, NonNegativeInt, Positive, PositiveInt, require, require_labels
 
@@ -101,7 +102,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         require_labels(self)
-        able = self.gradient_norms == 0 or hasattr(self.objective, "gradient_norms")
+        able = self.gradient_norms == 0 or isinstance(self.objective, Unrolled)
         require(self, "gradient_norms", able, "0 for an objective that unrolls nothing")
 
     # ------------------------------------------------------------ sizes
