@@ -1,4 +1,4 @@
-"""The outer loop: torch's own descent on the memory, resumable at every step, and loud when numbers go bad."""
+"""The outer loop: torch's own descent on the memory, resumable at every step; NaN and infinity raise."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ OBJECTIVE = BPTT(inner_steps=3, classes_per_step=2, images_per_class_per_step=4,
 
 @dataclass(frozen=True, eq=False)
 class Scripted:
-    """An objective whose gradients are known beforehand: one for every step, told apart by the step's key."""
+    """An objective whose gradients are known beforehand, one for every step; the step's number is read off its key."""
 
     gradients_of: list[Params]
     losses: list[float] = field(default_factory=list)
@@ -222,22 +222,22 @@ def _until_it_fails(
 @pytest.mark.parametrize("clip", [None, 2.0])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_a_gradient_that_is_not_finite_stops_the_run_by_name(bad: float, clip: float | None) -> None:
-    handed, told = _until_it_fails(Scripted([one(1.0), one(1.0), one(1.0, bad), one(1.0)]), clip=clip)
+    handed, message = _until_it_fails(Scripted([one(1.0), one(1.0), one(1.0, bad), one(1.0)]), clip=clip)
     assert [p.iteration for p in handed] == [1, 2]
     assert all(v.isfinite().all() for p in handed for v in p.memory.values())
-    assert told.startswith("outer step 3: hypergradient_norm, ") and "memory 'right'" in told
-    assert clip is not None or "'left'" not in told  # without clipping the other tensor is sound
-    assert "became NaN or infinite; lower the outer or inner learning rate" in told
+    assert message.startswith("outer step 3: hypergradient_norm, ") and "memory 'right'" in message
+    assert clip is not None or "'left'" not in message  # without clipping the other tensor is sound
+    assert "became NaN or infinite; lower the outer or inner learning rate" in message
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name() -> None:
-    handed, told = _until_it_fails(Scripted([one(1.0)] * 2, losses=[1.0, float("nan")]))
-    assert len(handed) == 1 and told.startswith("outer step 2: loss became NaN")
+    handed, message = _until_it_fails(Scripted([one(1.0)] * 2, losses=[1.0, float("nan")]))
+    assert len(handed) == 1 and message.startswith("outer step 2: loss became NaN")
 
 
 def test_a_memory_that_overflows_stops_the_run_by_name() -> None:
-    handed, told = _until_it_fails(Scripted([one(1e9), one(1e9, 1e11)]), lr=1e28)
-    assert len(handed) == 1 and told.startswith("outer step 2: memory 'right' became NaN or infinite")
+    handed, message = _until_it_fails(Scripted([one(1e9), one(1e9, 1e11)]), lr=1e28)
+    assert len(handed) == 1 and message.startswith("outer step 2: memory 'right' became NaN or infinite")
 
 
 def test_a_real_run_that_explodes_stops_by_name() -> None:
