@@ -1,4 +1,5 @@
 # Two ways in: `make demo` and `make test`. Each sets up what it needs in .venv, and only when something changed.
+# While you work: `make quick`.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,13 +8,17 @@ STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 SERVICES_STAMP := $(VENV)/.installed-services
 
-.PHONY: demo test test-services lint types leaderboard leaderboard-check check format clean
+.PHONY: demo test quick test-services lint types leaderboard leaderboard-check check format clean
 
 demo: $(STAMP)
 	$(BIN)/python -m suite.run --gin gin/quickstart.gin
 
 test: $(TEST_STAMP)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+# The tests that take no time, for between two edits; `make test` before a commit.
+quick: $(TEST_STAMP)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow and not services"
 
 # Tracking against a real MLflow server on a real PostgreSQL, which root gets from Debian if it is missing.
 test-services: $(SERVICES_STAMP)
@@ -47,11 +52,11 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
-$(STAMP): pyproject.toml | $(BIN)/python
+$(STAMP): pyproject.toml setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-$(TEST_STAMP): pyproject.toml | $(BIN)/python
+$(TEST_STAMP): pyproject.toml setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $(STAMP) $@
 

@@ -11,14 +11,19 @@ from pathlib import Path
 from suite.errors import SuiteError, UsageError
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    command = argparse.ArgumentParser(prog="python -m suite.check", description=(__doc__ or "").split("\n")[0])
+    command.add_argument("file", nargs="*", help="Python files that register methods")
+    command.add_argument("--kind", help="check what is registered of this kind instead")
+    command.add_argument("--name", help="with --kind: only this one")
+    command.add_argument("--data-dir", help="where data sets are kept; without it, their files are not read")
+    return command
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status: 0 all promises kept, 1 some broken, 2 usage error."""
-    parser = argparse.ArgumentParser(prog="python -m suite.check", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("file", nargs="*", help="Python files that register methods")
-    parser.add_argument("--kind", help="check what is registered of this kind instead")
-    parser.add_argument("--name", help="with --kind: only this one")
-    parser.add_argument("--data-dir", help="where data sets are kept; without it, their files are not read")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return _check(_chosen(options), Path(options.data_dir) if options.data_dir else None)
     except SuiteError as error:

@@ -1,12 +1,16 @@
 """A distilled memory as a file: self-describing, verified when read, and usable without the suite's command line.
 
-from suite.memory import Memory
-memory = Memory.load("runs/quickstart/…/memory.safetensors")
+memory = suite.load("runs/quickstart/.../memory.safetensors")
 loader = torch.utils.data.DataLoader(memory.dataset(), batch_size=64, shuffle=True)
 """
 
+import base64
+import html
+import io
 import json
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +21,26 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from suite.datasets.sources import default_data_dir
 from suite.errors import RunError, SuiteError
+from suite.evaluation.comparison import Comparison, compare
+from suite.evaluation.protocol import Protocol, published
 from suite.images import preprocess
-from suite.registry import REGISTRIES, describe, fingerprint, load_components
+from suite.keys import Key
+from suite.registry import REGISTRIES, component, describe, fingerprint, load_components
 from suite.storage import sealed
 from suite.storage.files import canonical_json, json_sha256, make_directory, sha256, write_atomic
-from suite.types import Budget, ImageShape, Parameterization, Params, Transform
+from suite.types import Architecture, Budget, Control, Dataset, ImageShape, Parameterization, Params, Setting, Transform
 
 SCHEMA = 1
+"""Version of the file's layout and of `about`."""
 EMBEDDED_BYTES = 2**20
 """A preprocessing up to this size travels inside the memory's file; a ZCA matrix lies beside it."""
+
+SHOWN_CLASSES, SHOWN_PER_CLASS = 20, 10
+"""At most so many classes, and images of each, are in the picture of a memory in a notebook."""
+SHOWN_PIXELS = 48
+"""Smaller images are enlarged in that picture to at least this height, by a whole factor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +51,9 @@ class Memory:
     """
 
     tensors: Params
+    """What was learned, by name; what is counted in the budget."""
     about: dict[str, Any]
+    """Plain JSON: what the memory was learned from, how, and what it is meant for."""
     transform: Transform | None
     """Preprocessing of the images; None if its matrix was not found beside the file."""
 
@@ -49,10 +65,12 @@ class Memory:
 
     @property
     def class_names(self) -> tuple[str, ...]:
+        """Of every class, in the order of the labels."""
         return tuple(self.about["class_names"])
 
     @property
     def shape(self) -> ImageShape:
+        """Of one recalled image."""
         return ImageShape(*self.about["shape"])
 
     def recall(self) -> tuple[Float[Tensor, "n channels height width"], Int64[Tensor, " n"]]:
@@ -85,6 +103,105 @@ class Memory:
             for i, image in enumerate(images[labels == c]):
                 save_image(image, folder / f"{i:04d}.png")
         return target
+
+    def evaluate(
+        self,
+        protocol: str | Protocol = "paper",
+        *,
+        networks: int | None = None,
+        epochs: int | None = None,
+        controls: Sequence[str | Control] | None = None,
+        architecture: str | Architecture | None = None,
+        data_dir: str | Path | None = None,
+        device: str | None = None,
+        progress: bool = True,
+    ) -> Comparison:
+        """Train fresh networks on what the memory recalls, and on its controls' images; test them on the test images.
+
+        `protocol` is a published one by name, or an object; `networks` and `epochs` make it shorter. `controls` are
+        real images that a memory of this budget must beat, by name or as objects; None: those it was distilled with.
+        `architecture` None: the one it was distilled with. The data set is read from `data_dir` (None: the command's
+        default) and must be the one the memory was distilled from. The networks' draws follow from the memory's seed.
+        Raises RunError for a memory that says too little of itself, and for missing or other data.
+        """
+        load_components()
+        config = self.about.get("config", {})
+        if config.get("is") != "distillation":
+            made_by = config.get("is", "none that it names")
+            raise RunError(f"evaluate() is for memories of the experiment distillation; this one is of {made_by}")
+        judged_by = _protocol(protocol, networks, epochs)
+        key, folder = Key(self.about["seed"]), Path(data_dir) if data_dir is not None else default_data_dir()
+        dataset: Dataset = rebuilt("datasets", config["dataset"])
+        setting = Setting(
+            dataset.info.shape,
+            dataset.info.classes,
+            _component("architectures", config["architecture"] if architecture is None else architecture),
+            self.parameterization,
+            dataset.augmentation if config["augmentation"] == "default" else config["augmentation"],
+            torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        )
+        beside = [_component("controls", c) for c in (config["controls"] if controls is None else controls)]
+        data = dataset.load(folder, key("data"), config["validation"])
+        if data.digest != self.about["dataset_digest"]:
+            raise RunError(f"{data.info.name} in {folder} is not the data that the memory was distilled from")
+        return compare(
+            setting,
+            {name: tensor.to(setting.device) for name, tensor in self.tensors.items()},
+            data,
+            beside,
+            config["images_per_class"],
+            judged_by,
+            key("evaluation"),
+            (lambda sentence: print(sentence, file=sys.stderr)) if progress else (lambda sentence: None),
+        )
+
+    # ------------------------------------------------------------ shown
+
+    def __repr__(self) -> str:
+        """One line: data set, budget, parameterization, images and iteration, as far as `about` says."""
+        about, numbers = self.about, sum(tensor.numel() for tensor in self.tensors.values())
+        parts = [str(about.get("dataset", "?")), str(about["parameterization"]["is"])]
+        budget = about.get("budget", {})
+        parts.append(f"{numbers:,} numbers" + (f" ({budget['images_per_class']:.3g} I/C)" if budget else ""))
+        images = f"{len(self.class_names) * budget['recalled_per_class']} images" if budget else "images"
+        parts.append(f"{images} of {self.shape}")
+        if "iteration" in about:
+            parts.append(f"iteration {about['iteration']} of {about['iterations']}")
+        return f"Memory({', '.join(parts)})"
+
+    def _repr_png_(self) -> bytes | None:
+        """Recalled images as a PNG, one row for each class; None where the memory can't be shown."""
+        try:
+            images, labels = self.display()
+        except SuiteError:
+            return None
+        from PIL import Image
+
+        shown = [images[labels == c][:SHOWN_PER_CLASS] for c in range(min(len(self.class_names), SHOWN_CLASSES))]
+        grid = torch.nn.functional.pad(torch.stack(shown), (1, 1, 1, 1), value=1.0)  # a white line around each image
+        rows, columns, channels, height, width = grid.shape
+        pixels = grid.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+        pixels = pixels.clamp(0, 1).mul(255).round().to(torch.uint8).expand(-1, -1, 3)
+        scale = -(-SHOWN_PIXELS // self.shape.height)
+        picture = Image.fromarray(pixels.numpy()).resize(
+            (pixels.shape[1] * scale, pixels.shape[0] * scale), Image.Resampling.NEAREST
+        )
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        return file.getvalue()
+
+    def _repr_html_(self) -> str:
+        """The line and the picture, for a notebook."""
+        line, png = html.escape(repr(self)), self._repr_png_()
+        if png is None:
+            return f"<code>{line}</code>"
+        classes = html.escape(", ".join(self.class_names[:SHOWN_CLASSES]))
+        data = base64.b64encode(png).decode()
+        return (
+            f'<code>{line}</code><br><img alt="recalled images" src="data:image/png;base64,{data}"><br>rows: {classes}'
+        )
+
+    # ------------------------------------------------------------ files
 
     def save(self, path: Path) -> str:
         """Write the memory, a large preprocessing beside it; returns the SHA-256. Same memory, same bytes."""
@@ -123,6 +240,22 @@ class Memory:
         needs = about["preprocessing_stored"]
         transform = preprocess.restore(about["preprocessing"], fitted) if fitted or not needs else None
         return Memory(_under("memory/", tensors), about, transform)
+
+
+load = Memory.load
+"""Read and verify a memory's file; `suite.load` is this."""
+
+
+def _protocol(protocol: str | Protocol, networks: int | None, epochs: int | None) -> Protocol:
+    """A published protocol by its name, or the one that is given, with other numbers of networks and epochs."""
+    protocol = published(protocol) if isinstance(protocol, str) else protocol
+    networks = protocol.networks if networks is None else networks
+    return replace(protocol, networks=networks, epochs=protocol.epochs if epochs is None else epochs)
+
+
+def _component(kind: str, given: Any) -> Any:
+    """A component from its description, from its name, or given as an object."""
+    return rebuilt(kind, given) if isinstance(given, dict) else component(kind, given)
 
 
 def described(experiment: Any, shape: ImageShape, transform: Transform, budget: Budget) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import published_layouts as layouts
 import pytest
 import torch
 
-from suite.datasets import cifar, digits, mnist, sources, svhn, tiny_imagenet
+from suite.datasets import cifar, digits, mnist, prepare, sources, svhn, tiny_imagenet
 from suite.datasets.base import ImageDataset, Raw, split_rows
 from suite.datasets.cifar import CIFAR100
 from suite.datasets.digits import Digits
@@ -33,7 +33,6 @@ from suite.keys import Key
 from suite.registry import datasets
 from suite.storage import sealed
 from suite.types import Dataset, DatasetInfo, ImageShape
-from tools import prepare_data
 
 KEY = Key(3)
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -92,7 +91,7 @@ def test_published_sizes_shapes_and_defaults() -> None:
             entry.build().augmentation,
         )
         for entry in datasets
-        if entry.name in prepare_data.NAMES
+        if entry.name in prepare.NAMES
     }
     assert found == {
         "digits": (1346, 451, "1x8x8", 10, "standardize", 0.1, "none"),
@@ -456,7 +455,7 @@ def test_missing_files_say_where_they_should_be_and_what_to_run(
     with pytest.raises(RunError) as error:
         datasets[name].build().prepare(tmp_path, download)
     words = sentence(error)
-    assert words.startswith(f"{name}: ") and f"`python -m tools.prepare_data {name} --data-dir {tmp_path}`" in words
+    assert words.startswith(f"{name}: ") and f"`python -m suite.datasets.prepare {name} --data-dir {tmp_path}`" in words
     assert ("there is no network" in words) == download
     assert not list(tmp_path.rglob("*.part"))
 
@@ -671,7 +670,7 @@ def test_the_default_directory_follows_the_environment(monkeypatch: pytest.Monke
 
 
 def test_the_command_prepares_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert prepare_data.main(["digits", "--data-dir", str(tmp_path)]) == 0
+    assert prepare.main(["digits", "--data-dir", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "1346 training and 451 test images of 1x8x8" in told
     assert "cc1746b686398a5a" in told and str(tmp_path / "cache" / "digits-v1.safetensors") in told
@@ -679,24 +678,23 @@ def test_the_command_prepares_and_tells(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_the_command_names_every_data_set_of_the_room() -> None:
     here = {entry.name for entry in datasets if entry.origin.startswith("suite.datasets")} - DERIVED
-    assert set(prepare_data.NAMES) == here
+    assert set(prepare.NAMES) == here
 
 
 def test_the_command_ends_with_two_for_an_unknown_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert prepare_data.main(["digits", "mnits", "--data-dir", str(tmp_path)]) == 2
+    assert prepare.main(["digits", "mnits", "--data-dir", str(tmp_path)]) == 2
     assert "did you mean 'mnist'" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_the_command_ends_with_one_where_a_data_set_is_missing(tmp_path, capsys, no_network) -> None:
-    assert prepare_data.main(["mnist", "digits", "--data-dir", str(tmp_path), "--offline"]) == 1
+    assert prepare.main(["mnist", "digits", "--data-dir", str(tmp_path), "--offline"]) == 1
     told = capsys.readouterr()
     assert told.err.count("\n") == 1 and told.err.startswith("mnist: ") and "digits: " in told.out
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    program = (
-        "import sys; from tools import prepare_data; assert 'torch' not in sys.modules; prepare_data.main(['--help'])"
-    )
+    program = "import sys; from suite.__main__ import main\ntry: main(['data', '--help'])\n"
+    program += "finally: assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0 and "--offline" in done.stdout, done.stderr
 
@@ -747,5 +745,5 @@ def test_training_images_alone_never_show_a_test_image(data_dir: Path) -> None:
     again = part.load(data_dir, Key(1), 0.0)  # another run's seed
     assert torch.equal(data.test.images, again.test.images)
     assert data.digest != Digits().load(data_dir, Key(0), 0.0).digest
-    with pytest.raises(UsageError, match="fraction must be between 0 and 1"):
+    with pytest.raises(UsageError, match="fraction must be above 0 and below 1"):
         TrainingOnly(fraction=1.0)

@@ -11,8 +11,9 @@ import torch
 from command_line import QUICK, command, resolve, sets, start
 
 from suite.errors import RunError, UsageError
+from suite.evaluation.cached import _AccuracyFile
 from suite.evaluation.evaluate import accuracy
-from suite.experiments.distillation import Distillation, _Kept
+from suite.experiments.distillation import Distillation
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.objectives.gradient_matching import GradientMatching
@@ -140,7 +141,7 @@ def test_a_network_that_diverged_labels_nothing() -> None:
 def test_what_was_evaluated_is_not_evaluated_again(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sitting that ends in the evaluation leaves every finished network's figures to the next."""
+    """A sitting that ends in the evaluation leaves every finished network's accuracies to the next."""
     arguments = [*QUICK, "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
 
     def breaks(*_: object, **__: object) -> None:
@@ -152,7 +153,7 @@ def test_what_was_evaluated_is_not_evaluated_again(
     again = command(*arguments, "--json")
     assert again.status == 0 and "evaluating" not in again.err
     fresh = command(*arguments, "--json", "--fresh")
-    assert "evaluating" in fresh.err and fresh.record["figures"] == again.record["figures"]
+    assert "evaluating" in fresh.err and fresh.record["measurements"] == again.record["measurements"]
 
 
 def test_an_evaluation_that_is_stopped_half_way_ends_in_the_same_record(
@@ -161,24 +162,24 @@ def test_an_evaluation_that_is_stopped_half_way_ends_in_the_same_record(
     """What was measured is read back, and only what is missing is measured: here all but the first network."""
     arguments = [*QUICK, "--data-dir", data_dir, "--tracking-uri", "none", "--json"]
     whole = command(*arguments, "--out", tmp_path / "whole")
-    write, written = _Kept.write, []
+    write, written = _AccuracyFile.write, []
 
-    def writes_once(kept: _Kept, accuracies: dict[str, float]) -> None:
+    def writes_once(kept: _AccuracyFile, accuracies: dict[str, float]) -> None:
         if written:
             raise RunError("the lights went out")
-        written.append(kept.file)
+        written.append(kept.path)
         write(kept, accuracies)
 
     arguments += ["--out", tmp_path / "halves"]
     with monkeypatch.context() as broken:
-        broken.setattr(_Kept, "write", writes_once)
+        broken.setattr(_AccuracyFile, "write", writes_once)
         assert command(*arguments).status == 1
     kept = written[0].read_bytes()
     again = command(*arguments)
     assert again.status == 0 and written[0].read_bytes() == kept
     assert "the memory: network 2" in again.err and "1/2" not in again.err
-    for one, other in zip(whole.record["figures"], again.record["figures"], strict=True):
-        assert one["name"] == other["name"] and one["values"] == other["values"]
+    for one, other in zip(whole.record["measurements"], again.record["measurements"], strict=True):
+        assert one["method"] == other["method"] and one["values"] == other["values"]
 
 
 def test_outer_steps_that_were_left_out_are_counted_in_the_record(

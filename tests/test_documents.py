@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,10 @@ import torch
 from conftest import REPOSITORY
 
 from leaderboard import build
+from suite import api
+from suite.architectures.mlp import MLP
+from suite.evaluation.protocol import PROTOCOLS, Protocol
+from suite.objectives.distribution_matching import DistributionMatching
 from suite.run import main, parser
 
 DOCUMENTS = [
@@ -140,6 +145,20 @@ def test_three_lines_train_a_network(tmp_path: Path, data_dir: Path, monkeypatch
     assert images.shape[1:] == (1, 8, 8)
 
 
+def test_the_lines_in_python_distil_and_evaluate(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As printed, at a size that takes seconds."""
+    monkeypatch.setenv("SUITE_DATA_DIR", str(data_dir))
+    short = Protocol(networks=1, epochs=1)
+    monkeypatch.setitem(PROTOCOLS, "paper", short)
+    small = replace(api.quickstart(), architecture=MLP(width=16), evaluation=short)
+    monkeypatch.setattr(api, "quickstart", lambda: replace(small, objective=DistributionMatching()))
+    (example,) = [b for b in blocks((REPOSITORY / "README.md").read_text(), "python") if "suite.distil(" in b]
+    space: dict[str, object] = {}
+    exec(example.replace("memory.evaluate()", "accuracies = memory.evaluate()"), space)
+    assert repr(space["memory"]).startswith("Memory(digits, addressing, 624 numbers")
+    assert "random real images  " in repr(space["accuracies"])
+
+
 def test_the_printed_stream_is_a_benchmark_of_avalanche(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,11 +170,12 @@ def test_the_printed_stream_is_a_benchmark_of_avalanche(
 
 def test_tools_run(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The long tables are made by hand; here the same commands at a size that takes seconds."""
-    from tools import bench, exactness, prepare_data
+    from suite.datasets import prepare
+    from tools import bench, exactness
 
     assert exactness.main(["--long-steps", "2", "--only", "no_momentum"]) == 0
     assert bench.main(["memory", "--steps", "2", "--memory", "1"]) == 0
-    assert prepare_data.main(["digits", "--data-dir", str(data_dir)]) == 0
+    assert prepare.main(["digits", "--data-dir", str(data_dir)]) == 0
     printed = capsys.readouterr().out
     assert "against autograd" in printed and "promised" in printed and "digits" in printed
 

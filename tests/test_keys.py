@@ -119,9 +119,9 @@ def _under_seed(seed: int, work: Callable[[], Any]) -> Any:
     numpy.random.seed(seed)
     random.seed(seed)
     before = _global_states()
-    found = work()
+    result = work()
     assert _global_states() == before
-    return found
+    return result
 
 
 def _whole_run() -> tuple[list[torch.Tensor], dict]:
@@ -146,9 +146,9 @@ def _whole_run() -> tuple[list[torch.Tensor], dict]:
 
 def test_distilling_and_evaluating_neither_read_nor_change_global_generators() -> None:
     """In a process of its own, since the type checks of these tests draw from Python's `random` themselves."""
-    found = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert found.stdout == "equal bits\n"
+    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "equal bits\n"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import QUICK, command, only_run, sets
+from command_line import QUICK, REPOSITORY, command, only_run, sets
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
@@ -88,6 +88,22 @@ def test_the_same_memory_gives_the_same_bytes_wherever_it_is_saved(tmp_path: Pat
     Memory.load(tmp_path / "a.safetensors").save(tmp_path / "c.safetensors")
     assert (tmp_path / "c.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
     assert not [p for p in tmp_path.iterdir() if p.suffix != ".safetensors"]
+
+
+KEPT = sorted((REPOSITORY / "tests" / "kept" / "memories").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("file", [f for f in KEPT if not f.name.startswith("preprocessing-")], ids=lambda f: f.stem)
+def test_a_memory_of_an_earlier_version_is_saved_as_the_same_bytes(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if file.stem == "beside":  # its preprocessing was written to a file of its own
+        monkeypatch.setattr(memory_module, "EMBEDDED_BYTES", 0)
+    Memory.load(file).save(tmp_path / file.name)
+    written = list(tmp_path.iterdir())
+    assert len(written) == (2 if file.stem == "beside" else 1)
+    for path in written:
+        assert path.read_bytes() == (file.parent / path.name).read_bytes()
 
 
 def test_a_run_s_memory_describes_itself(data_dir: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_factor_must_divide_both_sides(shape: ImageShape) -> None:
     [
         (Addressing, {"bases": 0}, "Addressing.bases must be above 0"),
         (Addressing, {"coefficient_penalty": -1.0}, "Addressing.coefficient_penalty must be at least 0"),
-        (Downsampled, {"factor": 0}, "Downsampled.factor must be at least 1"),
+        (Downsampled, {"factor": 0}, "Downsampled.factor must be above 0"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_in_one_line(build: Any, settings: dict, words: str) -> None:

@@ -34,6 +34,7 @@ from suite.contracts.problem import relative_error
 from suite.core.networks import fresh_network
 from suite.errors import SuiteError
 from suite.keys import Key
+from suite.objectives.footprint import state_bytes, step_bytes
 from suite.runtime.device import prepare_device
 from suite.runtime.environment import environment
 from suite.types import EXPECTED_MEMORY
@@ -287,12 +288,11 @@ def cost_command(options: argparse.Namespace) -> None:
     seconds = statistics.median(_seconds(step, case.device) for _ in range(3))
     rate = _outer_flops(case, engine) / seconds
     peak = max(_flops_per_second(work, flops, case.device) for work, flops in _large_products(case.device))
-    state_bytes, graph_bytes = objective(case, engine)._sizes(what, network, batch)
     report: dict[str, Any] = {
         "MFLOP of a forward pass": forward / 1e6,
         "forward passes' worth an inner step": inner / forward,
-        "MiB of a kept state": state_bytes / 2**20,
-        "MiB of a kept graph": graph_bytes / 2**20,
+        "MiB of a kept state": state_bytes(network, objective(case, engine).inner_optimizer) / 2**20,
+        "MiB of a kept graph": step_bytes(what, batch) / 2**20,
         "ms an inner step, outer loss included": 1e3 * seconds / case.steps,
         "GFLOP/s of an outer iteration": rate / 1e9,
         "GFLOP/s of a large product": peak / 1e9,

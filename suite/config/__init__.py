@@ -1,6 +1,5 @@
-"""From gin files and bindings to runs. With `suite.registry` the only package that imports gin."""
+"""From gin files and bindings to runs. Beside `suite.registry` the only package that imports gin."""
 
 from suite.config.resolve import Run, resolve
-from suite.config.root import ROOT
 
-__all__ = ["ROOT", "Run", "resolve"]
+__all__ = ["Run", "resolve"]

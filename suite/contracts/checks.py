@@ -18,22 +18,11 @@ from suite import types
 from suite.contracts.problem import CLASSES, SHAPE, Problem, finite_difference_error, relative_error, small_setting
 from suite.core.networks import require_unrollable
 from suite.datasets.digits import Digits
-from suite.errors import RunError, SuiteError
+from suite.errors import RunError, SuiteError, first_line
 from suite.keys import Key, global_generators
 from suite.parameterizations.image_queries import addressed
 from suite.registry import REGISTRIES
-from suite.types import ImageShape, InnerOptimizer, Parameterization, Params, State
-
-PROTOCOLS: dict[str, type] = {
-    "datasets": types.Dataset,
-    "architectures": types.Architecture,
-    "parameterizations": types.Parameterization,
-    "inner_optimizers": types.InnerOptimizer,
-    "objectives": types.Objective,
-    "controls": types.Control,
-    "streams": types.Stream,
-    "experiments": types.Experiment,
-}
+from suite.types import COMPONENTS, ImageShape, InnerOptimizer, Parameterization, Params, State
 
 
 @dataclass(frozen=True)
@@ -60,7 +49,7 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
         thing = entry.build()
     except Exception as error:  # an outsider's constructor may raise anything
         return [*findings, Finding("broken", "it can be built from its defaults alone", _first_line(error))]
-    findings.append(_finding(isinstance(thing, PROTOCOLS[kind]), f"it has the methods of suite.types, {kind}"))
+    findings.append(_finding(isinstance(thing, COMPONENTS[kind]), f"it has the methods of suite.types, {kind}"))
     if findings[-1].verdict == "broken":
         return findings
     checks: dict[str, Callable[[Any], list[Finding]]] = {
@@ -136,7 +125,7 @@ def _check_parameterization(parameterization: Parameterization) -> list[Finding]
     One that is queried by images gets random ones, and budgets that afford its addresses.
     """
     key = Key(0)("contract")
-    by_image = getattr(parameterization, "asked_with", "") == "images"
+    by_image = types.query_kind(parameterization) == "images"
     images = torch.randn(4, 3, 32, 32, generator=key("queries").generator())
     queries = images if by_image else torch.arange(4)
     findings: list[Finding] = []
@@ -317,7 +306,7 @@ def _finding(holds: bool, promise: str, detail: str = "") -> Finding:
 
 def _first_line(error: Exception) -> str:
     """An error's first line; of an unexpected one, with its type."""
-    text = str(error).strip().split("\n")[0]
+    text = first_line(error)
     return text if isinstance(error, SuiteError) else f"{type(error).__name__}: {text}"
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from suite.errors import UsageError
 from suite.types import InnerOptimizer, Params, State
-from suite.validation import check_types, require
+from suite.validation import NonNegativeInt, PositiveInt, checked
 
 InnerLoss = Callable[[Params, Params, int | Tensor], Tensor]
 """L: (network parameters, inputs, t) -> loss of inner step t. Must be a pure function, since steps are recomputed.
@@ -42,6 +42,7 @@ TrainingState = tuple[Params, State]
 """(w_t, s_t): what inner step t starts from. Also its cotangents (a, u)."""
 
 
+@checked
 @dataclass(frozen=True)
 class Retention:
     """What the forward sweep keeps for the reverse sweep: more memory for less time, the same result up to rounding.
@@ -49,15 +50,10 @@ class Retention:
     With G = min(`graphs`, T), R = T - G steps are recomputed from the states of the steps 0, `stride`, 2 `stride`, ….
     """
 
-    graphs: int = 0
+    graphs: NonNegativeInt = 0
     """Number of final steps whose autograd graph is kept; earlier steps are recomputed (gradient checkpointing)."""
-    stride: int = 1
+    stride: PositiveInt = 1
     """Distance between the recomputed steps whose states are kept; states in between are recomputed, too."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "graphs", self.graphs >= 0, "at least 0")
-        require(self, "stride", self.stride >= 1, "at least 1")
 
     def peak_bytes(self, steps: int, state_bytes: int, graph_bytes: int) -> int:
         """Bytes that an unroll of so many steps needs at its peak, from those of one state and of one step's graph.

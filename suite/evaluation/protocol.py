@@ -3,9 +3,11 @@
 import math
 from dataclasses import dataclass, fields
 
-from suite.validation import check_types, require
+from suite.errors import UsageError
+from suite.validation import Fraction, Positive, PositiveInt, checked
 
 
+@checked
 @dataclass(frozen=True)
 class Protocol:
     """How networks are trained to evaluate a memory; the defaults are the paper's (A.1, released code).
@@ -19,24 +21,18 @@ class Protocol:
     """Name of the protocol; 'paper' with these defaults is the published one."""
     version: int = 1
     """Changes whenever the same fields would give other accuracies."""
-    networks: int = 10
+    networks: PositiveInt = 10
     """Networks that are trained, each with its own initialisation and its own order of images."""
-    epochs: int = 300
+    epochs: PositiveInt = 300
     """Passes over the training images."""
-    batch: int = 640
+    batch: PositiveInt = 640
     """Images of a mini-batch; the last one of an epoch may be smaller."""
-    lr: float = 0.01
+    lr: Positive = 0.01
     """Learning rate of SGD."""
-    momentum: float = 0.9
+    momentum: Fraction = 0.9
     """Momentum of SGD."""
     augment: bool = True
     """Whether the data set's augmentation is applied to the training images."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("networks", "epochs", "batch", "lr"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
 
     def sgd_steps(self, images: int) -> int:
         """Optimizer steps of training on so many images: epochs times ceil(images / batch).
@@ -72,3 +68,10 @@ class Protocol:
 
 PROTOCOLS = {"paper": Protocol()}
 """The published protocols, by name: whoever changes one must change its version."""
+
+
+def published(name: str) -> Protocol:
+    """The published protocol of this name; UsageError if there is none."""
+    if name not in PROTOCOLS:
+        raise UsageError(f"no protocol is called '{name}'; there are: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]

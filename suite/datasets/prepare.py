@@ -1,4 +1,7 @@
-"""Fetch, verify and cache data sets ahead of a run: `python -m tools.prepare_data NAME... [--data-dir DIR]`."""
+"""Fetch, verify and cache data sets ahead of a run: `python -m suite.datasets.prepare NAME... [--data-dir DIR]`.
+
+Exit status: 0 all are ready, 1 one failed, 2 a name is none of a data set.
+"""
 
 import argparse
 import sys
@@ -6,15 +9,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NAMES = ("cifar10", "cifar100", "digits", "fashion_mnist", "mnist", "svhn", "tiny_imagenet")
+"""The data sets with published files. Spelled out, so that `memory-suite data --help` need not import torch."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    command = argparse.ArgumentParser(
+        prog="python -m suite.datasets.prepare", description="Fetch, verify and cache data sets ahead of a run."
+    )
+    command.add_argument("names", nargs="+", metavar="NAME", help=f"{', '.join(NAMES)}, or all")
+    command.add_argument("--data-dir", type=Path, help="default: $SUITE_DATA_DIR or ~/.cache/addressable-memory-suite")
+    command.add_argument("--offline", action="store_true", help="use the files that are there and download nothing")
+    return command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepare the data sets named; 0 where all are ready, 1 where one failed, 2 for a name that is none."""
-    parser = argparse.ArgumentParser(prog="python -m tools.prepare_data", description=__doc__.split(":")[0] + ".")
-    parser.add_argument("names", nargs="+", metavar="NAME", help=f"{', '.join(NAMES)}, or all")
-    parser.add_argument("--data-dir", type=Path, help="default: $SUITE_DATA_DIR or ~/.cache/addressable-memory-suite")
-    parser.add_argument("--offline", action="store_true", help="use the files that are there and download nothing")
-    options = parser.parse_args(arguments)
+    """Prepare the data sets named; returns the exit status."""
+    options = parser().parse_args(arguments)
     names = list(NAMES) if "all" in options.names else options.names
 
     import suite.datasets  # noqa: F401 (registers the data sets; after parsing, so that --help need not wait for torch)
