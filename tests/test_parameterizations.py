@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from command_line import as_people_run_it
+from outer_steps import outer_states
 from torch.nn.functional import interpolate, one_hot
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
-from suite.core.outer_loop import OuterState, begin, distill
+from suite.core.outer_loop import OuterState, begin
 from suite.errors import UsageError
 from suite.experiments.distillation import Distillation
 from suite.inner_optimizers.no_momentum import NoMomentum
@@ -333,7 +334,10 @@ def _after(way: Parameterization, steps: int) -> list[OuterState]:
     real = ClassRows.of(Split(pixels, torch.arange(6) % classes), classes)
     optimizer = NoMomentum(lr=0.5)
     start = begin(setting, optimizer, 1.0, Key(0))
-    return [start, *distill(setting, BPTT(inner_steps=2), optimizer, real, start, Key(0), steps, max_grad_norm=None)]
+    return [
+        start,
+        *outer_states(setting, BPTT(inner_steps=2), optimizer, real, start, Key(0), steps, max_grad_norm=None),
+    ]
 
 
 def test_a_penalty_pulls_at_the_matrices_while_a_memory_is_distilled() -> None:
