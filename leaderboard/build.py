@@ -1,6 +1,6 @@
 """The command: `python -m leaderboard.build --out DIR`.
 
-Exit status: 0 done, 1 a record was bad (the good ones are built) or the tables are stale, 2 asked for wrongly.
+Exit status: 0 done, 1 a record was bad (the good ones are built) or the tables are stale, 2 usage error.
 """
 
 import argparse
@@ -16,29 +16,32 @@ from suite.storage.files import make_directory, write_atomic
 
 HERE = Path(__file__).resolve().parent
 OWN_RECORDS, README = HERE / "records", HERE / "README.md"
+"""The repository's records, and the file with its tables; an installed package has neither."""
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    """The command's options."""
+    options = argparse.ArgumentParser(
         prog="python -m leaderboard.build",
-        description="Make the leaderboard's pages and tables of result records and published figures.",
+        description="Make the leaderboard's pages and tables of result records and published numbers.",
         allow_abbrev=False,
     )
-    add = made.add_argument
+    add = options.add_argument
     add("--records", action="append", default=[], metavar="DIR", help="run folders (default: the repository's records)")
     add("--tracking-uri", metavar="U", help="MLflow store or server whose finished runs are shown as well")
     add("--out", metavar="DIR", help="write the site there")
     add("--readme", metavar="FILE", help="put tables between its markers (default: leaderboard/README.md, own records)")
     add("--check", action="store_true", help="write nothing; fail if a record is bad or the README's tables are stale")
-    return made
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status, after one sentence on stderr for each thing that went wrong."""
     options = parser().parse_args(arguments)
     gc.disable()  # nothing that is made here goes before the end, and looking for what does costs a fifth of the time
     try:
         with tempfile.TemporaryDirectory() as place:
-            return _main(options, make_directory(Path(place) / "downloads"))
+            return _build(options, make_directory(Path(place) / "downloads"))
     except SuiteError as error:
         print(f"leaderboard.build: {error}", file=sys.stderr)
         return error.status
@@ -53,15 +56,38 @@ def main(arguments: list[str] | None = None) -> int:
         gc.enable()
 
 
-def _main(options: argparse.Namespace, downloads: Path) -> int:
+def _build(options: argparse.Namespace, downloads: Path) -> int:
     if not options.out and not options.check and not options.readme:
         raise UsageError("say where the site goes, as in --out site, or use --check")
     if "" in options.records:
         raise UsageError("--records: name a folder; it is empty")
-    own = not options.records and not options.tracking_uri
-    if own and not README.is_file():
+    repository = not options.records and not options.tracking_uri and OWN_RECORDS.is_dir()
+    if not options.records and not options.tracking_uri and not repository:
         raise UsageError("--records: an installed package has no records of its own; name a folder of runs")
-    places = [Path(place) for place in options.records] or ([OWN_RECORDS] if own and OWN_RECORDS.is_dir() else [])
+    entries, complaints = _entries(options, downloads, repository)
+    sources = published.sources()
+    every = tables(entries, published.published(known=sources))
+    readme = Path(options.readme) if options.readme else README if repository else None
+    text, filled = _filled(readme, every) if readme is not None else ("", "")
+    if options.check:
+        if filled != text:
+            complaints.append(f"{readme}: its tables are stale; run python -m leaderboard.build --readme {readme}")
+    else:
+        if options.out:
+            out = Path(options.out).absolute()
+            make_directory(out.parent)
+            runs = site.write(out, every, sources)
+            print(f"{runs} run{'' if runs == 1 else 's'}: {out / 'index.html'}")
+        if filled != text and readme is not None:
+            write_atomic(readme, filled.encode())
+    for complaint in complaints:
+        print(f"leaderboard.build: {complaint}", file=sys.stderr)
+    return 1 if complaints else 0
+
+
+def _entries(options: argparse.Namespace, downloads: Path, repository: bool) -> tuple[list[records.Entry], list[str]]:
+    """The records of all places, the tracker's among them, and what is wrong."""
+    places = [OWN_RECORDS] if repository else [Path(place) for place in options.records]
     complaints = []
     if options.tracking_uri:
         places.append(downloads)
@@ -72,30 +98,11 @@ def _main(options: argparse.Namespace, downloads: Path) -> int:
                 raise RunError(f"{error}; nothing was written") from error
             complaints.append(str(error))
     entries, bad = records.read(places)
-    complaints += [one.replace(f"{downloads}/", f"{options.tracking_uri}, run ") for one in bad]
-    known = published.sources()
-    made = tables(entries, published.published(known=known))
-
-    readme = Path(options.readme) if options.readme else README if own else None
-    text, filled = _filled(readme, made) if readme is not None else ("", "")
-    if options.check:
-        if filled != text:
-            complaints.append(f"{readme}: its tables are stale; run python -m leaderboard.build --readme {readme}")
-    else:
-        if options.out:
-            out = Path(options.out).absolute()
-            make_directory(out.parent)
-            runs = site.write(out, made, known)
-            print(f"{runs} run{'' if runs == 1 else 's'}: {out / 'index.html'}")
-        if filled != text and readme is not None:
-            write_atomic(readme, filled.encode())
-    for complaint in complaints:
-        print(f"leaderboard.build: {complaint}", file=sys.stderr)
-    return 1 if complaints else 0
+    return entries, complaints + [text.replace(f"{downloads}/", f"{options.tracking_uri}, run ") for text in bad]
 
 
-def _filled(readme: Path, made: tuple[Table, ...]) -> tuple[str, str]:
-    """The file's text as it is and as it should be, line endings kept."""
+def _filled(readme: Path, every: tuple[Table, ...]) -> tuple[str, str]:
+    """The file's text as it is and as it should be, line endings unchanged."""
     if not readme.is_file():
         raise UsageError(f"--readme: there is no file {readme}")
     try:
@@ -103,11 +110,12 @@ def _filled(readme: Path, made: tuple[Table, ...]) -> tuple[str, str]:
     except ValueError as error:
         raise UsageError(f"--readme: {readme} is not a text ({error})") from error
     plain = text.replace("\r\n", "\n")
-    filled = markdown.fill(plain, made, str(readme))
+    filled = markdown.fill(plain, every, str(readme))
     return text, filled.replace("\n", "\r\n") if plain != text else filled
 
 
 def _download(uri: str, folder: Path) -> None:
+    """Put what is shown of a tracker's finished runs below the folder."""
     from suite.tracking.store import Store
     from suite.tracking.uri import check_uri, whole_uri
 

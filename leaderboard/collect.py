@@ -15,30 +15,43 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     command = argparse.ArgumentParser(prog="python -m leaderboard.collect", description=__doc__, allow_abbrev=False)
     command.add_argument("runs", nargs="+", metavar="DIR", help="run folders, or folders of them")
-    command.add_argument("--to", default=str(OWN_RECORDS), metavar="DIR", help="(default: the repository's records)")
+    command.add_argument("--to", metavar="DIR", help="(default: the repository's records)")
     return command
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status: 0 done, 1 something was left out, 2 usage error."""
     options = parser().parse_args(arguments)
     try:
-        if options.to == str(OWN_RECORDS) and not OWN_RECORDS.is_dir():
-            raise UsageError("--to: an installed package has no records of its own; name a folder, as in --to records")
-        entries, complaints = read([Path(place) for place in options.runs])
-        for entry in entries:
-            if entry.folder is None:
-                complaints.append(f"{entry.where}: it is a record without a run's folder, and was not copied")
-                continue
-            folder = entry.folder.resolve()
-            _copy(folder, Path(options.to) / folder.parent.name / folder.name)
+        copied, complaints = _collect([Path(place) for place in options.runs], _destination(options.to))
     except SuiteError as error:
         print(f"leaderboard.collect: {error}", file=sys.stderr)
         return error.status
     for complaint in complaints:
         print(f"leaderboard.collect: {complaint}", file=sys.stderr)
-    copied = sum(entry.folder is not None for entry in entries)
-    print(f"{copied} record{'' if copied == 1 else 's'} copied to {options.to}")
+    print(f"{copied} record{'' if copied == 1 else 's'} copied to {_destination(options.to)}")
     return 1 if complaints else 0
+
+
+def _destination(to: str | None) -> Path:
+    """The folder that was named, or the repository's; an installed package has none of its own."""
+    if to is None and not OWN_RECORDS.is_dir():
+        raise UsageError("--to: name the folder that records go to; only a checkout has one of its own")
+    return OWN_RECORDS if to is None else Path(to)
+
+
+def _collect(places: list[Path], to: Path) -> tuple[int, list[str]]:
+    """Copy every run below the places; returns how many, and what is wrong with the others."""
+    entries, complaints = read(places)
+    copied = 0
+    for entry in entries:
+        if entry.folder is None:
+            complaints.append(f"{entry.where}: it is a record without a run's folder, and was not copied")
+            continue
+        folder = entry.folder.resolve()
+        _copy(folder, to / folder.parent.name / folder.name)
+        copied += 1
+    return copied, complaints
 
 
 def _copy(folder: Path, to: Path) -> None:

@@ -3,30 +3,33 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from leaderboard import words
-from leaderboard.statistics import Estimate
-from leaderboard.tables import Row, Table
+from leaderboard import format
+from leaderboard.columns import columns
+from leaderboard.rows import Row
+from leaderboard.tables import Table
 from suite.errors import UsageError
 
 MARKER = re.compile(r"<!-- ([\w-]+): (begin|end) -->")
+"""Where a table begins or ends, by the slug of its page."""
 
 
 def fill(text: str, tables: Iterable[Table], where: str) -> str:
     """The text with each table put between its own markers, as in `<!-- momentum: begin -->`.
 
-    Raises UsageError for a marker that stands alone or that no table answers to.
+    Raises UsageError for a marker without its partner, or of no table.
     """
-    known = {table.spec.slug: table for table in tables}
-    found = [(m.group(1), m.group(2), m.start(), m.end()) for m in MARKER.finditer(text)]
-    made, at = "", 0
-    if len(found) % 2:
-        raise UsageError(f"{where}: the marker '{found[-1][0]}: {found[-1][1]}' has no partner; markers come in pairs")
-    for (slug, kind, _, begin), (other, last, end, _) in zip(found[::2], found[1::2], strict=True):
-        if (kind, last) != ("begin", "end") or slug != other or slug not in known:
+    table_of = {table.page.slug: table for table in tables}
+    markers = [(m.group(1), m.group(2), m.start(), m.end()) for m in MARKER.finditer(text)]
+    filled, position = "", 0
+    if len(markers) % 2:
+        slug, kind, *_ = markers[-1]
+        raise UsageError(f"{where}: the marker '{slug}: {kind}' has no partner; markers come in pairs")
+    for (slug, kind, _, begin), (other, last, end, _) in zip(markers[::2], markers[1::2], strict=True):
+        if (kind, last) != ("begin", "end") or slug != other or slug not in table_of:
             raise UsageError(f"{where}: '{slug}: {kind}' and '{other}: {last}' are not the markers of one table")
-        made += f"{text[at:begin]}\n{markdown(known[slug])}"
-        at = end
-    return made + text[at:]
+        filled += f"{text[position:begin]}\n{markdown(table_of[slug])}"
+        position = end
+    return filled + text[position:]
 
 
 def markdown(table: Table) -> str:
@@ -47,34 +50,14 @@ def markdown(table: Table) -> str:
 
 
 def _table(table: Table, rows: Sequence[Row]) -> str:
-    spec = table.spec
-    by_row, control = bool(spec.row_title), _of_episodes if spec.episodes else words.mean
-    head = ["data set", "I/C", *([spec.row_title] if by_row else []), "measured on" if spec.row_axis else "method"]
-    head += [] if spec.episodes else ["paper"]
-    head += ["here, test (95% interval)", "interval over", "n"]
-    head += [] if spec.episodes else ["difference", "validation"]
-    head += [*table.controls, "stored numbers", "scale", "iterations/s"]
-    body = []
-    for row in rows:
-        cells = [words.dataset(row.dataset), words.budget(row.images_per_class), *([row.made_with] if by_row else [])]
-        cells += [row.method + (" (chosen)" if row.chosen else "")]
-        cells += [] if spec.episodes else [words.printed(row.paper)]
-        cells += [words.accuracy(row.test), words.over(row.test), words.seeds(row.test or row.validation)]
-        cells += [] if spec.episodes else [words.points(row.apart), words.accuracy(row.validation)]
-        cells += [control(row.controls.get(name)) for name in table.controls]
-        cells += [f"{row.first['budget']['stored_numbers']:,}", words.scale(row), words.rate(row)]
-        body.append(cells)
-    return _rows([head, ["---"] * len(head), *body])
-
-
-def _of_episodes(found: Estimate | None) -> str:
-    """With its own number of episodes."""
-    return words.accuracy(found) + (f" (n = {words.values(found)})" if found is not None else "")
+    shown = [column for column in columns(table) if column.markdown]
+    titles = [column.markdown for column in shown]
+    return _rows([titles, ["---"] * len(titles), *([column.text(row) for column in shown] for row in rows)])
 
 
 def _notes(rows: Sequence[Row]) -> str:
     """How controls were trained, where that is another way than a memory's networks are."""
-    return "".join(f"\n{name}: {plain(note)}.\n" for name, note in words.notes(rows))
+    return "".join(f"\n{name}: {plain(note)}.\n" for name, note in format.notes(rows))
 
 
 def _comparisons(table: Table) -> str:
@@ -88,10 +71,10 @@ def _comparisons(table: Table) -> str:
     ]
     body = [
         [
-            words.dataset(one.dataset),
-            words.budget(one.images_per_class),
-            one.what,
-            words.difference(one.test),
+            format.dataset(one.dataset),
+            format.budget(one.images_per_class),
+            one.title,
+            format.difference(one.test),
             str(one.test.seeds),
             one.label + (" (reduced)" if one.reduced else ""),
         ]

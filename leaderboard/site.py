@@ -1,28 +1,33 @@
 """The static site: a page for each table and for each run. It opens from the file system and needs no network.
 
-Everything from a record reaches a page through a template that escapes it, and files are called by hashes of ours.
+Everything from a record reaches a page through a template that escapes it, and files are named by hashes of ours.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from leaderboard import charts, words
+from leaderboard import charts, format
+from leaderboard.columns import Cell, Column, Link, columns
+from leaderboard.pages import PAGES, Page
 from leaderboard.published import Source
 from leaderboard.records import FIGURES, METRICS, OPERATIVE, Entry, contents
-from leaderboard.statistics import Estimate
-from leaderboard.tables import SPECS, Comparison, Row, Spec, Table
+from leaderboard.rows import Row
+from leaderboard.tables import Comparison, Table
 from suite.errors import UsageError
+from suite.runtime.record import label
 from suite.storage.files import disk_errors, json_sha256
 
 HERE = Path(__file__).resolve().parent
 ASSETS = ("style.css", "script.js")
+"""Files that every page loads."""
+
 SIGN = ".made-by-leaderboard-build"
-"""Says that a folder is a site of ours and may be replaced."""
+"""Its presence says that a folder is a site of ours and may be replaced; it lists the files of the last build."""
 
 PICTURES = {
     "recalled": "recalled images, a row for each class (of a stream: for each task)",
@@ -38,29 +43,7 @@ PICTURES = {
 """Pictures of a run that a page shows, by their file names, and what they are of."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True)
-class Link:
-    to: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    text: str
-    small: str = ""
-    sort: str | float | None = None
-    """What it is sorted by, if not by its text; '' is last."""
-    number: bool = False
-    mark: str = ""
-    links: tuple[Link, ...] = ()
-
-
-@dataclass(frozen=True)
-class Column:
-    title: str
-    says: str = ""
+"""How a PNG file begins."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +51,26 @@ class Line:
     """A row of a page: its cells, and what filters look at."""
 
     dataset: str
+    """Its name in records."""
     budget: str
+    """Images per class."""
     method: str
+    """The row's method."""
     scale: str
-    cells: tuple[Cell, ...] = field(default=())
+    """The scale's name, or 'printed'."""
+    cells: tuple[Cell, ...]
+    """One for each column."""
 
 
-def write(out: Path, tables: Sequence[Table], known: Mapping[str, Source]) -> int:
+# ---------------------------------------------------------------- files
+
+
+def write(out: Path, tables: Sequence[Table], sources: Mapping[str, Source]) -> int:
     """Write the whole site to a folder that is new, empty or an earlier site; returns how many runs have pages.
 
     Files that are as they should be are not touched. Of those that no page needs any more, the ones are removed that
-    an earlier build made: they are listed in `SIGN`. What others put there stays.
+    an earlier build made: they are listed in `SIGN`. What others put there stays. Raises UsageError for a folder of
+    something else.
     """
     with disk_errors(out):
         signed = (out / SIGN).is_file()
@@ -86,60 +78,63 @@ def write(out: Path, tables: Sequence[Table], known: Mapping[str, Source]) -> in
             raise UsageError(f"--out: {out} holds something else than a site; name a new folder")
         (out / "runs").mkdir(parents=True, exist_ok=True)
         before = (out / SIGN).read_text(encoding="utf-8").split("\n") if signed else []
-        wanted: list[str] = []
-        for name, data in _files(tables, known):
-            if not signed and not wanted:
+        names: list[str] = []
+        for name, data in _files(tables, sources):
+            if not signed and not names:
                 (out / SIGN).touch()  # a build that is interrupted can be done again
             _put(f"{out}/{name}", data)
-            wanted.append(name)
-        for name in sorted(set(before) - set(wanted)):
+            names.append(name)
+        for name in sorted(set(before) - set(names)):
             if name and ".." not in name and not name.startswith("/"):
                 (out / name).unlink(missing_ok=True)
-        _put(f"{out}/{SIGN}", "\n".join(wanted).encode())
-    return sum(name.startswith("runs/") and name.endswith(".html") for name in wanted)
+        _put(f"{out}/{SIGN}", "\n".join(names).encode())
+    return sum(name.startswith("runs/") and name.endswith(".html") for name in names)
 
 
 def _put(file: str, data: bytes) -> None:
     """Have a file hold `data`; strings and no Path, since a site may have tens of thousands."""
-    with suppress(FileNotFoundError), open(file, "rb") as held:
-        if held.read() == data:
+    with suppress(FileNotFoundError), open(file, "rb") as present:
+        if present.read() == data:
             return
     with open(file, "wb") as fresh:
         fresh.write(data)
 
 
-def _files(tables: Sequence[Table], known: Mapping[str, Source]) -> Iterator[tuple[str, bytes]]:
+def _files(tables: Sequence[Table], sources: Mapping[str, Source]) -> Iterator[tuple[str, bytes]]:
     """Every file of the site: its name and what is in it."""
     templates = Environment(
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
 
-    def page(file: str, template: str, **given: Any) -> tuple[str, bytes]:
+    def rendered(file: str, template: str, **variables: Any) -> tuple[str, bytes]:
         root = "../" * file.count("/")
-        return file, templates.get_template(template).render(given, specs=SPECS, root=root).encode()
+        return file, templates.get_template(template).render(variables, pages=PAGES, root=root).encode()
 
     for name in ASSETS:
         yield name, (HERE / "assets" / name).read_bytes()
-    cards = [(table.spec, _count(table)) for table in tables]
-    yield page("index.html", "index.html", here="index", sources=known.values(), cards=cards)
-    homes: dict[str, tuple[Entry, Spec]] = {}
-    work: dict[str, list[Entry]] = {}
+    cards = [(table.page, _count(table)) for table in tables]
+    yield rendered("index.html", "index.html", here="index", sources=sources.values(), cards=cards)
+    homes: dict[str, tuple[Entry, Page]] = {}
+    by_key: dict[str, list[Entry]] = {}
     for table in tables:
-        yield page(f"{table.spec.slug}.html", "table.html", here=table.spec.slug, table=table, **_table(table))
+        slug = table.page.slug
+        yield rendered(f"{slug}.html", "table.html", here=slug, table=table, **_table(table))
         for entry in _runs(table):
-            homes[entry.identity] = entry, table.spec
-            work.setdefault(entry.record["run_key"], []).append(entry)
-    for identity, (entry, spec) in homes.items():
-        same = [Link(f"{o.identity}.html", name_of(o)) for o in work[entry.record["run_key"]] if o is not entry]
+            homes[entry.identity] = entry, table.page
+            by_key.setdefault(entry.record["run_key"], []).append(entry)
+    for identity, (entry, page) in homes.items():
+        others = [other for other in by_key[entry.record["run_key"]] if other is not entry]
+        same = [Link(f"{other.identity}.html", name_of(other)) for other in others]
         pictures = list(_pictures(entry))
         shown = [{"file": f"{identity}-{name}.png", "alt": PICTURES[name]} for name, _ in pictures]
-        about = _run(entry) | {"home": spec, "same_elsewhere": same, "pictures": shown}
-        yield page(f"runs/{identity}.html", "run.html", here="", **about)
+        variables = _run(entry) | {"home": page, "same_elsewhere": same, "pictures": shown}
+        yield rendered(f"runs/{identity}.html", "run.html", here="", **variables)
         yield f"runs/{identity}.gin", entry.record["config_text"].encode(errors="replace")
         yield from ((f"runs/{identity}-{name}.png", data) for name, data in pictures)
 
 
 def _count(table: Table) -> str:
+    """'12 runs here (12 reduced), 6 printed figures'."""
     runs = _runs(table)
     printed = sum(len(row.published) for row in table.rows)
     reduced = sum(entry.record["scale"]["reduced"] for entry in runs)
@@ -147,6 +142,7 @@ def _count(table: Table) -> str:
 
 
 def _runs(table: Table) -> list[Entry]:
+    """Every run of its rows, once."""
     return list({entry.identity: entry for row in table.measured for entry in row.runs}.values())
 
 
@@ -154,174 +150,79 @@ def _runs(table: Table) -> list[Entry]:
 
 
 def _table(table: Table) -> dict[str, Any]:
-    columns = _columns(table)
+    """The variables of a table's template."""
+    shown = [column for column in columns(table) if column.title]
     parts: dict[str, list[Line]] = {"full": [], "reduced": [], "printed": []}
     for row in table.rows:
-        parts["printed" if not row.runs else "reduced" if row.reduced else "full"] += _lines(table, row)
+        parts["printed" if not row.runs else "reduced" if row.reduced else "full"] += _lines(shown, row)
     lines = [line for part in parts.values() for line in part]
     return parts | {
-        "columns": columns if lines else [],
-        "notes": words.notes(table.measured) if table.spec.episodes else [],
+        "columns": shown if lines else [],
+        "notes": format.notes(table.measured) if table.page.episodes else [],
         "filters": _filters(lines),
-        "comparisons": [_compared(one) for one in table.comparisons],
-        "charts": charts.along(table) if table.spec.chart else [],
-        "matrices": list(_matrices(table)) if table.spec.row_axis else [],
+        "comparisons": [_comparison(one) for one in table.comparisons],
+        "charts": charts.along(table) if table.page.chart else [],
+        "matrices": list(_matrices(table)) if table.page.row_axis else [],
     }
 
 
-def _columns(table: Table) -> list[Column]:
-    measured = bool(table.spec.experiments) or bool(table.measured)
-    made = [Column(table.spec.row_title)] if table.spec.row_title else []
-    columns = [
-        Column("data set"),
-        Column("I/C", "budget in real images per class"),
-        *made,
-        Column("measured on" if table.spec.row_axis else "method"),
-        *([] if table.spec.episodes else [Column("printed", "as the source prints it")]),
-    ]
-    if not measured:
-        return [*columns, Column("source")]
-    return [
-        *columns,
-        *([] if table.spec.episodes else [Column("rank", "among full runs that were outer_value_and_grad alike")]),
-        Column("here, test", "mean and half of its 95% interval"),
-        Column("n", f"{table.spec.seeds} × {table.spec.within} of each"),
-        Column(f"sd of {table.spec.seeds}"),
-        Column(f"sd of {table.spec.within.removeprefix('evaluation ')}"),
-        *([] if table.spec.episodes else [Column("difference", "here less printed, in points"), Column("validation")]),
-        *(Column(name) for name in table.controls),
-        Column("stored numbers"),
-        Column("scale"),
-        Column("iterations/s"),
-        Column("peak MiB"),
-        Column("hardware"),
-        Column("runs"),
-    ]
-
-
-def _lines(table: Table, row: Row) -> Iterator[Line]:
+def _lines(shown: Sequence[Column], row: Row) -> Iterator[Line]:
     """One line for a row that was run; one for each source of a row that was not."""
-    measured = bool(table.spec.experiments) or bool(table.measured)
-    for printed in row.published if not row.runs else (row.paper,):
-        cells = [
-            Cell(words.dataset(row.dataset), sort=row.dataset),
-            Cell(words.budget(row.images_per_class), sort=row.images_per_class or "", number=True),
-            *([Cell(row.made_with)] if table.spec.row_title else []),
-            Cell(
-                row.method,
-                small="chosen on validation" if row.chosen else "",
-                sort=row.method,
-                mark="reduced" if row.reduced else "",
-            ),
-        ]
-        source = f"{printed.source}, {printed.place}" if printed is not None else ""
-        noted = "; ".join(filter(None, [source, printed.note])) if printed is not None else ""
-        if not table.spec.episodes:
-            cells.append(
-                Cell(
-                    words.printed(printed),
-                    small=noted if measured else (printed.note if printed is not None else ""),
-                    sort="" if printed is None else printed.accuracy,
-                    number=True,
-                )
-            )
-        cells += _measured(table, row) if measured else [Cell(source)]
-        scale = row.conditions.label if row.conditions is not None else "printed"
-        yield Line(row.dataset, words.budget(row.images_per_class), row.method, scale, tuple(cells))
-
-
-def _measured(table: Table, row: Row) -> list[Cell]:
-    if not row.runs:
-        first = (3 if table.spec.episodes else 4) + bool(table.spec.row_title)
-        return [Cell(words.NONE, sort="")] * (len(_columns(table)) - first)
-    test = row.test
-    stored = row.first["budget"]["stored_numbers"]
-    episodes = table.spec.episodes
-    return [
-        *([] if episodes else [Cell(str(row.rank) if row.rank else words.NONE, sort=row.rank or "", number=True)]),
-        _accuracy(test),
-        Cell(words.seeds(test or row.validation), sort=len(row.runs)),
-        _number(test.spread_of_memories if test is not None else None, words.spread),
-        _number(test.spread_of_networks if test is not None else None, words.spread),
-        *([] if episodes else [_number(row.apart, words.points), _accuracy(row.validation)]),
-        *(
-            _accuracy(found, f"n = {words.values(found)}" if episodes and found else words.note(row, name))
-            for name, found in ((name, row.controls.get(name)) for name in table.controls)
-        ),
-        Cell(f"{stored:,}", sort=stored, number=True),
-        Cell(words.scale(row), sort=words.scale(row) if row.conditions is not None else ""),
-        Cell(words.rate(row), sort="" if words.rate(row) == words.NONE else words.rate(row), number=True),
-        Cell(words.memory(row), sort=max(words.peaks(row), default=""), number=True),
-        Cell("", small=words.hardware(row), sort=words.hardware(row)),
-        Cell("", sort=len(row.runs), links=tuple(_link(entry) for entry in row.runs)),
-    ]
-
-
-def _link(entry: Entry) -> Link:
-    return Link(f"runs/{entry.identity}.html", f"seed {entry.record['seed']}")
-
-
-def _accuracy(found: Estimate | None, note: str = "") -> Cell:
-    """With what its interval is over."""
-    if found is None:
-        return Cell(words.NONE, sort="", number=True)
-    small = [f"95% over {words.over(found)}" if found.interval is not None else words.over(found), note]
-    return Cell(words.accuracy(found), "; ".join(filter(None, small)), sort=round(found.mean, 4), number=True)
-
-
-def _number(value: float | None, shown: Any) -> Cell:
-    return Cell(shown(value), sort="" if value is None else round(value, 4), number=True)
+    scale = row.conditions.label if row.conditions is not None else "printed"
+    for one in [row] if row.runs else [replace(row, published=(number,)) for number in row.published]:
+        cells = tuple(column.cell(one) for column in shown)
+        yield Line(row.dataset, format.budget(row.images_per_class), row.method, scale, cells)
 
 
 def _filters(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    titles = {"dataset": "Data set", "budget": "I/C", "method": "Method", "scale": "Scale"}
-    found = []
-    for name, title in titles.items():
+    """The menus above a table, each with the values that its lines have."""
+    filters = []
+    for name, title in {"dataset": "Data set", "budget": "I/C", "method": "Method", "scale": "Scale"}.items():
         values = dict.fromkeys(getattr(line, name) for line in lines)
-        options = [(value, words.dataset(value) if name == "dataset" else value) for value in values]
-        found.append({"name": name, "title": title, "options": options})
-    return found
+        options = [(value, format.dataset(value) if name == "dataset" else value) for value in values]
+        filters.append({"name": name, "title": title, "options": options})
+    return filters
 
 
-def _compared(one: Comparison) -> dict[str, Any]:
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    """A line of the comparisons."""
     cells = [
-        words.dataset(one.dataset),
-        words.budget(one.images_per_class),
-        one.what,
-        words.difference(one.test),
-        str(one.test.seeds),
-        words.verdict(one.test),
+        format.dataset(comparison.dataset),
+        format.budget(comparison.images_per_class),
+        comparison.title,
+        format.difference(comparison.test),
+        str(comparison.test.seeds),
+        format.verdict(comparison.test),
     ]
-    return {"cells": cells, "scale": one.label, "reduced": one.reduced}
+    return {"cells": cells, "scale": comparison.label, "reduced": comparison.reduced}
 
 
 def _matrices(table: Table) -> Iterator[dict[str, Any]]:
     """What was made with each architecture (rows) on each (columns), here by scale, and as printed."""
     groups: dict[tuple[str, str, bool], dict[tuple[str, str], tuple[float, str]]] = {}
     for row in table.rows:
-        where = f"{words.dataset(row.dataset)}, {words.budget(row.images_per_class)} I/C"
-        at = (row.made_with, row.method)
+        where = f"{format.dataset(row.dataset)}, {format.budget(row.images_per_class)} I/C"
+        place = (row.made_with, row.method)
         if row.test is not None:
-            title, outer_value_and_grad = f"{where}, here: {words.scale(row)}", _alike(row)
-            groups.setdefault((title, outer_value_and_grad, row.reduced), {}).setdefault(
-                at, (row.test.mean, words.accuracy(row.test))
-            )
+            group = f"{where}, here: {format.scale(row)}", _settings_but_networks(row), row.reduced
+            groups.setdefault(group, {}).setdefault(place, (row.test.mean, format.accuracy(row.test)))
         if row.paper is not None:
-            shown = row.paper.accuracy, words.printed(row.paper)
-            groups.setdefault((f"{where}, printed", "", False), {}).setdefault(at, shown)
+            accuracy = row.paper.accuracy, format.printed(row.paper)
+            groups.setdefault((f"{where}, printed", "", False), {}).setdefault(place, accuracy)
     for (title, _, reduced), cells in groups.items():
-        made, measured = (list(dict.fromkeys(at[i] for at in cells)) for i in (0, 1))
-        low, high = min(v for v, _ in cells.values()), max(v for v, _ in cells.values())
-        heat = {at: round(100 * (v - low) / ((high - low) or 1)) for at, (v, _) in cells.items()}
-        rows = [
-            (one, [{"text": cells.get((one, m), (0, words.NONE))[1], "heat": heat.get((one, m), 0)} for m in measured])
-            for one in made
-        ]
-        yield {"title": title, "reduced": reduced, "columns": measured, "rows": rows}
+        made_with, measured_on = (list(dict.fromkeys(place[i] for place in cells)) for i in (0, 1))
+        low, high = min(mean for mean, _ in cells.values()), max(mean for mean, _ in cells.values())
+        heated = {
+            place: {"text": text, "heat": round(100 * (mean - low) / ((high - low) or 1))}
+            for place, (mean, text) in cells.items()
+        }
+        empty = {"text": format.NONE, "heat": 0}
+        rows = [(one, [heated.get((one, other), empty) for other in measured_on]) for one in made_with]
+        yield {"title": title, "reduced": reduced, "columns": measured_on, "rows": rows}
 
 
-def _alike(row: Row) -> str:
-    """What must agree in one matrix: everything but the network."""
+def _settings_but_networks(row: Row) -> str:
+    """Hash of what must agree in one matrix."""
     settings = {key: value for key, value in row.first["config"].items() if key not in ("architecture", "transfer")}
     return json_sha256(settings)
 
@@ -330,45 +231,45 @@ def _alike(row: Row) -> str:
 
 
 def name_of(entry: Entry) -> str:
+    """A run's name for people: its table, its cell and its seed."""
     record = entry.record
     return ", ".join([record["name"], *record["cell"].values(), f"seed {record['seed']}"])
 
 
 def _run(entry: Entry) -> dict[str, Any]:
-    """What a run's page says of its record; configuration and pictures lie beside the page."""
+    """The variables of a run's template; configuration and pictures lie beside the page."""
     record = entry.record
-    figures = [
-        {
-            "name": figure["name"],
-            "cells": [
-                figure["split"],
-                f"{figure['mean']:.2f}",
-                words.spread(figure["std"]),
-                str(figure["n"]),
-                figure["over"],
-                ", ".join(f"{value:.2f}" for value in figure["values"]),
-                str(figure.get("note", "")),
-            ],
-        }
-        for figure in record["figures"]
-    ]
     code = record["environment"].get("code")
     code = code if isinstance(code, dict) else {}
     titles = {"budget": "Budget", "cost": "Cost (seconds, MiB)", "facts": "Facts", "environment": "Environment"}
     return {
         "title": name_of(entry),
         "record": record,
-        "figures": figures,
+        "measurements": [_measurement(one) for one in record["measurements"]],
         "curves": charts.read_curves(entry, METRICS),
         "operative": _text(entry, OPERATIVE),
         "gin_file": f"{entry.identity}.gin",
         "commit": code.get("commit") or "",
         "changed": bool(code.get("changed")),
-        "groups": [(title, _lined_up(record[part])) for part, title in titles.items()],
+        "groups": [(title, _aligned(record[part])) for part, title in titles.items()],
     }
 
 
-def _lined_up(part: Any) -> str:
+def _measurement(measurement: dict[str, Any]) -> dict[str, Any]:
+    """A line of the measurements."""
+    cells = [
+        measurement["split"],
+        f"{measurement['mean']:.2f}",
+        format.spread(measurement["std"]),
+        str(measurement["n"]),
+        measurement["over"],
+        ", ".join(f"{value:.2f}" for value in measurement["values"]),
+        measurement["note"],
+    ]
+    return {"name": label(measurement), "cells": cells}
+
+
+def _aligned(part: Any) -> str:
     """A part of a record as text, a setting a line."""
     pairs = list(_settings(part, ""))
     width = max((len(name) for name, _ in pairs), default=0)
@@ -378,15 +279,15 @@ def _lined_up(part: Any) -> str:
 def _settings(value: Any, name: str) -> Iterator[tuple[str, str]]:
     """Every setting in it by a dotted name, decimals with six digits."""
     if isinstance(value, dict):
-        for key, one in value.items():
-            yield from _settings(one, name if key == "is" and name else f"{name}.{key}" if name else key)
+        for key, inner in value.items():
+            yield from _settings(inner, name if key == "is" and name else f"{name}.{key}" if name else key)
     else:
         yield name, str(_rounded(value))
 
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, list):
-        return [_rounded(one) for one in value]
+        return [_rounded(inner) for inner in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 

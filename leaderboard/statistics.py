@@ -1,4 +1,4 @@
-"""What a row's figures say: two kinds of spread, a 95% interval that names its kind, and paired differences."""
+"""What a row's values say: two kinds of spread, a 95% interval that names its kind, and paired differences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,23 +10,31 @@ from typing import Literal
 from scipy.special import stdtrit
 
 Kind = Literal["memories", "streams", "evaluation networks", "episodes"]
+"""What values are spread over."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean in percent with its spread over memories (one for each seed) and over the networks that judge one memory.
+    """A mean in percent with its spread over seeds (a memory or stream each) and over the values of each seed.
 
-    `interval` is half of the 95% interval of the mean by Student's t: over memories if there are several, since another
-    memory is what a reader would make; else over the networks of the only one; None for a single value.
+    `interval` is over memories if there are several, since another memory is what a reader would make; else over the
+    networks of the only one.
     """
 
     mean: float
+    """Of the seeds' means."""
     memories: int
+    """The number of seeds."""
     networks: int
+    """The number of values of a seed, at the most."""
     spread_of_memories: float | None
+    """Sample standard deviation of the seeds' means; None for one seed."""
     spread_of_networks: float | None
+    """Pooled standard deviation within seeds; None where each has one value."""
     interval: float | None
+    """Half of the 95% interval of the mean by Student's t; None for a single value."""
     interval_over: Kind | None
+    """What the interval is over."""
     seeds: Kind = "memories"
     """What every seed makes anew."""
     within: Kind = "evaluation networks"
@@ -35,11 +43,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of (second - first) over the seeds that both have, and half of its 95% interval (paired, by t)."""
+    """The mean of (second - first) over the seeds that both have."""
 
     mean: float
+    """In points."""
     seeds: int
+    """The number of shared seeds."""
     interval: float | None
+    """Half of its 95% interval, paired, by Student's t; None for one seed."""
 
     @property
     def shown(self) -> bool:
@@ -50,16 +61,19 @@ class Difference:
 def estimate(
     values: Mapping[int, Sequence[float]], seeds: Kind = "memories", within: Kind = "evaluation networks"
 ) -> Estimate:
-    """Of each seed's values, one for each of `within` (of its memory); `seeds` says what a seed makes.
+    """The estimate of values by seed, one for each of `within`; `seeds` names what a seed makes anew.
 
     The spread of memories is the sample standard deviation of the seeds' means (it holds what is left of the networks'
     spread); that of networks is pooled, the root of the mean variance within a seed.
+
+    >>> estimate({0: [70.0, 72.0], 1: [75.0, 77.0]}).mean
+    73.5
     """
-    means = [fmean(own) for own in values.values()]
-    variances = [stdev(own) ** 2 for own in values.values() if len(own) > 1]
+    means = [fmean(of_seed) for of_seed in values.values()]
+    variances = [stdev(of_seed) ** 2 for of_seed in values.values() if len(of_seed) > 1]
     of_memories = stdev(means) if len(means) > 1 else None
     of_networks = math.sqrt(fmean(variances)) if variances else None
-    networks = max(len(own) for own in values.values())
+    networks = max(len(of_seed) for of_seed in values.values())
     interval: float | None = None
     over: Kind | None = None
     if of_memories is not None:
@@ -70,13 +84,17 @@ def estimate(
 
 
 def paired(first: Mapping[int, Sequence[float]], second: Mapping[int, Sequence[float]]) -> Difference | None:
-    """The difference on shared seeds; None if there are none."""
+    """The difference of the seeds' means on shared seeds; None if there are none.
+
+    >>> paired({0: [40.0], 1: [60.0]}, {0: [42.0], 1: [62.0], 2: [99.0]}).mean
+    2.0
+    """
     shared = sorted(set(first) & set(second))
     if not shared:
         return None
-    apart = [fmean(second[seed]) - fmean(first[seed]) for seed in shared]
-    interval = half_interval(stdev(apart), len(apart)) if len(apart) > 1 else None
-    return Difference(fmean(apart), len(apart), interval)
+    differences = [fmean(second[seed]) - fmean(first[seed]) for seed in shared]
+    interval = half_interval(stdev(differences), len(differences)) if len(differences) > 1 else None
+    return Difference(fmean(differences), len(differences), interval)
 
 
 def stdev(values: Sequence[float]) -> float:
@@ -92,4 +110,5 @@ def half_interval(spread: float, n: int) -> float:
 
 @lru_cache
 def _quantile(freedom: int) -> float:
+    """t(0.975, freedom)."""
     return float(stdtrit(freedom, 0.975))

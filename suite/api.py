@@ -27,8 +27,8 @@ from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.registry import component, describe, load_components, suggestion
 from suite.runtime.device import prepare_device
-from suite.runtime.execute import Place, directory_of, perform
-from suite.runtime.session import Stop
+from suite.runtime.execute import RunContext, directory_of, execute
+from suite.runtime.signals import Stop
 from suite.storage.files import make_directory
 from suite.tracking.sender import Sender
 from suite.types import Architecture, Dataset, InnerOptimizer, Objective, Parameterization
@@ -96,7 +96,7 @@ def distil(
     prepared = prepare_device(device)
     with _kept_in(directory) as out, nullcontext() if progress else redirect_stderr(io.StringIO()):
         data = Path(data_dir) if data_dir is not None else default_data_dir()
-        perform(run, Place(out, data, prepared, Sender(None, out), Stop(), False, CHECKPOINT_SECONDS))
+        execute(run, RunContext(out, data, prepared, Sender(None, out), Stop(), False, CHECKPOINT_SECONDS))
         return Memory.load(directory_of(run, out) / "memory.safetensors")
 
 

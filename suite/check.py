@@ -1,6 +1,6 @@
-"""Does a new method keep its promises? `python -m suite.check FILE …` says so for everything the files register.
+"""Does a new method keep its promises? `python -m suite.check FILE …` checks everything that the files register.
 
-python -m suite.check my_method.py          what the file registers
+python -m suite.check my_method.py                 what the file registers
 python -m suite.check --kind KIND [--name NAME]    what is registered already
 """
 
@@ -22,38 +22,47 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status: 0 all promises kept, 1 some broken, 2 usage error."""
     options = parser().parse_args(arguments)
     try:
-        return _check(options)
+        return _check(_chosen(options), Path(options.data_dir) if options.data_dir else None)
     except SuiteError as error:
         print(f"suite.check: {error}", file=sys.stderr)
         return error.status
 
 
-def _check(options: argparse.Namespace) -> int:
-    from suite.contracts.checks import check
+def _chosen(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """Kind and name of every component to check."""
     from suite.registry import REGISTRIES, load_components, load_plugin, suggestion
 
+    def registered() -> list[tuple[str, str]]:
+        return [(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()]
+
     load_components()
-    before = {(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()}
+    before = set(registered())
     for file in options.file:
         load_plugin(file)
+    chosen = [component for component in registered() if component not in before]
     if options.kind:
         if options.kind not in REGISTRIES:
             raise UsageError(f"--kind: there is no kind '{options.kind}'; {suggestion(options.kind, list(REGISTRIES))}")
         names = [options.name] if options.name else REGISTRIES[options.kind].names()
         chosen = [(options.kind, name) for name in names]
-    else:
-        now = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()]
-        chosen = [thing for thing in now if thing not in before]
     if not chosen:
         raise UsageError("nothing to check: name a file that registers a method, or a --kind")
+    return chosen
+
+
+def _check(components: list[tuple[str, str]], data_dir: Path | None) -> int:
+    """Check and print; 1 if a promise is broken."""
+    from suite.contracts.checks import check
+
     broken = 0
-    for kind, name in chosen:
+    for kind, name in components:
         print(f"{kind}.{name}")
-        for finding in check(kind, name, Path(options.data_dir) if options.data_dir else None):
+        for finding in check(kind, name, data_dir):
             broken += finding.verdict == "broken"
-            print(f"  {finding.verdict:7}{finding.promise}{f' ({finding.said})' if finding.said else ''}")
+            print(f"  {finding.verdict:7}{finding.promise}{f' ({finding.detail})' if finding.detail else ''}")
     print(f"{broken} broken" if broken else "every promise is kept")
     return 1 if broken else 0
 

@@ -1,4 +1,6 @@
-"""What goes wrong in a way that a person can mend: one sentence saying what, where and what to do."""
+"""Expected failures, each one sentence that says what, where and what to do; and lines for the terminal."""
+
+import sys
 
 
 class SuiteError(Exception):
@@ -8,16 +10,36 @@ class SuiteError(Exception):
 
 
 class UsageError(SuiteError):
-    """The command or the configuration asks for something that cannot be done."""
+    """The command or the configuration asks for something that can't be done (status 2)."""
 
     status = 2
 
 
 class RunError(SuiteError):
-    """A well-formed run could not go on: data, disk, network or numbers."""
+    """A well-formed run failed (status 1): data, disk, network or numbers."""
 
 
 class Interrupted(SuiteError):
-    """A signal stopped the run at a checkpoint; the same command goes on from there (status 75: try again)."""
+    """A signal stopped the run at a checkpoint; the same command resumes it (status 75: try again)."""
 
     status = 75
+
+
+# ---------------------------------------------------------------- lines
+
+
+def first_line(message: object) -> str:
+    """The first line of an error's message, to be quoted in a sentence."""
+    return str(message).strip().split("\n")[0]
+
+
+def one_line(message: object) -> str:
+    """The whole message on one line; that of an exception with its type before it."""
+    words = " ".join(str(message).split())
+    return f"{type(message).__name__}: {words}" if isinstance(message, BaseException) else words
+
+
+def report(line: str) -> None:
+    """Print one line to stderr in a single write, so that lines of several processes do not mix."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

@@ -1,8 +1,8 @@
 """Keyed, stateless randomness: every draw is a function of (seed, purpose, step) and of nothing else.
 
-There is no generator to save, restore or share: whoever knows the key can repeat the draw, in any order and in any
-process. Draws are made on the CPU, so that a GPU run uses the same numbers; only what a module draws for itself while
-it trains (dropout) comes from its device.
+There is no generator to save, restore or share: a draw is repeated from its key alone, in any order and in any process.
+Draws are made on the CPU, so that a GPU run uses the same numbers; only what a module itself draws while it trains
+(dropout) comes from its device.
 """
 
 import hashlib
@@ -20,10 +20,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Key:
-    """A name for one source of randomness: a seed and a path of purposes and steps, as in `Key(0)("inner", 3)`."""
+    """A name for one source of randomness, as in `Key(0)("inner", 3)`."""
 
     seed: int
+    """Of the run."""
     path: tuple[str | int, ...] = ()
+    """Purposes and steps, from wide to narrow."""
 
     def __call__(self, *parts: str | int) -> "Key":
         """The key of a narrower purpose below this one."""
@@ -39,11 +41,11 @@ class Key:
         return torch.Generator().manual_seed(self.integer())
 
     def permutation(self, n: int) -> Int64[Tensor, " n"]:
-        """A random order of 0, …, n-1."""
+        """A random order of 0, …, n-1, shape (n,)."""
         return torch.randperm(n, generator=self.generator())
 
     def subsets(self, rows: int, n: int, k: int) -> Int64[Tensor, "rows k"]:
-        """For each row, k of the numbers 0, …, n-1 without replacement; in order, without a draw, when k = n."""
+        """For each row, k of the numbers 0, …, n-1 without replacement; 0, …, n-1 in order if k >= n."""
         if k >= n:
             return torch.arange(n).expand(rows, n)
         return torch.rand(rows, n, generator=self.generator()).topk(k, dim=1).indices
@@ -51,10 +53,9 @@ class Key:
 
 @contextmanager
 def global_generators(key: Key) -> Iterator[None]:
-    """Lend code that insists on global generators (a module's own initialisation, dropout) a keyed state.
+    """Seed the global generators of torch, Python and numpy from a key, and restore their states at the end.
 
-    torch's, Python's and numpy's. The state that was there before comes back afterwards, so nothing outside sees the
-    loan.
+    For code that takes no generator: a module's own initialisation, dropout.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     before = random.getstate(), np.random.get_state()

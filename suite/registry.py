@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import gin
+
 from suite.errors import UsageError
 from suite.storage.files import json_sha256, sha256
+from suite.validation import checked
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -32,23 +34,40 @@ ENTRY_POINTS = "addressable_memory_suite"
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered thing: its name, what gin calls to build it, its first docstring line and where it comes from."""
+    """One registered component."""
 
     name: str
+    """What gin calls it, after its kind."""
     build: Callable[..., Any]
+    """Its class, as a rule; called to build an instance."""
     summary: str
+    """The first line of its docstring."""
     origin: str
+    """The module or file it is defined in."""
 
 
 class Registry:
-    """Names of one kind of component. A name is taken once; unknown names are answered with the nearest."""
+    """Names of one kind of component. A name is taken once; unknown names are answered with the nearest.
+
+    >>> load_components()
+    >>> inner_optimizers["sgd_momentum"].build(lr=0.1)
+    SGDMomentum(lr=0.1, momentum=0.9)
+    >>> inner_optimizers["sgd"]
+    Traceback (most recent call last):
+    suite.errors.UsageError: no inner_optimizers is called 'sgd'; there are: adam, forward_only_momentum, ...
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: make a class available as `@<kind>.<name>()`, as a rule a frozen dataclass; it is returned."""
+        """Decorator: make a class available as `@<kind>.<name>()`, as a rule a frozen dataclass; it is returned.
+
+        A dataclass is checked from then on (`suite.validation.checked`): types and limits of its annotations hold for
+        every instance, and its own `__post_init__` runs after them. Raises UsageError for a name that is taken or that
+        gin can't write.
+        """
 
         def decorate(build: T) -> T:
             if not name.isidentifier():
@@ -58,6 +77,8 @@ class Registry:
                     f"{self.kind}.{name} is already registered by {self._entries[name].origin}; choose another name"
                 )
             summary = (inspect.getdoc(build) or "").strip().split("\n")[0]
+            if isinstance(build, type) and is_dataclass(build):
+                checked(build)
             self._entries[name] = Entry(name, build, summary, _origin(build))
             gin.register(name, module=self.kind)(build)
             return build
@@ -73,6 +94,7 @@ class Registry:
         return (self._entries[name] for name in self.names())
 
     def names(self) -> list[str]:
+        """All registered names, sorted."""
         return sorted(self._entries)
 
 
@@ -139,6 +161,10 @@ def describe(thing: Any) -> Any:
 
     A whole number in a field for numbers becomes a float, so that 1 and 1.0 are one setting. A component from outside
     carries the hash of its source, so that an edited method is another method.
+
+    >>> load_components()
+    >>> describe(inner_optimizers["no_momentum"].build(lr=1))
+    {'is': 'no_momentum', 'lr': 1.0}
     """
     if is_dataclass(thing) and not isinstance(thing, type):
         hints = typing.get_type_hints(type(thing))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from suite.config.resolve import Run
-    from suite.types import Cost
+    from suite.runtime.estimate import Estimate
 
 
 TRACKER_FLUSH_SECONDS, TRACKER_FLUSH_SECONDS_STOPPED = 60.0, 10.0
@@ -83,9 +83,9 @@ def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
     """Do the runs, have their journals sent to the tracker, and print what they measured."""
     from suite.datasets.sources import default_data_dir
     from suite.runtime.device import prepare_device
-    from suite.runtime.execute import Place, directory_of, perform_all
+    from suite.runtime.execute import RunContext, directory_of, execute_all
     from suite.runtime.run_directory import FINISHED
-    from suite.runtime.session import Stop
+    from suite.runtime.signals import Stop
     from suite.storage.files import make_directory
     from suite.tracking.sender import Sender
 
@@ -99,8 +99,8 @@ def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
     try:
         with stop.listening():
             plugins, seconds = tuple(options.plugin), options.checkpoint_seconds
-            place = Place(out, data_dir, device, sender, stop, options.fresh, seconds, plugins)
-            records = perform_all(runs, place)
+            context = RunContext(out, data_dir, device, sender, stop, options.fresh, seconds, plugins)
+            records = execute_all(runs, context)
     finally:
         if not sender.close(TRACKER_FLUSH_SECONDS if stop.signal is None else TRACKER_FLUSH_SECONDS_STOPPED):
             later = f"{sys.executable} -m suite.sync {shlex.quote(str(out))} --tracking-uri {shlex.quote(str(uri))}"
@@ -156,70 +156,80 @@ def _list(kind: str, as_json: bool) -> int:
     return 0
 
 
-def _foretold(
-    runs: "list[Run]", options: argparse.Namespace, device: "torch.device"
-) -> "tuple[list[Cost | None], float | None, str | None]":
-    """Each run's cost, that of all, and advice where that is too long; nothing of what can't be measured."""
-    from suite.runtime.estimate import advice, costs, total
+def _estimated(runs: "list[Run]", options: argparse.Namespace, device: "torch.device") -> "Estimate":
+    """What the runs will take; of nothing if a method from outside can't be counted or tried."""
+    from suite.runtime.estimate import Estimate, estimate
 
-    if sys.stderr.isatty():
-        print("[cost] measuring small pieces of the work …", file=sys.stderr)
     try:
-        found = costs(runs, device)
-        seconds = total(runs, found, device)
-        hint = advice(seconds, options.gin, options.set, options.seed, options.only, device) if seconds else None
-        return found, seconds, hint
-    except Exception as error:  # an outside method's, which its own run will meet and tell better
-        print(f"[cost] can't be foretold ({type(error).__name__}: {error})".split("\n")[0], file=sys.stderr)
-        return [None] * len(runs), None, None
+        return estimate(runs, options.gin, options.set, options.seed, options.only, device)
+    except Exception as error:  # the method's own run will meet the error, and report it better
+        print(f"[cost] no estimate ({type(error).__name__}: {error})".split("\n")[0], file=sys.stderr)
+        return Estimate([None] * len(runs), None, None)
 
 
 def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.device") -> None:
-    """Say before the start what it will take."""
-    from suite.runtime.estimate import duration
+    """Say before the start how long it will take, by counting alone, and how much memory."""
+    from suite.runtime.durations import duration
+    from suite.runtime.estimate import memory
     from suite.types import EXPECTED_MEMORY
 
-    _, seconds, hint = _foretold(runs, options, device)
-    if seconds is None:
+    estimate = _estimated(runs, options, device)
+    if estimate.seconds is None:
         return
-    needs = max((run.experiment.plan().get(EXPECTED_MEMORY, 0) for run in runs), default=0)
+    mib = max((run.experiment.plan().get(EXPECTED_MEMORY, 0) for run in runs), default=0)
     number = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
-    memory = f", about {needs} MiB of memory" if needs else ""
-    print(f"[cost] {number}, {duration(seconds)} if nothing else is at work here{memory}", file=sys.stderr)
-    if hint:
-        print(f"[cost] {hint}", file=sys.stderr)
+    size = f", about {memory(mib)} of memory" if mib else ""
+    time = duration(estimate.seconds)
+    print(f"[cost] {number}, {time} if nothing else is at work here{size}", file=sys.stderr)
+    if estimate.advice:
+        print(f"[cost] {estimate.advice}", file=sys.stderr)
 
 
 def _dry_run(runs: "list[Run]", options: argparse.Namespace) -> int:
     from suite.runtime.device import prepare_device
-    from suite.runtime.estimate import duration, where
+    from suite.runtime.durations import duration
+    from suite.runtime.estimate import where
 
     device = prepare_device(options.device)
-    found, whole, hint = _foretold(runs, options, device)
+    estimate = _estimated(runs, options, device)
     plans = [
         {"run": run.label, "key": run.key, "scale": run.scale}
         | run.experiment.plan()
         | ({"expected seconds": round(c.own + sum(c.shared.values()), 1), "of an outer step": c.step} if c else {})
-        for run, c in zip(runs, found, strict=True)
+        for run, c in zip(runs, estimate.costs, strict=True)
     ]
     if options.json:
         print(json.dumps(plans, indent=1))
         return 0
     for plan in plans:
-        print(plan.pop("run"))
-        seconds, step = plan.pop("expected seconds", None), plan.pop("of an outer step", None)
-        if seconds is not None:
-            plan["expected time here"] = f"{duration(seconds)}, {step:.2g} seconds an outer step"
-        for name, value in plan.items():
-            print(f"  {name:36}{value}")
+        _print_plan(plan)
     print(f"{len(plans)} run{'s' if len(plans) > 1 else ''}; nothing was started")
     if runs[0].then is not None:
         print(f"then the best {runs[0].choose} on validation is run once more, for every combination of the other axes")
-    if whole is not None:
-        print(f"together {duration(whole)} on this machine ({where(device)}), controls that runs share counted once")
-        if hint:
-            print(hint)
+    if estimate.seconds is not None:
+        time = duration(estimate.seconds)
+        print(f"together {time} on this machine ({where(device)}), controls that runs share counted once")
+    if estimate.advice:
+        print(estimate.advice)
     return 0
+
+
+def _print_plan(plan: dict[str, Any]) -> None:
+    """One run of a dry run, in units that people read."""
+    from suite.runtime.durations import duration
+    from suite.runtime.estimate import memory, readable
+    from suite.types import EXPECTED_MEMORY
+
+    lines = {name: readable(value) for name, value in plan.items() if name not in ("run", "key")}
+    if EXPECTED_MEMORY in plan:
+        lines = {name: memory(plan[name]) if name == EXPECTED_MEMORY else line for name, line in lines.items()}
+    if "expected seconds" in plan:
+        del lines["expected seconds"], lines["of an outer step"]
+        step = duration(plan["of an outer step"]).removeprefix("about ")
+        lines["expected time here"] = f"{duration(plan['expected seconds'])}, {step} an outer step"
+    print(plan["run"])
+    for name, line in {"key": plan["key"], **lines}.items():
+        print(f"  {name.removesuffix(' (MiB)'):36}{line}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Send to a tracker what runs had to tell and it has not heard: `python -m suite.sync [RUNS]`.
+"""Send to a tracker what it lacks of the journals of runs: `python -m suite.sync [RUNS]`.
 
-Every run below RUNS, or one run's directory. Nothing is sent twice, so it may be called at any time and again, also
-beside runs at work: on a cluster whose nodes have no network, run there and sync from the login node.
+Of every run below RUNS, or of one run's directory. Nothing is sent twice, so the command can be given at any time and
+again, also while runs are at work: on a cluster whose nodes have no network, run there and sync from the login node.
 """
 
 import argparse
@@ -11,13 +11,14 @@ import signal
 import sys
 from pathlib import Path
 
-from suite.errors import Interrupted, RunError, SuiteError, UsageError
+from suite.errors import Interrupted, RunError, SuiteError, UsageError, report
 from suite.runtime.run_directory import ABOUT, journal_directories, mark_dead
 from suite.storage.journal import read
 from suite.tracking.store import Store
 from suite.tracking.uri import check_uri, default_uri, whole_uri
 
 RETRY_SECONDS = 10.0
+"""Between two tries while a store does not answer."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
     options = parser().parse_args(arguments)
     runs = Path(options.runs)
     try:
@@ -37,19 +39,19 @@ def main(arguments: list[str] | None = None) -> int:
         uri = whole_uri(options.tracking_uri or default_uri(out))
         check_uri(uri)
         store = Store(uri, out)
-        return _follow(store) if options.follow else _once(store, runs)
+        return _follow(store) if options.follow else _send_all(store, runs)
     except SuiteError as error:
-        print(f"suite.sync: {error}", file=sys.stderr)
+        report(f"suite.sync: {error}")
         return error.status
     except OSError as error:
-        print(f"suite.sync: {runs} can't be used: {error.strerror or error}", file=sys.stderr)
-        return 1
+        report(f"suite.sync: {runs} can't be used: {error.strerror or error}")
+        return RunError.status
     except KeyboardInterrupt:
-        print("suite.sync: stopped; nothing was lost, give the command again", file=sys.stderr)
+        report("suite.sync: stopped; nothing was lost, give the command again")
         return Interrupted.status
 
 
-def _once(store: Store, out: Path) -> int:
+def _send_all(store: Store, out: Path) -> int:
     directories = journal_directories(out)
     if not directories:
         raise UsageError(f"{out} holds no runs; name the folder that --out named")
@@ -58,54 +60,66 @@ def _once(store: Store, out: Path) -> int:
     for directory in directories:
         try:
             if mark_dead(directory):
-                print(f"{directory}: was killed hard; marked so")
+                print(f"{directory}: was killed; marked as KILLED")
             if read(directory)[0]:
                 store.send(directory)
         except RunError as error:
             failed += 1
-            print(f"suite.sync: {directory}: {error}", file=sys.stderr)
-    print(f"{store.uri} has heard everything of {len(directories) - failed} runs and tables of {len(directories)}")
-    return 1 if failed else 0
+            report(f"suite.sync: {directory}: {error}")
+    print(f"{store.uri} has everything of {len(directories) - failed} runs and tables of {len(directories)}")
+    return RunError.status if failed else 0
 
 
 def _follow(store: Store) -> int:
-    """Send what stdin names, again and again while the store does not answer; at its end mark what died, and end."""
+    """Send for the directories that stdin names, with retries while the store does not answer.
+
+    stdin ends with the run's process. Then runs that died are marked, everything is tried once more, and the exit
+    status says whether all was sent.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are for the run, whose end is told by that of stdin
+        signal.signal(number, signal.SIG_IGN)  # they are meant for the run, and the end of stdin for this process
     os.nice(10)
     seen: set[Path] = set()
     pending: dict[Path, None] = {}
-    rest, ended, troubled = b"", False, False
+    partial, ended, outage = b"", False, False
     while not ended:
-        ready, _, _ = select.select([0], [], [], RETRY_SECONDS if pending else None)
-        if ready:
+        readable, _, _ = select.select([0], [], [], RETRY_SECONDS if pending else None)
+        if readable:
             data = os.read(0, 1 << 16)
             ended = not data
-            *lines, rest = (rest + data).split(b"\0")
-            pending |= dict.fromkeys(Path(os.fsdecode(line)) for line in lines)
+            *names, partial = (partial + data).split(b"\0")
+            pending |= dict.fromkeys(Path(os.fsdecode(name)) for name in names)
             seen |= pending.keys()
         if ended:
             pending |= {directory: None for directory in seen if _died(directory)}
-        for directory in list(pending):
-            try:
-                store.send(directory)
-                del pending[directory]
-            except RunError as error:
-                pending[directory] = pending.pop(directory)  # the others first, the next time
-                if not troubled:  # once for every outage
-                    told = "runs go on; what they have to tell is kept, and sent later"
-                    print(f"[tracking] {error}; {told}", file=sys.stderr, flush=True)
-                troubled = True
-                if not ended:  # at the end there is no next time
-                    break
-        troubled = troubled and bool(pending)
-    return 1 if pending else 0
+        outage = _send_pending(store, pending, outage, try_all=ended)
+    return RunError.status if pending else 0
+
+
+def _send_pending(store: Store, pending: dict[Path, None], outage: bool, try_all: bool) -> bool:
+    """Send for each directory and take it off `pending`; returns whether the store is out of reach.
+
+    The first failure of an outage is reported. It ends the round, unless there is no later one (`try_all`).
+    """
+    for directory in list(pending):
+        try:
+            store.send(directory)
+            del pending[directory]
+        except RunError as error:
+            pending[directory] = pending.pop(directory)  # the next round begins with another one
+            if not outage:
+                report(f"[tracking] {error}; runs continue, and what is missing there is sent later")
+            outage = True
+            if not try_all:
+                break
+    return outage and bool(pending)
 
 
 def _died(directory: Path) -> bool:
+    """Mark a run that died; whether it did."""
     try:
         return mark_dead(directory, patience=1.0)
-    except RunError:  # no room to say so: the next command that sees it does
+    except RunError:  # no room to write it: the next command that sees the run does
         return False
 
 

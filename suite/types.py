@@ -1,13 +1,18 @@
 """The words of the suite as types: what components are given, and what each kind of component must offer.
 
 Everything here is a frozen dataclass or a protocol. A memory, the parameters of a network and the state of an optimizer
-are plain dictionaries of tensors, so that one pure function serves them all.
+are plain dictionaries of tensors, so that one pure function serves them all. Every component must offer what the
+protocol of its kind has (`COMPONENTS`). Some offer more, found by `isinstance`:
+
+    RelatedTasks        a stream shows images as another of its tasks would
+    Queried             a parameterization says what its memory is queried by
+    SelectsInFeatures   a control trains a network to select in its features
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -29,8 +34,11 @@ class ImageShape:
     """Channels, height and width of one image."""
 
     channels: int
+    """1 for grey images, 3 for coloured ones."""
     height: int
+    """Pixels."""
     width: int
+    """Pixels."""
 
     @property
     def numel(self) -> int:
@@ -43,18 +51,24 @@ class ImageShape:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before it is loaded."""
+    """Static metadata of a data set, available without reading any file."""
 
     name: str
+    """As in tables and file names."""
     shape: ImageShape
+    """Of every image."""
     class_names: tuple[str, ...]
+    """In the order of the labels."""
     train_size: int
+    """Training images, those of a validation split among them."""
     test_size: int
+    """Test images."""
     superclasses: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Pairs of a superclass and the names of its classes, where the data set has them."""
 
     @property
     def classes(self) -> int:
+        """Number of classes."""
         return len(self.class_names)
 
 
@@ -63,13 +77,27 @@ class Split:
     """Images, preprocessed, and their labels."""
 
     images: Float[Tensor, "n channels height width"]
+    """Preprocessed."""
     labels: Int64[Tensor, " n"]
+    """Class numbers from 0."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, where: device) -> "Split":
+        """The same images and labels on a device."""
         return Split(self.images.to(where), self.labels.to(where))
+
+    def relabelled(self, classes: Sequence[int]) -> "Split":
+        """The same images, their labels numbered anew by `relabel`."""
+        return Split(self.images, relabel(self.labels, classes))
+
+
+def relabel(labels: Int64[Tensor, " n"], classes: Sequence[int]) -> Int64[Tensor, " n"]:
+    """For each label the place of its class among `classes`, -1 for any other class."""
+    places = torch.full((max(int(labels.max()), *classes) + 1,), -1, device=labels.device)
+    places[list(classes)] = torch.arange(len(classes), device=labels.device)
+    return places[labels]
 
 
 @runtime_checkable
@@ -77,9 +105,13 @@ class Transform(Protocol):
     """A preprocessing that was fitted on training images; works on pixels in [0, 1]."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """One of `preprocess.PREPROCESSINGS`."""
+        ...
 
-    def apply(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]: ...
+    def apply(self, pixels: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The preprocessed images."""
+        ...
 
     def display(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Back to pixels in [0, 1], as near as the preprocessing allows."""
@@ -99,24 +131,33 @@ class Data:
     """A loaded data set: preprocessed splits. Only the end of an experiment opens `test`."""
 
     info: DatasetInfo
+    """Of the data set."""
     train: Split
+    """Training images, without those set aside."""
     validation: Split
+    """Training images that were set aside; may be empty."""
     test: Split
+    """Test images."""
     transform: Transform
+    """The preprocessing, fitted on `train`."""
     digest: str
     """SHA-256 of the pixels and labels it was made of."""
 
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What is known of a stream of tasks before any image is read."""
+    """Static metadata of a stream of tasks, available without reading any file."""
 
     name: str
+    """As in tables."""
     shape: ImageShape
+    """Of every image."""
     outputs: int
     """Outputs of the network's head, of all tasks together."""
     tasks: int
+    """Number of tasks."""
     classes_per_task: int
+    """Classes of one task."""
     samples_per_task: int
     """Training images of a task."""
     test_per_task: int
@@ -129,16 +170,20 @@ class StreamInfo:
 
 @dataclass(frozen=True, eq=False)
 class StreamTask:
-    """One task: its images with labels as the head numbers them, and what makes it (angle, permutation, classes)."""
+    """One task of a stream: its images, with labels as the network's head numbers them."""
 
     train: Split
+    """Training images."""
     test: Split
+    """Test images of its classes."""
     classes: tuple[int, ...]
+    """Outputs of the head that are its classes."""
     class_names: tuple[str, ...]
     """Of `classes`, in their order."""
     transform: Transform
     """The preprocessing of its images."""
     made_by: dict[str, Any]
+    """What distinguishes it from the stream's other tasks: an angle, a permutation's hash, class names."""
 
 
 # ---------------------------------------------------------------- components
@@ -146,10 +191,12 @@ class StreamTask:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Names its shapes and classes at once; reads its files when asked to."""
+    """A data set: metadata without any file, images when it is loaded."""
 
     @property
-    def info(self) -> DatasetInfo: ...
+    def info(self) -> DatasetInfo:
+        """Its metadata."""
+        ...
 
     @property
     def augmentation(self) -> str:
@@ -163,28 +210,34 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class Stream(Protocol):
-    """A sequence of tasks, made of a data set and a seed: the same bits for the same seed."""
+    """A sequence of tasks, made of a data set and a key: the same bits for the same key."""
 
     @property
-    def info(self) -> StreamInfo: ...
+    def info(self) -> StreamInfo:
+        """Its metadata."""
+        ...
 
     def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
-        """The tasks in order, each made when it is asked for."""
+        """The tasks in order, each made when the iterator reaches it."""
         ...
 
 
 @runtime_checkable
 class RelatedTasks(Protocol):
-    """A stream that can show images of one of its tasks as another task of its law might; offered by some."""
+    """A stream that can show images of one of its tasks as another of its tasks might; offered by some."""
 
-    def another(self, images: Float[Tensor, "n c h w"], key: Key) -> Float[Tensor, "n c h w"]: ...
+    def another(self, images: Float[Tensor, "n c h w"], key: Key) -> Float[Tensor, "n c h w"]:
+        """The images as a task drawn by the key would show them; differentiable in the images."""
+        ...
 
 
 @runtime_checkable
 class Architecture(Protocol):
-    """A recipe for a network with `forward(x)` (scores of the classes) and `features(x)` (what the last layer sees)."""
+    """Builds networks with forward(x) -> logits (n, classes) and features(x) -> penultimate activations (n, d)."""
 
-    def build(self, shape: ImageShape, classes: int) -> nn.Module: ...
+    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        """A network with fresh weights; UsageError for images it can't take."""
+        ...
 
 
 @runtime_checkable
@@ -196,7 +249,10 @@ class Parameterization(Protocol):
         ...
 
     def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
-        """A fresh memory; every tensor in it counts towards the budget, but for an extractor's weights."""
+        """A fresh memory, a function of the key; its tensors count towards the budget, an extractor's weights apart.
+
+        Raises UsageError where the budget affords nothing.
+        """
         ...
 
     def recall(
@@ -210,30 +266,59 @@ class Parameterization(Protocol):
         ...
 
 
+QueryKind = Literal["labels", "images"]
+"""What a memory is queried by: class numbers, or observed images."""
+
+
+@runtime_checkable
+class Queried(Protocol):
+    """A parameterization that says what its memory is queried by; offered by some, see `query_kind`."""
+
+    @property
+    def query_kind(self) -> QueryKind:
+        """'labels' or 'images'."""
+        ...
+
+
+def query_kind(parameterization: Parameterization) -> QueryKind:
+    """What a memory of this parameterization is queried by: class labels, unless it says otherwise."""
+    return parameterization.query_kind if isinstance(parameterization, Queried) else "labels"
+
+
 @runtime_checkable
 class InnerOptimizer(Protocol):
     """Training of a network as two pure functions, out of place, differentiable through `params`, `grads`, `state`."""
 
-    def init(self, params: Params) -> State: ...
+    def init(self, params: Params) -> State:
+        """The state before the first step."""
+        ...
 
-    def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]: ...
+    def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]:
+        """The parameters and the state after one step; nothing is changed in place."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What a memory is made for: the choices an objective works under."""
+    """What a memory is distilled for: the choices an objective works under."""
 
     shape: ImageShape
+    """Of every image."""
     classes: int
+    """Outputs of the networks."""
     architecture: Architecture
+    """Of the networks that are trained on what is recalled."""
     parameterization: Parameterization
+    """Of the memory."""
     augmentation: str
+    """One of `augment.AUGMENTATIONS`."""
     device: device
+    """Where tensors are."""
     groups: Int64[Tensor, " classes"] | None = None
-    """For each class its group: an image is told from the classes of its own group alone. None: from all."""
+    """For each class its group, for task-incremental masking (`masked`); None: all classes are one group."""
 
     def masked(self, scores: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"]) -> Float[Tensor, "n classes"]:
-        """The scores, at minus infinity for classes of other groups than the labels'."""
+        """The scores (logits), at minus infinity for classes of other groups than the label's."""
         if self.groups is None:
             return scores
         groups = self.groups.to(scores.device)
@@ -245,10 +330,13 @@ class ClassRows:
     """Real training images with the rows of each class, for drawing class by class."""
 
     split: Split
+    """The images."""
     rows: tuple[Int64[Tensor, " _"], ...]
+    """For each class the rows of its images."""
 
     @staticmethod
     def of(split: Split, classes: int) -> "ClassRows":
+        """Of a split whose labels are 0 to `classes` - 1."""
         labels = split.labels.cpu()
         return ClassRows(split, tuple((labels == c).nonzero()[:, 0] for c in range(classes)))
 
@@ -264,7 +352,7 @@ class ClassRows:
 
 @runtime_checkable
 class Objective(Protocol):
-    """How a memory gets its gradient."""
+    """What a memory is optimised for: gives its gradient."""
 
     def gradients(
         self, setting: Setting, memory: Params, real: ClassRows, key: Key
@@ -273,7 +361,44 @@ class Objective(Protocol):
         ...
 
     def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:
-        """What one outer step will do and need, by name, found without any data."""
+        """Work and bytes of one outer step, by name, found without any data."""
+        ...
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Equal passes of a network over images: the unit in which an objective counts its work."""
+
+    kind: Literal["forward", "gradient", "step", "unrolled"]
+    """Scores alone; the loss's gradient in the weights; an update by it; an update that is differentiated in turn."""
+    images: float
+    """Of each pass."""
+    times: float
+    """Passes in one outer step, on average where their number is drawn."""
+    captured: bool = False
+    """Whether a GPU replays them as a CUDA graph, which saves most of the time of launching kernels."""
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """An objective that counts the work of one outer step; of any other, one step is timed."""
+
+    def work(self, setting: Setting, per_class: int) -> list[Passes]:
+        """The passes of one outer step on a memory of `per_class` images for each class, found without any data."""
+        ...
+
+
+@runtime_checkable
+class Unrolled(Protocol):
+    """An objective that differentiates through `inner_steps` steps of training."""
+
+    @property
+    def inner_steps(self) -> int:
+        """Steps of the inner loop."""
+        ...
+
+    def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
+        """Of one outer step: the norm of d outer loss / d w_t for t = 0, ..., inner_steps."""
         ...
 
 
@@ -288,7 +413,7 @@ class Control(Protocol):
 
     @property
     def over(self) -> str:
-        """What the networks' figures are spread over."""
+        """What its accuracies are spread over, such as 'evaluation networks'."""
         ...
 
     def choose(self, setting: Setting, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
@@ -297,15 +422,39 @@ class Control(Protocol):
 
 
 @runtime_checkable
-class Experiment(Protocol):
-    """A protocol that ends in one record. Frozen, so that its fields are the whole configuration."""
+class SelectsInFeatures(Protocol):
+    """A control that selects in the features of a network it trains on all real images; offered by some."""
 
-    def plan(self) -> dict[str, Any]:
-        """What the run will do, by name, found without any data."""
+    @property
+    def epochs(self) -> int:
+        """Of that network's training; 0 where it selects in pixels."""
         ...
 
-    def run(self, session: "Session") -> "Outcome": ...
 
+@runtime_checkable
+class Experiment(Protocol):
+    """What ends in one record. A frozen dataclass, so that its fields are the whole configuration."""
+
+    def plan(self) -> dict[str, Any]:
+        """What a run does, by name, found without any data."""
+        ...
+
+    def run(self, session: "Session") -> "Outcome":
+        """Do it: a function of the configuration and the session's key, that resumes from its checkpoint."""
+        ...
+
+
+COMPONENTS: dict[str, type] = {
+    "datasets": Dataset,
+    "architectures": Architecture,
+    "parameterizations": Parameterization,
+    "inner_optimizers": InnerOptimizer,
+    "objectives": Objective,
+    "controls": Control,
+    "streams": Stream,
+    "experiments": Experiment,
+}
+"""The kinds of component, as registries and gin name them, and what each must offer."""
 
 # ---------------------------------------------------------------- runs
 
@@ -341,28 +490,46 @@ class Session(Protocol):
         """Between two pieces of work that need no checkpoint: raises Interrupted if a signal asked the run to stop."""
         ...
 
-    def log(self, iteration: int, metrics: Mapping[str, float]) -> None: ...
+    def log(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Add values of metrics, by name, after `iteration` iterations."""
+        ...
 
-    def history(self, metric: str) -> list[tuple[int, float]]: ...
+    def history(self, metric: str) -> list[tuple[int, float]]:
+        """Every logged value of a metric, as (iteration, value), earlier attempts included."""
+        ...
 
     def progress(self, iteration: int, total: int, words: str) -> None:
         """How far the run is; `words` says the rest."""
         ...
 
-    def say(self, sentence: str) -> None: ...
+    def report(self, sentence: str) -> None:
+        """Print one line for people."""
+        ...
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measured quantity in percent: a value for each network (or memory), never only their mean."""
+    """One measured quantity in percent: a value for each network (or episode), never only their mean.
 
-    name: str
+    `suite.runtime.record.label` composes the fields for people; no code reads them back from that text.
+    """
+
+    method: str
+    """What was measured: 'memory', a control such as 'random real images' or 'full data', a baseline such as 'ER'."""
     split: str
     """Of which images: 'test' or 'validation'."""
     values: tuple[float, ...]
+    """One number for each of what `over` names."""
     over: str
-    """What the values are spread over, such as 'evaluation networks'."""
+    """What the values are spread over, such as 'evaluation networks' or 'episodes'."""
+    quantity: str = "accuracy"
+    """What the numbers are: accuracy; of a stream RA, LA, BTI, BWT or forgetting; or another rate in percent."""
+    network: str = ""
+    """The architecture it was measured on; '' for the run's own."""
+    episodes: str = ""
+    """The kind of episode, such as '2-way' or '5-way, 1 shot'; '' where there are none."""
     note: str = ""
+    """What a reader must know of it, such as the images and steps of its training."""
 
 
 @dataclass(frozen=True)
@@ -378,7 +545,8 @@ class Budget:
 class Outcome:
     """What an experiment found; the record is made of it."""
 
-    figures: tuple[Measurement, ...]
+    measurements: tuple[Measurement, ...]
+    """In the order in which tables show them."""
     budget: Budget
     scale: dict[str, Any]
     """How much of the paper's compute it used; `reduced` is True where it was less."""
@@ -401,3 +569,12 @@ class Cost:
     """Work that runs with the same entry (and seed) do once for all of them, by name."""
     step: float
     """One outer step."""
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """An experiment that can estimate its time before it starts."""
+
+    def cost(self, device: device) -> Cost:
+        """What a run takes on a device, found without any data."""
+        ...

@@ -1,43 +1,228 @@
-"""Types and limits of configurations, checked when they are built; what does not fit is refused in one sentence."""
+"""Types and limits of a configuration: declared in the annotation of a field, checked whenever an instance is built.
 
+    @inner_optimizers.register("lion")
+    @dataclass(frozen=True)
+    class Lion:
+        lr: Positive = 0.01
+        momentum: Fraction = 0.9
+        width: Annotated[int, Above(0), MultipleOf(2)] = 64
+        depth: PositiveInt | None = None
+
+`register` (and `checked`, for dataclasses without a registry) has `validate` run before the class's own
+`__post_init__`, which is left for conditions between fields. A limit is any object with `words` and `holds` (`Limit`).
+"""
+
+import difflib
+import functools
+import inspect
+import math
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any, Literal, Union
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, runtime_checkable
 
 from suite.errors import UsageError
+from suite.types import COMPONENTS, query_kind
 
-# ---------------------------------------------------------------- helpers
+# ---------------------------------------------------------------- limits
 
 
-def check_types(thing: Any) -> None:
-    """Refuse a dataclass whose fields do not have the types they are declared with; names the field and the fix."""
-    hints = typing.get_type_hints(type(thing))
-    for field in fields(thing):
-        value, hint = getattr(thing, field.name), hints[field.name]
+@runtime_checkable
+class Limit(Protocol):
+    """A condition on the value of one field, placed in its `Annotated` hint."""
+
+    @property
+    def words(self) -> str:
+        """What a value must be, as the end of 'lr must be …'."""
+        ...
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value, which has the type it is declared with, is within the limit."""
+        ...
+
+
+@dataclass(frozen=True)
+class Above:
+    """Greater than `low` and finite."""
+
+    low: float
+    """The bound."""
+
+    @property
+    def words(self) -> str:
+        """'above 0'."""
+        return f"above {self.low:g}"
+
+    def holds(self, value: float) -> bool:
+        """Whether low < value < infinity."""
+        return self.low < value < math.inf
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """`low` or greater, and finite."""
+
+    low: float
+    """The bound."""
+
+    @property
+    def words(self) -> str:
+        """'at least 0'."""
+        return f"at least {self.low:g}"
+
+    def holds(self, value: float) -> bool:
+        """Whether low <= value < infinity."""
+        return self.low <= value < math.inf
+
+
+@dataclass(frozen=True)
+class Below:
+    """Less than `high`, and finite."""
+
+    high: float
+    """The bound."""
+
+    @property
+    def words(self) -> str:
+        """'below 1'."""
+        return f"below {self.high:g}"
+
+    def holds(self, value: float) -> bool:
+        """Whether -infinity < value < high."""
+        return -math.inf < value < self.high
+
+
+@dataclass(frozen=True)
+class MultipleOf:
+    """A whole number of times `unit`."""
+
+    unit: int
+    """What divides the value."""
+
+    @property
+    def words(self) -> str:
+        """'a multiple of 2'."""
+        return f"a multiple of {self.unit}"
+
+    def holds(self, value: int) -> bool:
+        """Whether `unit` divides the value."""
+        return value % self.unit == 0
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of a few names, which need not be known to the type checker (else `Literal`)."""
+
+    names: tuple[str, ...]
+    """All that are allowed."""
+
+    @property
+    def words(self) -> str:
+        """'one of none, flip_rotate'."""
+        return "one of " + ", ".join(self.names)
+
+    def holds(self, value: str) -> bool:
+        """Whether the value is one of the names."""
+        return value in self.names
+
+
+Positive = Annotated[float, Above(0)]
+"""A finite number above 0."""
+
+NonNegative = Annotated[float, AtLeast(0)]
+"""A finite number, at least 0."""
+
+Fraction = Annotated[float, AtLeast(0), Below(1)]
+"""A number at least 0 and below 1."""
+
+PositiveInt = Annotated[int, Above(0)]
+"""A whole number above 0."""
+
+NonNegativeInt = Annotated[int, AtLeast(0)]
+"""A whole number, at least 0."""
+
+
+# ---------------------------------------------------------------- the check
+
+C = TypeVar("C", bound=type)
+
+
+def checked(cls: C) -> C:
+    """Class decorator, above `@dataclass`: instances are validated when they are built, before `__post_init__` runs.
+
+    >>> @checked
+    ... @dataclass(frozen=True)
+    ... class Step:
+    ...     lr: Positive = 0.01
+    >>> Step(lr=-1)
+    Traceback (most recent call last):
+    suite.errors.UsageError: Step.lr must be above 0, not -1
+    """
+    own = getattr(cls, "__post_init__", None)
+    if own is not None:
+
+        def __post_init__(self: Any) -> None:
+            validate(self)
+            own(self)
+
+        cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+        return cls
+
+    init = cls.__init__  # type: ignore[misc]  # a dataclass without __post_init__ never calls one that is added later
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        validate(self)
+
+    __init__.__signature__ = inspect.signature(init)  # type: ignore[attr-defined]  # what gin takes the defaults from
+    cls.__init__ = __init__  # type: ignore[misc]
+    return cls
+
+
+def validate(config: Any) -> None:
+    """Refuse a dataclass with a field of another type than it is declared with, or beyond a limit of its annotation.
+
+    Raises UsageError, which names the class, the field, what it must be and what it is.
+    """
+    kind: Any = type(config)
+    for field in fields(config):
+        value, hint = getattr(config, field.name), _hints(kind)[field.name]
+        name = f"{kind.__name__}.{field.name}"
         if not _fits(value, hint):
-            raise UsageError(
-                f"{type(thing).__name__}.{field.name} must be {_words(hint)}, not {value!r} ({type(value).__name__})"
-            )
+            raise UsageError(f"{name} must be {_words(hint)}, not {value!r} ({type(value).__name__})")
+        broken = _broken(value, hint)
+        if broken:
+            raise UsageError(f"{name} must be {broken}, not {value!r}{_nearest(value, hint)}")
 
 
-def require(thing: Any, field: str, holds: bool, what: str) -> None:
-    """Refuse a value that is out of range: `require(self, 'lr', self.lr > 0, 'above 0')`."""
+def require(config: Any, field: str, holds: bool, words: str) -> None:
+    """For conditions between fields: `require(self, "ways", self.ways <= classes, f"at most {classes}, the classes")`.
+
+    Raises UsageError where the condition does not hold.
+    """
     if not holds:
-        raise UsageError(f"{type(thing).__name__}.{field} must be {what}, not {getattr(thing, field)!r}")
+        raise UsageError(f"{type(config).__name__}.{field} must be {words}, not {getattr(config, field)!r}")
 
 
-def require_labels(thing: Any) -> None:
-    """Refuse a `parameterization` that is not asked with labels."""
-    asked = getattr(thing.parameterization, "asked_with", "labels")
-    require(thing, "parameterization", asked == "labels", "asked with labels")
+def require_labels(config: Any) -> None:
+    """Refuse a `parameterization` whose memory is queried by anything but class labels."""
+    require(config, "parameterization", query_kind(config.parameterization) == "labels", "queried by class label")
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value has the type of a hint, its limits aside."""
     origin = typing.get_origin(hint)
     if hint is Any:
         return True
+    if origin is Annotated:
+        return _fits(value, hint.__origin__)
     if origin in (Union, types.UnionType):
         return any(_fits(value, choice) for choice in typing.get_args(hint))
     if origin is Literal:
@@ -55,7 +240,37 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
+def _broken(value: Any, hint: Any) -> str:
+    """What a value of the right type must be beyond that, where a limit of the hint does not hold; '' where all do."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        limits = _limits(hint)
+        if all(limit.holds(value) for limit in limits):
+            return ""
+        return "finite" if value == math.inf else " and ".join(limit.words for limit in limits)
+    if origin in (Union, types.UnionType):
+        reasons = [_broken(value, choice) for choice in args if _fits(value, choice)]
+        if not all(reasons):
+            return ""
+        return reasons[0] + (", or None" if type(None) in args else "")
+    if origin in (tuple, list, Sequence):
+        return next((f"a list, each {reason}" for v in value if (reason := _broken(v, args[0]))), "")
+    return ""
+
+
+def _limits(hint: Any) -> list[Limit]:
+    return [limit for limit in getattr(hint, "__metadata__", ()) if isinstance(limit, Limit)]
+
+
+def _nearest(value: Any, hint: Any) -> str:
+    """'; did you mean …?' for a name that is near one of the names it may be."""
+    names = [name for limit in _limits(hint) if isinstance(limit, OneOf) for name in limit.names]
+    near = difflib.get_close_matches(value, names, n=1) if names else []
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
 def _words(hint: Any) -> str:
+    """A type as the end of 'lr must be …'."""
     names = {
         int: "a whole number",
         float: "a number",
@@ -63,6 +278,8 @@ def _words(hint: Any) -> str:
         bool: "True or False",
         type(None): "None",
     }
+    if typing.get_origin(hint) is Annotated:
+        return _words(hint.__origin__)
     if hint in names:
         return names[hint]
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -70,6 +287,14 @@ def _words(hint: Any) -> str:
         return " or ".join(_words(arg) for arg in args)
     if origin is Literal:
         return "one of " + ", ".join(repr(arg) for arg in args)
-    if origin in (tuple, list):
+    if origin in (tuple, list, Sequence):
         return f"a list, each {_words(args[0])}"
-    return f"a reference to one such as @{hint.__name__.lower()}s.NAME()" if hasattr(hint, "__name__") else str(hint)
+    return f"a reference to one such as @{_gin_name(hint)}()" if isinstance(hint, type) else str(hint)
+
+
+def _gin_name(cls: type) -> str:
+    """What gin calls instances of a class: `kind.NAME` for a kind of component and for a class of that kind."""
+    for kind, protocol in COMPONENTS.items():
+        if all(hasattr(cls, member) for member in vars(protocol) if not member.startswith("_")):
+            return f"{kind}.NAME"
+    return cls.__name__.lower()

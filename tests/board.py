@@ -5,6 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from leaderboard import build, published, records
+from leaderboard.tables import Table, tables
+from suite.runtime.record_schema import SCHEMA, misshapen
 from suite.storage.files import json_sha256
 
 PIXEL = bytes.fromhex(
@@ -14,9 +19,14 @@ PIXEL = bytes.fromhex(
 """A PNG file of one pixel."""
 
 
-def figure(name: str, split: str, values: list[float], over: str = "evaluation networks") -> dict[str, Any]:
-    mean = sum(values) / len(values)
-    return {"name": name, "split": split, "values": values, "mean": mean, "std": None, "n": len(values), "over": over}
+def measurement(
+    method: str, split: str, values: list[float], over: str = "evaluation networks", **fields: str
+) -> dict[str, Any]:
+    """A measurement of a record; `fields`: quantity, network, episodes and note, where they are not the usual."""
+    usual = {"quantity": "accuracy", "network": "", "episodes": "", "note": ""}
+    assert fields.keys() <= usual.keys()
+    statistics = {"values": values, "mean": sum(values) / len(values), "std": None, "n": len(values)}
+    return {"method": method, "split": split, "over": over} | usual | fields | statistics
 
 
 def record(
@@ -30,7 +40,7 @@ def record(
     budget: float = 1,
     reduced: bool = True,
     cell: dict[str, str] | None = None,
-    figures: list[dict[str, Any]] | None = None,
+    measurements: list[dict[str, Any]] | None = None,
     **config: Any,
 ) -> dict[str, Any]:
     """A valid record; what is not given is the same for all."""
@@ -38,14 +48,16 @@ def record(
     settings |= {"objective": {"is": "bptt", "inner_steps": 20}, "parameterization": {"is": method}} | config
     text = f"# {method}\nSEEDS = [{seed}]\n"
     iterations = settings["iterations"]
-    values = figures or [
-        figure("memory", "test", list(test)),
-        figure("memory", "validation", [v + 1 for v in test]),
-        figure("random real images", "test", [50.0, 52.0], "evaluation networks, each with its own draw of images"),
-        figure("full data", "test", [90.0]),
+    measured = measurements or [
+        measurement("memory", "test", list(test)),
+        measurement("memory", "validation", [v + 1 for v in test]),
+        measurement(
+            "random real images", "test", [50.0, 52.0], "evaluation networks, each with its own draw of images"
+        ),
+        measurement("full data", "test", [90.0]),
     ]
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "experiment": "distillation",
         "name": name,
         "cell": cell if cell is not None else {"data set": dataset, axis: method},
@@ -54,7 +66,7 @@ def record(
         "config": settings,
         "config_text": text,
         "config_text_sha256": "0" * 64,
-        "figures": values,
+        "measurements": measured,
         "budget": {"stored_numbers": 7840, "images_per_class": float(budget), "recalled_per_class": 4},
         "scale": {
             "label": "cpu" if reduced else "paper", "reduced": reduced, "iterations": iterations,
@@ -93,3 +105,29 @@ def put(place: Path, made: dict[str, Any], folder: str | None = None, pictures: 
         (run / "figures").mkdir()
         (run / "figures" / "recalled.png").write_bytes(PIXEL)
     return run
+
+
+GOOD = record()
+"""A record that nothing is wrong with."""
+
+
+# ---------------------------------------------------------------- what is built of them
+
+
+def built(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str]:
+    """The command's status and what it said on stderr."""
+    status = build.main([str(word) for word in words])
+    return status, capsys.readouterr().err
+
+
+def contents(site: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(site)): p.read_bytes() for p in sorted(site.rglob("*")) if p.is_file()}
+
+
+def table_of(made: list[dict[str, Any]], slug: str = "components", printed: bool = False) -> Table:
+    """The table of a page, of these records and, if `printed`, of the published numbers."""
+    entries = [records.Entry(one, "here") for one in made]
+    assert [misshapen(one) or records.unfit(one) for one in made] == [None] * len(made)
+    (found,) = [t for t in tables(entries, published.published() if printed else []) if t.page.slug == slug]
+    return found

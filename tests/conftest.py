@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import gin
 import pytest
 import torch
 
-import gin
 from suite.registry import load_components
 
 torch.set_num_threads(1)

@@ -251,7 +251,7 @@ CASES: dict[str, tuple[Callable[[Place], Done], int, list[str]]] = {
     "record of something else": (damaged_record('{"a": 1}'), 1, ["result.json", "'schema' is missing", "--fresh"]),
     "emptied record": (damaged_record(""), 1, ["result.json", "--fresh"]),
     "all checkpoints damaged": (damaged_checkpoints, 1, ["step-00000002", "--fresh"]),
-    "interrupted": (interrupted, 75, ["SIGINT", "goes on"]),
+    "interrupted": (interrupted, 75, ["SIGINT", "resumes"]),
     "interrupted at once": (interrupted_before_the_first_run, 75, ["nothing was lost"]),
 }
 
@@ -276,8 +276,8 @@ def test_options_that_are_none_are_refused_in_the_usual_way(
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("usage: python -m suite.run") and arguments[0] in told.splitlines()[-1]
+    output = capsys.readouterr().err
+    assert output.startswith("usage: python -m suite.run") and arguments[0] in output.splitlines()[-1]
 
 
 def test_after_nan_the_last_good_memory_is_there_and_the_metrics_name_no_nan(place: Place) -> None:
@@ -308,9 +308,9 @@ def test_after_a_full_disk_the_same_command_goes_on(place: Place) -> None:
 def test_a_tracking_store_that_does_not_answer_costs_no_run(uri: str, place: Place) -> None:
     done = ended(start(*QUICK, "--data-dir", place.data, "--out", place.out, "--tracking-uri", uri))
     assert done.status == 0 and "Traceback" not in done.err
-    told = [line for line in done.err.splitlines() if line.startswith("[tracking] ")]
-    assert len(told) >= 2 and f"the tracking store {uri} did not" in told[0]
-    assert "python" in told[-1] and f"-m suite.sync {place.out} --tracking-uri {uri}" in told[-1]
+    lines = [line for line in done.err.splitlines() if line.startswith("[tracking] ")]
+    assert len(lines) >= 2 and f"the tracking store {uri} did not" in lines[0]
+    assert "python" in lines[-1] and f"-m suite.sync {place.out} --tracking-uri {uri}" in lines[-1]
 
 
 @pytest.mark.parametrize("uri", ["nonsense://somewhere", "mlruns", "", "sqlite"])

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 
 from suite.contracts.problem import relative_error
 from tools import bench
-from tools.bench import FULL_GRAPH, Case, contenders, engine, outer_step
+from tools.contenders import FULL_GRAPH, Case, Contender, contenders, outer_step
 
+ENGINE = Contender("engine", gib=1.0)
 SMALL = Case("digits", steps=3, real_per_class=2)
 DIGITS = ["--dataset", "digits", "--steps", "2", "--real-per-class", "1"]
 
@@ -24,16 +26,17 @@ def printed(capsys: pytest.CaptureFixture[str], words: list[str]) -> Any:
 @pytest.mark.parametrize("parameterization", ["standard", "addressing"])
 def test_contenders_compute_the_same_gradient(parameterization: str) -> None:
     case = Case("digits", parameterization=parameterization, images_per_class=2, bases=3, steps=3)
-    engines = [engine(1.0), engine(1e-6), engine(1.0, "captured")]
+    engines = [ENGINE, replace(ENGINE, gib=1e-6), replace(ENGINE, execution="captured")]
     exact = outer_step(case, engines[0], double=True)()
-    for name in contenders(case, engines):
-        assert relative_error(outer_step(case, name)(), exact) < 1e-3, name
-    assert 1e-3 < relative_error(outer_step(case, engine(1.0, precision="bfloat16"))(), exact) < 0.5
+    for contender in contenders(case, engines):
+        assert relative_error(outer_step(case, contender)(), exact) < 1e-3, contender.name
+    halved = replace(ENGINE, precision="bfloat16")
+    assert 1e-3 < relative_error(outer_step(case, halved)(), exact) < 0.5
 
 
 def test_a_contender_starts_from_the_same_inputs_at_every_call() -> None:
-    for name in (engine(1.0), FULL_GRAPH):
-        step = outer_step(SMALL, name)
+    for contender in (ENGINE, FULL_GRAPH):
+        step = outer_step(SMALL, contender)
         one, other = step(), step()
         assert all(torch.equal(one[k], other[k]) for k in one)
 
@@ -42,7 +45,7 @@ def test_a_comparison_holds_every_repeat_and_the_errors(capsys: pytest.CaptureFi
     words = ["hypergradient", *DIGITS, "--memory", "1", "--repeats", "2", "--exact", "--json", "--without", "torchopt"]
     made = printed(capsys, words)
     ours, plain = made["rows"]
-    assert (ours["contender"], plain["contender"]) == ("engine 1 GiB", FULL_GRAPH)
+    assert (ours["contender"], plain["contender"]) == ("engine 1 GiB", "full graph")
     assert len(ours["seconds"]) == 2 and min(ours["seconds"]) > 0
     assert plain["ratio"] == 1 and ours["ratio"] > 0 and ours["peak_mib"] >= 0
     assert 0 < ours["error"] < 1e-2 and 0 < plain["error"] < 1e-2
@@ -72,10 +75,10 @@ def test_what_is_no_checkout_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_what_upkeep_costs_is_measured_on_whole_runs(capsys: pytest.CaptureFixture[str]) -> None:
     made = printed(capsys, ["upkeep", "--iterations", "1", "--repeats", "1", "--gin", "gin/scale/smoke.gin", "--json"])
-    for figures in (made["seconds"], made["processor_seconds"]):
-        assert {name: len(values) for name, values in figures.items()} == {"as it is": 1, "bare": 1}
-        assert min(figures["as it is"] + figures["bare"]) > 0.5
-    # Nothing was kept and nobody told: MLflow's import alone takes longer than the rest of so small a run's upkeep.
+    for seconds in (made["seconds"], made["processor_seconds"]):
+        assert {name: len(values) for name, values in seconds.items()} == {"as it is": 1, "bare": 1}
+        assert min(seconds["as it is"] + seconds["bare"]) > 0.5
+    # Nothing was saved and nothing sent: MLflow's import alone takes longer than the rest of so small a run's upkeep.
     assert made["processor_seconds"]["as it is"][0] > made["processor_seconds"]["bare"][0]
 
 
@@ -92,7 +95,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return bench.subprocess.CompletedProcess(command, 0, "{}", "")
 
     monkeypatch.setattr(bench.subprocess, "run", ran)
-    monkeypatch.setattr(bench, "_go_on", lambda name, *_: found.append([name]))
+    monkeypatch.setattr(bench, "_continue_run", lambda name, *_: found.append([name]))
     return found
 
 
@@ -123,8 +126,8 @@ def test_a_measurement_that_fails_or_takes_too_long_is_named_and_the_next_tried(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     late, wrong = time.monotonic() - 1, time.monotonic() + 60
-    bench._keep(tmp_path / "late.json", ["cost"], late)
-    bench._keep(tmp_path / "wrong.json", ["hypergradient", "--device", "cuda:77"], wrong)
+    bench._save_output(tmp_path / "late.json", ["cost"], late)
+    bench._save_output(tmp_path / "wrong.json", ["hypergradient", "--device", "cuda:77"], wrong)
     assert json.loads((tmp_path / "late.json").read_text()) == {"failed": "the time was up"}
     assert "cuda:77" in json.loads((tmp_path / "wrong.json").read_text())["failed"]
     assert "late.json: FAILED: the time was up" in capsys.readouterr().out
@@ -137,8 +140,8 @@ def test_a_paper_s_run_has_the_time_that_is_left(tmp_path: Path, capsys: pytest.
     small.write_text("include 'gin/scale/smoke.gin'\n" + "\n".join(lines) + "\n")
     words = ["gpu", "--out", str(tmp_path / "out"), "--device", "cpu", "--gin", str(small)]
     options = bench.parser().parse_args(words)
-    bench._go_on("bptt", bench.PAPER_RUNS["bptt"], options, time.monotonic() + 12)
+    bench._continue_run("bptt", bench.PAPER_RUNS["bptt"], options, time.monotonic() + 12)
     assert "run bptt: stopped at a checkpoint" in capsys.readouterr().out
     small.write_text(small.read_text().replace("2000", "3"))
-    bench._go_on("bptt", bench.PAPER_RUNS["bptt"], options, time.monotonic() + 60)
+    bench._continue_run("bptt", bench.PAPER_RUNS["bptt"], options, time.monotonic() + 60)
     assert "run bptt: done" in capsys.readouterr().out

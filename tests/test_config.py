@@ -8,11 +8,11 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import gin
 import pytest
 from command_line import QUICK, REPOSITORY, TABLE, command, resolve, sets
-
-import gin
 from gin import config as gin_config
+
 from suite.config.resolve import Run
 from suite.errors import UsageError
 from suite.experiments import timing
@@ -240,15 +240,15 @@ def test_no_configuration_and_a_misspelt_file() -> None:
 def test_a_mistake_in_a_file_names_the_file_or_the_fix(tmp_path: Path, text: str, words: list[str]) -> None:
     file = tmp_path / "mine.gin"
     file.write_text(f"include '{QUICKSTART}'\n{text}")
-    said = refusal([str(file)], [])
-    assert all(word in said for word in words), said
+    sentence = refusal([str(file)], [])
+    assert all(word in sentence for word in words), sentence
 
 
 def test_a_mistake_in_an_included_file_is_placed_there(tmp_path: Path) -> None:
     (tmp_path / "part.gin").write_text("\n\nITERATIONS = many\n")
     (tmp_path / "whole.gin").write_text(f"include '{QUICKSTART}'\ninclude '{tmp_path / 'part.gin'}'\n")
-    said = refusal([str(tmp_path / "whole.gin")], [])
-    assert "part.gin" in said and "line 3" in said
+    sentence = refusal([str(tmp_path / "whole.gin")], [])
+    assert "part.gin" in sentence and "line 3" in sentence
 
 
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from command_line import as_people_run_it, command, ended, killed_at, only_run, resolve, sets, start
+from fake_session import FakeSession
 
 from suite.architectures.mlp import MLP
 from suite.datasets.digits import Digits
@@ -21,6 +22,7 @@ from suite.experiments.continual import metrics, presets
 from suite.experiments.continual.avalanche_strategies import AvalancheStrategy
 from suite.experiments.continual.compress_then_recall import CompressThenRecall
 from suite.experiments.continual.online import Online
+from suite.experiments.continual.stand_ins import with_stand_ins
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.memory import Memory
@@ -31,7 +33,7 @@ from suite.parameterizations.standard import Standard
 from suite.registry import describe
 from suite.runtime.record import comparable
 from suite.streams.class_splits import ClassSplits
-from suite.streams.permutations import Many, Permutations
+from suite.streams.permutations import Permutations
 from suite.streams.rotations import Rotations
 from suite.types import ImageShape, Setting, Split
 
@@ -49,57 +51,24 @@ SMALL = CompressThenRecall(
 )
 
 
-class Sitting:
-    """A session that keeps its checkpoints, and may stop at one of them."""
-
-    def __init__(
-        self, data_dir: Path, seed: int = 0, stop_at: int | None = None, before: "Sitting | None" = None
-    ) -> None:
-        self.key, self.device, self.data_dir = Key(seed), torch.device("cpu"), data_dir
-        self.stop_at, self.kept = stop_at, before.kept if before else None
-        self.logged: list[int] = []
-        self.said: list[str] = []
-        self.directory = Path(tempfile.mkdtemp(dir=data_dir))
-        self.due = True
-
-    def restore(self) -> Any:
-        return self.kept
-
-    def checkpoint(self, iteration: int, tensors: Any, state: Any, score: float | None = None) -> None:
-        import json
-
-        self.kept = (iteration, {k: v.clone() for k, v in tensors.items()}, json.loads(json.dumps(state)))
-        if self.stop_at is not None and iteration >= self.stop_at:
-            raise KeyboardInterrupt
-
-    def checkpoint_due(self) -> bool:
-        return self.due
-
-    def log(self, iteration: int, metrics: Any) -> None:
-        self.logged.append(iteration)
-
-    def pause(self) -> None: ...
-
-    def progress(self, iteration: int, total: int, words: str) -> None: ...
-
-    def say(self, sentence: str) -> None:
-        self.said.append(sentence)
+def session_in(data_dir: Path, seed: int = 0, **options: Any) -> FakeSession:
+    return FakeSession(data_dir, Path(tempfile.mkdtemp(dir=data_dir)), seed, **options)
 
 
-def run(experiment: CompressThenRecall, session: Sitting) -> Any:
+def run(experiment: CompressThenRecall, session: FakeSession) -> Any:
     with as_people_run_it():
         return experiment.run(session)  # type: ignore[arg-type]
 
 
-def test_a_whole_stream_gives_the_matrix_and_its_figures(data_dir: Path) -> None:
-    sitting = Sitting(data_dir)
-    found = run(SMALL, sitting)
-    assert len(sitting.said) == len(found.facts["differs"]) > 1  # every known deviation is told
+def test_a_whole_stream_gives_the_matrix_and_its_measurements(data_dir: Path) -> None:
+    session = session_in(data_dir)
+    found = run(SMALL, session)
+    assert len(session.lines) == len(found.facts["differs"]) > 1  # every known deviation is told
     matrices = found.facts["matrices"]
     assert len(matrices) == 2 and all(len(r) == 3 and all(len(row) == 3 for row in r) for r in matrices)
     for r in matrices:
         assert [[value is not None for value in row] for row in r] == [[j <= i for j in range(3)] for i in range(3)]
-    by = {figure.name: figure.values for figure in found.figures}
+    by = {m.quantity: m.values for m in found.measurements if m.method == "memory"}
     assert set(by) == {"RA", "LA", "BTI", "BWT", "forgetting"}
     assert by["RA"] == pytest.approx([metrics.retained(r) for r in matrices])
     assert by["RA"] == pytest.approx([a + b for a, b in zip(by["LA"], by["BTI"], strict=True)])
@@ -107,24 +76,24 @@ def test_a_whole_stream_gives_the_matrix_and_its_figures(data_dir: Path) -> None
 
 
 def test_the_same_seed_gives_the_same_and_another_seed_another(data_dir: Path) -> None:
-    first, again, other = (run(SMALL, Sitting(data_dir, seed)) for seed in (0, 0, 1))
+    first, again, other = (run(SMALL, session_in(data_dir, seed)) for seed in (0, 0, 1))
     assert first.facts["matrices"] == again.facts["matrices"] != other.facts["matrices"]
 
 
 @pytest.mark.parametrize("stop_at", [2, 6, 8, 18])
 def test_a_run_that_was_stopped_anywhere_goes_on_to_the_same_bits(stop_at: int, data_dir: Path) -> None:
-    whole = Sitting(data_dir)
+    whole = session_in(data_dir)
     found = run(SMALL, whole)
-    first = Sitting(data_dir, stop_at=stop_at)
+    first = session_in(data_dir, stop_at=stop_at)
     with pytest.raises(KeyboardInterrupt):
         run(SMALL, first)
-    assert first.kept is not None and stop_at <= first.kept[0] < 24
-    second = Sitting(data_dir, before=first)
+    assert first.saved is not None and stop_at <= first.saved[0] < 24
+    second = session_in(data_dir, before=first)
     gone_on = run(SMALL, second)
-    assert gone_on.facts == found.facts and gone_on.figures == found.figures
-    assert min(second.logged, default=99) > first.kept[0] - 1  # nothing was done twice
-    for name, value in whole.kept[1].items():
-        assert torch.equal(value, second.kept[1][name]), name
+    assert gone_on.facts == found.facts and gone_on.measurements == found.measurements
+    assert min(second.logged, default=99) > first.saved[0] - 1  # nothing was done twice
+    for name, value in whole.saved[1].items():
+        assert torch.equal(value, second.saved[1][name]), name
 
 
 def test_capacity_shrinks_by_a_task_s_share() -> None:
@@ -148,7 +117,7 @@ def test_storage_never_exceeds_the_budget(stream: Any, data_dir: Path, monkeypat
 
     monkeypatch.setattr(module.Reservoir, "add", watched)
     experiment = replace(SMALL, stream=stream(of=PLAIN, number=3, samples_per_task=100))
-    found = run(experiment, Sitting(data_dir))
+    found = run(experiment, session_in(data_dir))
     assert len(stored) == 30 and max(stored[:10]) == 60 and max(stored[10:20]) == 40 and max(stored[20:]) == 20
     assert found.facts["most_stored_numbers"] <= found.facts["storage_numbers"] == 60 * 64
     assert found.budget.stored_numbers == 3 * found.facts["working_numbers"] <= 60 * 64
@@ -174,16 +143,16 @@ def test_recalled_images_of_the_paper_s_budgets(
 
 
 def test_a_sparse_matrix_has_the_diagonal_and_the_last_row(data_dir: Path) -> None:
-    found = run(replace(SMALL, whole_matrix=False), Sitting(data_dir))
+    found = run(replace(SMALL, whole_matrix=False), session_in(data_dir))
     known = [[value is not None for value in row] for row in found.facts["matrices"][0]]
     assert known == [[True, False, False], [False, True, False], [True, True, True]]
-    assert {figure.name for figure in found.figures} == {"RA", "LA", "BTI", "BWT"}
+    assert {m.quantity for m in found.measurements} == {"RA", "LA", "BTI", "BWT"}
 
 
 def test_classes_of_other_tasks_are_masked_where_the_task_is_known(data_dir: Path) -> None:
     splits = ClassSplits(of=PLAIN, number=2, classes_per_task=3, samples_per_task=40)
     learner = replace(SMALL, stream=splits, parameterization=Addressing(bases=2), images_per_task=12)
-    found = run(learner, Sitting(data_dir))
+    found = run(learner, session_in(data_dir))
     assert found.facts["matrices"][0][1][0] is not None
     # A network whose every score is highest for class 5 is right about its own task's classes alone.
     network = torch.nn.Linear(64, 6)
@@ -230,35 +199,36 @@ def test_what_can_not_be_is_refused_in_one_sentence(changes: dict[str, Any], sai
 
 
 def test_less_than_the_published_benchmark_is_called_reduced(data_dir: Path) -> None:
-    scale = run(replace(SMALL, evaluation=Protocol(networks=1)), Sitting(data_dir)).scale
+    scale = run(replace(SMALL, evaluation=Protocol(networks=1)), session_in(data_dir)).scale
     assert scale["reduced"] and scale["reduced_by"][:5] == [
         "inner steps 2 of 100", "width 16 of 256", "tasks 3 of 20", "images of a task 40 of 1000",
         "updates for a batch 2 of 20",
     ]  # fmt: skip
     whole = CompressThenRecall(parameterization=Addressing(bases=8), objective=BPTT(inner_steps=100))
-    assert presets.less(whole, whole.replay) == []  # the paper's sizes are its defaults
-    less = replace(whole, stream=Many(samples_per_task=200), images_per_task=5, parameterization=Addressing(bases=4))
-    assert presets.less(less, 20) == ["images of a task 200 of 1000", "stored images of a task 5 of 10"]
-    assert presets.less(replace(less, preset="lamaml"), 20) == []
-    assert run(replace(ONLINE, evaluation=Protocol(networks=1)), Sitting(data_dir)).scale["reduced"]
+    assert presets.reduced_by(whole, whole.replay) == []  # the paper's sizes are its defaults
+    many = Permutations(number=100, samples_per_task=200)
+    less = replace(whole, stream=many, images_per_task=5, parameterization=Addressing(bases=4), preset="paper_many")
+    assert presets.reduced_by(less, 20) == ["images of a task 200 of 1000", "stored images of a task 5 of 10"]
+    assert presets.reduced_by(replace(less, preset="lamaml_many"), 20) == []
+    assert run(replace(ONLINE, evaluation=Protocol(networks=1)), session_in(data_dir)).scale["reduced"]
 
 
 def test_networks_of_the_inner_loop_may_learn_stand_ins_for_other_tasks(data_dir: Path) -> None:
     among = replace(SMALL, stand_ins=2)
-    plain, found = (Sitting(data_dir), Sitting(data_dir))
+    plain, found = (session_in(data_dir), session_in(data_dir))
     run(SMALL, plain)
     outcome = run(among, found)
-    assert not torch.equal(plain.kept[1]["bank/0/bases"], found.kept[1]["bank/0/bases"])
-    assert outcome.budget == run(SMALL, Sitting(data_dir)).budget  # stand-ins are stored nowhere
+    assert not torch.equal(plain.saved[1]["bank/0/bases"], found.saved[1]["bank/0/bases"])
+    assert outcome.budget == run(SMALL, session_in(data_dir)).budget  # stand-ins are stored nowhere
     assert "stand-ins for other tasks" in outcome.facts["differs"][-1] and "stand-ins" not in str(
-        presets.differs(SMALL)
+        presets.deviations(SMALL)
     )
-    cut = Sitting(data_dir, stop_at=18)
+    cut = session_in(data_dir, stop_at=18)
     with pytest.raises(KeyboardInterrupt):
         run(among, cut)
-    again = Sitting(data_dir, before=cut)
+    again = session_in(data_dir, before=cut)
     run(among, again)
-    assert all(torch.equal(value, again.kept[1][name]) for name, value in found.kept[1].items())
+    assert all(torch.equal(value, again.saved[1][name]) for name, value in found.saved[1].items())
     splits = ClassSplits(of=PLAIN, number=2, classes_per_task=3, samples_per_task=40)
     with as_people_run_it(), pytest.raises(UsageError, match="stand_ins must be 0 for a stream whose law makes no"):
         replace(among, stream=splits, parameterization=Addressing(bases=2))
@@ -266,8 +236,8 @@ def test_networks_of_the_inner_loop_may_learn_stand_ins_for_other_tasks(data_dir
 
 def test_stand_ins_are_the_memory_s_images_as_other_tasks_and_pass_its_gradient() -> None:
     own, shape, stream = Addressing(bases=3), ImageShape(1, 8, 8), Permutations(of=PLAIN)
-    task = Setting(shape, 4, MLP(), own, "none", torch.device("cpu"))
-    both = replace(SMALL, stream=stream, stand_ins=2)._among_others(task, Key(7)).parameterization
+    setting = Setting(shape, 4, MLP(), own, "none", torch.device("cpu"))
+    both = with_stand_ins(setting, stream, 2, Key(7)).parameterization
     memory, each, classes = own.init(shape, 4, 10, Key(3)), own.per_class(shape, 4, 10), torch.arange(4)
     assert both.per_class(shape, 4, 10) == 3 * each
     images, alone, some = both.recall(memory, classes), own.recall(memory, classes), torch.tensor([2, 0])
@@ -312,34 +282,36 @@ ONLINE = Online(
 
 @pytest.fixture(scope="module")
 def baselines(data_dir: Path) -> dict[str, Any]:
-    return {m: run(replace(ONLINE, method=m), Sitting(data_dir)) for m in ("naive", "replay", "joint")}
+    return {m: run(replace(ONLINE, method=m), session_in(data_dir)) for m in ("naive", "replay", "joint")}
 
 
-def mean(found: Any, name: str) -> float:
-    (figure,) = [figure for figure in found.figures if figure.name == name]
-    return sum(figure.values) / len(figure.values)
+def mean(found: Any, quantity: str) -> float:
+    (values,) = [m.values for m in found.measurements if m.quantity == quantity]
+    return sum(values) / len(values)
 
 
 def test_replay_forgets_less_than_naive_and_joint_training_is_the_upper_bound(baselines: dict[str, Any]) -> None:
     naive, replay, joint = (mean(baselines[m], "RA") for m in ("naive", "replay", "joint"))
     assert naive < replay < joint
     assert mean(baselines["replay"], "forgetting") < mean(baselines["naive"], "forgetting")
-    assert [figure.name for figure in baselines["joint"].figures] == ["RA"]  # it has no diagonal
+    assert [m.quantity for m in baselines["joint"].measurements] == ["RA"]  # it has no diagonal
+    methods = {setting: {m.method for m in found.measurements} for setting, found in baselines.items()}
+    assert methods == {"naive": {"naive"}, "replay": {"ER"}, "joint": {"joint"}}
     assert baselines["naive"].budget.stored_numbers == 0 and baselines["replay"].budget.stored_numbers == 60 * 64
 
 
 def test_a_baseline_s_networks_are_functions_of_the_seed_and_go_on(data_dir: Path, baselines: dict[str, Any]) -> None:
-    first = Sitting(data_dir, stop_at=1)
+    first = session_in(data_dir, stop_at=1)
     with pytest.raises(KeyboardInterrupt):
         run(ONLINE, first)
-    gone_on = run(ONLINE, Sitting(data_dir, before=first))
+    gone_on = run(ONLINE, session_in(data_dir, before=first))
     assert gone_on.facts["matrices"] == baselines["replay"].facts["matrices"]
     one, two = gone_on.facts["matrices"]
     assert one != two
 
 
 def test_more_replay_memory_than_images_is_no_fault_and_wrong_numbers_are(data_dir: Path) -> None:
-    assert run(replace(ONLINE, images_per_task=3000), Sitting(data_dir)).facts["matrices"]
+    assert run(replace(ONLINE, images_per_task=3000), session_in(data_dir)).facts["matrices"]
     with as_people_run_it(), pytest.raises(UsageError, match="updates must be above 0"):
         replace(ONLINE, updates=0)
     assert "steps" in ONLINE.plan()
@@ -349,17 +321,17 @@ def test_more_replay_memory_than_images_is_no_fault_and_wrong_numbers_are(data_d
 
 
 def test_every_task_s_memory_is_a_file_that_recalls_what_was_measured(data_dir: Path) -> None:
-    sitting = Sitting(data_dir)
-    run(SMALL, sitting)
-    files = sorted((sitting.directory / "memories").iterdir())
+    session = session_in(data_dir)
+    run(SMALL, session)
+    files = sorted((session.directory / "memories").iterdir())
     assert [file.name for file in files] == ["task-001.safetensors", "task-002.safetensors", "task-003.safetensors"]
     for t, file in enumerate(files):
         memory = Memory.load(file)
         assert memory.about["task"] == t + 1 and memory.about["made_by"]["permutation_sha256"]
         images, labels = memory.recall()
         assert images.shape[1:] == (1, 8, 8) and labels.bincount().tolist() == [25] * 10
-        assert torch.equal(memory.tensors["bases"], sitting.kept[1][f"bank/{t}/bases"])
-    pictures = {file.name for file in (sitting.directory / "figures").iterdir()}
+        assert torch.equal(memory.tensors["bases"], session.saved[1][f"bank/{t}/bases"])
+    pictures = {file.name for file in (session.directory / "figures").iterdir()}
     assert pictures == {"matrix.png", "after_each_task.png", "recalled.png"}
 
 
@@ -377,13 +349,13 @@ def test_times_are_foretold(data_dir: Path) -> None:
     [
         ("rotations", "paper", 24, True, 13),
         ("permutations", "paper", 8, False, 19),
-        ("many", "paper", 8, False, 19),
+        ("many", "paper_many", 8, False, 19),
         ("cifar100", "paper", 24, True, 102),
-        ("rotations_star", "paper", 24, True, 13),
-        ("permutations_star", "paper", 8, False, 19),
+        ("rotations_star", "paper_star", 24, True, 13),
+        ("permutations_star", "paper_star", 8, False, 19),
         ("rotations_lamaml", "lamaml", 24, True, 13),
         ("permutations_lamaml", "lamaml", 8, False, 19),
-        ("many_lamaml", "lamaml", 4, False, 19),
+        ("many_lamaml", "lamaml_many", 4, False, 19),
         ("cifar100_lamaml", "lamaml", 24, True, 102),
         ("rotations_star_kcl", "kcl", None, True, None),
         ("permutations_star_kcl", "kcl", None, False, None),
@@ -400,7 +372,7 @@ def test_every_file_has_the_published_sizes(
     info = ours.stream.info
     assert (info.tasks, info.samples_per_task) == (published.tasks, published.samples_per_task)
     assert (ours.images_per_task, ours.replay, ours.batch) == (published.images_per_task, published.replay, 10)
-    assert presets.less(ours, ours.replay) == [] and ours.preset == preset
+    assert presets.reduced_by(ours, ours.replay) == [] and ours.preset == preset
     of = ours.parameterization.of if downsampled else ours.parameterization
     assert isinstance(ours.parameterization, Downsampled) == downsampled and of.bases == bases
     if recalled is not None:
@@ -429,7 +401,11 @@ DIGITS = sets("DATASET = @datasets.digits()", "SEEDS = [0]")
         (["SAMPLES = 5000"], "a task needs 5000 training images and has 1346; lower samples_per_task"),
         (["TASKS = 0"], "Permutations.number must be above 0"),
         (["IMAGES_PER_TASK = 0"], "images_per_task must be above 0"),
-        (["PRESET = 'mine'"], "preset must be one of 'paper', 'lamaml', 'kcl'"),
+        (["IMAGES_PER_TASK = 0.5"], "images_per_task must be at least 1"),
+        (
+            ["PRESET = 'mine'"],
+            "preset must be one of 'paper', 'paper_many', 'paper_star', 'lamaml', 'lamaml_many', 'kcl'",
+        ),
     ],
 )
 def test_a_command_that_can_not_be_is_answered_in_one_sentence(
@@ -497,14 +473,14 @@ def test_avalanche_s_strategies_learn_our_stream_and_are_functions_of_the_seed(m
         momentum=0.0 if method == "mer" else 0.9,
         evaluation=Protocol(networks=2),
     )
-    found = run(learner, Sitting(data_dir))  # type: ignore[arg-type]
+    found = run(learner, session_in(data_dir))  # type: ignore[arg-type]
     first, second = found.facts["matrices"]
     assert first != second and first[0][0] > 25 and first[0][1] is None
     assert found.budget.stored_numbers == (0 if method == "naive" else 2 * 20 * 64)
-    before = Sitting(data_dir, stop_at=1)
+    before = session_in(data_dir, stop_at=1)
     with pytest.raises(KeyboardInterrupt):
         run(learner, before)  # type: ignore[arg-type]
-    again = run(learner, Sitting(data_dir, before=before))  # type: ignore[arg-type]
+    again = run(learner, session_in(data_dir, before=before))  # type: ignore[arg-type]
     assert again.facts["matrices"] == found.facts["matrices"]
 
 

@@ -1,4 +1,4 @@
-"""Controls: what herding and k-center choose, and that the figures of all of them are shared between runs."""
+"""Controls: what herding and k-center choose, and that the measurements of all of them are shared between runs."""
 
 import json
 from pathlib import Path
@@ -16,6 +16,7 @@ from suite.controls.random_images import RandomImages
 from suite.keys import Key
 from suite.parameterizations.standard import Standard
 from suite.registry import controls
+from suite.runtime.record import label
 from suite.types import ClassRows, ImageShape, Setting, Split
 
 LINE = torch.tensor([[0.0], [1.0], [2.0], [3.0], [10.0]])  # of mean 3.2
@@ -23,7 +24,7 @@ LINE = torch.tensor([[0.0], [1.0], [2.0], [3.0], [10.0]])  # of mean 3.2
 
 @pytest.mark.parametrize("name", controls.names())
 def test_every_control_keeps_its_promises(name: str) -> None:
-    assert [f"{f.promise}: {f.said}" for f in check("controls", name) if f.verdict == "broken"] == []
+    assert [f"{f.promise}: {f.detail}" for f in check("controls", name) if f.verdict == "broken"] == []
 
 
 def test_herding_keeps_the_mean_of_those_chosen_near_the_mean_of_all() -> None:
@@ -87,9 +88,9 @@ def test_controls_are_measured_once_for_all_runs_with_the_same_data(data_dir: Pa
     assert all(f"evaluating {name}" in first.err for name in ("herding", "k-center", "random real images"))
     assert "evaluating the memory" in second.err and "evaluating herding" not in second.err
     names = ["memory", "memory", "random real images", "herding", "k-center"]
-    assert [f["name"] for f in first.record["figures"]] == names
-    kept = [[f for f in r["figures"] if f["name"] != "memory"] for r in (first.record, second.record)]
-    assert kept[0] == kept[1] and all(f["n"] == 2 for f in kept[0])
+    assert [label(m) for m in first.record["measurements"]] == names
+    kept = [[m for m in r["measurements"] if m["method"] != "memory"] for r in (first.record, second.record)]
+    assert kept[0] == kept[1] and all(m["n"] == 2 for m in kept[0])
     more = command(*words, *sets("IMAGES_PER_CLASS = 2"))
     assert "evaluating herding" in more.err  # more images are another control
 
@@ -104,9 +105,9 @@ def test_memories_are_measured_elsewhere_and_a_sweep_opens_no_test_images(data_d
     )
     done = command(*QUICK, *where, *place)
     assert done.status == 0, done.err
-    tested = [(f["name"], f["n"]) for f in done.record["figures"] if f["split"] == "test"]
+    tested = [(label(m), m["n"]) for m in done.record["measurements"] if m["split"] == "test"]
     assert tested == [("memory", 2), ("memory on mlp", 2), ("memory on resnet10t", 2), ("random real images", 2)]
     assert json.dumps(done.record["config"]).count("resnet10t") == 1
     sweep = command(*QUICK, *sets("experiments.distillation.test = False"), *place)
     assert sweep.status == 0, sweep.err
-    assert [(f["name"], f["split"]) for f in sweep.record["figures"]] == [("memory", "validation")]
+    assert [(label(m), m["split"]) for m in sweep.record["measurements"]] == [("memory", "validation")]

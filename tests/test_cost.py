@@ -9,11 +9,13 @@ from command_line import QUICK, command, resolve, sets
 
 from suite.architectures.mlp import MLP
 from suite.experiments import timing
+from suite.experiments.distillation import Distillation
 from suite.objectives.bptt import BPTT
 from suite.objectives.distribution_matching import DistributionMatching
 from suite.objectives.gradient_matching import GradientMatching
 from suite.parameterizations.standard import Standard
 from suite.runtime import estimate
+from suite.runtime.durations import duration
 from suite.types import Cost, ImageShape, Setting
 
 CPU = torch.device("cpu")
@@ -32,7 +34,7 @@ TASK = Setting(ImageShape(1, 8, 8), 10, MLP(), Standard(), "none", CPU)
     ],
 )
 def test_durations_are_told_in_a_unit_that_fits(seconds: float, words: str) -> None:
-    assert estimate.duration(seconds) == words
+    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize("pace", [1e-4, 1.0], ids=["measured whole", "measured on few images"])
@@ -114,7 +116,7 @@ def test_shared_work_counts_once_for_a_seed_and_a_choice_adds_its_runs() -> None
 
 def test_what_takes_weeks_is_said_and_a_scale_that_fits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds: dict[str, float] = {"paper": 1e7, "short": 2e5, "cpu": 3000.0, "smoke": 1.0}
-    monkeypatch.setattr(timing, "cost", lambda of, device: Cost(seconds[_scale(of)], {}, 1.0))
+    monkeypatch.setattr(Distillation, "cost", lambda of, device: Cost(seconds[_scale(of)], {}, 1.0))
     files = ["gin/shared/distillation.gin"]
     assert estimate.advice(1e5, files, [], None, [], CPU) is None
     said = estimate.advice(1e7, files, [], None, [], CPU)
@@ -164,6 +166,6 @@ def test_a_method_that_can_not_be_rehearsed_still_runs(
     def broken(of: Any, device: Any) -> Cost:
         raise ValueError("no made-up images, please\nat all")
 
-    monkeypatch.setattr(timing, "cost", broken)
+    monkeypatch.setattr(Distillation, "cost", broken)
     done = command(*QUICK, "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none")
     assert done.status == 0 and "[cost] can't be foretold (ValueError: no made-up images, please" in done.err

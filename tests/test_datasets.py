@@ -745,5 +745,5 @@ def test_training_images_alone_never_show_a_test_image(data_dir: Path) -> None:
     again = part.load(data_dir, Key(1), 0.0)  # another run's seed
     assert torch.equal(data.test.images, again.test.images)
     assert data.digest != Digits().load(data_dir, Key(0), 0.0).digest
-    with pytest.raises(UsageError, match="fraction must be between 0 and 1"):
+    with pytest.raises(UsageError, match="fraction must be above 0 and below 1"):
         TrainingOnly(fraction=1.0)

@@ -11,10 +11,9 @@ import torch
 from command_line import QUICK, command, resolve, sets, start
 
 from suite.errors import RunError, UsageError
-from suite.evaluation.evaluate import Part, Splits, accuracy, evaluate_each
-from suite.evaluation.protocol import Protocol
-from suite.evaluation.training import group_of, train_all
-from suite.experiments.distillation import Distillation, _Kept
+from suite.evaluation.cached import _AccuracyFile
+from suite.evaluation.evaluate import accuracy
+from suite.experiments.distillation import Distillation
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.objectives.gradient_matching import GradientMatching
@@ -142,7 +141,7 @@ def test_a_network_that_diverged_labels_nothing() -> None:
 def test_what_was_evaluated_is_not_evaluated_again(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sitting that ends in the evaluation leaves every finished network's figures to the next."""
+    """A sitting that ends in the evaluation leaves every finished network's accuracies to the next."""
     arguments = [*QUICK, "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
 
     def breaks(*_: object, **__: object) -> None:
@@ -154,7 +153,7 @@ def test_what_was_evaluated_is_not_evaluated_again(
     again = command(*arguments, "--json")
     assert again.status == 0 and "evaluating" not in again.err
     fresh = command(*arguments, "--json", "--fresh")
-    assert "evaluating" in fresh.err and fresh.record["figures"] == again.record["figures"]
+    assert "evaluating" in fresh.err and fresh.record["measurements"] == again.record["measurements"]
 
 
 def test_an_evaluation_that_is_stopped_half_way_ends_in_the_same_record(
@@ -163,49 +162,24 @@ def test_an_evaluation_that_is_stopped_half_way_ends_in_the_same_record(
     """What was measured is read back, and only what is missing is measured: here all but the first network."""
     arguments = [*QUICK, "--data-dir", data_dir, "--tracking-uri", "none", "--json"]
     whole = command(*arguments, "--out", tmp_path / "whole")
-    write, written = _Kept.write, []
+    write, written = _AccuracyFile.write, []
 
-    def writes_once(kept: _Kept, accuracies: dict[Part, float]) -> None:
+    def writes_once(kept: _AccuracyFile, accuracies: dict[str, float]) -> None:
         if written:
             raise RunError("the lights went out")
-        written.append(kept.file)
+        written.append(kept.path)
         write(kept, accuracies)
 
     arguments += ["--out", tmp_path / "halves"]
     with monkeypatch.context() as broken:
-        broken.setattr(_Kept, "write", writes_once)
+        broken.setattr(_AccuracyFile, "write", writes_once)
         assert command(*arguments).status == 1
     kept = written[0].read_bytes()
     again = command(*arguments)
     assert again.status == 0 and written[0].read_bytes() == kept
     assert "the memory: network 2" in again.err and "1/2" not in again.err
-    for one, other in zip(whole.record["figures"], again.record["figures"], strict=True):
-        assert one["name"] == other["name"] and one["values"] == other["values"]
-
-
-def test_networks_that_are_trained_together_are_so_whichever_are_missing(data_dir: Path) -> None:
-    """Else a sitting that ends in the evaluation would leave other last bits."""
-    (run,) = resolve([w for w in QUICK if w.endswith(".gin")], [w for w in QUICK if "=" in w])
-    setting = run.experiment.setting(torch.device("cpu"))  # type: ignore[attr-defined]
-    protocol = Protocol(networks=10, batch=64, epochs=2)
-    images = torch.randn(20, 1, 8, 8, generator=Key(0)("images").generator())
-    data, key = Split(images, torch.arange(20) % 10), Key(0)("evaluation")
-    assert [list(group_of(setting, 20, protocol, i)) for i in (0, 4, 9)] == [[0, 1, 2], [3, 4, 5], [9]]
-    splits: Splits = {"test": Split(torch.randn(200, 1, 8, 8, generator=key.generator()), torch.arange(200) % 10)}
-    weights: list[dict[str, torch.Tensor]] = []
-
-    def seen(*arguments: Any) -> list[torch.nn.Module]:
-        networks = train_all(*arguments)
-        weights.append(dict(networks[0].named_parameters()))
-        return networks
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("suite.evaluation.evaluate.train_all", seen)
-        every = list(evaluate_each(setting, lambda _: data, protocol, key, range(10), splits))
-        some = list(evaluate_each(setting, lambda _: data, protocol, key, [1, 4, 5, 9], splits))
-    assert some == [every[i] for i in (1, 4, 5, 9)]
-    together, apart = weights[:4], [weights[i] for i in (4, 5, 6)]
-    assert all(torch.equal(together[0][k], apart[0][k]) for k in together[0])
+    for one, other in zip(whole.record["measurements"], again.record["measurements"], strict=True):
+        assert one["method"] == other["method"] and one["values"] == other["values"]
 
 
 def test_outer_steps_that_were_left_out_are_counted_in_the_record(

@@ -16,7 +16,7 @@ from suite.datasets.digits import Digits
 from suite.errors import UsageError
 from suite.evaluation.evaluate import accuracy, evaluate, evaluate_each, recalled
 from suite.evaluation.protocol import PROTOCOLS, Protocol
-from suite.evaluation.training import together, train, train_all
+from suite.evaluation.training import _is_per_image, group_of, group_size, train, train_group
 from suite.keys import Key, global_generators
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.standard import Standard
@@ -229,7 +229,7 @@ def test_networks_trained_together_are_those_trained_one_by_one(recipe: Architec
     """Own starts, own orders, own augmentations, own images; the last mini-batch is smaller than the others."""
     what, protocol = setting("flip_rotate", Double(recipe)), small(epochs=6, batch=4)
     sets, keys = [doubled(noise(10, seed)) for seed in range(3)], [Key(0)("network", i) for i in range(3)]
-    for found, data, key in zip(train_all(what, sets, protocol, keys), sets, keys, strict=True):
+    for found, data, key in zip(train_group(what, sets, protocol, keys), sets, keys, strict=True):
         with global_generators(key("network")):
             start = what.architecture.build(SHAPE, CLASSES)
         expected = train(what, data, protocol, key)
@@ -245,7 +245,7 @@ def test_figures_together_and_one_by_one_agree_on_digits(recipe: Architecture, t
     rows = [torch.cat([(data.train.labels == c).nonzero()[i : i + 1, 0] for c in range(10)]) for i in range(3)]
     sets = [Split(data.train.images[r], data.train.labels[r]) for r in rows]
     protocol, key = Protocol(name="small", networks=3, epochs=100), Key(0)
-    joined = train_all(what, sets, protocol, [key("network", i) for i in range(3)])
+    joined = train_group(what, sets, protocol, [key("network", i) for i in range(3)])
     found = [accuracy(network, data.test) for network in joined]
     alone = [accuracy(train(what, sets[i], protocol, key("network", i)), data.test) for i in range(3)]
     assert found == pytest.approx(alone, abs=1.0) and min(found) > 30
@@ -253,7 +253,7 @@ def test_figures_together_and_one_by_one_agree_on_digits(recipe: Architecture, t
 
 
 def test_a_step_of_all_networks_holds_no_more_images_than_the_batch_of_one_may() -> None:
-    assert [together(setting(), n, Protocol()) for n in (1, 10, 100, 300, 640, 50_000)] == [640, 64, 6, 2, 1, 1]
+    assert [group_size(setting(), n, Protocol()) for n in (1, 10, 100, 300, 640, 50_000)] == [640, 64, 6, 2, 1, 1]
 
 
 class Mixing(nn.Module):
@@ -264,9 +264,9 @@ class Mixing(nn.Module):
 
 
 def test_networks_that_draw_or_mix_images_are_trained_one_by_one() -> None:
-    assert together(setting(), 4, Protocol()) > 1
+    assert group_size(setting(), 4, Protocol()) > 1
     for layer in (nn.Dropout(0.5), nn.BatchNorm2d(1), nn.BatchNorm2d(1, track_running_stats=False), Mixing()):
-        assert together(setting(network=Double(MLP(width=4), layer)), 4, Protocol()) == 1
+        assert group_size(setting(network=Double(MLP(width=4), layer)), 4, Protocol()) == 1
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cpu", 1), ("cuda", 160)])
@@ -274,15 +274,49 @@ def test_on_a_cpu_networks_with_convolutions_are_trained_one_by_one(
     device: str, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "suite.evaluation.training._fresh", lambda setting: setting.architecture.build(setting.shape, setting.classes)
+        "suite.evaluation.training._fresh_network",
+        lambda setting: setting.architecture.build(setting.shape, setting.classes),
     )
     what = Setting(SHAPE, CLASSES, ConvNet(width=2, depth=1), Standard(), "none", torch.device(device))
-    assert together(what, 4, Protocol()) == expected
+    assert group_size(what, 4, Protocol()) == expected
+
+
+@pytest.mark.parametrize("images", [2, 20])
+def test_how_large_a_group_may_be_is_found_once_for_all_networks(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[None] = []
+    monkeypatch.setattr(
+        "suite.evaluation.training._is_per_image", lambda network: built.append(None) or _is_per_image(network)
+    )
+    protocol = small(networks=10, epochs=1, batch=4)
+    evaluate(setting(), lambda _: noise(images), protocol, Key(0), {"test": noise()})
+    assert len(built) == 1
+
+
+def test_networks_are_trained_with_their_group_whichever_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a run that was stopped during its evaluation would continue with other last bits."""
+    protocol, key, data = small(networks=10, batch=64, epochs=2), Key(0)("evaluation"), noise(20)
+    size = group_size(setting(), len(data), protocol)
+    assert [list(group_of(i, size, protocol.networks)) for i in (0, 4, 9)] == [[0, 1, 2], [3, 4, 5], [9]]
+    weights: list[dict[str, Tensor]] = []
+
+    def recording(*arguments: Any) -> list[nn.Module]:
+        networks = train_group(*arguments)
+        weights.append(dict(networks[0].named_parameters()))
+        return networks
+
+    monkeypatch.setattr("suite.evaluation.evaluate.train_group", recording)
+    splits = {"test": noise(200, 1)}
+    every = list(evaluate_each(setting(), lambda _: data, protocol, key, range(10), splits))
+    some = list(evaluate_each(setting(), lambda _: data, protocol, key, [1, 4, 5, 9], splits))
+    assert some == [every[i] for i in (1, 4, 5, 9)]
+    groups, groups_of_some = weights[:4], [weights[i] for i in (4, 5, 6)]
+    for i, group in zip((0, 1, 3), groups_of_some, strict=True):
+        assert all(torch.equal(groups[i][k], group[k]) for k in group)
 
 
 def test_sets_of_several_sizes_are_trained_one_by_one() -> None:
     what, sets, keys = setting(network=Double(MLP(width=4))), [doubled(noise(n)) for n in (5, 9)], [Key(0), Key(1)]
-    for found, data, key in zip(train_all(what, sets, small(), keys), sets, keys, strict=True):
+    for found, data, key in zip(train_group(what, sets, small(), keys), sets, keys, strict=True):
         assert_same_weights(found, train(what, data, small(), key))
 
 

@@ -89,11 +89,11 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(
     done = go(data_dir, disk / "out")
     assert done.status == 1 and "No space left on device" in done.complaint
     directory = only_run(disk / "out")
-    found, complaints = read_newest(directory / "checkpoints")
-    assert found is not None and found.iteration == 2 and complaints == []
+    newest, complaints = read_newest(directory / "checkpoints")
+    assert newest is not None and newest.iteration == 2 and complaints == []
     (disk / "filler").unlink()
     done = go(data_dir, disk / "out")
-    assert done.status == 0 and "going on from the checkpoint of step 2" in done.err
+    assert done.status == 0 and "resuming from the checkpoint of step 2" in done.err
     assert (directory / "memory.safetensors").read_bytes() == memory
 
 
@@ -107,7 +107,7 @@ def test_a_read_only_disk_is_one_sentence_and_loses_nothing(
     assert done.status == 1 and "Read-only file system" in done.complaint
     subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
     done = go(data_dir, disk / "out")
-    assert done.status == 0 and "going on from the checkpoint of step 3" in done.err
+    assert done.status == 0 and "resuming from the checkpoint of step 3" in done.err
     assert (only_run(disk / "out") / "memory.safetensors").read_bytes() == memory
 
 

@@ -1,4 +1,4 @@
-"""The journal: whole lines only, every point once, and the rest of it whatever happened to one line."""
+"""The journal: whole lines only, every point once, and all other lines where one is damaged."""
 
 import errno
 import itertools
@@ -15,19 +15,19 @@ def points(*iterations: int) -> list[Point]:
     return [Point("loss", 1.0 / (1 + i), 1000 + i, i) for i in iterations]
 
 
-def told(directory: Path) -> list[int]:
+def iterations(directory: Path) -> list[int]:
     """The iterations of all points, in order."""
     return [i for entry in read(directory)[0] if entry["is"] == "metrics" for _, _, _, i in entry["points"]]
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    made = Journal(tmp_path / "run")
-    made.begin("name", "seed 0", {"tag": "Zoë"}, {"rate": "0.1"})
-    return made
+    fresh = Journal(tmp_path / "run")
+    fresh.begin("name", "seed 0", {"tag": "Zoë"}, {"rate": "0.1"})
+    return fresh
 
 
-def test_what_was_told_is_read_back_in_order_with_its_times(journal: Journal) -> None:
+def test_entries_are_read_back_in_order_with_their_times(journal: Journal) -> None:
     journal.mark("RUNNING")
     journal.points(points(1, 2), progress=(2, 10))
     journal.artifacts([journal.directory / "figures" / "a.png"])
@@ -50,29 +50,29 @@ def test_a_run_begins_once_and_keeps_its_identity(journal: Journal, tmp_path: Pa
     assert len(entry["id"]) == 32 and entry["id"] != another["id"]
 
 
-def test_a_point_is_told_once_with_its_first_time(journal: Journal) -> None:
+def test_a_point_is_written_once_with_its_first_time(journal: Journal) -> None:
     journal.points(points(1, 2))
     journal.points([Point("loss", 0.5, 9999, 1), *points(2, 3)])
     later = Journal(journal.directory)
     later.points(points(1, 2, 3, 4))
-    assert told(journal.directory) == [1, 2, 3, 4]
+    assert iterations(journal.directory) == [1, 2, 3, 4]
     assert read(journal.directory)[0][1]["points"][0][2] == 1001
 
 
 @pytest.mark.parametrize("cut", [1, 7, 40])
-def test_half_a_line_that_a_crash_left_is_taken_off_and_told_again(journal: Journal, cut: int) -> None:
+def test_a_partial_line_that_a_crash_left_is_removed_and_written_again(journal: Journal, cut: int) -> None:
     journal.points(points(1))
     whole = (journal.directory / NAME).read_bytes()
     journal.points(points(2))
     torn = (journal.directory / NAME).read_bytes()[:-cut]
     (journal.directory / NAME).write_bytes(torn)
-    assert told(journal.directory) == [1] and read(journal.directory)[1] == len(whole)
+    assert iterations(journal.directory) == [1] and read(journal.directory)[1] == len(whole)
     Journal(journal.directory).points(points(1, 2))
-    assert told(journal.directory) == [1, 2]
+    assert iterations(journal.directory) == [1, 2]
 
 
 @pytest.mark.parametrize("bit", [0, 3, 6])
-def test_a_flipped_bit_costs_one_line_which_the_run_tells_again(journal: Journal, bit: int) -> None:
+def test_a_flipped_bit_costs_one_line_which_the_run_writes_again(journal: Journal, bit: int) -> None:
     for i in (1, 2, 3):
         journal.points(points(i))
     file = journal.directory / NAME
@@ -83,12 +83,12 @@ def test_a_flipped_bit_costs_one_line_which_the_run_tells_again(journal: Journal
         if b"\n" in damaged[:-1]:
             continue
         file.write_bytes(b"".join([*lines[:2], bytes(damaged), *lines[3:]]))
-        assert told(journal.directory) == [1, 3]
+        assert iterations(journal.directory) == [1, 3]
     Journal(journal.directory).points(points(1, 2, 3))
-    assert told(journal.directory) == [1, 3, 2]
+    assert iterations(journal.directory) == [1, 3, 2]
 
 
-def test_what_a_full_disk_took_in_half_is_taken_back(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partial_line_on_a_full_disk_is_removed(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     journal.points(points(1))
     before = (journal.directory / NAME).read_bytes()
 
@@ -101,7 +101,7 @@ def test_what_a_full_disk_took_in_half_is_taken_back(journal: Journal, monkeypat
             journal.points(points(2))
     assert (journal.directory / NAME).read_bytes() == before
     journal.points(points(2, 3))
-    assert told(journal.directory) == [1, 2, 3]
+    assert iterations(journal.directory) == [1, 2, 3]
 
 
 def test_state_and_table_are_known_to_the_next_process(journal: Journal, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_state_and_table_are_known_to_the_next_process(journal: Journal, tmp_pat
     journal.mark("RUNNING")
     journal.belongs_to(tmp_path / ".table-1")
     later = Journal(journal.directory)
-    assert (later.status, later.sittings, later.parent, later.began) == ("RUNNING", 2, "../.table-1", True)
+    assert (later.status, later.attempts, later.parent, later.began) == ("RUNNING", 2, "../.table-1", True)
     size = (journal.directory / NAME).stat().st_size
     later.belongs_to(tmp_path / ".table-1")
     assert (journal.directory / NAME).stat().st_size == size

@@ -24,6 +24,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from suite.memory import Memory
+from suite.runtime.record import label
+from suite.runtime.record_schema import upgraded
 
 KEPT = REPOSITORY / "tests" / "kept"
 WHOLE, MEMORIES = KEPT / "whole", KEPT / "memories"
@@ -117,8 +119,8 @@ def record(directory: Path) -> Any:
 
 
 def values(of: Any) -> dict[tuple[str, str], list[float]]:
-    """The figures of a record."""
-    return {(figure["name"], figure["split"]): figure["values"] for figure in of["figures"]}
+    """What a record of either schema measured."""
+    return {(label(measured), measured["split"]): measured["values"] for measured in upgraded(of)["measurements"]}
 
 
 def rows(directory: Path) -> list[tuple[int, str, float]]:
@@ -165,7 +167,7 @@ NEXT = {
 def test_a_begun_run_is_found_and_goes_on_where_it_was_stopped(name: str, gone_on: Callable[[str], GoneOn]) -> None:
     begun, after = BEGUN[name], gone_on(name)
     assert after.done.status == 0, after.done.err
-    assert f"going on from the checkpoint of step {begun.step}\n" in after.done.err
+    assert f"resuming from the checkpoint of step {begun.step}\n" in after.done.err
     assert after.directory.relative_to(after.out) == begun.directory.relative_to(begun.out)
     assert after.record["run_key"] == begun.key == begun.directory.name.rpartition("-")[2]
     counted = re.findall(r"^\[.*?\] (\d+/\d+.*)$", after.done.err, re.MULTILINE)
@@ -279,7 +281,7 @@ def test_a_begun_run_is_listed_and_resumed_from_what_its_directory_says(tmp_path
     (row,) = json.loads(listed.out)
     assert (row["state"], row["done"], row["total"]) == ("killed", 3, 5) and row["validation"] > 0
     done = ended(start("resume", "--out", out, code=["-m", "suite.runs"]))
-    assert done.status == 0 and "going on from the checkpoint of step 3\n" in done.err, done.err
+    assert done.status == 0 and "resuming from the checkpoint of step 3\n" in done.err, done.err
     assert record(only_run(out))["run_key"] == begun.key
 
 
@@ -292,7 +294,7 @@ FINISHED = {begun.whole: begun for begun in BEGUN.values()}
 def test_a_finished_run_is_read_back(begun: Begun, tmp_path: Path, data_dir: Path) -> None:
     out = copied(WHOLE, tmp_path)
     done = command(*begun.arguments, *PLACE, "--data-dir", data_dir, "--out", out, "--json")
-    assert done.status == 0 and "was done before" in done.err and "going on" not in done.err, done.err
+    assert done.status == 0 and "was done before" in done.err and "resuming" not in done.err, done.err
     before = record(begun.whole)
     assert done.record["run_key"] == before["run_key"] == begun.key
     assert values(done.record) == values(before) and done.record["facts"] == before["facts"]

@@ -119,9 +119,9 @@ def _under_seed(seed: int, work: Callable[[], Any]) -> Any:
     numpy.random.seed(seed)
     random.seed(seed)
     before = _global_states()
-    found = work()
+    result = work()
     assert _global_states() == before
-    return found
+    return result
 
 
 def _whole_run() -> tuple[list[torch.Tensor], dict]:
@@ -133,7 +133,7 @@ def _whole_run() -> tuple[list[torch.Tensor], dict]:
     objective = BPTT(inner_steps=3, classes_per_step=2, images_per_class_per_step=4, real_per_class=2)
     optimizer = SGDMomentum(lr=0.1, momentum=0.5)
     start = begin(setting, optimizer, 1.0, Key(5)("memory"))
-    *_, last = distill(setting, objective, optimizer, ClassRows.of(split, classes), start, Key(5), 2, clip=2.0)
+    *_, last = distill(setting, objective, optimizer, ClassRows.of(split, classes), start, Key(5), 2, max_grad_norm=2.0)
     judged = evaluate(
         setting,
         lambda _: recalled(setting, last.memory),
@@ -146,9 +146,9 @@ def _whole_run() -> tuple[list[torch.Tensor], dict]:
 
 def test_distilling_and_evaluating_neither_read_nor_change_global_generators() -> None:
     """In a process of its own, since the type checks of these tests draw from Python's `random` themselves."""
-    found = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert found.stdout == "equal bits\n"
+    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "equal bits\n"
 
 
 if __name__ == "__main__":

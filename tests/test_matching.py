@@ -90,7 +90,7 @@ def test_gradient_matching_is_the_published_distance() -> None:
     what, objective = setting(Standard(), ConvNet(width=3)), GradientMatching(real_per_class=4)
     what = replace(what, augmentation="none")
     memory, rows, key = memory_of(what), real(), Key(2)
-    network = fresh_network(what, key("network"), rewritten=False)
+    network = fresh_network(what, key("network"), replace_layers=False)
     leaves = {k: v.clone().requires_grad_() for k, v in memory.items()}
     images = what.parameterization.recall(leaves, torch.arange(CLASSES))
     total = torch.zeros((), dtype=torch.float64)
@@ -202,4 +202,4 @@ def test_the_contract_names_a_tensor_that_is_never_learned(monkeypatch: pytest.M
     assert next(f.verdict for f in check("parameterizations", "standard") if f.promise == promise) == "kept"
     monkeypatch.setattr(Standard, "init", with_one_more)
     found = next(f for f in check("parameterizations", "standard") if f.promise == promise)
-    assert (found.verdict, found.said) == ("broken", "more")
+    assert (found.verdict, found.detail) == ("broken", "more")

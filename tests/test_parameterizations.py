@@ -141,7 +141,7 @@ def test_a_factor_must_divide_both_sides(shape: ImageShape) -> None:
     [
         (Addressing, {"bases": 0}, "Addressing.bases must be above 0"),
         (Addressing, {"coefficient_penalty": -1.0}, "Addressing.coefficient_penalty must be at least 0"),
-        (Downsampled, {"factor": 0}, "Downsampled.factor must be at least 1"),
+        (Downsampled, {"factor": 0}, "Downsampled.factor must be above 0"),
     ],
 )
 def test_a_setting_out_of_range_is_refused_in_one_line(build: Any, settings: dict, words: str) -> None:
@@ -314,7 +314,7 @@ def _after(way: Parameterization, steps: int) -> list[OuterState]:
     real = ClassRows.of(Split(pixels, torch.arange(6) % classes), classes)
     optimizer = NoMomentum(lr=0.5)
     start = begin(setting, optimizer, 1.0, Key(0))
-    return [start, *distill(setting, BPTT(inner_steps=2), optimizer, real, start, Key(0), steps, clip=None)]
+    return [start, *distill(setting, BPTT(inner_steps=2), optimizer, real, start, Key(0), steps, max_grad_norm=None)]
 
 
 def test_a_penalty_pulls_at_the_matrices_while_a_memory_is_distilled() -> None:

@@ -22,7 +22,7 @@ PROMISED = {
     "inner_optimizers": ["adam", "forward_only_momentum", "no_momentum", "sgd_momentum"],
     "objectives": ["bptt", "distribution_matching", "gradient_matching"],
     "controls": ["herding", "k_center", "random_images"],
-    "streams": ["cifar100", "many", "permutations", "permutations_star", "rotations", "rotations_star"],
+    "streams": ["class_splits", "permutations", "rotations"],
     "experiments": ["avalanche", "compress_then_recall", "distillation", "extrapolation", "image_recall", "online"],
 }
 

@@ -18,19 +18,24 @@ import torch
 from suite.errors import RunError
 from suite.runtime import environment
 from suite.runtime import record as records
+from suite.runtime.record_schema import FIELDS, MEASUREMENT_FIELDS
 from suite.storage.files import canonical_json
 from suite.types import Budget, Measurement, Outcome
 
-FIGURES = (
+MEASUREMENTS = (
     Measurement("memory", "test", (50.0, 60.0, 73.0), "evaluation networks"),
     Measurement("memory", "validation", (51.0, 61.0, 70.0), "evaluation networks"),
-    Measurement("full data", "test", (90.0,), "evaluation networks", "1210 images"),
+    Measurement("full data", "test", (90.0,), "evaluation networks", note="1210 images"),
 )
 
 
-def outcome(figures: tuple[Measurement, ...] = FIGURES, **scale: Any) -> Outcome:
+def outcome(measurements: tuple[Measurement, ...] = MEASUREMENTS, **scale: Any) -> Outcome:
     return Outcome(
-        figures, Budget(624, 0.975, 4), {"reduced": True} | scale, {"dataset": "digits"}, {"evaluation_seconds": 1.0}
+        measurements,
+        Budget(624, 0.975, 4),
+        {"reduced": True} | scale,
+        {"dataset": "digits"},
+        {"evaluation_seconds": 1.0},
     )
 
 
@@ -80,7 +85,7 @@ def test_the_table_shows_each_row_with_its_spread_and_marks_what_is_reduced() ->
 
 def test_a_record_is_valid_plain_json_that_comes_back() -> None:
     record = made()
-    assert records.invalid(record) is None and set(record) == set(records.FIELDS)
+    assert records.invalid(record) is None and set(record) == set(FIELDS)
     back = json.loads(records.dumps(record))
     assert back == record and records.invalid(back) is None
     assert record["scale"]["label"] == "smoke" and record["cost"] == {"evaluation_seconds": 1.0, "seconds": 2.0}
@@ -100,20 +105,25 @@ def broken(change: Callable[[dict[str, Any]], Any]) -> Any:
 
 
 BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    **{f"no {key}": ((lambda r, key=key: r.pop(key) and None), f"'{key}' is missing") for key in records.FIELDS},
+    **{f"no {key}": ((lambda r, key=key: r.pop(key) and None), f"'{key}' is missing") for key in FIELDS},
     "a list": (lambda r: [r], "not a JSON object"),
     "seed as a text": (lambda r: r.update(seed="3"), "'seed'"),
     "seed as a truth": (lambda r: r.update(seed=True), "'seed'"),
-    "another schema": (lambda r: r.update(schema=2), "schema 2"),
-    "figures no list": (lambda r: r.update(figures={}), "'figures'"),
-    "a figure no object": (lambda r: r["figures"].append(3), "a figure lacks"),
-    "a figure without values": (lambda r: r["figures"][0].pop("values") and None, "a figure lacks"),
-    "a figure without split": (lambda r: r["figures"][0].pop("split") and None, "a figure lacks"),
-    "no values": (lambda r: r["figures"][0].update(values=[], n=0), "0 values"),
-    "n is another": (lambda r: r["figures"][0].update(n=4), "n = 4"),
-    "values no list": (lambda r: r["figures"][0].update(values=5, n=1), ""),
-    "a value no number": (lambda r: r["figures"][0].update(values=["a", "b", "c"]), ""),
-    "NaN": (lambda r: r["figures"][0].update(mean=math.nan), "NaN"),
+    "another schema": (lambda r: r.update(schema=3), "schema 3"),
+    "measurements no list": (lambda r: r.update(measurements={}), "'measurements' is a dict"),
+    "a measurement no object": (lambda r: r["measurements"].append(3), "'measurements[3]' is a int"),
+    **{
+        f"a measurement without {key}": (
+            (lambda r, key=key: r["measurements"][1].__delitem__(key)),
+            f"'measurements[1].{key}' is missing",
+        )
+        for key in MEASUREMENT_FIELDS
+    },
+    "no values": (lambda r: r["measurements"][0].update(values=[], n=0), "0 values"),
+    "n is another": (lambda r: r["measurements"][0].update(n=4), "n = 4"),
+    "values no list": (lambda r: r["measurements"][0].update(values=5, n=1), "'measurements[0].values' is a int"),
+    "a value no number": (lambda r: r["measurements"][0].update(values=["a", "b", "c"]), "not a list of numbers"),
+    "NaN": (lambda r: r["measurements"][0].update(mean=math.nan), "NaN"),
     "infinity deep down": (lambda r: r["facts"].update(a=[{"b": math.inf}]), "NaN or infinity"),
     "no JSON": (lambda r: r["facts"].update(path=Path("/tmp")), ""),
 }

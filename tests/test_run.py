@@ -18,7 +18,8 @@ from command_line import QUICK, TABLE, Done, command, ended, only_run, sets, sta
 
 from suite.memory import Memory
 from suite.runtime import session
-from suite.runtime.record import comparable, invalid
+from suite.runtime.record import comparable, invalid, label
+from suite.runtime.signals import Stop
 from suite.storage.files import sha256
 from suite.storage.journal import Journal
 from suite.storage.locks import locked
@@ -77,9 +78,9 @@ def test_the_record_is_valid_and_says_what_was_measured(out: Path, record: dict[
     assert record["config_text"] == (directory / "config.gin").read_text()
     assert record["budget"] == {"stored_numbers": 624, "images_per_class": 0.975, "recalled_per_class": 4}
     assert record["facts"]["images"] == {"train": 1210, "validation": 136, "test": 451}
-    figures = {(f["name"], f["split"]): f for f in record["figures"]}
-    assert set(figures) == {("memory", "test"), ("memory", "validation"), ("random real images", "test")}
-    assert all(f["n"] == 2 and all(0 <= v <= 100 for v in f["values"]) for f in figures.values())
+    measured = {(label(m), m["split"]): m for m in record["measurements"]}
+    assert set(measured) == {("memory", "test"), ("memory", "validation"), ("random real images", "test")}
+    assert all(m["n"] == 2 and all(0 <= v <= 100 for v in m["values"]) for m in measured.values())
 
 
 def test_a_run_that_is_smaller_than_the_paper_s_is_marked(out: Path, record: dict[str, Any]) -> None:
@@ -102,7 +103,7 @@ def test_what_is_printed(data_dir: Path, tmp_path: Path) -> None:
     again = go(data_dir, tmp_path, *sets("FULL_DATA_EPOCHS = 1", "ITERATIONS = 2"), "--json")
     assert "evaluating the full data" not in again.err
     first = json.loads(next(p for p in tmp_path.glob("quickstart/*/result.json")).read_text())
-    full = [[f for f in r["figures"] if f["name"] == "full data"] for r in (first, again.record)]
+    full = [[m for m in r["measurements"] if m["method"] == "full data"] for r in (first, again.record)]
     assert full[0] == full[1] and full[0][0]["n"] == 1
 
 
@@ -136,7 +137,7 @@ def test_progress_of_a_second_count_is_not_measured_from_the_first(
     monkeypatch.setattr(session, "LINE_SECONDS", 0.0)
     one = session.RunSession(
         seed=0, device=torch.device("cpu"), directory=tmp_path, data_dir=tmp_path, cache_dir=tmp_path,
-        journal=Journal(tmp_path), tell=lambda: None, stop=session.Stop(), label="run", checkpoint_seconds=60.0,
+        journal=Journal(tmp_path), notify=lambda: None, stop=Stop(), label="run", checkpoint_seconds=60.0,
     )  # fmt: skip
     for iteration, total in ((90, 100), (100, 100), (1, 100), (2, 100), (3, 8), (4, 8)):
         one.progress(iteration, total, "words")
@@ -238,7 +239,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, signal.Signals], 
 
     def arrange(words: str, nth: int, number: signal.Signals) -> None:
         seen = 0
-        say, progress = session.RunSession.say, session.RunSession.progress
+        report, progress = session.RunSession.report, session.RunSession.progress
 
         def note(sentence: str) -> None:
             nonlocal seen
@@ -246,15 +247,15 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, signal.Signals], 
             if words in sentence and seen == nth:
                 os.kill(os.getpid(), number)
 
-        def said(self: session.RunSession, sentence: str) -> None:
+        def reported(self: session.RunSession, sentence: str) -> None:
             note(sentence)
-            say(self, sentence)
+            report(self, sentence)
 
         def went(self: session.RunSession, iteration: int, total: int, more: str) -> None:
             note(f"step {iteration} of {total}")
             progress(self, iteration, total, more)
 
-        monkeypatch.setattr(session.RunSession, "say", said)
+        monkeypatch.setattr(session.RunSession, "report", reported)
         monkeypatch.setattr(session.RunSession, "progress", went)
 
     return arrange
@@ -282,11 +283,11 @@ def test_a_stopped_run_says_so_and_goes_on_to_the_same_bits(
     before = signal.getsignal(number)
     at(words, 1, number)
     stopped = go(data_dir, tmp_path, *LONGER)
-    assert stopped.status == 75 and number.name in stopped.complaint and "goes on" in stopped.complaint
+    assert stopped.status == 75 and number.name in stopped.complaint and "resumes" in stopped.complaint
     assert not (only_run(tmp_path) / "result.json").exists() and not stopped.out
     assert signal.getsignal(number) == before
     done = go(data_dir, tmp_path, *LONGER)
-    assert done.status == 0 and "going on from the checkpoint of step" in done.err
+    assert done.status == 0 and "resuming from the checkpoint of step" in done.err
     assert memory_hash(tmp_path) == memory_hash(uninterrupted)
     records = [json.loads((only_run(o) / "result.json").read_text()) for o in (tmp_path, uninterrupted)]
     assert comparable(records[0]) == comparable(records[1])
@@ -340,7 +341,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
     killed = ended(attempt(5, "os.kill(os.getpid(), signal.SIGKILL)"))
     assert killed.status == -signal.SIGKILL
     done = go(data_dir, tmp_path / "runs", *LONGER)
-    assert done.status == 0 and "going on from the checkpoint of step 4" in done.err
+    assert done.status == 0 and "resuming from the checkpoint of step 4" in done.err
     assert memory_hash(tmp_path / "runs") == memory_hash(uninterrupted)
 
 

@@ -1,4 +1,4 @@
-"""`suite.runs` and what others see of a run's directory: states, going on, marking the dead, cleaning."""
+"""`suite.runs` and the directories of runs: states, resuming, marking killed runs, cleaning."""
 
 import io
 import json
@@ -37,9 +37,9 @@ def go(data_dir: Path, out: Path, *words: str) -> Done:
 
 
 def listed(out: Path) -> list[dict[str, Any]]:
-    found = json.loads(ask("--out", out, "--json").out)
-    assert isinstance(found, list)
-    return found
+    rows = json.loads(ask("--out", out, "--json").out)
+    assert isinstance(rows, list)
+    return rows
 
 
 @pytest.fixture
@@ -88,30 +88,30 @@ def test_a_run_that_is_not_there_is_one_sentence(words: list[str], data_dir: Pat
     assert ask("--out", tmp_path).out == f"no runs in {tmp_path}\n"
 
 
-# ---------------------------------------------------------------- going on
+# ---------------------------------------------------------------- resume
 
 
-def test_resume_goes_on_with_what_was_stopped_to_the_same_bits(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
+def test_resume_brings_a_stopped_run_to_the_same_bits(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
     assert go(data_dir, tmp_path / "whole").status == 0
     stop_at(3)
     assert go(data_dir, tmp_path / "out").status == 75
     stop_at(None)
     done = ask("resume", "--out", tmp_path / "out")
-    assert done.status == 0 and "going on from the checkpoint of step 3" in done.err, done.err
+    assert done.status == 0 and "resuming from the checkpoint of step 3" in done.err, done.err
     memories = [(only_run(tmp_path / o) / "memory.safetensors").read_bytes() for o in ("whole", "out")]
     assert sha256(memories[0]) == sha256(memories[1])
-    assert ask("resume", "--out", tmp_path / "out").out == "nothing to go on with\n"
+    assert ask("resume", "--out", tmp_path / "out").out == "no runs to resume\n"
 
 
-def test_a_failed_run_is_gone_on_with_only_by_name(data_dir: Path, tmp_path: Path) -> None:
+def test_a_failed_run_is_resumed_only_by_name(data_dir: Path, tmp_path: Path) -> None:
     bad = sets("OUTER_LR = 1e30", "experiments.distillation.clip = None")
     assert go(data_dir, tmp_path, *bad).status == 1
-    assert ask("resume", "--out", tmp_path).out == "nothing to go on with\n"
+    assert ask("resume", "--out", tmp_path).out == "no runs to resume\n"
     done = ask("resume", "seed0", "--out", tmp_path)
     assert done.status == 1 and "became NaN or infinite" in done.err
 
 
-# ---------------------------------------------------------------- the dead
+# ---------------------------------------------------------------- killed runs
 
 
 DIES = """
@@ -127,47 +127,50 @@ session.RunSession.progress = went
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_hard_is_marked_by_the_first_look(data_dir: Path, tmp_path: Path) -> None:
+def test_a_killed_run_is_marked_by_the_first_command_that_lists_it(data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "dies.py").write_text(DIES)
     place = ["--data-dir", data_dir, "--out", tmp_path / "out", "--tracking-uri", "none"]
     assert ended(start(*QUICK, *FIVE, *place, "--plugin", tmp_path / "dies.py")).status == -signal.SIGKILL
     directory = only_run(tmp_path / "out")
     assert Journal(directory).status == "RUNNING" and state(directory) == "killed"
-    kept = tmp_path / "kept"
-    shutil.copytree(tmp_path / "out", kept)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "out", copy)
     (row,) = listed(tmp_path / "out")
     assert row["state"] == "killed" and Journal(directory).status == "KILLED"
-    assert "no run was killed hard" in ask("reap", "--out", tmp_path / "out").out  # the look has marked it
-    reaped = ask("reap", "--out", kept)
+    assert "no killed run was left unmarked" in ask("reap", "--out", tmp_path / "out").out  # the list has marked it
+    reaped = ask("reap", "--out", copy)
     assert reaped.status == 0 and "seed0" in reaped.out and "resumable" in reaped.out
-    assert Journal(only_run(kept)).status == "KILLED"
-    (tmp_path / "dies.py").write_text("")  # the command that goes on loads the same plugins
-    assert ask("resume", "--out", kept).status == 0 and listed(kept)[0]["state"] == "finished"
+    assert Journal(only_run(copy)).status == "KILLED"
+    (tmp_path / "dies.py").write_text("")  # a resumed run loads the same plugins
+    assert ask("resume", "--out", copy).status == 0 and listed(copy)[0]["state"] == "finished"
 
 
-def test_nobody_is_called_dead_who_is_at_work(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
+def test_a_run_at_work_is_not_marked_as_killed(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
     stop_at(2)
     go(data_dir, tmp_path)
     directory = only_run(tmp_path)
     Journal(directory).mark("RUNNING")
     with locked(directory / ".lock"):
-        assert "no run was killed" in ask("reap", "--out", tmp_path).out and listed(tmp_path)[0]["state"] == "running"
+        assert (
+            "no killed run was left unmarked" in ask("reap", "--out", tmp_path).out
+            and listed(tmp_path)[0]["state"] == "running"
+        )
     assert Journal(directory).status == "RUNNING"
     assert listed(tmp_path)[0]["state"] == "killed"
 
 
-def test_a_run_killed_between_its_record_and_the_word_of_it_is_finished(data_dir: Path, tmp_path: Path) -> None:
+def test_a_run_killed_after_its_record_and_before_the_journal_s_end_is_finished(data_dir: Path, tmp_path: Path) -> None:
     assert go(data_dir, tmp_path).status == 0
     journal = only_run(tmp_path) / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(line for line in lines if b"FINISHED" not in line and b'"artifact"' not in line))
     assert Journal(journal.parent).status == "RUNNING"
-    assert "no run was killed hard" in ask("reap", "--out", tmp_path).out
+    assert "no killed run was left unmarked" in ask("reap", "--out", tmp_path).out
     assert Journal(journal.parent).status == "FINISHED" and b"result.json" in journal.read_bytes()
 
 
 @pytest.mark.slow
-def test_reap_tells_the_stores_also_of_what_was_marked_before(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
+def test_reap_sends_also_what_was_marked_before(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
     stop_at(2)
     go(data_dir, tmp_path)
     directory = only_run(tmp_path)
@@ -175,12 +178,12 @@ def test_reap_tells_the_stores_also_of_what_was_marked_before(data_dir: Path, tm
     about["options"]["tracking_uri"] = default_uri(tmp_path)
     (directory / "run.json").write_text(json.dumps(about))
     Journal(directory).mark("RUNNING")
-    assert listed(tmp_path)[0]["state"] == "killed"  # marked, and nobody told
+    assert listed(tmp_path)[0]["state"] == "killed"  # marked, and not sent
     assert ask("reap", "--out", tmp_path).status == 0
     assert stores(directory) == [default_uri(tmp_path)]
 
 
-def test_one_run_that_can_not_go_on_does_not_keep_the_others(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
+def test_one_run_that_can_not_be_resumed_does_not_stop_the_others(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
     stop_at(2)
     for seed in ("0", "1"):
         assert go(data_dir, tmp_path, "--seed", seed).status == 75
@@ -195,7 +198,7 @@ def test_one_run_that_can_not_go_on_does_not_keep_the_others(data_dir: Path, tmp
     assert (second / "result.json").is_file() and not (first / "result.json").exists()
 
 
-def test_resume_of_a_run_named_by_its_folder_goes_on_where_it_is(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
+def test_a_run_named_by_its_folder_is_resumed_there(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
     stop_at(2)
     assert go(data_dir, tmp_path).status == 75
     stop_at(None)
@@ -206,7 +209,7 @@ def test_resume_of_a_run_named_by_its_folder_goes_on_where_it_is(data_dir: Path,
 # ---------------------------------------------------------------- another configuration
 
 
-def test_another_configuration_starts_beside_and_says_where_they_part(
+def test_another_configuration_starts_beside_and_reports_the_difference(
     data_dir: Path, tmp_path: Path, stop_at: Any
 ) -> None:
     stop_at(2)
@@ -215,8 +218,8 @@ def test_another_configuration_starts_beside_and_says_where_they_part(
     first = only_run(tmp_path)
     before = {p: p.read_bytes() for p in first.rglob("*") if p.is_file()}
     other = go(data_dir, tmp_path, *sets("OUTER_LR = 0.5"))
-    assert other.status == 0 and f"starts anew; {first} stays as it is" in other.err
-    (line,) = [line for line in other.err.splitlines() if "starts anew" in line]
+    assert other.status == 0 and f"starts from the beginning; {first} stays as it is" in other.err
+    (line,) = [line for line in other.err.splitlines() if "starts from the beginning" in line]
     assert "outer_optimizer.lr: " in line and ", now 0.5" in line and "inner_steps" not in line
     assert {p: p.read_bytes() for p in first.rglob("*") if p.is_file()} == before
 
@@ -228,14 +231,14 @@ def test_a_directory_with_another_configuration_in_it_is_refused(data_dir: Path,
     right = only_run(tmp_path)
     assert go(data_dir, tmp_path / "b", *sets("OUTER_LR = 0.5")).status == 0
     name = only_run(tmp_path / "b").name
-    shutil.copytree(right, right.parent / name)  # somebody renames what is not theirs to rename
+    shutil.copytree(right, right.parent / name)  # somebody renames a directory
     refused = go(data_dir, tmp_path, *sets("OUTER_LR = 0.5"))
     assert refused.status == 1 and "holds a run of another configuration" in refused.complaint
     assert "outer_optimizer.lr" in refused.complaint and "--fresh" in refused.complaint
     assert go(data_dir, tmp_path, *sets("OUTER_LR = 0.5"), "--fresh").status == 0
 
 
-def test_going_on_elsewhere_is_told_and_recorded(
+def test_resuming_in_another_environment_is_reported_and_recorded(
     data_dir: Path, tmp_path: Path, stop_at: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_at(2)
@@ -243,14 +246,14 @@ def test_going_on_elsewhere_is_told_and_recorded(
     stop_at(None)
     monkeypatch.setattr("suite.runtime.environment._processor", lambda: "another processor")
     done = go(data_dir, tmp_path, "--json")
-    assert done.status == 0 and "goes on elsewhere than it began (processor: " in done.err
-    (said,) = done.record["environment"]["mixed"]
-    assert said.endswith("now another processor") and done.record["cost"]["sittings"] == 2
+    assert done.status == 0 and "resumes in another environment (processor: " in done.err
+    (change,) = done.record["environment"]["mixed"]
+    assert change.endswith("now another processor") and done.record["cost"]["attempts"] == 2
     whole = go(data_dir, tmp_path / "whole", "--json")
-    assert whole.record["environment"]["mixed"] == [] and whole.record["cost"]["sittings"] == 1
+    assert whole.record["environment"]["mixed"] == [] and whole.record["cost"]["attempts"] == 1
 
 
-# ---------------------------------------------------------------- cleaning
+# ---------------------------------------------------------------- clean
 
 
 def test_reap_and_clean_are_for_all(data_dir: Path, tmp_path: Path) -> None:
@@ -272,8 +275,8 @@ def test_nothing_is_cleaned_away_from_a_run_at_work(data_dir: Path, tmp_path: Pa
     assert go(data_dir, tmp_path).status == 0
     directory = only_run(tmp_path)
     with locked(directory / ".lock"):
-        said = ask("clean", "--yes", "--out", tmp_path)
-    assert said.status == 0 and (directory / "checkpoints").is_dir()
+        done = ask("clean", "--yes", "--out", tmp_path)
+    assert done.status == 0 and (directory / "checkpoints").is_dir()
     (directory / "result.json").unlink()  # what was finished when it was listed, and is not any more
     assert ask("clean", "--yes", "--out", tmp_path).status == 0 and any((directory / "checkpoints").iterdir())
 
@@ -290,7 +293,7 @@ def test_damaged_checkpoints_stay_where_nothing_else_is_left(data_dir: Path, tmp
     assert refused.status == 1 and "no checkpoint" in refused.complaint
 
 
-def test_clean_deletes_what_no_result_depends_on_and_only_when_told(
+def test_clean_deletes_what_no_result_depends_on_and_only_with_yes(
     data_dir: Path, tmp_path: Path, stop_at: Any
 ) -> None:
     assert go(data_dir, tmp_path).status == 0
@@ -305,12 +308,12 @@ def test_clean_deletes_what_no_result_depends_on_and_only_when_told(
     young.write_bytes(b"half")
     os.utime(half, (0, 0))
     before = sorted(tmp_path.rglob("*"))
-    said = ask("clean", "--out", tmp_path)
-    assert sorted(tmp_path.rglob("*")) == before and "--yes" in said.out
-    told = [line.split("  (")[0] for line in said.out.splitlines()[:-1]]
+    done = ask("clean", "--out", tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before and "--yes" in done.out
+    listed_paths = [line.split("  (")[0] for line in done.out.splitlines()[:-1]]
     going = {str(p.relative_to(tmp_path)) for p in (finished / "checkpoints", half)}
     going |= {f"quickstart/{finished.name}.old1", f"quickstart/{stopped.name}/checkpoints/damaged-step-00000001"}
-    assert set(told) == going
+    assert set(listed_paths) == going
     assert ask("clean", "--yes", "--out", tmp_path).status == 0
     assert not any((tmp_path / name).exists() for name in going) and young.exists()
     stop_at(None)

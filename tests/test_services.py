@@ -48,9 +48,9 @@ def wait_for(what: str, there: Callable[[], Any]) -> None:
 
 def programs() -> Path | None:
     """The folder of PostgreSQL's own programs, the newest there is; Debian keeps them off the path."""
-    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
-    if found:
-        return max(found, key=lambda folder: float(folder.parent.name))
+    folders = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    if folders:
+        return max(folders, key=lambda folder: float(folder.parent.name))
     initdb = shutil.which("initdb")
     return Path(initdb).resolve().parent if initdb else None
 
@@ -72,10 +72,10 @@ class Database:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        found = programs()
-        if found is None:
+        folder_of_programs = programs()
+        if folder_of_programs is None:
             pytest.skip("PostgreSQL is not installed: make test-services, or apt-get install postgresql")
-        self._programs, user = found, ordinary_user()
+        self._programs, user = folder_of_programs, ordinary_user()
         self._user: dict[str, Any] = {}
         if user is not None:
             os.chown(folder, user.pw_uid, user.pw_gid)
@@ -94,10 +94,12 @@ class Database:
     def _do(self, program: str, *words: str) -> None:
         command = [str(self._programs / program), "--pgdata", str(self._folder / "data"), *words]
         # Its output goes to a file: the database would inherit a pipe, and hold it open.
-        with (self._folder.parent / "postgresql.txt").open("a+") as said:
-            done = subprocess.run(command, cwd=self._folder, stdout=said, stderr=said, timeout=PATIENCE, **self._user)
-            said.seek(0)
-            assert done.returncode == 0, said.read()
+        with (self._folder.parent / "postgresql.txt").open("a+") as output:
+            done = subprocess.run(
+                command, cwd=self._folder, stdout=output, stderr=output, timeout=PATIENCE, **self._user
+            )
+            output.seek(0)
+            assert done.returncode == 0, output.read()
 
     @property
     def uri(self) -> str:
@@ -107,8 +109,8 @@ class Database:
     def connection(self) -> Iterator[Any]:
         import psycopg2
 
-        with closing(psycopg2.connect(dbname="postgres", user="suite", host=str(self._folder))) as made:
-            yield made
+        with closing(psycopg2.connect(dbname="postgres", user="suite", host=str(self._folder))) as connection:
+            yield connection
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self.connection() as connection, connection.cursor() as cursor:
@@ -179,21 +181,21 @@ def database() -> Iterator[Database]:
         os.chmod(outer, 0o711)
         inner = Path(outer) / "database"
         inner.mkdir(mode=0o700)
-        made = Database(inner)
-        made.start()
+        running = Database(inner)
+        running.start()
         try:
-            yield made
+            yield running
         finally:
-            made.stop()
+            running.stop()
 
 
 @pytest.fixture(scope="module")
 def only_server(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(database, tmp_path_factory.mktemp("server"))
+    running = Server(database, tmp_path_factory.mktemp("server"))
     try:
-        yield made
+        yield running
     finally:
-        made.stop(signal.SIGKILL)
+        running.stop(signal.SIGKILL)
 
 
 @pytest.fixture
@@ -206,7 +208,7 @@ def server(only_server: Server) -> Server:
 # ---------------------------------------------------------------- what the store holds
 
 
-class Kept:
+class Stored:
     """What the store's database holds of one directory's run, as it lies there."""
 
     def __init__(self, database: Database, directory: Path) -> None:
@@ -214,7 +216,7 @@ class Kept:
         (self._identity,) = [entry["id"] for entry in read(directory)[0] if entry["is"] == "run"]
 
     def ids(self) -> list[str]:
-        """The runs that say to be this one."""
+        """The ids of the runs with its identity."""
         query = "SELECT run_uuid FROM tags JOIN runs USING (run_uuid) WHERE key = 'suite.id' AND value = %s"
         return [row[0] for row in self._database.rows(f"{query} AND lifecycle_stage = 'active'", self._identity)]
 
@@ -238,8 +240,8 @@ class Kept:
         return dict(self._database.rows("SELECT key, step FROM latest_metrics WHERE run_uuid = %s", self.id))
 
     def end(self) -> tuple[str, int | None]:
-        (found,) = self._database.rows("SELECT status, end_time FROM runs WHERE run_uuid = %s", self.id)
-        return found[0], found[1]
+        (row,) = self._database.rows("SELECT status, end_time FROM runs WHERE run_uuid = %s", self.id)
+        return row[0], row[1]
 
     def parameters(self) -> dict[str, str]:
         return dict(self._database.rows("SELECT key, value FROM params WHERE run_uuid = %s", self.id))
@@ -252,19 +254,19 @@ class Kept:
 ARTIFACTS = {"config.gin", "operative.gin", "memory.safetensors", "metrics.csv", "result.json", "figures/curves.png"}
 
 
-def assert_everything_is_there_once(kept: Kept, server: Server, directory: Path) -> None:
+def assert_everything_is_there_once(stored: Stored, server: Server, directory: Path) -> None:
     with (directory / "metrics.csv").open(newline="") as file:
-        found = [(row["metric"], int(row["iteration"]), float(row["value"])) for row in csv.DictReader(file)]
-    assert len(found) == len({(name, iteration) for name, iteration, _ in found}) > 1000
-    assert kept.points() == sorted(found)
-    assert kept.latest() == {name: max(i for other, i, _ in found if other == name) for name, _, _ in found}
-    status, end = kept.end()
-    (said,) = [e["time"] for e in read(directory)[0] if e["is"] == "status" and e["status"] == "FINISHED"]
-    assert status == "FINISHED" and end == said
-    what = about(directory)
-    assert what is not None and kept.parameters() == what["config"] | {"seed": "0"}
-    assert kept.parameters()["dataset"] == "digits" and kept.parameters()["iterations"] == str(ITERATIONS)
-    artifacts = kept.artifacts(server)
+        points = [(row["metric"], int(row["iteration"]), float(row["value"])) for row in csv.DictReader(file)]
+    assert len(points) == len({(name, iteration) for name, iteration, _ in points}) > 1000
+    assert stored.points() == sorted(points)
+    assert stored.latest() == {name: max(i for other, i, _ in points if other == name) for name, _, _ in points}
+    status, end = stored.end()
+    (finished,) = [e["time"] for e in read(directory)[0] if e["is"] == "status" and e["status"] == "FINISHED"]
+    assert status == "FINISHED" and end == finished
+    content = about(directory)
+    assert content is not None and stored.parameters() == content["config"] | {"seed": "0"}
+    assert stored.parameters()["dataset"] == "digits" and stored.parameters()["iterations"] == str(ITERATIONS)
+    artifacts = stored.artifacts(server)
     assert artifacts.keys() >= ARTIFACTS
     assert artifacts == {name: (directory / name).read_bytes() for name in artifacts}
 
@@ -294,7 +296,7 @@ RunSession.progress = paced
 
 
 class Run:
-    """A run on digits at work in another process, which tells the server of its progress."""
+    """A run on digits at work in another process, tracked on the server."""
 
     def __init__(self, folder: Path, data_dir: Path, server: Server) -> None:
         self.out, self._folder = folder / "out", folder
@@ -302,25 +304,25 @@ class Run:
         arguments = [*QUICK, *sets(f"ITERATIONS = {ITERATIONS}"), "--checkpoint-seconds", "1", "--json"]
         arguments += ["--plugin", folder / "paced.py", "--data-dir", data_dir, "--out", self.out]
         self.process = start(*arguments, "--tracking-uri", server.uri)
-        self._said: list[str] = []
+        self._lines: list[str] = []
         self._listener = Thread(target=self._listen)
         self._listener.start()
 
     def _listen(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self._said.append(line)
+            self._lines.append(line)
 
     @property
-    def said(self) -> str:
-        """What it has said so far on stderr."""
-        return "".join(self._said)
+    def output(self) -> str:
+        """Its stderr so far."""
+        return "".join(self._lines)
 
     @property
     def directory(self) -> Path:
         return only_run(self.out)
 
-    def told(self) -> int:
+    def written(self) -> int:
         """How many points are in its journal."""
         return sum(len(entry["points"]) for entry in read(self.directory)[0] if entry["is"] == "metrics")
 
@@ -345,54 +347,54 @@ class Run:
 @pytest.fixture
 def run(tmp_path: Path, data_dir: Path, server: Server, database: Database) -> Iterator[Run]:
     """A run of which something has arrived at the server."""
-    made = Run(tmp_path, data_dir, server)
+    at_work = Run(tmp_path, data_dir, server)
     try:
-        wait_for("a journal", lambda: list(made.out.glob("*/*/journal.jsonl")) and read(made.directory)[0])
-        wait_for("metrics at the server", lambda: Kept(database, made.directory).count() > 20)
-        yield made
+        wait_for("a journal", lambda: list(at_work.out.glob("*/*/journal.jsonl")) and read(at_work.directory)[0])
+        wait_for("metrics at the server", lambda: Stored(database, at_work.directory).count() > 20)
+        yield at_work
     finally:
-        made.close()
+        at_work.close()
 
 
 def test_a_server_that_comes_back_during_the_run_gets_everything_once(
     run: Run, server: Server, database: Database
 ) -> None:
-    kept, outages = Kept(database, run.directory), run.said.count("runs go on")
+    stored, outages = Stored(database, run.directory), run.output.count("runs continue")
     server.stop(signal.SIGKILL)
-    before, told = kept.count(), run.told()
+    before, written = stored.count(), run.written()
     run.may_go_on("middle")
-    assert kept.end() == ("RUNNING", None)
-    wait_for("a word on the outage", lambda: run.said.count("runs go on") > outages)
-    wait_for("more progress", lambda: run.told() >= told + 100)  # nothing waits for the server
-    assert kept.count() == before < run.told()
+    assert stored.end() == ("RUNNING", None)
+    wait_for("a line on the outage", lambda: run.output.count("runs continue") > outages)
+    wait_for("more progress", lambda: run.written() >= written + 100)  # nothing waits for the server
+    assert stored.count() == before < run.written()
     server.start()
     assert run.process.poll() is None
     run.may_go_on("end")
     status, record = run.end()
-    assert status == 0, run.said
-    assert record["run_key"] and "send it later" not in run.said
-    assert run.said.count("runs go on") == outages + 1  # said once
-    assert_everything_is_there_once(kept, server, run.directory)
+    assert status == 0, run.output
+    assert record["run_key"] and "send it later" not in run.output
+    assert run.output.count("runs continue") == outages + 1  # reported once
+    assert_everything_is_there_once(stored, server, run.directory)
 
 
 def test_a_server_that_stays_away_gets_everything_later_and_once(run: Run, server: Server, database: Database) -> None:
-    kept = Kept(database, run.directory)
+    stored = Stored(database, run.directory)
     server.stop(signal.SIGTERM)
-    before = kept.count()
+    before = stored.count()
     run.may_go_on("middle", "end")
     status, record = run.end()
-    assert status == 0 and record["run_key"], run.said
-    assert kept.end() == ("RUNNING", None) and kept.count() == before < run.told()
-    (later,) = re.findall(r"nothing is lost, send it later: (.*)", run.said)
+    assert status == 0 and record["run_key"], run.output
+    assert stored.end() == ("RUNNING", None) and stored.count() == before < run.written()
+    (later,) = re.findall(r"nothing is lost, send it later: (.*)", run.output)
     words = shlex.split(later)
     assert words == [sys.executable, "-m", "suite.sync", str(run.out), "--tracking-uri", server.uri]
     server.start()
     ends = []
     for _ in range(2):  # the second time there is nothing to say
         done = ended(start(code=words[1:]))
-        assert done.status == 0 and not done.err and "has heard everything of 1 runs" in done.out, done
-        assert_everything_is_there_once(kept, server, run.directory)
-        ends.append(kept.end())
+        assert done.status == 0 and not done.err and "has everything of 1 runs" in done.out, done
+        assert_everything_is_there_once(stored, server, run.directory)
+        ends.append(stored.end())
     assert ends[0] == ends[1]
 
 
@@ -417,13 +419,13 @@ while True:
 
 def journal(directory: Path, points: list[Point]) -> Journal:
     """The journal of a run that found these points, and finished."""
-    made = Journal(directory)
-    made.begin("services", directory.name, {}, {"a": "b"})
-    made.mark("RUNNING")
+    finished = Journal(directory)
+    finished.begin("services", directory.name, {}, {"a": "b"})
+    finished.mark("RUNNING")
     for first in range(0, len(points), 700):  # not the size of a batch
-        made.points(points[first : first + 700])
-    made.mark("FINISHED")
-    return made
+        finished.points(points[first : first + 700])
+    finished.mark("FINISHED")
+    return finished
 
 
 @contextmanager
@@ -443,27 +445,27 @@ def test_a_server_killed_again_and_again_while_it_receives_holds_everything_once
     at, chance = now(), random.Random(0)
     points = [Point(f"metric {i % 4}", chance.gauss(0, 1), at + i, i // 4) for i in range(20_000)]
     journal(tmp_path / "many", points)
-    kept = Kept(database, tmp_path / "many")
+    stored = Stored(database, tmp_path / "many")
     with sending(server, tmp_path / "many") as process:
         for some in (0, 2_000, 6_000):
-            wait_for(f"more than {some} points", lambda some=some: kept.count() > some)
+            wait_for(f"more than {some} points", lambda some=some: stored.count() > some)
             server.stop(signal.SIGKILL)
-            assert some < kept.count() < len(points)
+            assert some < stored.count() < len(points)
             server.start()
         done = ended(process, PATIENCE)
     assert done.status == 0, done.err
     assert "did not answer as it should" in done.err
-    assert kept.points() == sorted((p.name, p.iteration, p.value) for p in points)
-    assert kept.latest() == {f"metric {i}": 4_999 for i in range(4)}
-    assert kept.end()[0] == "FINISHED" and kept.parameters() == {"a": "b"}
+    assert stored.points() == sorted((p.name, p.iteration, p.value) for p in points)
+    assert stored.latest() == {f"metric {i}": 4_999 for i in range(4)}
+    assert stored.end()[0] == "FINISHED" and stored.parameters() == {"a": "b"}
 
 
 def test_a_run_is_created_once_though_the_server_answers_too_late(
     server: Server, database: Database, tmp_path: Path
 ) -> None:
-    """Each request to create it is carried out in the end, but nobody hears of the first ones."""
+    """Each request to create it is carried out in the end, but the answers of the first ones are lost."""
     journal(tmp_path / "late", [Point("loss", 0.5 * i, now(), i) for i in range(10)])
-    kept = Kept(database, tmp_path / "late")
+    stored = Stored(database, tmp_path / "late")
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO runs%'"
     with sending(server, tmp_path / "late", MLFLOW_HTTP_REQUEST_TIMEOUT="2") as process:
         with database.connection() as connection, connection.cursor() as cursor:
@@ -472,5 +474,5 @@ def test_a_run_is_created_once_though_the_server_answers_too_late(
             connection.rollback()
         done = ended(process, PATIENCE)
     assert done.status == 0, done.err
-    assert len(kept.ids()) == 1
-    assert kept.points() == [("loss", i, 0.5 * i) for i in range(10)] and kept.end()[0] == "FINISHED"
+    assert len(stored.ids()) == 1
+    assert stored.points() == [("loss", i, 0.5 * i) for i in range(10)] and stored.end()[0] == "FINISHED"

@@ -3,10 +3,11 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from command_line import REPOSITORY, as_people_run_it
+from command_line import REPOSITORY, as_people_run_it, resolve
 from scipy import stats
 
 from suite.contracts.checks import check
@@ -19,16 +20,16 @@ from suite.experiments.continual.reservoir import Reservoir
 from suite.keys import Key
 from suite.registry import Entry, streams
 from suite.streams.class_splits import ClassSplits
-from suite.streams.permutations import Many, Permutations, PermutationsStar
-from suite.streams.rotations import Rotations, RotationsStar
+from suite.streams.permutations import Permutations
+from suite.streams.rotations import Rotations
 from suite.types import Split, Stream, StreamTask
 
 PLAIN = Digits(preprocessing="none")
 SMALL = (
     Rotations(of=PLAIN, number=3, samples_per_task=50),
-    RotationsStar(of=PLAIN, number=3, samples_per_task=50),
+    Rotations(of=PLAIN, number=3, samples_per_task=50, law="steps"),
     Permutations(of=PLAIN, number=3, samples_per_task=50),
-    PermutationsStar(of=PLAIN, number=3, samples_per_task=50),
+    Permutations(of=PLAIN, number=3, samples_per_task=50, first="identity"),
     ClassSplits(of=PLAIN, number=3, classes_per_task=3, samples_per_task=50, preprocessing="none"),
 )
 
@@ -41,8 +42,22 @@ def same(one: Split, other: Split) -> bool:
     return torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
 
 
-def test_the_six_benchmarks_are_registered_with_the_paper_s_sizes() -> None:
+def test_streams_have_the_paper_s_sizes_by_default() -> None:
     sizes = {entry.name: entry.build().info for entry in streams}
+    assert {name: (i.tasks, i.samples_per_task, i.outputs, i.task_known) for name, i in sizes.items()} == {
+        "rotations": (20, 1000, 10, False),
+        "permutations": (20, 1000, 10, False),
+        "class_splits": (20, 2250, 100, True),
+    }
+    assert isinstance(Permutations().of, MNIST) and Permutations().preprocessing == "none"
+
+
+def test_the_six_benchmarks_are_files_with_the_paper_s_sizes() -> None:
+    names = ("rotations", "permutations", "many", "cifar100", "rotations_star", "permutations_star")
+    experiments: dict[str, Any] = {
+        name: resolve([f"gin/continual/{name}.gin"], ["SEEDS = [0]"])[0].experiment for name in names
+    }
+    sizes = {name: experiment.stream.info for name, experiment in experiments.items()}
     assert {name: (i.tasks, i.samples_per_task, i.task_known) for name, i in sizes.items()} == {
         "rotations": (20, 1000, False),
         "permutations": (20, 1000, False),
@@ -53,7 +68,10 @@ def test_the_six_benchmarks_are_registered_with_the_paper_s_sizes() -> None:
     }
     assert sizes["cifar100"].outputs == 100 and sizes["rotations"].outputs == 10
     assert all(info.differs for info in sizes.values())  # every deviation is printed
-    assert isinstance(Many().of, MNIST) and Many().preprocessing == "none"
+    assert [info.name for info in sizes.values()] == [
+        *("rotations of mnist", "permutations of mnist", "permutations of mnist", "class splits of cifar100"),
+        *("rotations_star of mnist", "permutations_star of mnist"),
+    ]
 
 
 @pytest.mark.parametrize("stream", SMALL, ids=lambda s: s.info.name)
@@ -76,7 +94,7 @@ def test_angles_lie_in_their_bins_and_ascend() -> None:
         key = Key(seed)
         for t in range(20):
             assert 9 * t <= Rotations().angle(t, key) < 9 * (t + 1)
-            assert 10 * t <= RotationsStar().angle(t, key) <= 10 * (t + 1)
+            assert 10 * t <= Rotations(law="steps").angle(t, key) <= 10 * (t + 1)
     assert len({Rotations().angle(3, Key(seed)) for seed in range(20)}) == 20
 
 
@@ -95,7 +113,9 @@ def test_images_are_turned_counter_clockwise_to_the_nearest_pixel(
     assert set(turned.test.images.unique().tolist()) <= set(plain.test.images.unique().tolist())
 
 
-@pytest.mark.parametrize("stream", [Permutations(of=PLAIN, number=4), PermutationsStar(of=PLAIN, number=4)])
+@pytest.mark.parametrize(
+    "stream", [Permutations(of=PLAIN, number=4), Permutations(of=PLAIN, number=4, first="identity")]
+)
 def test_permutations_are_bijections_and_differ(stream: Permutations, data_dir: Path) -> None:
     orders = [stream.order(t, Key(0)) for t in range(4)]
     for order in orders:

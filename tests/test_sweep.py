@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from board import measurement
 from command_line import QUICK, Done, command, resolve, sets
 
 from suite.config.resolve import Run
@@ -34,10 +35,10 @@ def test_the_best_on_validation_is_run_once_more_for_every_combination_of_the_ot
     assert len(last) == 2 and all("chosen" not in r["cell"] for r in swept)
     for made in last:
         same = [r for r in swept if r["cell"]["I/C"] == made["cell"]["I/C"]]
-        watched = {r["cell"]["bases"]: r["figures"][0]["mean"] for r in same}
+        watched = {r["cell"]["bases"]: r["measurements"][0]["mean"] for r in same}
         assert made["cell"]["chosen"] == "bases" and watched[made["cell"]["bases"]] == max(watched.values())
-        assert made["scale"]["iterations"] == 1 and {f["split"] for f in made["figures"]} == {"test", "validation"}
-    assert all(f["split"] == "validation" for r in swept for f in r["figures"])  # no test image chose anything
+        assert made["scale"]["iterations"] == 1 and {f["split"] for f in made["measurements"]} == {"test", "validation"}
+    assert all(f["split"] == "validation" for r in swept for f in r["measurements"])  # no test image chose anything
     assert "is best on validation" in done.err and (tmp_path / "quickstart" / "bases.png").is_file()
     again = go(data_dir, tmp_path, "--json")
     assert again.record == done.record and again.err.count("was done before") == 6
@@ -51,7 +52,7 @@ def test_a_chosen_run_s_own_configuration_gives_it_again(data_dir: Path, tmp_pat
 
 
 def records_of(runs: list[Run], values: list[float], split: str = "validation") -> list[dict[str, Any]]:
-    return [{"figures": [{"name": "memory", "split": split, "mean": v}]} for v in values]
+    return [{"measurements": [measurement("memory", split, [v])]} for v in values]
 
 
 def test_the_mean_over_seeds_decides_and_every_seed_is_run(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from command_line import as_people_run_it, command, ended, killed_at, only_run, sets, start
+from fake_session import FakeSession
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
@@ -23,10 +24,11 @@ from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol
 from suite.experiments.continual.compress_then_recall import CompressThenRecall
 from suite.experiments.distillation import Distillation
-from suite.experiments.synthesis import extrapolation, image_recall, summary
-from suite.experiments.synthesis.episodes import across, everything, of_classes, shown, tasks_of
+from suite.experiments.synthesis import baselines, extrapolation, image_recall, joined, summary
+from suite.experiments.synthesis.baselines import Pretrained
+from suite.experiments.synthesis.episodes import all_images, draw_episode, of_classes, sample_classes, tasks_of
 from suite.experiments.synthesis.extrapolation import Extrapolation
-from suite.experiments.synthesis.image_recall import ImageRecall, _Pretrained
+from suite.experiments.synthesis.image_recall import ImageRecall
 from suite.images.preprocess import PREPROCESSINGS, fit, moved
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -63,33 +65,6 @@ ASKED = ImageRecall(
 )
 
 
-class Sitting:
-    """A session without files but those in its folder."""
-
-    def __init__(self, data_dir: Path, directory: Path) -> None:
-        self.key, self.device = Key(0), torch.device("cpu")
-        self.data_dir, self.directory, self.cache_dir = data_dir, directory, directory
-
-    def restore(self) -> None:
-        return None
-
-    def checkpoint(self, *_: object) -> None: ...
-
-    def checkpoint_due(self) -> bool:
-        return False
-
-    def pause(self) -> None: ...
-
-    def log(self, *_: object) -> None: ...
-
-    def history(self, metric: str) -> list[tuple[int, float]]:
-        return []
-
-    def say(self, *_: object) -> None: ...
-
-    def progress(self, *_: object) -> None: ...
-
-
 def pictures(split: Split) -> set[bytes]:
     return {image.numpy().tobytes() for image in split.images}
 
@@ -117,7 +92,7 @@ def test_tasks_are_disjoint_and_hold_every_class() -> None:
 def test_the_classes_of_an_episode_are_of_different_tasks_and_all_are_drawn() -> None:
     tasks, seen = tasks_of(Digits().info, 2, "slices", Key(0)), Counter[int]()
     for e in range(200):
-        episode = across(tasks, 3, Key(e))
+        episode = sample_classes(tasks, 3, Key(e))
         assert len({t for t, _ in episode}) == 3
         seen.update(tasks[t][place] for t, place in episode)
     assert set(seen) == set(range(10)) and min(seen.values()) > 30  # 60 expected of each, with a spread of about 6.5
@@ -125,22 +100,24 @@ def test_the_classes_of_an_episode_are_of_different_tasks_and_all_are_drawn() ->
 
 def test_shots_are_left_out_of_what_is_scored_and_nothing_else_is(data_dir: Path) -> None:
     rows = ClassRows.of(Digits().load(data_dir, Key(0), 0.0).test, 10)
-    one = shown(rows, (7, 2), 5, Key(0))
-    assert one.shots.labels.tolist() == [0] * 5 + [1] * 5 and len(one.shots) + len(everything(one.rest)) == len(
-        everything(of_classes(rows, (7, 2)))
-    )
+    episode = draw_episode(rows, (7, 2), 5, Key(0))
+    assert episode.support.labels.tolist() == [0] * 5 + [1] * 5 and len(episode.support) + len(
+        all_images(episode.query)
+    ) == len(all_images(of_classes(rows, (7, 2))))
     first, rest, whole = (
-        pictures(one.shots),
-        pictures(everything(one.rest)),
-        pictures(everything(of_classes(rows, (7, 2)))),
+        pictures(episode.support),
+        pictures(all_images(episode.query)),
+        pictures(all_images(of_classes(rows, (7, 2)))),
     )
     assert not first & rest and first | rest == whole
     sevens = rows.split.images[rows.rows[7]]
-    assert pictures(Split(one.shots.images[:5], one.shots.labels[:5])) <= pictures(
+    assert pictures(Split(episode.support.images[:5], episode.support.labels[:5])) <= pictures(
         Split(sevens, torch.arange(len(sevens)))
     )
-    again, other = shown(rows, (7, 2), 5, Key(0)), shown(rows, (7, 2), 5, Key(1))
-    assert torch.equal(one.shots.images, again.shots.images) and not torch.equal(one.shots.images, other.shots.images)
+    again, other = draw_episode(rows, (7, 2), 5, Key(0)), draw_episode(rows, (7, 2), 5, Key(1))
+    assert torch.equal(episode.support.images, again.support.images) and not torch.equal(
+        episode.support.images, other.support.images
+    )
 
 
 # ---------------------------------------------------------------- leakage
@@ -153,19 +130,19 @@ def test_extrapolation_trains_on_training_images_and_scores_test_images_of_class
     train, test = pictures(data.train), pictures(data.test)
     scored: list[dict[str, Split]] = []
     learned: list[ClassRows] = []
-    evaluate, distill = extrapolation.evaluate, extrapolation.distill
+    evaluate, step = joined.evaluate, extrapolation.step
 
-    def watched(task: Any, training: Any, protocol: Any, key: Any, splits: Any, pause: Any) -> Any:
+    def watched(setting: Any, training: Any, protocol: Any, key: Any, splits: Any, pause: Any) -> Any:
         scored.append({"train": training(0), **splits})
-        return evaluate(task, training, protocol, key, splits, pause)
+        return evaluate(setting, training, protocol, key, splits, pause)
 
-    def watching(task: Any, objective: Any, optimizer: Any, real: ClassRows, *others: Any) -> Any:
+    def watching(setting: Any, objective: Any, optimizer: Any, real: ClassRows, *others: Any) -> Any:
         learned.append(real)
-        return distill(task, objective, optimizer, real, *others)
+        return step(setting, objective, optimizer, real, *others)
 
-    monkeypatch.setattr(extrapolation, "evaluate", watched)
-    monkeypatch.setattr(extrapolation, "distill", watching)
-    session: Any = Sitting(data_dir, tmp_path)
+    monkeypatch.setattr(joined, "evaluate", watched)
+    monkeypatch.setattr(extrapolation, "step", watching)
+    session: Any = FakeSession(data_dir, tmp_path, due=False)
     outcome = APART.run(session)
     tasks = [set(own) for own in outcome.facts["tasks"]]
     for kind, episodes in outcome.facts["episodes"].items():
@@ -173,9 +150,9 @@ def test_extrapolation_trains_on_training_images_and_scores_test_images_of_class
             names = {str(c) for c in classes}
             assert len(classes) == int(kind[0]) and all(len(own & names) <= 1 for own in tasks)
     assert train & test == set()
-    used = [pictures(everything(real)) for real in learned]
+    used = [pictures(all_images(real)) for real in learned]
     assert all(own <= train for own in used)
-    by_task = [pictures(everything(of_classes(ClassRows.of(data.train, 10), (2 * t, 2 * t + 1)))) for t in range(5)]
+    by_task = [pictures(all_images(of_classes(ClassRows.of(data.train, 10), (2 * t, 2 * t + 1)))) for t in range(5)]
     assert [used.count(own) for own in by_task] == [2] * 5  # two outer steps each, on its own classes alone
     assert scored and all(pictures(one["test"]) <= test for one in scored)
     for one in scored:
@@ -187,35 +164,37 @@ def test_shots_are_never_scored_and_the_memory_never_sees_a_test_image(
 ) -> None:
     data = Digits().load(data_dir, Key(0), 0.0)
     train, test = pictures(data.train), pictures(data.test)
-    evaluate, distill, given = image_recall.evaluate, image_recall.distill, image_recall.shown
+    evaluate, step, draw = baselines.evaluate, image_recall.step, image_recall.draw_episode
     scored: list[set[bytes]] = []
     shots: list[set[bytes]] = []
 
-    def watched(task: Any, training: Any, protocol: Any, key: Any, splits: Any, pause: Any) -> Any:
+    def watched(setting: Any, training: Any, protocol: Any, key: Any, splits: Any, pause: Any) -> Any:
         scored.append(set().union(*(pictures(split) for split in splits.values())))
         assert not scored[-1] & shots[-1] and scored[-1] <= test and not scored[-1] & pictures(training(0))
-        return evaluate(task, training, protocol, key, splits, pause)
+        return evaluate(setting, training, protocol, key, splits, pause)
 
     def showing(*arguments: Any) -> Any:
-        one = given(*arguments)
-        shots.append(pictures(one.shots))
-        return one
+        episode = draw(*arguments)
+        shots.append(pictures(episode.support))
+        return episode
 
-    def watching(task: Any, objective: Any, optimizer: Any, real: ClassRows, *others: Any) -> Any:
-        rest = pictures(everything(real))
+    def watching(setting: Any, objective: Any, optimizer: Any, real: ClassRows, *others: Any) -> Any:
+        rest = pictures(all_images(real))
         assert rest <= train and not rest & shots[-1] and shots[-1] <= train
-        return distill(task, objective, optimizer, real, *others)
+        return step(setting, objective, optimizer, real, *others)
 
-    for name, stand_in in (("evaluate", watched), ("distill", watching), ("shown", showing)):
+    monkeypatch.setattr(baselines, "evaluate", watched)
+    for name, stand_in in (("step", watching), ("draw_episode", showing)):
         monkeypatch.setattr(image_recall, name, stand_in)
-    session: Any = Sitting(data_dir, tmp_path)
+    session: Any = FakeSession(data_dir, tmp_path, due=False)
     outcome = ASKED.run(session)
     assert len(scored) == 5 * 2 * 10  # networks, numbers of shots, episodes of each
-    names = {figure.name.split(": ")[1] for figure in outcome.figures}
-    assert {"memory", "classify-then-recall", "recall by true label", "linear probe", "nearest class mean"} <= names
-    assert all(figure.over == "episodes" and len(figure.values) == 10 for figure in outcome.figures)
-    one = {figure.name: figure.values for figure in outcome.figures}
-    assert one["2-way, 1 shot: nearest class mean"] == one["2-way, 1 shot: nearest neighbour (L2)"]
+    assert {"memory", "classify-then-recall", "recall by true label", "linear probe", "nearest class mean"} <= {
+        measured.method for measured in outcome.measurements
+    }
+    assert all(m.over == "episodes" and len(m.values) == 10 for m in outcome.measurements)
+    one_shot = {m.method: m.values for m in outcome.measurements if m.episodes == "2-way, 1 shot"}
+    assert one_shot["nearest class mean"] == one_shot["nearest neighbour (L2)"]
 
 
 # ---------------------------------------------------------------- the parameterization
@@ -264,18 +243,18 @@ def test_the_hypergradient_through_the_extractor_is_plain_autograd_s_and_that_of
     shots = torch.randn(2, 2, 1, 16, 16, generator=Key(0).generator(), dtype=torch.float64)
     own = ImageQueries(bases=4, matrices=2, extractor=ConvNet(width=4, depth=2, activation="silu"))
     problem = Problem(SGDMomentum(lr=0.05), Asked(own, shots, 20.0), "mlp", 4, width=16, activation="silu")
-    found = problem.swept()
+    found = problem.gradient()
     assert {"bases", "matrices", "extractor.body.0.weight"} <= set(found)
     assert all(float(g.norm()) > 0 for name, g in found.items() if not name.endswith("bias"))
-    assert relative_error(found, problem.by_full_graph()) < 1e-10
+    assert relative_error(found, problem.gradient_by_full_graph()) < 1e-10
     assert finite_difference_error(problem) < 1e-4
 
 
 def test_an_outer_step_changes_the_extractor_and_every_shot_counts(data_dir: Path, tmp_path: Path) -> None:
-    session: Any = Sitting(data_dir, tmp_path)
+    session: Any = FakeSession(data_dir, tmp_path, due=False)
     ASKED.run(session)
     memory = Memory.load(tmp_path / "memory.safetensors")
-    start = ASKED._start(torch.device("cpu"), Key(0)("memory")).memory
+    start = ASKED._begin(torch.device("cpu"), Key(0)("memory")).memory
     assert set(start) == set(memory.tensors)
     assert all(
         not torch.equal(start[name], memory.tensors[name]) for name in ("bases", "matrices", "extractor.body.0.weight")
@@ -306,27 +285,27 @@ def test_the_contract_is_kept_and_an_extractor_that_mixes_images_is_refused() ->
 
 @pytest.mark.parametrize("experiment", [APART, Distillation(), CompressThenRecall()])
 def test_memories_that_are_asked_with_images_are_for_recall_with_images(experiment: Any) -> None:
-    with as_people_run_it(), pytest.raises(UsageError, match="parameterization must be asked with labels"):
+    with as_people_run_it(), pytest.raises(UsageError, match="parameterization must be queried by class label"):
         replace(experiment, parameterization=ImageQueries())
 
 
 def test_an_oracle_has_as_many_bases_for_each_class() -> None:
     task = Extrapolation(parameterization=Addressing(bases=43), ways_per_task=5, images_per_class=100, ways=(2,))
-    assert [task._task(torch.device("cpu"), n).parameterization.bases for n in (5, 2)] == [43, 17]  # type: ignore[attr-defined]
+    assert [task.setting(torch.device("cpu"), n).parameterization.bases for n in (5, 2)] == [43, 17]  # type: ignore[attr-defined]
 
 
 def test_less_than_published_is_called_reduced() -> None:
     whole = ImageRecall(dataset=CIFAR100(), ways=5)
-    assert summary.less(whole) == []
-    assert summary.less(replace(whole, draws=2)) == ["draws 2 of 10"]
-    assert summary.less(replace(whole, evaluation=Protocol(networks=1, lr=0.1)))
-    assert "epochs 2 of 300" in str(summary.less(APART))
+    assert summary.reduced_by(whole) == []
+    assert summary.reduced_by(replace(whole, draws=2)) == ["draws 2 of 10"]
+    assert summary.reduced_by(replace(whole, evaluation=Protocol(networks=1, lr=0.1)))
+    assert "epochs 2 of 300" in str(summary.reduced_by(APART))
 
 
 def test_a_classifier_is_tuned_from_its_weights_with_a_fresh_head() -> None:
     shape = ImageShape(1, 8, 8)
     weights = {k: v.detach() + 1 for k, v in NETWORK.build(shape, 10).named_parameters()}
-    tuned = dict(_Pretrained(NETWORK, weights).build(shape, 2).named_parameters())
+    tuned = dict(Pretrained(NETWORK, weights).build(shape, 2).named_parameters())
     assert all(torch.equal(tuned[k], weights[k]) for k in tuned if not k.startswith("head"))
     assert tuned["head.weight"].shape[0] == 2
 
@@ -335,16 +314,16 @@ def test_a_classifier_is_tuned_from_its_weights_with_a_fresh_head() -> None:
 
 
 def test_memories_of_their_own_preprocessing_meet_in_the_common_one(data_dir: Path, tmp_path: Path) -> None:
-    session: Any = Sitting(data_dir, tmp_path)
+    session: Any = FakeSession(data_dir, tmp_path, due=False)
     own = replace(APART, preprocessing_of="each task", bound_episodes=0, ways=(2,))
     assert own.run(session).facts["preprocessing_of"] == "each task"
     means = {Memory.load(file).transform.describe()["sha256"] for file in (tmp_path / "memories").iterdir()}  # type: ignore[union-attr]
     assert len(means) == 5
     data = Digits().load(data_dir, Key(0), 0.0)
     space = own._space(session, data, (0, 1))
-    bank = own.parameterization.init(data.info.shape, 2, 3, Key(0))
-    images = own._recalled(data, space, bank, 1, torch.device("cpu"))
-    before = own.parameterization.recall(bank, torch.tensor([1]))[0]
+    memory = own.parameterization.init(data.info.shape, 2, 3, Key(0))
+    images = replace(own._joined(session), memories=[memory])._recalled(0, 1)
+    before = own.parameterization.recall(memory, torch.tensor([1]))[0]
     assert torch.equal(images, moved(before, space.transform, data.transform)) and not torch.equal(images, before)
 
 
@@ -379,7 +358,7 @@ REFUSED = {
     "no superclasses": ([*EXTRAPOLATION, *sets("CUT = 'superclasses'")], "has no superclasses of 2 classes each"),
     "more bounds than episodes": ([*EXTRAPOLATION, *sets("BOUND_EPISODES = 9")], "from 0 to 3, the episodes"),
     "more shots than images": ([*IMAGE_RECALL, *sets("SHOTS = (60,)")], "shots must be below"),
-    "no shot": ([*IMAGE_RECALL, *sets("SHOTS = (0,)")], "shots must be above 0"),
+    "no shot": ([*IMAGE_RECALL, *sets("SHOTS = (0,)")], "shots must be a list, each above 0"),
     "more ways than classes": (
         [*IMAGE_RECALL, *sets("experiments.image_recall.ways = 11")],
         "ways must be from 2 to 10",
@@ -399,7 +378,7 @@ def test_a_query_of_the_wrong_size_is_refused_in_one_sentence() -> None:
     own = ImageQueries(bases=4, matrices=2, extractor=ConvNet(width=4))
     memory = own.init(ImageShape(1, 16, 16), 2, 10, Key(0))
     for queries, said in ((torch.zeros(2, 3, 32, 32), "images of 3x32x32"), (torch.arange(2), "class numbers")):
-        with as_people_run_it(), pytest.raises(UsageError, match=f"asked with images of 1x16x16, not with {said}"):
+        with as_people_run_it(), pytest.raises(UsageError, match=f"queried by images of 1x16x16, not by {said}"):
             own.recall(memory, queries)
 
 

@@ -12,7 +12,7 @@ from tools import torture
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("untouched")
-    assert torture._sitting(place, place / "events.txt").wait() == 0, (place / "said.txt").read_text()
+    assert torture._attempt(place, place / "events.txt").wait() == 0, (place / "output.txt").read_text()
     return place
 
 
@@ -26,9 +26,9 @@ def test_a_run_that_is_killed_now_and_then_ends_as_the_untouched_one(untouched: 
     ]  # last, since the sender is behind when others are at work
     assert set(kinds) <= set((untouched / "events.txt").read_text().split("\n"))
     for kind in kinds:
-        status = torture._sitting(tmp_path, tmp_path / "events.txt", kind, 1).wait()
+        status = torture._attempt(tmp_path, tmp_path / "events.txt", kind, 1).wait()
         assert status == -9, kind
-    assert torture._sitting(tmp_path, tmp_path / "events.txt").wait() == 0
+    assert torture._attempt(tmp_path, tmp_path / "events.txt").wait() == 0
     assert torture.differences(torture.ended_as(untouched), torture.ended_as(tmp_path)) == []
 
 
@@ -40,13 +40,13 @@ def test_what_is_not_as_the_untouched_run_is_seen(untouched: Path, tmp_path: Pat
     other = tmp_path / "other"
     shutil.copytree(untouched, other)
     (record,) = (other / "runs").glob("*/*/result.json")
-    made = json.loads(record.read_text())
-    made["figures"][0]["values"][0] += 0.1
-    record.write_text(json.dumps(made))
+    changed = json.loads(record.read_text())
+    changed["measurements"][0]["values"][0] += 0.1
+    record.write_text(json.dumps(changed))
     (metrics,) = (other / "runs").glob("*/*/metrics.csv")
     metrics.write_text(metrics.read_text() + "12,loss,0.5\n")
-    found = torture.differences(sound, torture.ended_as(other))
-    assert {one.split(":")[0] for one in found} == {"/metrics.csv", "/record/figures"}
+    unequal = torture.differences(sound, torture.ended_as(other))
+    assert {line.split(":")[0] for line in unequal} == {"/metrics.csv", "/record/measurements"}
 
 
 def test_a_call_without_a_wish_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

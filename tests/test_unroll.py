@@ -128,7 +128,7 @@ def test_two_unrolls_agree_to_the_bit() -> None:
 
 @pytest.mark.parametrize(("graphs", "stride"), [(-1, 1), (0, 0), (0, -3)])
 def test_impossible_retentions_are_refused(graphs: int, stride: int) -> None:
-    with pytest.raises(UsageError, match=r"^Retention\.(graphs|stride) must be at least [01], not -?\d$"):
+    with pytest.raises(UsageError, match=r"^Retention\.(graphs|stride) must be (at least|above) 0, not -?\d$"):
         Retention(graphs, stride)
 
 
@@ -146,7 +146,7 @@ def test_an_outer_loss_in_parts_is_their_sum(retention: Retention) -> None:
         torch.testing.assert_close(found.loss, expected.loss, rtol=1e-14, atol=0)
 
 
-def test_memory_decides_what_is_kept() -> None:
+def test_the_bytes_allowed_decide_what_is_kept() -> None:
     """100 steps of state 2 and graph 10: all graphs cost 1,200, all states 210, and nothing is below every tenth."""
     expected = {
         5000: Retention(100),
@@ -158,9 +158,9 @@ def test_memory_decides_what_is_kept() -> None:
         48: Retention(0, 10),
         1: Retention(0, 10),
     }
-    for memory, retention in expected.items():
-        assert Retention.within(memory, 100, state=2, graph=10) == retention, memory
-        assert memory < 48 or retention.size(100, 2, 10) <= memory
+    for max_bytes, retention in expected.items():
+        assert Retention.within(max_bytes, 100, state_bytes=2, graph_bytes=10) == retention, max_bytes
+        assert max_bytes < 48 or retention.peak_bytes(100, 2, 10) <= max_bytes
 
 
 # ---------------------------------------------------------------- memory
@@ -193,7 +193,7 @@ def test_a_stride_keeps_fewer_states() -> None:
     """Every stride-th state, and those of the stretch that is run again: what the expected memory of a plan says."""
     for stride in (1, 2, 4, 5, 8, LONG):
         states = _live_states(Retention(0, stride))
-        assert states == math.ceil(LONG / stride) + stride - 1 == Retention(0, stride).size(LONG, 1, 0)
+        assert states == math.ceil(LONG / stride) + stride - 1 == Retention(0, stride).peak_bytes(LONG, 1, 0)
 
 
 def _live_saved(retention: Retention) -> int:

@@ -7,53 +7,79 @@
     python -m tools.bench gpu --out DIR [--reference CHECKOUT]
 
 An outer iteration is the whole of it: recall, a fresh network, the inner steps, the outer loss on real images, and the
-way back to the memory. All contenders get the same network, memory and images, in turn in one process, and are
-compared pair by pair. Each one's peak memory comes from a process of its own. With --exact, each gradient is compared
-with the engine's in float64, since two float32 paths differ from each other for no fault of either. The contenders:
-
-    engine M GiB …   this suite with so much memory for an unroll (--memory), by --execution and --precision
-    full graph       plain autograd through one graph of all steps, torch's own layers
-    torchopt         the same graph by TorchOpt's differentiable optimizer, where it is installed
-    released code    the paper's, where --reference names a checkout of it
+gradient in the memory. All contenders (`tools.contenders`) get the same network, memory and images. They are timed in
+turn in one process and compared pair by pair; each one's peak memory comes from a process of its own. With --exact,
+each gradient is compared with the engine's in float64, since two float32 paths differ from each other for no fault of
+either.
 """
 
 import argparse
 import json
+import resource
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
-EXECUTIONS, PRECISIONS = ("eager", "captured", "compiled"), ("float32", "tf32", "bfloat16")
-FULL_GRAPH, TORCHOPT, RELEASED = "full graph", "torchopt", "released code"
+import torch
+
+from suite.contracts.problem import relative_error
+from suite.core.networks import fresh_network
+from suite.errors import SuiteError
+from suite.keys import Key
+from suite.objectives.footprint import state_bytes, step_bytes
+from suite.runtime.device import prepare_device
+from suite.runtime.environment import environment
+from suite.types import EXPECTED_MEMORY
+from tools.contenders import (
+    CLASSES,
+    ENGINE,
+    EXECUTIONS,
+    FULL_GRAPH,
+    PRECISIONS,
+    SHAPES,
+    Case,
+    Contender,
+    contenders,
+    objective,
+    outer_step,
+    setting,
+)
 
 
-@dataclass(frozen=True)
-class Case:
-    """What is measured: momentum 0.9 at rate 0.01, no augmentation, ten classes, keyed random images."""
-
-    dataset: str = "fashion_mnist"
-    architecture: str = "convnet"
-    parameterization: str = "standard"
-    images_per_class: int = 1
-    bases: int = 8
-    steps: int = 150
-    real_per_class: int = 64
-    device: str = "cpu"
-    reference: str = ""
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    options = parser().parse_args(arguments)
+    commands = {
+        "hypergradient": hypergradient_command,
+        "memory": memory_command,
+        "cost": cost_command,
+        "upkeep": upkeep_command,
+        "gpu": gpu_command,
+        "kernels": kernels_command,
+        "peak": peak_command,
+    }
+    try:
+        commands[options.command](options)
+    except SuiteError as error:
+        print(f"tools.bench: {error}", file=sys.stderr)
+        return error.status
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="python -m tools.bench", description=(__doc__ or "").split("\n")[0])
-    commands = made.add_subparsers(dest="command", required=True)
+    """The parser of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=(__doc__ or "").split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
     compare = commands.add_parser("hypergradient", help="time per outer iteration and peak memory, side by side")
-    _add_setting(compare)
+    _add_case(compare)
     compare.add_argument("--memory", type=float, nargs="+", default=[8.0], help="GiB for an unroll (%(default)s)")
     compare.add_argument("--execution", nargs="+", default=["eager"], choices=EXECUTIONS, help="of the engine")
     compare.add_argument("--precision", nargs="+", default=["float32"], choices=PRECISIONS, help="of the engine")
@@ -68,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     memory.add_argument("--memory", type=float, nargs="+", default=[8.0, 1.0, 0.2])
     memory.add_argument("--json", action="store_true")
     cost = commands.add_parser("cost", help="operations of an inner step, bytes it keeps, and the share of the peak")
-    _add_setting(cost)
+    _add_case(cost)
     cost.add_argument("--memory", type=float, default=8.0)
     cost.add_argument("--json", action="store_true")
     upkeep = commands.add_parser("upkeep", help="whole runs with and without checkpoints, journal and tracking")
@@ -84,47 +110,16 @@ def parser() -> argparse.ArgumentParser:
     gpu.add_argument("--repeats", type=int, default=5)
     gpu.add_argument("--minutes", type=float, default=10_000.0, help="to stop after, the runs at a checkpoint")
     gpu.add_argument("--gin", action="append", default=[], metavar="FILE", help="changes of the paper's runs: a scale")
-    kernel = commands.add_parser("kernels", help="of one outer iteration on a GPU: time in kernels and on the clock")
-    _add_setting(kernel)
-    kernel.add_argument("--execution", default="captured", choices=EXECUTIONS)
+    kernels = commands.add_parser("kernels", help="of one outer iteration on a GPU: time in kernels and on the clock")
+    _add_case(kernels)
+    kernels.add_argument("--execution", default="captured", choices=EXECUTIONS)
     peak = commands.add_parser("peak", help="the peak memory of one contender in this process (used by the others)")
-    peak.add_argument("setting", type=json.loads)
-    peak.add_argument("contender")
-    return made
+    peak.add_argument("case", type=json.loads)
+    peak.add_argument("contender", type=json.loads)
+    return parser
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-
-    from suite.errors import SuiteError
-    from suite.runtime.device import prepare_device
-
-    try:
-        if options.command in ("hypergradient", "cost", "kernels"):
-            prepare_device(options.device)
-        elif options.command == "peak":
-            prepare_device(options.setting.get("device", "cpu"))
-        if options.command == "peak":
-            print(json.dumps(peak_of(Case(**options.setting), options.contender)))
-        elif options.command == "cost":
-            print(cost_table(options))
-        elif options.command == "kernels":
-            print(json.dumps(kernels(_case(options), options.execution)))
-        elif options.command == "gpu":
-            measure_gpu(options)
-        elif options.command == "upkeep":
-            print(upkeep_table(options.iterations, options.repeats, options.gin, options.json))
-        elif options.command == "memory":
-            print(memory_table(options.steps, options.memory, options.json))
-        else:
-            print(hypergradient_table(options))
-    except SuiteError as error:
-        print(f"tools.bench: {error}", file=sys.stderr)
-        return error.status
-    return 0
-
-
-def _add_setting(parser: argparse.ArgumentParser) -> None:
+def _add_case(parser: argparse.ArgumentParser) -> None:
     default = Case()
     parser.add_argument("--dataset", choices=SHAPES, default=default.dataset, help="whose shape (%(default)s)")
     parser.add_argument("--architecture", choices=("convnet", "resnet12"), default=default.architecture)
@@ -141,54 +136,61 @@ def _case(options: argparse.Namespace) -> Case:
     return Case(**{name: getattr(options, name) for name in asdict(Case())})
 
 
-# ---------------------------------------------------------------- tables
+def _described(case: Case) -> dict[str, Any]:
+    """The case as JSON, without the path of a checkout."""
+    return asdict(case) | {"reference": bool(case.reference)}
 
 
-def hypergradient_table(options: argparse.Namespace) -> str:
-    """Every contender timed in turn, as a table or as JSON."""
-    import torch
+def _seconds(step: Callable[[], Any], device: str) -> float:
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    wait()
+    started = time.perf_counter()
+    step()
+    wait()
+    return time.perf_counter() - started
 
-    from suite.contracts.problem import relative_error
-    from suite.runtime.environment import environment
 
+# ---------------------------------------------------------------- hypergradient: time, side by side
+
+
+def hypergradient_command(options: argparse.Namespace) -> None:
+    """Time every contender in turn; print a table or JSON."""
+    prepare_device(options.device)
     if options.any_algorithm:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = True
     case = _case(options)
-    engines = [
-        engine(gib, execution, precision)
-        for gib in options.memory
-        for execution in options.execution
-        for precision in options.precision
-    ]
-    names = [n for n in contenders(case, engines) if n not in options.without]
-    steps = {name: outer_step(case, name) for name in names}
-    gradients = {name: step() for name, step in steps.items()}  # what a first call allocates and tunes is not timed
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(options.repeats):
-        for name, step in steps.items():
-            seconds[name].append(_seconds(step, case.device))
-    exact = outer_step(case, "engine 8 GiB", double=True)() if options.exact else None
-    last = names[-1]
+    engines = [Contender("engine", *modes) for modes in product(options.memory, options.execution, options.precision)]
+    chosen = [contender for contender in contenders(case, engines) if contender.name not in options.without]
+    steps = [outer_step(case, contender) for contender in chosen]
+    gradients = [step() for step in steps]  # a first call allocates and tunes, and is not timed
+    rounds = [[_seconds(step, case.device) for step in steps] for _ in range(options.repeats)]
+    exact = outer_step(case, ENGINE, double=True)() if options.exact else None
     rows: list[dict[str, Any]] = []
-    for name in names:
-        ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds[last], strict=True))
-        row: dict[str, Any] = {
-            "contender": name,
-            "seconds": seconds[name],
-            "median": statistics.median(seconds[name]),
-            "ratio": ratio,
-        }
-        row["peak_mib"] = None if options.no_peak else _peak_in_own_process(case, name)["peak_mib"]
-        row["error"] = None if exact is None else relative_error(gradients[name], exact)
-        rows.append(row)
-    made = {"setting": asdict(case) | {"reference": bool(case.reference)}, "rows": rows}
-    made["environment"] = environment(torch.device(case.device))
+    for i, contender in enumerate(chosen):
+        seconds = [times[i] for times in rounds]
+        rows.append(
+            {
+                "contender": contender.name,
+                "seconds": seconds,
+                "median": statistics.median(seconds),
+                "ratio": statistics.median(times[i] / times[-1] for times in rounds),
+                "peak_mib": None if options.no_peak else _peak_in_own_process(case, contender)["peak_mib"],
+                "error": None if exact is None else relative_error(gradients[i], exact),
+            }
+        )
     if options.json:
-        return json.dumps(made, indent=1)
+        report = {"setting": _described(case), "rows": rows, "environment": environment(torch.device(case.device))}
+        print(json.dumps(report, indent=1))
+    else:
+        print(_hypergradient_table(case, rows, options.repeats))
+
+
+def _hypergradient_table(case: Case, rows: list[dict[str, Any]], repeats: int) -> str:
+    last = rows[-1]["contender"]
     lines = [
         f"{case.dataset} shape, {case.architecture}, {case.parameterization}, {case.images_per_class} I/C, "
-        f"{case.steps} inner steps, {10 * case.real_per_class} real images, {options.repeats} repeats, "
+        f"{case.steps} inner steps, {CLASSES * case.real_per_class} real images, {repeats} repeats, "
         f"{case.device}, torch {torch.__version__}, {torch.get_num_threads()} threads",
         "",
         f"| contender | s per outer iteration, median (range) | ratio to {last} | peak MiB | error against float64 |",
@@ -202,362 +204,47 @@ def hypergradient_table(options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def memory_table(steps: list[int], memory: list[float], as_json: bool) -> str:
-    """Promised and measured peak memory of the engine, and of the full graph, at several numbers of steps."""
-    rows: dict[str, list[dict[str, float]]] = {}
-    for name in [*(engine(gib) for gib in memory), FULL_GRAPH]:
-        rows[name] = [_peak_in_own_process(Case(steps=t), name) for t in steps]
-    if as_json:
-        return json.dumps(rows, indent=1)
+# ---------------------------------------------------------------- memory: promised and measured peak
+
+
+def memory_command(options: argparse.Namespace) -> None:
+    """Print the promised and the measured peak of engines and of the full graph, at several numbers of steps."""
+    engines = [Contender("engine", gib=gib) for gib in options.memory]
+    rows = {
+        contender.name: [_peak_in_own_process(Case(steps=steps), contender) for steps in options.steps]
+        for contender in [*engines, FULL_GRAPH]
+    }
+    print(json.dumps(rows, indent=1) if options.json else _memory_table(options.steps, rows))
+
+
+def _memory_table(steps: list[int], rows: dict[str, list[dict[str, float]]]) -> str:
     lines = ["| contender | " + " | ".join(f"{t} steps" for t in steps) + " |", "| --- " * (len(steps) + 1) + "|"]
-    for name, figures in rows.items():
+    for name, peaks in rows.items():
         cells = []
-        for f in figures:
-            promise = f"{f['promised_mib']:.0f} promised, " if "promised_mib" in f else ""
-            cells.append(f"{promise}{f['peak_mib']:.0f} MiB, {f['seconds']:.1f} s")
+        for peak in peaks:
+            promise = f"{peak['promised_mib']:.0f} promised, " if "promised_mib" in peak else ""
+            cells.append(f"{promise}{peak['peak_mib']:.0f} MiB, {peak['seconds']:.1f} s")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def cost_table(options: argparse.Namespace) -> str:
-    """What an inner step costs in multiplications and bytes, and how much of the machine's peak the engine reaches."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from suite.core.networks import fresh_network
-    from suite.keys import Key
-
-    case = _case(options)
-    name = engine(options.memory, "eager")
-
-    def counted(work: Callable[[], Any]) -> int:
-        with FlopCounterMode(display=False) as counter:
-            work()
-        return counter.get_total_flops()
-
-    def outer_flops(steps: int) -> int:
-        step = outer_step(replace(case, steps=steps), name)
-        step()  # what a step's graph keeps is measured once
-        return counted(step)
-
-    setting = _setting(case)
-    per_class = setting.parameterization.per_class(setting.shape, setting.classes, case.images_per_class)
-    images = torch.zeros(setting.classes * per_class, setting.shape.channels, setting.shape.height, setting.shape.width)
-    network = fresh_network(setting, Key(0))
-    one_pass = counted(lambda: network(images.to(setting.device)))
-    inner = outer_flops(3) - outer_flops(2)
-    step = outer_step(case, name)
-    step()
-    seconds = statistics.median(_seconds(step, case.device) for _ in range(3))
-    rate = outer_flops(case.steps) / seconds
-    peak = max(_rate(work, case.device) for work in _large_products(case.device))
-    state, graph = _objective(case, name)._sizes(setting, network, len(images))
-    made: dict[str, Any] = {
-        "MFLOP of a forward pass": one_pass / 1e6,
-        "forward passes' worth an inner step": inner / one_pass,
-        "MiB of a kept state": state / 2**20,
-        "MiB of a kept graph": graph / 2**20,
-        "ms an inner step, outer loss included": 1e3 * seconds / case.steps,
-        "GFLOP/s of an outer iteration": rate / 1e9,
-        "GFLOP/s of a large product": peak / 1e9,
-        "share of that": rate / peak,
-    }
-    if options.json:
-        return json.dumps({"setting": asdict(case) | {"reference": False}, **made}, indent=1)
-    return "\n".join(f"{key:<40} {value:.3g}" for key, value in made.items())
+def _peak_in_own_process(case: Case, contender: Contender) -> dict[str, float]:
+    """What `peak` prints of a contender."""
+    command = [sys.executable, "-m", "tools.bench", "peak", json.dumps(asdict(case)), json.dumps(asdict(contender))]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
+    return peak
 
 
-BARE = """
-import sys
-from suite.storage import checkpoint, journal
-from suite import run
-checkpoint.write = lambda *_: None
-journal.Journal._add = lambda *_: None
-sys.exit(run.main())
-"""
+def peak_command(options: argparse.Namespace) -> None:
+    """Print peak memory and seconds of one outer iteration of a contender in this process, as JSON."""
+    case, contender = Case(**options.case), Contender(**options.contender)
+    prepare_device(case.device)
+    print(json.dumps(peak_of(case, contender)))
 
 
-def upkeep_table(iterations: int, repeats: int, more: list[str], as_json: bool) -> str:
-    """Seconds of whole runs of the quickstart, and of all processors, as users run it and with nothing kept of it."""
-    import resource
-    import tempfile
-
-    ways = {"as it is": ["-m", "suite.run"], "bare": ["-c", BARE, "--tracking-uri", "none"]}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    processor: dict[str, list[float]] = {name: [] for name in ways}
-    with tempfile.TemporaryDirectory() as place:
-        words = [word for file in ("gin/quickstart.gin", *more) for word in ("--gin", file)]
-        own = ["--set", f"ITERATIONS = {iterations}", "--data-dir", f"{place}/data"]
-        for i in range(-1, repeats):
-            size = ["--gin", "gin/scale/smoke.gin"] if i < 0 else []  # the first prepares the data, and is not counted
-            for name, command in ways.items():
-                before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-                whole = [sys.executable, *command, *words, *size, *own, "--out", f"{place}/{name}{i}"]
-                subprocess.run(whole, capture_output=True, check=True)
-                after = resource.getrusage(resource.RUSAGE_CHILDREN)
-                if i >= 0:
-                    seconds[name].append(time.perf_counter() - began)
-                    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-                    processor[name].append(used)
-    made = {"iterations": iterations, "seconds": seconds, "processor_seconds": processor}
-    if as_json:
-        return json.dumps(made, indent=1)
-    ratios = "ratio, pair by pair | ratio of the least"
-    lines = [f"| | s, median (range) | {ratios} | s of processors | {ratios} |", "| --- " * 7 + "|"]
-    for name in ways:
-        row = [f"| {name}"]
-        for figures in (seconds, processor):
-            ratio = statistics.median(a / b for a, b in zip(figures[name], figures["bare"], strict=True))
-            low, high = min(figures[name]), max(figures[name])
-            least = low / min(figures["bare"])
-            row.append(f"{statistics.median(figures[name]):.1f} ({low:.1f} to {high:.1f}) | {ratio:.3f} | {least:.3f}")
-        lines.append(" | ".join(row) + " |")
-    return "\n".join(lines)
-
-
-def _large_products(device: str) -> list[tuple[Callable[[], Any], int]]:
-    """A matrix product and a convolution that a machine does best at, and their operations."""
-    import torch
-
-    n = 8192 if device.startswith("cuda") else 2048
-    a = torch.ones(n, n, device=device)
-    x = torch.ones(64, 256, 32, 32, device=device).to(memory_format=torch.channels_last)
-    w = torch.ones(256, 256, 3, 3, device=device).to(memory_format=torch.channels_last)
-    convolution = 2 * 64 * 256 * 256 * 9 * 32 * 32
-    return [(lambda: a @ a, 2 * n**3), (lambda: torch.conv2d(x, w, padding=1), convolution)]
-
-
-def _rate(work: tuple[Callable[[], Any], int], device: str) -> float:
-    product, operations = work
-    product()
-    return operations / statistics.median(_seconds(product, device) for _ in range(5))
-
-
-PAPER_RUNS = {
-    "bptt": "PARAMETERIZATION = @parameterizations.standard()",
-    "bptt-downsampled": "parameterizations.downsampled.of = @parameterizations.standard()",
-    "full": "parameterizations.downsampled.of = @parameterizations.addressing()",
-}
-"""Three rows of Table 3 on Fashion-MNIST at 1 image per class, as changes of gin/fashion_mnist.gin."""
-
-
-def measure_gpu(options: argparse.Namespace) -> None:
-    """Each table as JSON in a file of its own, then the paper's runs; what an earlier call did is not done again."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    ends = time.monotonic() + 60 * options.minutes
-    cuda = options.device.startswith("cuda")
-    shared = ["--device", options.device, "--steps", str(options.steps), "--repeats", str(options.repeats), "--json"]
-    reference = ["--reference", options.reference] if options.reference else []
-    modes = ["--execution", *EXECUTIONS]
-    cifar = ["hypergradient", "--dataset", "cifar10", *modes]
-    precise = ["--exact", "--precision", *(p for p in PRECISIONS if cuda or p != "tf32")]
-    commands = {
-        "cifar10-1": [*cifar, *precise, *shared, *reference],
-        "cifar10-10": [*cifar, "--images-per-class", "10", "--exact", *shared, *reference],
-        "cifar10-addressing": [*cifar, "--parameterization", "addressing", *shared, *reference],
-        "cifar10-resnet12": [*cifar, "--architecture", "resnet12", *shared, *reference],
-        "cifar10-1-any-algorithm": [*cifar, "--any-algorithm", *shared, *reference],
-        "fashion_mnist-1": ["hypergradient", *modes, *shared, *reference],
-    }
-    for mode in EXECUTIONS if cuda else ():
-        words = ["kernels", "--dataset", "cifar10", "--device", options.device, "--steps", str(options.steps)]
-        commands[f"kernels-{mode}"] = [*words, "--execution", mode]
-    for name, words in commands.items():
-        _keep(options.out / f"{name}.json", words, ends)
-    for name, change in PAPER_RUNS.items():
-        _go_on(name, change, options, ends)
-
-
-def _keep(file: Path, words: list[str], ends: float) -> None:
-    """The output of one of these commands, in a process of its own; a failure is kept, and the next one tried."""
-    if file.is_file() and "failed" not in json.loads(file.read_text()):
-        print(f"{file.name}: was done before", flush=True)
-        return
-    command, left, trouble = [sys.executable, "-m", "tools.bench", *words], ends - time.monotonic(), ""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=left)
-        trouble = done.stderr[-4000:] if done.returncode else ""
-    except subprocess.TimeoutExpired:
-        trouble = "the time was up"
-    file.write_text(json.dumps({"failed": trouble}) if trouble else done.stdout)
-    last = trouble.strip().splitlines()[-1] if trouble.strip() else ""
-    print(f"{file.name}: {f'FAILED: {last}' if trouble else 'done'}", flush=True)
-
-
-def _go_on(name: str, change: str, options: argparse.Namespace, ends: float) -> None:
-    """One of the paper's runs, until it is done or the time is up; the next call goes on with it."""
-    import signal
-
-    words = [word for file in ["gin/fashion_mnist.gin", *options.gin] for word in ("--gin", file)]
-    words += ["--set", change, "--set", "EXECUTION = 'captured'"]
-    words += ["--device", options.device, "--out", str(options.out / "runs"), "--tracking-uri", "none"]
-    process = subprocess.Popen([sys.executable, "-m", "suite.run", *words], stdout=subprocess.DEVNULL)
-    try:
-        process.wait(timeout=max(0.0, ends - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-    told = {0: "done", 75: "stopped at a checkpoint; the same command goes on"}
-    print(f"run {name}: {told.get(process.returncode, 'FAILED')}", flush=True)
-
-
-def kernels(case: Case, execution: str) -> dict[str, float]:
-    """Time in kernels against time on the clock, of one outer iteration on a GPU."""
-    from torch.profiler import ProfilerActivity, profile
-
-    step = outer_step(case, engine(8, execution))
-    step()
-    wall = statistics.median(_seconds(step, case.device) for _ in range(5))
-    with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        step()
-    events = [event for event in seen.key_averages() if event.self_device_time_total > 0]
-    busy = sum(event.self_device_time_total for event in events) / 1e6
-    launches = sum(event.count for event in events)
-    return {"wall_seconds": wall, "kernel_seconds": busy, "kernels": launches, "share": busy / wall}
-
-
-# ---------------------------------------------------------------- contenders
-
-
-def contenders(case: Case, engines: list[str]) -> list[str]:
-    """Names of all that can run here; the last one is what the others are compared with."""
-    import importlib.util
-
-    names = [*engines, FULL_GRAPH]
-    if importlib.util.find_spec("torchopt"):
-        names.insert(-1, TORCHOPT)
-    return [*names, RELEASED] if case.reference else names
-
-
-def engine(gib: float, execution: str = "eager", precision: str = "float32") -> str:
-    """Name of this engine in one of its modes."""
-    modes = [mode for mode in (execution, precision) if mode not in ("eager", "float32")]
-    return " ".join([f"engine {gib:g} GiB", *modes])
-
-
-def _objective(case: Case, contender: str) -> Any:
-    from suite.objectives.bptt import BPTT
-
-    _, gib, _, *words = contender.split()
-    modes: list[Any] = words
-    return BPTT(
-        inner_steps=case.steps,
-        images_per_class_per_step=10**6,
-        real_per_class=case.real_per_class,
-        memory_gib=float(gib),
-        execution=next((m for m in modes if m in EXECUTIONS), "eager"),
-        precision=next((m for m in modes if m in PRECISIONS), "float32"),
-    )
-
-
-def _setting(case: Case, double: bool = False) -> Any:
-    import torch
-
-    from suite.registry import architectures, load_components, parameterizations
-    from suite.types import ImageShape, Setting
-
-    load_components()
-    fields = {"bases": case.bases} if case.parameterization == "addressing" else {}
-    parameterization = parameterizations[case.parameterization].build(**fields)
-    recipe = architectures[case.architecture].build()
-    recipe = _Double(recipe) if double else recipe
-    shape, where = ImageShape(*SHAPES[case.dataset]), torch.device(case.device)
-    return Setting(shape, 10, recipe, parameterization, "none", where)
-
-
-def outer_step(case: Case, contender: str, double: bool = False) -> Callable[[], dict[str, Any]]:
-    """One outer iteration of a contender, from the same inputs at every call -> the memory's gradient."""
-    import torch
-
-    from suite.keys import Key, global_generators
-    from suite.types import ClassRows, Split
-
-    setting, key, dtype = _setting(case, double), Key(0), torch.float64 if double else torch.float32
-    shape, classes, where = setting.shape, setting.classes, setting.device
-    memory = setting.parameterization.init(shape, classes, case.images_per_class, key("memory"))
-    memory = {k: v.to(where, dtype) for k, v in memory.items()}
-    labels = torch.arange(classes).repeat_interleave(case.real_per_class)
-    size = (len(labels), shape.channels, shape.height, shape.width)
-    real = Split(torch.randn(size, generator=key("real").generator()).to(where, dtype), labels.to(where))
-    if contender.startswith("engine "):
-        objective, rows = _objective(case, contender), ClassRows.of(real, classes)
-        return lambda: objective.gradients(setting, memory, rows, key)[0]
-    with global_generators(key("network")):  # the weights that the engine's gets
-        plain = setting.architecture.build(shape, classes).to(where)
-    # The engine draws its real images in this order.
-    drawn = ClassRows.of(real, classes).draw(list(range(classes)), case.real_per_class, key("real"))
-    if contender == RELEASED:
-        from tools import reference
-
-        checkout = Path(case.reference)
-        return reference.outer_step(
-            checkout, plain, case.architecture, shape, classes, memory, drawn, case.steps, where
-        )
-    return partial(_by_one_graph, contender, setting, plain, memory, drawn, case.steps)
-
-
-@dataclass(frozen=True)
-class _Double:
-    """An architecture in float64."""
-
-    of: Any
-
-    def build(self, shape: Any, classes: int) -> Any:
-        return self.of.build(shape, classes).double()
-
-
-def _by_one_graph(contender: str, setting: Any, network: Any, memory: Any, real: Any, steps: int) -> dict[str, Any]:
-    """The outer iteration as one would write it down: one graph through all the steps, and one call of autograd."""
-    import torch
-    from torch.func import functional_call
-    from torch.nn.functional import cross_entropy
-
-    from suite.inner_optimizers.sgd_momentum import SGDMomentum
-
-    leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
-    classes = torch.arange(setting.classes, device=setting.device)
-    images = setting.parameterization.recall(leaves, classes)
-    labels = classes.repeat_interleave(images.shape[1])
-    images = torch.flatten(images, 0, 1)
-    params = {k: p.detach().clone().requires_grad_() for k, p in network.named_parameters()}
-    if contender == TORCHOPT:
-        import torchopt
-
-        chain = torchopt.sgd(lr=0.01, momentum=0.9, moment_requires_grad=True)
-        state = chain.init(params)
-    else:
-        optimizer = SGDMomentum()
-        state = optimizer.init(params)
-    for _ in range(steps):
-        loss = cross_entropy(functional_call(network, params, (images,)), labels)
-        grads = dict(zip(params, torch.autograd.grad(loss, list(params.values()), create_graph=True), strict=True))
-        if contender == TORCHOPT:
-            updates, state = chain.update(grads, state, inplace=False)
-            params = torchopt.apply_updates(params, updates, inplace=False)
-        else:
-            params, state = optimizer.step(params, grads, state)
-    outer = cross_entropy(functional_call(network, params, (real.images,)), real.labels)
-    return dict(zip(leaves, torch.autograd.grad(outer, list(leaves.values())), strict=True))
-
-
-# ---------------------------------------------------------------- one figure
-
-
-def _seconds(step: Callable[[], Any], device: str) -> float:
-    import torch
-
-    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    wait()
-    started = time.perf_counter()
-    step()
-    wait()
-    return time.perf_counter() - started
-
-
-def peak_of(case: Case, contender: str) -> dict[str, float]:
-    """Memory that one outer iteration adds at its peak, in MiB; its seconds; and what the engine promises."""
-    import torch
-
+def peak_of(case: Case, contender: Contender) -> dict[str, float]:
+    """MiB that one outer iteration adds at its peak and its seconds; of an engine, the MiB that its plan promises."""
     outer_step(replace(case, steps=1, real_per_class=1), contender)()  # the first use of every operation
     step = outer_step(case, contender)
     cuda = case.device.startswith("cuda")
@@ -568,12 +255,12 @@ def peak_of(case: Case, contender: str) -> dict[str, float]:
         before = _resident_peak()
     seconds = _seconds(step, case.device)
     after = torch.cuda.max_memory_allocated() if cuda else _resident_peak()
-    found = {"peak_mib": (after - before) / 2**20, "seconds": seconds}
-    if contender.startswith("engine "):
-        per_class = _setting(case).parameterization.per_class(_setting(case).shape, 10, case.images_per_class)
-        plan = _objective(case, contender).plan(_setting(case), per_class)
-        found["promised_mib"] = float(plan["expected memory of one unroll (MiB)"])
-    return found
+    peak = {"peak_mib": (after - before) / 2**20, "seconds": seconds}
+    if contender.kind == "engine":
+        what = setting(case)
+        per_class = what.parameterization.per_class(what.shape, CLASSES, case.images_per_class)
+        peak["promised_mib"] = float(objective(case, contender).plan(what, per_class)[EXPECTED_MEMORY])
+    return peak
 
 
 def _resident_peak() -> int:
@@ -582,11 +269,215 @@ def _resident_peak() -> int:
     return int(line.split()[1]) * 1024
 
 
-def _peak_in_own_process(case: Case, contender: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "tools.bench", "peak", json.dumps(asdict(case)), contender]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+# ---------------------------------------------------------------- cost: operations, and the share of the peak
+
+
+def cost_command(options: argparse.Namespace) -> None:
+    """Print the operations and bytes of an inner step, and the share of the machine's peak that the engine reaches."""
+    prepare_device(options.device)
+    case, engine = _case(options), Contender("engine", gib=options.memory)
+    what = setting(case)
+    per_class = what.parameterization.per_class(what.shape, CLASSES, case.images_per_class)
+    batch = CLASSES * per_class
+    images = torch.zeros(batch, what.shape.channels, what.shape.height, what.shape.width, device=what.device)
+    network = fresh_network(what, Key(0))
+    forward = _flops(lambda: network(images))
+    inner = _outer_flops(replace(case, steps=3), engine) - _outer_flops(replace(case, steps=2), engine)
+    step = outer_step(case, engine)
+    step()
+    seconds = statistics.median(_seconds(step, case.device) for _ in range(3))
+    rate = _outer_flops(case, engine) / seconds
+    peak = max(_flops_per_second(work, flops, case.device) for work, flops in _large_products(case.device))
+    report: dict[str, Any] = {
+        "MFLOP of a forward pass": forward / 1e6,
+        "forward passes' worth an inner step": inner / forward,
+        "MiB of a kept state": state_bytes(network, objective(case, engine).inner_optimizer) / 2**20,
+        "MiB of a kept graph": step_bytes(what, batch) / 2**20,
+        "ms an inner step, outer loss included": 1e3 * seconds / case.steps,
+        "GFLOP/s of an outer iteration": rate / 1e9,
+        "GFLOP/s of a large product": peak / 1e9,
+        "share of that": rate / peak,
+    }
+    if options.json:
+        print(json.dumps({"setting": _described(case), **report}, indent=1))
+    else:
+        print("\n".join(f"{key:<40} {value:.3g}" for key, value in report.items()))
+
+
+def _flops(work: Callable[[], Any]) -> int:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def _outer_flops(case: Case, engine: Contender) -> int:
+    step = outer_step(case, engine)
+    step()  # the first call measures what a step's graph saves
+    return _flops(step)
+
+
+def _large_products(device: str) -> list[tuple[Callable[[], Any], int]]:
+    """What a machine is fastest at, a large matrix product and a large convolution, with their operations."""
+    n = 8192 if device.startswith("cuda") else 2048
+    a = torch.ones(n, n, device=device)
+    x = torch.ones(64, 256, 32, 32, device=device).to(memory_format=torch.channels_last)
+    w = torch.ones(256, 256, 3, 3, device=device).to(memory_format=torch.channels_last)
+    convolution = 2 * 64 * 256 * 256 * 9 * 32 * 32
+    return [(lambda: a @ a, 2 * n**3), (lambda: torch.conv2d(x, w, padding=1), convolution)]
+
+
+def _flops_per_second(work: Callable[[], Any], flops: int, device: str) -> float:
+    work()
+    return flops / statistics.median(_seconds(work, device) for _ in range(5))
+
+
+# ---------------------------------------------------------------- upkeep: whole runs, and with nothing saved
+
+BARE = """
+import sys
+from suite.storage import checkpoint, journal
+from suite import run
+checkpoint.write = lambda *_: None
+journal.Journal._add = lambda *_: None
+sys.exit(run.main())
+"""
+"""A run without checkpoints and without a journal."""
+
+
+def upkeep_command(options: argparse.Namespace) -> None:
+    """Print the seconds of whole runs of the quickstart, as users run it and with nothing saved of it."""
+    ways = {"as it is": ["-m", "suite.run"], "bare": ["-c", BARE, "--tracking-uri", "none"]}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    processor_seconds: dict[str, list[float]] = {name: [] for name in ways}
+    with tempfile.TemporaryDirectory() as folder:
+        files = [word for file in ("gin/quickstart.gin", *options.gin) for word in ("--gin", file)]
+        changes = ["--set", f"ITERATIONS = {options.iterations}", "--data-dir", f"{folder}/data"]
+        for i in range(-1, options.repeats):
+            scale = ["--gin", "gin/scale/smoke.gin"] if i < 0 else []  # the first prepares the data and is not counted
+            for name, start in ways.items():
+                command = [sys.executable, *start, *files, *scale, *changes, "--out", f"{folder}/{name}{i}"]
+                clock, processors = _run_seconds(command)
+                if i >= 0:
+                    seconds[name].append(clock)
+                    processor_seconds[name].append(processors)
+    if options.json:
+        report = {"iterations": options.iterations, "seconds": seconds, "processor_seconds": processor_seconds}
+        print(json.dumps(report, indent=1))
+    else:
+        print(_upkeep_table([seconds, processor_seconds]))
+
+
+def _run_seconds(command: list[str]) -> tuple[float, float]:
+    """Seconds of a command on the clock, and of all processors."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - started, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _upkeep_table(columns: list[dict[str, list[float]]]) -> str:
+    ratios = "ratio, pair by pair | ratio of the least"
+    lines = [f"| | s, median (range) | {ratios} | s of processors | {ratios} |", "| --- " * 7 + "|"]
+    for name in columns[0]:
+        row = [f"| {name}"]
+        for seconds in columns:
+            ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds["bare"], strict=True))
+            low, high = min(seconds[name]), max(seconds[name])
+            least = low / min(seconds["bare"])
+            row.append(f"{statistics.median(seconds[name]):.1f} ({low:.1f} to {high:.1f}) | {ratio:.3f} | {least:.3f}")
+        lines.append(" | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- gpu: all that is to be measured on one
+
+PAPER_RUNS = {
+    "bptt": "PARAMETERIZATION = @parameterizations.standard()",
+    "bptt-downsampled": "parameterizations.downsampled.of = @parameterizations.standard()",
+    "full": "parameterizations.downsampled.of = @parameterizations.addressing()",
+}
+"""Three rows of Table 3 on Fashion-MNIST at 1 image per class, as changes of gin/fashion_mnist.gin."""
+
+
+def gpu_command(options: argparse.Namespace) -> None:
+    """Write each table as JSON in a file of its own, then do the paper's runs; what an earlier call did stays."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + 60 * options.minutes
+    for name, arguments in _gpu_tables(options).items():
+        _save_output(options.out / f"{name}.json", arguments, deadline)
+    for name, change in PAPER_RUNS.items():
+        _continue_run(name, change, options, deadline)
+
+
+def _gpu_tables(options: argparse.Namespace) -> dict[str, list[str]]:
+    """The arguments of `tools.bench` for each table, by the name of its file."""
+    cuda = options.device.startswith("cuda")
+    device = ["--device", options.device, "--steps", str(options.steps)]
+    shared = [*device, "--repeats", str(options.repeats), "--json"]
+    shared += ["--reference", options.reference] if options.reference else []
+    fashion = ["hypergradient", "--execution", *EXECUTIONS]
+    cifar = ["hypergradient", "--dataset", "cifar10", "--execution", *EXECUTIONS]
+    precise = ["--exact", "--precision", *(p for p in PRECISIONS if cuda or p != "tf32")]
+    tables = {
+        "cifar10-1": [*cifar, *precise, *shared],
+        "cifar10-10": [*cifar, "--images-per-class", "10", "--exact", *shared],
+        "cifar10-addressing": [*cifar, "--parameterization", "addressing", *shared],
+        "cifar10-resnet12": [*cifar, "--architecture", "resnet12", *shared],
+        "cifar10-1-any-algorithm": [*cifar, "--any-algorithm", *shared],
+        "fashion_mnist-1": [*fashion, *shared],
+    }
+    for execution in EXECUTIONS if cuda else ():
+        tables[f"kernels-{execution}"] = ["kernels", "--dataset", "cifar10", *device, "--execution", execution]
+    return tables
+
+
+def _save_output(file: Path, arguments: list[str], deadline: float) -> None:
+    """Run one of these commands in a process of its own and save its output; a failure is saved, and tried again."""
+    if file.is_file() and "failed" not in json.loads(file.read_text()):
+        print(f"{file.name}: was done before", flush=True)
+        return
+    command, failure, output = [sys.executable, "-m", "tools.bench", *arguments], "", ""
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, timeout=deadline - time.monotonic())
+        output, failure = process.stdout, process.stderr[-4000:] if process.returncode else ""
+    except subprocess.TimeoutExpired:
+        failure = "the time was up"
+    file.write_text(json.dumps({"failed": failure}) if failure else output)
+    last_line = failure.strip().splitlines()[-1] if failure.strip() else ""
+    print(f"{file.name}: {f'FAILED: {last_line}' if failure else 'done'}", flush=True)
+
+
+def _continue_run(name: str, change: str, options: argparse.Namespace, deadline: float) -> None:
+    """Start or continue one of the paper's runs, until it is done or the time is up; the next call goes on with it."""
+    arguments = [word for file in ["gin/fashion_mnist.gin", *options.gin] for word in ("--gin", file)]
+    arguments += ["--set", change, "--set", "EXECUTION = 'captured'"]
+    arguments += ["--device", options.device, "--out", str(options.out / "runs"), "--tracking-uri", "none"]
+    process = subprocess.Popen([sys.executable, "-m", "suite.run", *arguments], stdout=subprocess.DEVNULL)
+    try:
+        process.wait(timeout=max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    endings = {0: "done", 75: "stopped at a checkpoint; the same command goes on"}
+    print(f"run {name}: {endings.get(process.returncode, 'FAILED')}", flush=True)
+
+
+def kernels_command(options: argparse.Namespace) -> None:
+    """Print the time in kernels and on the clock of one outer iteration on a GPU, as JSON."""
+    from torch.profiler import ProfilerActivity, profile
+
+    prepare_device(options.device)
+    step = outer_step(_case(options), replace(ENGINE, execution=options.execution))
+    step()
+    wall = statistics.median(_seconds(step, options.device) for _ in range(5))
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        step()
+    events = [event for event in profiled.key_averages() if event.self_device_time_total > 0]
+    busy = sum(event.self_device_time_total for event in events) / 1e6
+    launches = sum(event.count for event in events)
+    print(json.dumps({"wall_seconds": wall, "kernel_seconds": busy, "kernels": launches, "share": busy / wall}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The paper's released code, driven on this suite's inputs, so that both are measured in one process.
+"""The paper's released code on this suite's inputs, so that both are measured in one process.
 
-A checkout of it (princetonvisualai/RememberThePast-DatasetDistillation) is named by the caller; none of it is here.
+The caller names a checkout of it (princetonvisualai/RememberThePast-DatasetDistillation); none of it is in this
+repository.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from suite.errors import UsageError
 from suite.types import ImageShape, Params, Split
 
 NETWORKS = {"convnet": "ConvNet", "resnet12": "ResNet12", "alexnet": "AlexNet"}
+"""Its names of the suite's architectures."""
 
 
 def outer_step(
@@ -28,12 +30,13 @@ def outer_step(
     memory: Params,
     real: Split,
     steps: int,
-    where: torch.device,
+    device: torch.device,
 ) -> Callable[[], Params]:
-    """One outer step of the released code from the given network, memory and real batch -> the memory's gradient.
+    """A function that computes the memory's gradient in one outer step of the released code.
 
     The memory is free images, or bases and matrices at full resolution; every inner step trains on all that it
-    recalls. Momentum 0.9 at rate 0.01, no augmentation, no penalty. Raises UsageError where the checkout is none.
+    recalls. Momentum 0.9 at rate 0.01, no augmentation, no penalty. Raises UsageError for a folder that is no checkout,
+    or a network whose layers differ.
     """
     if not (checkout / "models" / "compressor_bptt_standard.py").is_file():
         raise UsageError(
@@ -47,42 +50,42 @@ def outer_step(
     size = (shape.height, shape.width)
     settings = argparse.Namespace(lr=0.01, momentum=0.9, optimizer="SGD")
     config = argparse.Namespace(bptt=argparse.Namespace(inner_steps=steps), bptt_optim=settings)
-    compressor = _compressor(memory, shape, classes, where)
+    compressor = _compressor(memory, shape, classes, device)
     trainer = bptt.CompressorBPTT(compressor, config, (shape.channels, size), None, classes, "l2", 0.0)
 
     def step() -> Params:
-        backbone = build(NETWORKS[architecture], shape.channels, classes, size).to(where)
-        _copy(network, backbone)
-        _, found, _ = trainer.inner_loop_address_label(
+        backbone = build(NETWORKS[architecture], shape.channels, classes, size).to(device)
+        _copy_weights(network, backbone)
+        _, gradient, _ = trainer.inner_loop_address_label(
             backbone, optimizer(backbone.parameters(), settings), list(range(classes)), [real.images, real.labels], 0
         )
-        return _gradients(found, memory)
+        return _gradients(gradient, memory)
 
     return step
 
 
-def _compressor(memory: Params, shape: ImageShape, classes: int, where: torch.device) -> nn.Module:
-    """Its module of a memory, holding ours."""
+def _compressor(memory: Params, shape: ImageShape, classes: int, device: torch.device) -> nn.Module:
+    """The released code's module for a memory, with our values in it."""
     size = (shape.height, shape.width)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it initialises by a function that torch has renamed
         if "images" in memory:
             module = importlib.import_module("compressors.imgs_embedding_minibatch")
             per_class = memory["images"].shape[1]
-            made = module.Net(per_class, shape.channels, size, classes, where, n_per_c=per_class)
-            made.imgs.weight.data.copy_(memory["images"].flatten(2).flatten(0, 1))
+            net = module.Net(per_class, shape.channels, size, classes, device, n_per_c=per_class)
+            net.imgs.weight.data.copy_(memory["images"].flatten(2).flatten(0, 1))
         else:
             module = importlib.import_module("compressors.imgs_embedding_basis_minibatch")
             per_class, _, bases = memory["matrices"].shape
-            made = module.Net(per_class, shape.channels, size, classes, where, n_basis=bases, n_per_c=per_class)
-            made.imgs.weight.data.copy_(memory["matrices"].transpose(0, 1).flatten(0, 1))
-            made.basis.weight.data.copy_(memory["bases"].flatten(1))
-    compressor: nn.Module = made.to(where)
+            net = module.Net(per_class, shape.channels, size, classes, device, n_basis=bases, n_per_c=per_class)
+            net.imgs.weight.data.copy_(memory["matrices"].transpose(0, 1).flatten(0, 1))
+            net.basis.weight.data.copy_(memory["bases"].flatten(1))
+    compressor: nn.Module = net.to(device)
     return compressor
 
 
-def _copy(network: nn.Module, backbone: nn.Module) -> None:
-    """Our weights into its network: both list the same layers in the same order."""
+def _copy_weights(network: nn.Module, backbone: nn.Module) -> None:
+    """Copy our network's weights into the released code's: both list the same layers in the same order."""
     ours, theirs = list(network.parameters()), list(backbone.parameters())
     if [p.shape for p in ours] != [p.shape for p in theirs]:
         raise UsageError("the released code's network has other layers than ours, so the two can't be compared")
@@ -91,11 +94,12 @@ def _copy(network: nn.Module, backbone: nn.Module) -> None:
             p.copy_(q)
 
 
-def _gradients(found: Tensor | list[Tensor], memory: Params) -> Params:
-    if isinstance(found, list):
+def _gradients(gradient: Tensor | list[Tensor], memory: Params) -> Params:
+    """The released code's gradient in the shapes of our memory."""
+    if isinstance(gradient, list):
         r, classes, bases = memory["matrices"].shape
         return {
-            "bases": found[0].view_as(memory["bases"]),
-            "matrices": found[1].view(classes, r, bases).transpose(0, 1),
+            "bases": gradient[0].view_as(memory["bases"]),
+            "matrices": gradient[1].view(classes, r, bases).transpose(0, 1),
         }
-    return {"images": found.view_as(memory["images"])}
+    return {"images": gradient.view_as(memory["images"])}

@@ -1,14 +1,14 @@
-"""Kill a real run at many moments and look whether it ends in the same bits; start many at once.
+"""Kill a real run at many moments and compare its bits with an untouched run's; start many runs at once.
 
     python -m tools.torture --kills 100
     python -m tools.torture --starts 20
 
 --kills: a run on digits, tracked, is killed by SIGKILL again and again and started again by the same command, until it
-is done; then another copy, until there were so many kills. A third of them come at a random moment, with or without the
-process that sends to the tracker; the others inside a write of each kind (files, checkpoints, journal, renames,
-deletions, what MLflow is told), which is left half-done. Every copy must end as the run that nobody touched: the same
+is done; then another copy, until the number of kills is reached. A third of the kills come at a random moment, with or
+without the process that sends to the tracker; the others inside a write of each kind (files, checkpoints, journal,
+renames, deletions, requests to MLflow), which is left half-done. Every copy must end as the untouched run: the same
 memory, record, metrics and pictures, and every metric once in MLflow. --starts: eight runs start together in a fresh
-folder with a fresh store and fresh data, so many times.
+folder with a fresh store and fresh data, as many times as asked.
 """
 
 import argparse
@@ -44,20 +44,22 @@ RUN = [
 """A small run of digits with everything in it: ten seconds or so."""
 
 TOGETHER = 8
+"""Runs of one start."""
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
     words = sys.argv[1:] if arguments is None else arguments
     if words and words[0] in ("run", "sync"):
         return _instrumented(words)
     parser = argparse.ArgumentParser(prog="python -m tools.torture", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--kills", type=int, default=0, metavar="N")
     parser.add_argument("--starts", type=int, default=0, metavar="N", help=f"times that {TOGETHER} runs start together")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="decides the moments of the kills (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="keep everything here (default: a temporary folder)")
     options = parser.parse_args(words)
     if not options.kills and not options.starts:
-        parser.error("say --kills N or --starts N")
+        parser.error("give --kills N or --starts N")
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or Path(temporary)
         out.mkdir(parents=True, exist_ok=True)
@@ -73,14 +75,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def kills(out: Path, n: int, seed: int) -> bool:
-    """Kill until there were `n`, and say what came of it; whether every copy ended as the untouched run did."""
+    """Kill `n` times and print the outcome; whether every copy ended as the untouched run did."""
     chance = random.Random(seed)
     log = out / "events.txt"
     began = time.monotonic()
-    _sitting(out / "untouched", log).wait()
+    _attempt(out / "untouched", log).wait()
     seconds = time.monotonic() - began
     untouched, events = ended_as(out / "untouched"), Counter(log.read_text().split("\n")[:-1])
-    print(f"untouched: {seconds:.0f} s, {sum(events.values())} places to die in, of {len(events)} kinds", flush=True)
+    print(f"untouched: {seconds:.0f} s, {sum(events.values())} events of {len(events)} kinds", flush=True)
     deaths: Counter[str] = Counter()
     copies, wrong = 0, 0
     while sum(deaths.values()) < n:
@@ -90,40 +92,40 @@ def kills(out: Path, n: int, seed: int) -> bool:
             kind = "" if chance.random() < 1 / 3 else chance.choice([k for k in sorted(events) if deaths[k] == fewest])
             done = sum(deaths.values()) >= n
             if done:
-                process = _sitting(place, log)
+                process = _attempt(place, log)
             elif kind:
-                process = _sitting(place, log, kind, 1 + int(events[kind] * chance.random() ** 3))
+                process = _attempt(place, log, kind, 1 + int(events[kind] * chance.random() ** 3))
             else:
-                process = _sitting(place, log)
+                process = _attempt(place, log)
                 _kill_later(process, chance.uniform(0, seconds), sender_too=chance.random() < 0.5)
             status = process.wait()
             if status == -signal.SIGKILL:
                 deaths[kind or "a random moment"] += 1
             elif status != 0:
-                print(f"{place}: exit status {status}\n{(place / 'said.txt').read_text()[-3000:]}")
+                print(f"{place}: exit status {status}\n{(place / 'output.txt').read_text()[-3000:]}")
                 return False
             else:
                 break
-        found = differences(untouched, ended_as(place))
-        wrong += bool(found)
-        print(f"copy {copies}: {found or 'as the untouched run'} ({sum(deaths.values())} kills)", flush=True)
-        if not found:
+        unequal = differences(untouched, ended_as(place))
+        wrong += bool(unequal)
+        print(f"copy {copies}: {unequal or 'as the untouched run'} ({sum(deaths.values())} kills)", flush=True)
+        if not unequal:
             shutil.rmtree(place, ignore_errors=True)  # a sender whose run died may still be at work
-    print("\n".join(f"{count:5} {kind}" for kind, count in sorted(deaths.items(), key=lambda one: -one[1])))
+    print("\n".join(f"{count:5} {kind}" for kind, count in sorted(deaths.items(), key=lambda item: -item[1])))
     never = sorted(set(events) - set(deaths))
     print(f"never: {', '.join(never) or '-'}")
     print(f"{sum(deaths.values())} kills, {copies} copies, {wrong} of them not as the untouched run")
     return wrong == 0
 
 
-def _sitting(place: Path, log: Path, kind: str = "", nth: int = 0) -> "subprocess.Popen[bytes]":
-    """The same command once more, to die at the nth event of a kind, if one is named."""
+def _attempt(place: Path, log: Path, kind: str = "", nth: int = 0) -> "subprocess.Popen[bytes]":
+    """Start the same command once more, killed at the nth event of a kind if one is named."""
     place.mkdir(parents=True, exist_ok=True)
     words = [*RUN, "--out", str(place / "runs"), "--data-dir", str(place / "data")]
     command = [sys.executable, "-m", "tools.torture", "run", str(log), kind, str(nth), *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with (place / "said.txt").open("ab") as said:
-        return subprocess.Popen(command, stdout=said, stderr=said, env=environment)
+    with (place / "output.txt").open("ab") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output, env=environment)
 
 
 def _kill_later(process: "subprocess.Popen[bytes]", seconds: float, sender_too: bool) -> None:
@@ -138,7 +140,7 @@ def _kill_later(process: "subprocess.Popen[bytes]", seconds: float, sender_too: 
 
 
 def ended_as(place: Path) -> dict[str, Any]:
-    """All that must be the same however often a run was killed."""
+    """What must be the same however often a run was killed: hashes of its files, its record, the tracker's content."""
     from suite.runtime.record import comparable
     from suite.storage.files import sha256
 
@@ -155,7 +157,7 @@ def ended_as(place: Path) -> dict[str, Any]:
 
 
 def tracked(out: Path) -> dict[str, Any]:
-    """What the store beside the runs holds of them: states, parameters, artifacts, and every row of every metric."""
+    """What the store beside the runs holds: states, parameters, artifacts, and every row of every metric."""
     import warnings
 
     with warnings.catch_warnings():
@@ -164,40 +166,44 @@ def tracked(out: Path) -> dict[str, Any]:
 
         client = MlflowClient(f"sqlite:///{(out / 'mlflow.db').resolve()}")
         runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
-        found: dict[str, Any] = {}
+        content: dict[str, Any] = {}
         for i, run in enumerate(runs):
             metrics = {
                 name: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, name))
                 for name in run.data.metrics
             }
             artifacts = sorted(a.path for a in client.list_artifacts(run.info.run_id) if a.path != "failure.txt")
-            found[f"run {i}"] = [run.info.status, run.data.params, metrics, artifacts]
-    return found
+            content[f"run {i}"] = [run.info.status, run.data.params, metrics, artifacts]
+    return content
 
 
-def differences(one: Any, other: Any, where: str = "") -> list[str]:
-    """Where two nested things differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return [d for k in {**one, **other} for d in differences(one.get(k), other.get(k), f"{where}/{k}")]
-    return [] if one == other else [f"{where}: {str(one)[:200]} and {str(other)[:200]}"]
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Where two nested values differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [d for k in {**a, **b} for d in differences(a.get(k), b.get(k), f"{where}/{k}")]
+    return [] if a == b else [f"{where}: {str(a)[:200]} and {str(b)[:200]}"]
 
 
-# ---------------------------------------------------------------- in the process that is to die
+# ---------------------------------------------------------------- in the process that is killed
 
 
 @dataclass
 class Death:
-    """Dies at the nth event of a kind; every event is noted in the log if none is named."""
+    """Kills the process at the nth event of a kind; without a kind, writes every event to the log."""
 
     log: Path
+    """File of all events."""
     kind: str
+    """Empty: none."""
     nth: int
+    """From 1."""
     parent: int = 0
-    """Dies as well."""
+    """Process that is killed as well; 0: none."""
     seen: int = 0
+    """Events of the kind so far."""
 
     def comes(self, kind: str) -> bool:
-        """Whether this is the event to die in."""
+        """Count an event; whether it is the one to be killed at."""
         if not self.kind:
             with self.log.open("a") as file:
                 file.write(kind + "\n")
@@ -205,17 +211,19 @@ class Death:
         return kind == self.kind and self.seen == self.nth
 
     def at(self, kind: str) -> None:
+        """Kill the process if this is the event."""
         if self.comes(kind):
             self.now()
 
     def now(self) -> None:
+        """Kill the process, and its parent if that is named."""
         if self.parent and os.getppid() == self.parent:
             os.kill(self.parent, signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _instrumented(words: list[str]) -> int:
-    """`suite.run` or `suite.sync` as ever, but for dying where it was told to."""
+    """`suite.run` or `suite.sync`, killed at the event that the first words name."""
     from suite.storage import files
     from suite.tracking import sender
 
@@ -251,7 +259,7 @@ def _name(path: Path) -> str:
 
 
 def _tear_writes(death: Death, files: Any) -> None:
-    """Files written in half, and deaths before and after renames and in deletions."""
+    """Let the process be killed in a write, before and after a rename, and in a deletion."""
     write, append, remove = files.write_synced, files.append_synced, shutil.rmtree
 
     def torn_write(path: Path, data: bytes) -> None:
@@ -302,14 +310,14 @@ def _tear_mlflow(death: Death) -> None:
 
 
 def _before(death: Death, owner: Any, name: str, kind: str) -> None:
-    """Die before or after each call of a function."""
+    """Let the process be killed before or after a call of a function."""
     call = getattr(owner, name)
 
     def watched(*arguments: Any, **more: Any) -> Any:
         death.at(f"{kind}, before")
-        found = call(*arguments, **more)
+        value = call(*arguments, **more)
         death.at(f"{kind}, after")
-        return found
+        return value
 
     setattr(owner, name, watched)
 
@@ -318,7 +326,7 @@ def _before(death: Death, owner: Any, name: str, kind: str) -> None:
 
 
 def starts(out: Path, times: int) -> bool:
-    """Whether eight runs that start together on nothing all finish, `times` times."""
+    """Whether eight runs that start together in an empty folder all finish, `times` times."""
     failed = 0
     for i in range(times):
         place = out / f"together-{i}"
@@ -328,8 +336,8 @@ def starts(out: Path, times: int) -> bool:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         began = [subprocess.Popen([*command, str(s)], env=environment, **quiet) for s in range(TOGETHER)]
         ends = [(process.communicate()[1], process.returncode) for process in began]
-        states = [one[0] for one in tracked(place / "runs").values()]
-        bad = [said for said, status in ends if status != 0]
+        states = [run[0] for run in tracked(place / "runs").values()]
+        bad = [output for output, status in ends if status != 0]
         if bad or states != ["FINISHED"] * TOGETHER:
             failed += 1
             print(f"start {i + 1}: {len(bad)} failed, MLflow has {states}\n{''.join(bad)[-2000:]}", flush=True)

@@ -1,13 +1,14 @@
 """AlexNet for small images."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import nn
 
 from suite.architectures.layers import Activation, Network, Norm, activation_layer, norm_layer, padding_to_32, pooled
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.validation import check_types, require
+from suite.validation import Above, MultipleOf
 
 LAYERS = ((2, 5, True), (3, 5, True), (4, 3, False), (3, 3, False), (3, 3, True))
 """Channels in halves of the width, kernel size, and whether pooling follows."""
@@ -18,18 +19,23 @@ LAYERS = ((2, 5, True), (3, 5, True), (4, 3, False), (3, 3, False), (3, 3, True)
 class AlexNet:
     """Five convolutions with instance norm and ReLU, pooling after the first, second and fifth (paper, Table 2).
 
-    `width` is the first convolution's; the others have 192, 256, 192 and 192 channels for 128 of it.
+    >>> network = AlexNet().build(ImageShape(3, 32, 32), classes=10)
+    >>> [layer.out_channels for layer in network.body if isinstance(layer, nn.Conv2d)], network.head.in_features
+    ([128, 192, 256, 192, 192], 3072)
     """
 
-    width: int = 128
+    width: Annotated[int, Above(0), MultipleOf(2)] = 128
+    """Channels of the first convolution; the others have 1.5, 2, 1.5 and 1.5 times as many."""
     norm: Norm = "instance"
+    """Normalisation after each convolution; 'batch' can't be unrolled."""
     activation: Activation = "relu"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "width", self.width > 1 and self.width % 2 == 0, "an even number above 0")
+    """Non-linearity after each normalisation."""
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        """The network, with torch's default initialisation.
+
+        Raises UsageError for an image that is too small for its pooling.
+        """
         grown = 2 * (padding_to_32(shape, 2) - 2)
         layers: list[nn.Module] = []
         before = shape.channels

@@ -17,7 +17,7 @@ from suite.architectures.layers import (
 )
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.validation import check_types, require
+from suite.validation import PositiveInt
 
 
 @architectures.register("convnet")
@@ -25,24 +25,32 @@ from suite.validation import check_types, require
 class ConvNet:
     """Blocks of 3x3 convolution, instance norm, ReLU, average pooling, and a linear head (paper, A.1).
 
-    `depth` None means 3 blocks, 4 from 64 pixels on, and 2 below 16: instance norm leaves nothing of a map of 2x2
-    pixels but its pattern, and pooling that leaves nothing. The paper's text puts the activation before the norm, its
-    released code after it; `activation_first` chooses.
+    >>> import torch
+    >>> network = ConvNet(width=16).build(ImageShape(3, 32, 32), classes=10)
+    >>> images = torch.zeros(2, 3, 32, 32)
+    >>> network(images).shape, network.features(images).shape
+    (torch.Size([2, 10]), torch.Size([2, 256]))
     """
 
-    width: int = 128
-    depth: int | None = None
+    width: PositiveInt = 128
+    """Channels of every convolution."""
+    depth: PositiveInt | None = None
+    """Blocks; None means 3, 4 from 64 pixels on, and 2 below 16: instance norm leaves of a map of 2x2 pixels only its
+    pattern, and pooling that leaves nothing."""
     norm: Norm = "instance"
+    """Normalisation after each convolution; 'batch' can't be unrolled."""
     activation: Activation = "relu"
+    """Non-linearity after each normalisation."""
     pooling: Pooling = "average"
+    """How each block halves height and width."""
     activation_first: bool = False
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "width", self.width > 0, "above 0")
-        require(self, "depth", self.depth is None or self.depth > 0, "above 0, or None")
+    """Activation before the norm, as in the paper's text; its released code has it after."""
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        """The network, with torch's default initialisation.
+
+        Raises UsageError for an image that is too small for its pooling.
+        """
         depth = self.depth or (4 if shape.height >= 64 else 3 if shape.height >= 16 else 2)
         first_padding = padding_to_32(shape, 1)
         grown = 2 * (first_padding - 1)

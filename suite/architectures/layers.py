@@ -9,8 +9,13 @@ from suite.errors import UsageError
 from suite.types import ImageShape
 
 Norm = Literal["instance", "group", "layer", "batch", "none"]
+"""Names of normalisations, see `norm_layer`."""
+
 Activation = Literal["relu", "leaky_relu", "elu", "silu", "sigmoid"]
+"""Names of non-linearities."""
+
 Pooling = Literal["average", "max"]
+"""Names of poolings, see `pooling_layer`."""
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -22,7 +27,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class Network(nn.Module):
-    """A body and a linear head: `features(x)` is the flattened body, `forward(x)` the scores of the classes."""
+    """A body and a linear head: `features(x)` is the flattened body, `forward(x)` gives the logits of the classes."""
 
     def __init__(self, body: nn.Module, features: int, classes: int) -> None:
         super().__init__()
@@ -30,9 +35,11 @@ class Network(nn.Module):
         self.head = nn.Linear(features, classes)
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
+        """The input of the head."""
         return self.body(x).flatten(1)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Logits of the classes."""
         return self.head(self.features(x))
 
 
@@ -50,6 +57,7 @@ def norm_layer(norm: Norm, channels: int) -> nn.Module:
 
 
 def activation_layer(activation: Activation) -> nn.Module:
+    """A non-linearity by its name."""
     return _ACTIVATIONS[activation]()
 
 
@@ -59,7 +67,7 @@ def pooling_layer(pooling: Pooling) -> nn.Module:
 
 
 def pooled(shape: ImageShape, times: int, name: str) -> int:
-    """Pixels left after `times` halvings of both sides; refuses an image that is too small for them."""
+    """Pixels left after `times` halvings of both sides; UsageError, with the architecture's `name`, if none are."""
     height, width = shape.height >> times, shape.width >> times
     if height == 0 or width == 0:
         raise UsageError(

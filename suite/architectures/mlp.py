@@ -7,24 +7,28 @@ from torch import nn
 from suite.architectures.layers import Activation, Network, activation_layer
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.validation import check_types, require
+from suite.validation import PositiveInt
 
 
 @architectures.register("mlp")
 @dataclass(frozen=True)
 class MLP:
-    """Fully connected layers of `width` hidden units on flattened pixels (paper, A.2: 256 units)."""
+    """Fully connected layers of `width` hidden units on flattened pixels (paper, A.2: 256 units).
 
-    width: int = 256
-    depth: int = 2
+    >>> network = MLP(width=100, depth=1).build(ImageShape(1, 28, 28), classes=10)
+    >>> [tuple(weight.shape) for weight in network.parameters()]
+    [(100, 784), (100,), (10, 100), (10,)]
+    """
+
+    width: PositiveInt = 256
+    """Units of each hidden layer."""
+    depth: PositiveInt = 2
+    """Hidden layers; the paper does not state their number."""
     activation: Activation = "relu"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "width", self.width > 0, "above 0")
-        require(self, "depth", self.depth > 0, "above 0")
+    """Non-linearity after each hidden layer."""
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        """The network, with torch's default initialisation."""
         layers: list[nn.Module] = [nn.Flatten()]
         for layer in range(self.depth):
             layers.append(nn.Linear(shape.numel if layer == 0 else self.width, self.width))

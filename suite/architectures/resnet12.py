@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from suite.architectures.layers import Activation, Network, Norm, activation_layer, norm_layer, pooled
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.validation import check_types, require
+from suite.validation import PositiveInt
 
 
 class Residual(nn.Module):
-    """A chain of 3x3 convolutions beside a shortcut; both are halved where `halve` says so."""
+    """A chain of 3x3 convolutions beside a shortcut, their sum activated; both are halved where `halve` says so."""
 
     def __init__(self, before: int, after: int, convolutions: int, halve: bool, norm: Norm, act: Activation) -> None:
         super().__init__()
@@ -33,6 +33,7 @@ class Residual(nn.Module):
         self.activation = activation_layer(act)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
+        """activation(chain(x) + shortcut(x))."""
         return self.activation(self.chain(x) + self.shortcut(x))
 
 
@@ -42,21 +43,24 @@ class ResNet12:
     """A stem and four residual stages of 64, 128, 256, 512 channels, instance norm, no final pooling (paper, A.1).
 
     Stages two to four halve the image, as long as it is at least 4 pixels: a normalised channel pooled down to one
-    pixel would be a constant. `width` is the first stage's. `convolutions` 2 is the released code's block; 3 is the
-    few-shot literature's.
+    pixel would be a constant.
+
+    >>> network = ResNet12(width=8).build(ImageShape(3, 32, 32), classes=10)
+    >>> network.head.in_features  # 64 channels of 4 x 4 pixels
+    1024
     """
 
-    width: int = 64
-    convolutions: int = 2
+    width: PositiveInt = 64
+    """Channels of the first stage; each later one has twice as many."""
+    convolutions: PositiveInt = 2
+    """Of a residual block: 2 in the released code, 3 in the few-shot literature."""
     norm: Norm = "instance"
+    """Normalisation after each convolution; 'batch' can't be unrolled."""
     activation: Activation = "relu"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "width", self.width > 0, "above 0")
-        require(self, "convolutions", self.convolutions > 0, "above 0")
+    """Non-linearity after each normalisation."""
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        """The network, with torch's default initialisation."""
         layers: list[nn.Module] = [
             nn.Conv2d(shape.channels, self.width, 3, padding=1, bias=False),
             norm_layer(self.norm, self.width),

@@ -7,7 +7,7 @@ from torch import nn
 from suite.architectures.layers import Activation, Network, activation_layer
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.validation import check_types, require
+from suite.validation import PositiveInt
 
 
 @architectures.register("strided_convnet")
@@ -15,18 +15,20 @@ from suite.validation import check_types, require
 class StridedConvNet:
     """Three 3x3 convolutions of stride 2 and two hidden layers of 2 `width` units, without normalisation or pooling.
 
-    With width 160, that of incremental CIFAR-100: 32 pixels become 16, 8, 4, and 2,560 features 320 and 320 (paper,
-    A.2; Gupta et al., 2020).
+    Of incremental CIFAR-100 (paper, A.2; Gupta et al., 2020): 32 pixels become 16, 8 and 4.
+
+    >>> network = StridedConvNet().build(ImageShape(3, 32, 32), classes=100)
+    >>> [(layer.in_features, layer.out_features) for layer in network.modules() if isinstance(layer, nn.Linear)]
+    [(2560, 320), (320, 320), (320, 100)]
     """
 
-    width: int = 160
+    width: PositiveInt = 160
+    """Channels of every convolution; the hidden layers have twice as many units."""
     activation: Activation = "relu"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "width", self.width > 0, "above 0")
+    """Non-linearity after every layer but the head."""
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        """The network, with torch's default initialisation."""
         layers: list[nn.Module] = []
         channels, height, width = shape.channels, shape.height, shape.width
         for _ in range(3):

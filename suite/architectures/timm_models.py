@@ -11,21 +11,22 @@ from suite.architectures.layers import norm_layer
 from suite.errors import UsageError
 from suite.registry import architectures, suggestion
 from suite.types import ImageShape
-from suite.validation import check_types
 
 
 class TimmNetwork(nn.Module):
-    """A timm model with this suite's two methods."""
+    """A timm model with the methods of `suite.types.Architecture`'s networks."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n features"]:
+        """What the model's last layer sees: its pooled features."""
         model: Any = self.model
         return model.forward_head(model.forward_features(x), pre_logits=True).flatten(1)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Logits of the classes."""
         return self.model(x)
 
 
@@ -34,25 +35,30 @@ class TimmNetwork(nn.Module):
 class Timm:
     """Any timm model by its name, untrained; `norm` replaces batch norm so that the model can be unrolled.
 
-    With `norm = 'as_is'` a model that keeps running statistics may evaluate a memory but not distil one.
+    >>> network = Timm("resnet10t", norm="group").build(ImageShape(3, 32, 32), classes=10)
+    >>> network(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
 
     model: str = "resnet18"
+    """One of `timm.list_models()`."""
     norm: Literal["as_is", "instance", "group", "layer"] = "as_is"
-
-    def __post_init__(self) -> None:
-        check_types(self)
+    """What takes the place of batch norm; 'as_is' keeps it: such a model may evaluate a memory but not distil one."""
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        """The model for images of this shape.
+
+        Raises UsageError for an unknown name, and where instance norm would see maps of one pixel.
+        """
         import timm  # takes a second to import, and few runs need it
 
         if not timm.is_model(self.model):
             raise UsageError(f"timm has no model '{self.model}'; {_nearest(self.model, timm.list_models())}")
-        wanted = {"in_chans": shape.channels, "num_classes": classes}
+        sizes = {"in_chans": shape.channels, "num_classes": classes}
         try:
-            model = timm.create_model(self.model, img_size=(shape.height, shape.width), **wanted)
+            model = timm.create_model(self.model, img_size=(shape.height, shape.width), **sizes)
         except TypeError:  # only some models are built for one image size
-            model = timm.create_model(self.model, **wanted)
+            model = timm.create_model(self.model, **sizes)
         if self.norm != "as_is":
             _replace_batch_norm(model, self.norm)
         for part in model.modules():
@@ -83,15 +89,15 @@ def _replace_batch_norm(module: nn.Module, norm: Literal["instance", "group", "l
 def _refuse_single_pixels(model: nn.Module, shape: ImageShape, name: str) -> None:
     """Instance norm of a map of one pixel is a constant, and so is everything after it."""
 
-    def look(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
-        if given[0].shape[2:].numel() == 1:
+    def refuse(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0].shape[2:].numel() == 1:
             raise UsageError(
                 f"{name} shrinks images of {shape} to maps of one pixel, of which instance norm leaves nothing; "
                 "set norm to 'group' or 'layer', or use larger images"
             )
 
     norms = [m for m in model.modules() if isinstance(m, nn.GroupNorm) and m.num_groups == m.num_channels]
-    hooks = [norm.register_forward_pre_hook(look) for norm in norms]
+    hooks = [norm.register_forward_pre_hook(refuse) for norm in norms]
     model.eval()
     with torch.no_grad():
         model(torch.zeros(2, shape.channels, shape.height, shape.width))

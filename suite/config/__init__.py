@@ -1,4 +1,4 @@
-"""From gin files and bindings to runs. With `suite.registry` the only package that imports gin."""
+"""From gin files and bindings to runs. Beside `suite.registry` the only package that imports gin."""
 
 from suite.config.resolve import Run, resolve
 

@@ -1,58 +1,66 @@
-"""One sentence for whatever gin raised, with the nearest names."""
+"""An exception of gin's as one sentence: where, what, and the nearest valid names."""
 
 import re
 import tokenize
 from dataclasses import fields, is_dataclass
 
 from suite.config.root import Root
+from suite.errors import first_line
 from suite.evaluation.protocol import Protocol
 from suite.registry import REGISTRIES, suggestion
 
 
-def _explained(where: str, error: Exception) -> str:
-    """One sentence for what gin raised, with the nearest names."""
+def explain(where: str, error: Exception) -> str:
+    """One sentence, as in "--gin mine.gin, line 3: no datasets is called 'digit'; did you mean 'digits'? …".
+
+    `where` is the option that was read, '--gin FILE' or '--set BINDING'; a syntax error names its own file and line,
+    which is another one if the file was included.
+    """
+    line, file = getattr(error, "lineno", None), getattr(error, "filename", None)
+    place = f"--gin {file}" if file else where
+    if line and where.startswith("--gin"):
+        place += f", line {line}"
+    return f"{place}: {_cause(error)}"
+
+
+def _cause(error: Exception) -> str:
+    """What is wrong, and what to write instead."""
     text = str(error)
-    line = getattr(error, "lineno", None)
-    file = getattr(error, "filename", None)
-    place = (f"--gin {file}" if file else where) + (f", line {line}" if line and where.startswith("--gin") else "")
     if isinstance(error, tokenize.TokenError):
-        return f"{place}: a bracket, a parenthesis or a quote is opened and not closed"
+        return "a bracket, a parenthesis or a quote is opened and not closed"
     token = re.search(r"Failed to parse token '([^']*)'", text)
     if token and re.fullmatch(r"[A-Za-z_][\w.-]*", token.group(1)):
-        said = "a text needs quotes, as in NAME = 'text', a component is @KIND.NAME(), a macro %NAME"
-        return f"{place}: '{token.group(1)}' is not a value; {said}"
-    unknown = re.search(r"No configurable matching reference '@?([^']+?)(?:\(\))?'", text) or re.search(
-        r"No configurable matching '?([\w./]+)'?", text
-    )
+        forms = "a text needs quotes, as in NAME = 'text', a component is @KIND.NAME(), a macro %NAME"
+        return f"'{token.group(1)}' is not a value; {forms}"
+    reference = re.search(r"No configurable matching reference '@?([^']+?)(?:\(\))?'", text)
+    unknown = reference or re.search(r"No configurable matching '?([\w./]+)'?", text)
     if unknown:
-        kind, _, name = unknown.group(1).split("/")[-1].rpartition(".")
-        if kind in REGISTRIES:
-            return f"{place}: no {kind} is called '{name}'; {suggestion(name, REGISTRIES[kind].names())}"
-        return f"{place}: nothing is called '{unknown.group(1)}'; {suggestion(unknown.group(1), _selectors())}"
+        return _unknown_selector(unknown.group(1))
     parameter = re.search(r"configurable '([\w.]+)' doesn't have a parameter named '(\w+)'", text, re.IGNORECASE)
     if parameter:
         selector, name = parameter.groups()
-        return f"{place}: {selector} has no field '{name}'; {suggestion(name, _fields(selector))}"
+        return f"{selector} has no field '{name}'; {suggestion(name, _fields(selector))}"
     macro = re.search(r"macro\(\) missing.*in scope '([^']+)'", text, re.DOTALL)
     if macro:
-        return f"{place}: the macro {macro.group(1)} has no value; add a line {macro.group(1)} = …"
+        return f"the macro {macro.group(1)} has no value; add a line {macro.group(1)} = …"
     missing = re.search(r"missing \d+ required positional arguments?: (.*)", text)
     if missing:
-        return f"{place}: nothing gives a value for {missing.group(1).splitlines()[0]}; bind it"
+        return f"nothing gives a value for {missing.group(1)}; bind it"
     if isinstance(error, SyntaxError):
-        return f"{place}: {(error.msg or 'it can not be read').splitlines()[0]}"
-    return f"{place}: {_first_line(error)}"
+        return first_line(error.msg or "it can not be read")
+    return first_line(error).strip("\"'")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().strip("\"'").split("\n")[0]
-
-
-def _selectors() -> list[str]:
-    return ["run", "protocol"] + [f"{kind}.{entry.name}" for kind, r in REGISTRIES.items() for entry in r]
+def _unknown_selector(selector: str) -> str:
+    kind, _, name = selector.split("/")[-1].rpartition(".")
+    if kind in REGISTRIES:
+        return f"no {kind} is called '{name}'; {suggestion(name, REGISTRIES[kind].names())}"
+    known = ["run", "protocol", *(f"{kind}.{entry.name}" for kind, r in REGISTRIES.items() for entry in r)]
+    return f"nothing is called '{selector}'; {suggestion(selector, known)}"
 
 
 def _fields(selector: str) -> list[str]:
+    """The fields that gin can bind of what a selector names."""
     kind, _, name = selector.rpartition(".")
     build = {"run": Root, "protocol": Protocol}.get(name)
     if build is None and kind in REGISTRIES and name in REGISTRIES[kind].names():

@@ -1,6 +1,6 @@
 """From gin files and bindings to runs: every cell of a table and every seed, resolved to plain objects.
 
-With `suite.registry` the only module that imports gin. A file binds `run`:
+A file binds `run`:
 
     run.experiment = @experiments.distillation()
     run.seeds = %SEEDS
@@ -17,36 +17,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import gin
-from suite.config.gin_state import (
-    Binding,
-    Parsed,
-    _build,
-    _consumed,
-    _displaced,
-    _drop,
-    _gin,
-    _of_scales,
-    _parse,
-    _parsed,
-    _parts,
-    _refuse_unused,
-    _used_in_parts,
-    _with,
-)
-from suite.config.root import Root
+from suite.config.gin_state import Binding, Parsed, build, build_with_texts, parse_bindings, parse_files
+from suite.config.unused import Axes, refuse_unused, replaced_axes, scale_macros, used_by_any
 from suite.errors import UsageError
-from suite.evaluation.protocol import Protocol
 from suite.registry import fingerprint, suggestion
 from suite.storage.files import json_sha256
-from suite.storage.gin_files import ROOT, gin_files
+from suite.storage.gin_files import find, gin_files
 from suite.types import Experiment
 
-gin.register("run", module="suite")(Root)
-
-gin.register("protocol", module="suite")(Protocol)
-
-gin.add_config_file_search_path(str(ROOT))
+Cell = dict[str, str]
+"""Axis -> label."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +34,15 @@ class Run:
     """One experiment with one seed: what is run, tracked and recorded as a unit."""
 
     name: str
-    cell: dict[str, str]
+    """Folder of the runs of one command, and their experiment in the tracker."""
+    cell: Cell
+    """Where it stands in its table; empty where there is none."""
     seed: int
+    """Decides every random draw of the run."""
     scale: str
+    """Label of how much of the paper's compute it uses."""
     experiment: Experiment
+    """What is run, with all its components."""
     config_text: str
     """gin text that gives this run alone, and the same bits."""
     operative_text: str
@@ -65,21 +50,24 @@ class Run:
     choose: str | None = None
     """The axis whose best value on validation is run once more, as `then` of its cell says."""
     then: "Run | None" = None
+    """What is run if this cell is chosen."""
 
     @cached_property
     def key(self) -> str:
         """Names the run's work: equal for equal settings and seed, whatever file they came from.
 
-        What only trades memory for time counts as a setting too, since it changes the last bits.
+        Settings that only trade bytes for time are part of it, since they change the last bits.
         """
         return json_sha256([fingerprint(self.experiment), self.seed])[:16]
 
     @property
     def label(self) -> str:
+        """Its cell and seed, for people: 'full momentum seed 0'."""
         return " ".join([*self.cell.values(), f"seed {self.seed}"])
 
     @property
     def folder(self) -> str:
+        """Name of its directory: cell, seed and key."""
         words = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(self.cell.values())).strip("-").lower()
         return f"{words + '-' if words else ''}seed{self.seed}-{self.key}"
 
@@ -87,129 +75,174 @@ class Run:
 def resolve(files: list[str], bindings: list[str], seed: int | None = None, only: list[str] | None = None) -> list[Run]:
     """The runs that gin files and `--set` bindings describe, in order; later files and bindings win.
 
-    Raises UsageError, in one sentence, for whatever is wrong with them: syntax, names, types, ranges, and bindings that
-    nothing uses. `only` picks cells by 'label' or 'axis=label'.
+    `seed` replaces the configuration's seeds; `only` picks cells by 'label' or 'axis=label'. Raises UsageError, in one
+    sentence, for whatever is wrong: syntax, names, types, ranges, and bindings that nothing uses.
     """
-    if not files:
-        raise UsageError("name a configuration: --gin gin/quickstart.gin (files are in the folder gin/)")
-    for file in files:
-        if not Path(file).is_file() and not (ROOT / file).is_file():
-            raise UsageError(f"--gin: there is no file {file}; {suggestion(file, gin_files())}")
-    parts = _parts(files)
-    whole = _with(parts[-1], bindings)
-    every_axis = _axes(whole)
-    choose, then = whole.bound("choose"), whole.bound("then") or []
-    name = whole.bound("name") or re.sub(r"[^\w.-]+", "-", Path(files[0]).stem).lstrip("-.") or "run"
-    cell_before = whole.bound("cell") or {}
+    _require_files(files)
+    states = parse_files(files)
+    whole = parse_bindings(states[-1], bindings)
     if seed is not None:
-        macro = ("SEEDS", "gin.macro") in whole.tables
-        bindings = [*bindings, f"SEEDS = [{seed}]" if macro else f"run.seeds = [{seed}]"]
-        whole = _with(whole, bindings[-1:])
-    axes = _free_axes(files, parts, bindings, every_axis)
-
-    if choose is not None and choose not in axes:
-        if choose in every_axis:
-            choose, then = None, []  # a --set took its place
-        else:
-            raise UsageError(f"run.choose: no axis is called '{choose}'; {suggestion(str(choose), list(axes))}")
-    cells = [dict(zip(axes, combo, strict=True)) for combo in itertools.product(*axes.values())]
-    picked = _picked(cells, axes, only)
-    used = _used_in_parts([*parts, whole, *_displaced(parts, every_axis)])
+        bindings = [*bindings, _seed_binding(whole, seed)]
+        whole = parse_bindings(whole, bindings[-1:])
+    table = _table(files, states, whole, bindings)
+    picked = table.pick(only or [])
+    used = used_by_any([*states, whole, *replaced_axes(states, _axes(whole))])
     runs: list[Run] = []
-    for cell in cells:  # all of them, since a binding may serve a cell that was not picked
-        own = [binding for axis, label in cell.items() for binding in axes[axis][label]]
-        labels = dict(cell_before) | cell
-        own += [f"run.name = {name!r}", "run.axes = None", "run.choose = None", "run.then = None"]
-        start = _with(whole, own)
-        for one in _seeds(start):
-            lines = [f"run.cell = {labels!r}", f"run.seeds = [{one}]"]
-            run, consumed = _one(start, lines, name, labels, one)
-            used |= consumed
-            if choose is not None:
-                chosen = labels | {"chosen": choose}
-                last, consumed = _one(start, [*lines, *then, f"run.cell = {chosen!r}"], name, chosen, one)
-                used |= consumed
-                run = replace(run, choose=choose, then=last)
-            if cell in picked:
-                runs.append(run)
-    every_line = [line for values in axes.values() for lines in values.values() for line in lines]
-    _refuse_unused(_with(whole, [*then, *every_line]).bindings - _of_scales(files, bindings), used)
-    keys = [run.key for run in runs]
-    twice = [run.label for run in runs if keys.count(run.key) > 1]
-    if twice:
-        raise UsageError(f"these cells or seeds describe the same run: {', '.join(twice)}; make them differ")
+    for cell in table.cells:  # all of them, since a binding may serve a cell that was not picked
+        of_cell, used_by_cell = _cell_runs(whole, table, cell)
+        used |= used_by_cell
+        runs += of_cell if cell in picked else []
+    bound = parse_bindings(whole, [*table.then, *table.lines]).bindings
+    refuse_unused(bound - scale_macros(files, bindings), used)
+    _refuse_equal(runs)
     return runs
 
 
-def _one(start: Parsed, lines: list[str], name: str, cell: dict[str, str], seed: int) -> tuple[Run, set[Binding]]:
-    """The run of what was parsed and these lines, and the bindings that it used."""
-    with _gin(start):
-        _parse(lines)
-        root = _build()
-        consumed = _consumed()
-        _drop(_parsed().bindings - consumed)
-        text = gin.config_str(max_line_length=120)
-        operative = gin.operative_config_str(max_line_length=120)
-    return Run(name, cell, seed, root.scale, root.experiment, text, operative), consumed
+def _require_files(files: list[str]) -> None:
+    if not files:
+        raise UsageError("name a configuration: --gin gin/quickstart.gin (files are in the folder gin/)")
+    for file in files:
+        if find(file) is None:
+            raise UsageError(f"--gin: there is no file {file}; {suggestion(file, gin_files())}")
 
 
-def _seeds(start: Parsed) -> list[int]:
-    with _gin(start):
-        return _build().seeds
+def _seed_binding(whole: Parsed, seed: int) -> str:
+    return f"SEEDS = [{seed}]" if ("SEEDS", "gin.macro") in whole.tables else f"run.seeds = [{seed}]"
+
+
+def _refuse_equal(runs: list[Run]) -> None:
+    """Raise UsageError for runs with one key: they would share a directory."""
+    keys = [run.key for run in runs]
+    equal = [run.label for run in runs if keys.count(run.key) > 1]
+    if equal:
+        raise UsageError(f"these cells or seeds describe the same run: {', '.join(equal)}; make them differ")
+
+
+def _cell_runs(whole: Parsed, table: "_Table", cell: Cell) -> tuple[list[Run], set[Binding]]:
+    """The runs of one cell, one for each seed, and the bindings that they use."""
+    labels = table.labels | cell
+    lines = [line for axis, label in cell.items() for line in table.axes[axis][label]]
+    alone = [f"run.name = {table.name!r}", "run.axes = None", "run.choose = None", "run.then = None"]
+    start = parse_bindings(whole, [*lines, *alone])
+    runs: list[Run] = []
+    used: set[Binding] = set()
+    root, _ = build(start)
+    for seed in root.seeds:
+        seed_lines = [f"run.cell = {labels!r}", f"run.seeds = [{seed}]"]
+        run, used_by_run = _run(start, seed_lines, table.name, labels, seed)
+        used |= used_by_run
+        if table.choose is not None:
+            chosen = labels | {"chosen": table.choose}
+            chosen_lines = [*seed_lines, *table.then, f"run.cell = {chosen!r}"]
+            then, used_by_run = _run(start, chosen_lines, table.name, chosen, seed)
+            used |= used_by_run
+            run = replace(run, choose=table.choose, then=then)
+        runs.append(run)
+    return runs, used
+
+
+def _run(start: Parsed, lines: list[str], name: str, cell: Cell, seed: int) -> tuple[Run, set[Binding]]:
+    built = build_with_texts(start, lines)
+    root = built.root
+    return Run(name, cell, seed, root.scale, root.experiment, built.config_text, built.operative_text), built.used
 
 
 # ---------------------------------------------------------------- tables
 
 
-def _axes(whole: Parsed) -> dict[str, dict[str, list[str]]]:
+@dataclass(frozen=True)
+class _Table:
+    """The cells of a command; without axes there is one, which is empty."""
+
+    name: str
+    """Folder of its runs."""
+    labels: Cell
+    """What `run.cell` binds: the cell that a saved configuration is of."""
+    axes: Axes
+    choose: str | None
+    """The axis whose value is chosen on validation."""
+    then: list[str]
+    """Bindings of the chosen cell's further run."""
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every combination of labels."""
+        return [dict(zip(self.axes, labels, strict=True)) for labels in itertools.product(*self.axes.values())]
+
+    @property
+    def lines(self) -> list[str]:
+        """The bindings of all labels."""
+        return [line for labels in self.axes.values() for lines in labels.values() for line in lines]
+
+    def pick(self, only: list[str]) -> list[Cell]:
+        """The cells that every 'label' or 'axis=label' of `only` names. Raises UsageError where none is left."""
+        cells = self.cells
+        for wanted in only:
+            axis, _, label = wanted.rpartition("=")
+            cells = [cell for cell in cells if (cell.get(axis) == label if axis else label in cell.values())]
+            if not cells:
+                known = [f"{axis}={label}" for axis, labels in self.axes.items() for label in labels]
+                hint = suggestion(wanted, known) if known else "this configuration has no cells"
+                raise UsageError(f"--only: no cell is '{wanted}'; {hint}")
+        return cells
+
+
+def _table(files: list[str], states: list[Parsed], whole: Parsed, bindings: list[str]) -> _Table:
+    """The table that the files and bindings describe. Raises UsageError."""
+    every_axis = _axes(whole)
+    axes = _free_axes(files, states, bindings, every_axis)
+    choose, then = whole.bound("choose"), whole.bound("then") or []
+    if choose is not None and choose not in axes:
+        if choose not in every_axis:
+            raise UsageError(f"run.choose: no axis is called '{choose}'; {suggestion(str(choose), list(axes))}")
+        choose, then = None, []  # a --set fixed the axis, so there is nothing to choose
+    name = whole.bound("name") or re.sub(r"[^\w.-]+", "-", Path(files[0]).stem).lstrip("-.") or "run"
+    return _Table(name, whole.bound("cell") or {}, axes, choose, then)
+
+
+def _axes(whole: Parsed) -> Axes:
     axes = whole.bound("axes") or {}
-    shape_is_right = isinstance(axes, dict) and all(
-        isinstance(values, dict) and values and all(isinstance(lines, list) for lines in values.values())
-        for values in axes.values()
+    well_formed = isinstance(axes, dict) and all(
+        isinstance(labels, dict) and labels and all(isinstance(lines, list) for lines in labels.values())
+        for labels in axes.values()
     )
-    if not shape_is_right:
+    if not well_formed:
         raise UsageError("run.axes must look like {'axis': {'label': ['binding', …], …}, …}")
     return axes
 
 
-def _picked(
-    cells: list[dict[str, str]], axes: dict[str, dict[str, list[str]]], only: list[str] | None
-) -> list[dict[str, str]]:
-    for wanted in only or []:
-        axis, _, label = wanted.rpartition("=")
-        kept = [c for c in cells if (label in c.values() if not axis else c.get(axis) == label)]
-        if not kept:
-            known = [f"{axis}={label}" for axis, values in axes.items() for label in values]
-            said = suggestion(wanted, known) if known else "this configuration has no cells"
-            raise UsageError(f"--only: no cell is '{wanted}'; {said}")
-        cells = kept
-    return cells
+def _free_axes(files: list[str], states: list[Parsed], bindings: list[str], axes: Axes) -> Axes:
+    """The axes that nothing fixes: a `--set` of the only thing that an axis varies takes the axis's place.
 
-
-def _free_axes(
-    files: list[str], parts: list[Parsed], bindings: list[str], axes: dict[str, dict[str, list[str]]]
-) -> dict[str, dict[str, list[str]]]:
-    """The axes that nothing overrules: a `--set` of the one thing that an axis varies takes its place.
-
-    A later file that binds what an axis varies, or a `--set` of one among several things, would be overruled by every
-    cell in silence; that is refused instead.
+    A later file that binds what an axis varies, or a `--set` of one of several things that it varies, would have no
+    effect in any cell; it is refused.
     """
-    given = {binding.split("=")[0].strip() for binding in bindings}
-    varied = {axis: {line.split("=")[0].strip() for lines in v.values() for line in lines} for axis, v in axes.items()}
+    varied = {axis: {_bound_name(line) for lines in labels.values() for line in lines} for axis, labels in axes.items()}
+    given = {_bound_name(binding) for binding in bindings}
     # 'addressing.bases' is 'parameterizations.addressing.bases' by a shorter name.
-    given |= {one for names in varied.values() for one in names for short in given if one.endswith(f".{short}")}
-    free = {axis: values for axis, values in axes.items() if not (len(varied[axis]) == 1 and varied[axis] <= given)}
-    fixed = dict.fromkeys(given, "--set")
-    known: dict[str, str] | None = None
-    for file, part in zip(files, parts, strict=True):
-        now = {scope: repr(v["value"]) for (scope, selector), v in part.tables.items() if selector == "gin.macro"}
-        if known is not None:
-            fixed |= {name: f"--gin {file}" for name, value in now.items() if known.get(name) != value}
-        known = now if known is not None or part.bound("axes") else None
-    for axis, values in free.items():
+    given |= {name for names in varied.values() for name in names for short in given if name.endswith(f".{short}")}
+    free = {axis: labels for axis, labels in axes.items() if not (len(varied[axis]) == 1 and varied[axis] <= given)}
+    fixed = dict.fromkeys(given, "--set") | _macros_of_later_files(files, states)
+    for axis, labels in free.items():
         for name in sorted(varied[axis] & set(fixed)):
             raise UsageError(
                 f"{fixed[name]} {name}: the table varies it along its axis '{axis}'; pick cells with "
-                f"--only '{axis}={next(iter(values))}', or set run.axes"
+                f"--only '{axis}={next(iter(labels))}', or set run.axes"
             )
     return free
+
+
+def _bound_name(line: str) -> str:
+    return line.split("=")[0].strip()
+
+
+def _macros_of_later_files(files: list[str], states: list[Parsed]) -> dict[str, str]:
+    """Macro -> the file, named as an option, that changes it after an earlier file bound the axes."""
+    changed: dict[str, str] = {}
+    before: dict[str, str] | None = None
+    for file, state in zip(files, states, strict=True):
+        macros = {scope: repr(v["value"]) for (scope, selector), v in state.tables.items() if selector == "gin.macro"}
+        if before is not None:
+            changed |= {name: f"--gin {file}" for name, value in macros.items() if before.get(name) != value}
+        before = macros if before is not None or state.bound("axes") else None
+    return changed

@@ -1,28 +1,46 @@
-"""What a gin file describes."""
+"""What a gin file binds (`run` and `protocol`), and where gin files are found."""
 
 from dataclasses import dataclass
 
+import gin
+
 from suite.errors import UsageError
+from suite.evaluation.protocol import Protocol
+from suite.storage.gin_files import ROOT
 from suite.types import Experiment
-from suite.validation import check_types, require
+from suite.validation import checked, require
 
 
+@gin.register("run", module="suite")
+@checked
 @dataclass(frozen=True)
 class Root:
-    """What a gin file describes: one experiment, the seeds to run it with, and the axes of its table if it is one."""
+    """What a gin file describes: one experiment, its seeds, and the axes of a table if it is one."""
 
     experiment: Experiment
+    """What is run, with all its components."""
     seeds: list[int]
+    """One run for each."""
     name: str | None = None
+    """Folder of the runs; None: named after the first gin file."""
     scale: str = "custom"
+    """Label of how much of the paper's compute is used; set by the files of `gin/scale/`."""
     axes: dict[str, dict[str, list[str]]] | None = None
+    """Axis -> label -> bindings; the cells of the table are all combinations of labels."""
     cell: dict[str, str] | None = None
+    """Axis -> label of this run, where it is one cell of a table."""
     choose: str | None = None
+    """The axis whose value is chosen on the validation split."""
     then: list[str] | None = None
+    """Bindings under which the chosen cell is run once more."""
 
     def __post_init__(self) -> None:
-        check_types(self)
         plain = self.name is None or not (self.name.startswith(".") or set(self.name) & {"/", "\0"} or not self.name)
         require(self, "name", plain, "the name of a folder, without '/'")
         if not self.seeds:
             raise UsageError("SEEDS must hold at least one whole number, as in SEEDS = [0]")
+
+
+gin.register("protocol", module="suite")(Protocol)
+
+gin.add_config_file_search_path(str(ROOT))

@@ -1,7 +1,7 @@
-"""What every registered thing must keep to, checked on small problems in float64; for our components and for anyone's.
+"""What every registered component must keep to, checked on small problems in float64; for the suite's and for anyone's.
 
-`check(kind, name)` gives one finding for each promise. `python -m suite.check FILE` prints them for a new method, and
-the suite's own tests run them over every registry.
+`check(kind, name)` gives one `Finding` for each promise. `python -m suite.check FILE` prints them for a new method, and
+the suite's tests run them over every registry.
 """
 
 import tempfile
@@ -18,221 +18,241 @@ from suite import types
 from suite.contracts.problem import CLASSES, SHAPE, Problem, finite_difference_error, relative_error, small_setting
 from suite.core.networks import require_unrollable
 from suite.datasets.digits import Digits
-from suite.errors import RunError, SuiteError
+from suite.errors import RunError, SuiteError, first_line
 from suite.keys import Key, global_generators
 from suite.parameterizations.image_queries import addressed
 from suite.registry import REGISTRIES
-from suite.types import ImageShape, InnerOptimizer, Parameterization, Params, Split, State
-
-PROTOCOLS: dict[str, type] = {
-    "datasets": types.Dataset,
-    "architectures": types.Architecture,
-    "parameterizations": types.Parameterization,
-    "inner_optimizers": types.InnerOptimizer,
-    "objectives": types.Objective,
-    "controls": types.Control,
-    "streams": types.Stream,
-    "experiments": types.Experiment,
-}
+from suite.types import COMPONENTS, ImageShape, InnerOptimizer, Parameterization, Params, State
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One promise: kept, broken, or 'note' for what is allowed but worth knowing."""
+    """The result of checking one promise."""
 
     verdict: Literal["kept", "broken", "note"]
+    """'note': not a broken promise, but worth knowing."""
     promise: str
-    said: str = ""
+    """The promise in words, as `python -m suite.check` prints it."""
+    detail: str = ""
+    """What was measured, or what went wrong."""
 
 
 def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
-    """Every promise of one registered component, built with its defaults. `data_dir` is for data sets and streams."""
+    """Check every promise of one registered component, built with its defaults.
+
+    `data_dir` is where data sets are kept; without it the files of data sets are not read. Raises UsageError for a
+    name that is not registered; whatever the component itself raises counts as a broken promise.
+    """
     entry = REGISTRIES[kind][name]
     findings = [_finding(bool(entry.summary), "its docstring's first line says what it is")]
     try:
         thing = entry.build()
     except Exception as error:  # an outsider's constructor may raise anything
-        return [*findings, Finding("broken", "it can be built from its defaults alone", _short(error))]
-    findings.append(_finding(isinstance(thing, PROTOCOLS[kind]), f"it has the methods of suite.types, {kind}"))
+        return [*findings, Finding("broken", "it can be built from its defaults alone", _first_line(error))]
+    findings.append(_finding(isinstance(thing, COMPONENTS[kind]), f"it has the methods of suite.types, {kind}"))
     if findings[-1].verdict == "broken":
         return findings
     checks: dict[str, Callable[[Any], list[Finding]]] = {
-        "datasets": lambda thing: _dataset(thing, data_dir),
-        "architectures": _architecture,
-        "parameterizations": _parameterization,
-        "inner_optimizers": _inner_optimizer,
-        "objectives": _objective,
-        "controls": _control,
-        "streams": lambda thing: _stream(thing, data_dir),
-        "experiments": _experiment,
+        "datasets": lambda thing: _check_dataset(thing, data_dir),
+        "architectures": _check_architecture,
+        "parameterizations": _check_parameterization,
+        "inner_optimizers": _check_inner_optimizer,
+        "objectives": _check_objective,
+        "controls": _check_control,
+        "streams": lambda thing: _check_stream(thing, data_dir),
+        "experiments": _check_experiment,
     }
     try:
         return findings + checks[kind](thing)
     except Exception as error:  # likewise
-        return [*findings, Finding("broken", "it runs on a small problem", _short(error))]
+        return [*findings, Finding("broken", "it runs on a small problem", _first_line(error))]
 
 
 # ---------------------------------------------------------------- one check for each kind
 
 
-def _inner_optimizer(optimizer: InnerOptimizer) -> list[Finding]:
+def _check_inner_optimizer(optimizer: InnerOptimizer) -> list[Finding]:
+    """Its step is a pure function, and hypergradients through it are exact."""
+    return [*_pure_step(optimizer), *_exact_hypergradient(optimizer)]
+
+
+def _pure_step(optimizer: InnerOptimizer) -> list[Finding]:
     generator = Key(0)("contract").generator()
-
-    def some() -> Params:
-        return {k: torch.randn(3, 2, generator=generator, dtype=torch.float64) for k in ("a", "b")}
-
-    params, grads = some(), some()
+    params, grads = (
+        {k: torch.randn(3, 2, generator=generator, dtype=torch.float64) for k in ("a", "b")} for _ in range(2)
+    )
     state = optimizer.init(params)
-    found = [_finding(_is_state(state), "its state is a dictionary of dictionaries of tensors")]
+    is_state = _is_state(state)
     before = _copied({"params": params, "grads": grads, **state})
-    once, again = (optimizer.step(params, grads, state) for _ in range(2))
-    found.append(
-        _finding(_equal({"params": params, "grads": grads, **state}, before), "a step changes nothing in place")
-    )
-    found.append(_finding(_equal({"p": once[0], **once[1]}, {"p": again[0], **again[1]}), "a step is repeatable"))
-    same = {k: v.shape for k, v in once[0].items()} == {k: v.shape for k, v in params.items()}
-    kept = {s: set(part) for s, part in once[1].items()} == {s: set(part) for s, part in state.items()}
-    found.append(_finding(same and kept, "a step keeps names and shapes of parameters and state"))
+    (next_params, next_state), (same_params, same_state) = (optimizer.step(params, grads, state) for _ in range(2))
+    unchanged = _equal({"params": params, "grads": grads, **state}, before)
+    repeated = _equal({"params": next_params, **next_state}, {"params": same_params, **same_state})
+    same_shapes = {k: v.shape for k, v in next_params.items()} == {k: v.shape for k, v in params.items()}
+    same_slots = {slot: set(part) for slot, part in next_state.items()} == {s: set(part) for s, part in state.items()}
+    return [
+        _finding(is_state, "its state is a dictionary of dictionaries of tensors"),
+        _finding(unchanged, "a step changes nothing in place"),
+        _finding(repeated, "a step is repeatable"),
+        _finding(same_shapes and same_slots, "a step keeps names and shapes of parameters and state"),
+    ]
 
-    problem = Problem(optimizer, REGISTRIES["parameterizations"]["standard"].build(), "mlp", 4, width=16)
-    gradient = problem.swept()
-    error = relative_error(gradient, problem.by_full_graph())
-    found.append(_finding(error < 1e-10, "the hypergradient is plain autograd's", f"relative error {error:.1e}"))
-    finite = all(v.isfinite().all() for v in gradient.values())
-    found.append(_finding(finite, "the hypergradient is finite where units are dead"))
-    smooth = Problem(
-        optimizer, REGISTRIES["parameterizations"]["standard"].build(), "mlp", 4, width=16, activation="silu"
-    )
-    error = finite_difference_error(smooth)
-    said = f"relative error {error:.1e}"
-    if error < 1e-4:
-        found.append(Finding("kept", "the hypergradient is the derivative of its steps", said))
+
+def _exact_hypergradient(optimizer: InnerOptimizer) -> list[Finding]:
+    standard = REGISTRIES["parameterizations"]["standard"].build()
+    problem = Problem(optimizer, standard, "mlp", 4, width=16)
+    gradient = problem.gradient()
+    autograd_error = relative_error(gradient, problem.gradient_by_full_graph())
+    smooth = Problem(optimizer, standard, "mlp", 4, width=16, activation="silu")
+    difference_error = finite_difference_error(smooth)
+    detail = f"relative error {difference_error:.1e}"
+    if difference_error < 1e-4:
+        derivative = Finding("kept", "the hypergradient is the derivative of its steps", detail)
     else:
-        said += "; right only if a gradient is stopped on purpose, or the steps are not smooth"
-        found.append(Finding("note", "the hypergradient differs from finite differences", said))
-    return found
+        detail += "; right only if a gradient is stopped on purpose, or the steps are not smooth"
+        derivative = Finding("note", "the hypergradient differs from finite differences", detail)
+    finite = all(v.isfinite().all() for v in gradient.values())
+    detail = f"relative error {autograd_error:.1e}"
+    return [
+        _finding(autograd_error < 1e-10, "the hypergradient is plain autograd's", detail),
+        _finding(finite, "the hypergradient is finite where units are dead"),
+        derivative,
+    ]
 
 
-def _parameterization(parameterization: Parameterization) -> list[Finding]:
-    """One that is `asked_with` images is asked with some, and given a budget that affords its addresses."""
-    shape, classes = ImageShape(3, 32, 32), 10
+def _check_parameterization(parameterization: Parameterization) -> list[Finding]:
+    """It keeps to its budget, its recall is a pure function of the queries, and autograd differentiates it.
+
+    One that is queried by images gets random ones, and budgets that afford its addresses.
+    """
     key = Key(0)("contract")
-    by_image = getattr(parameterization, "asked_with", "") == "images"
-    some = torch.randn(4, shape.channels, shape.height, shape.width, generator=key("queries").generator())
-    queries = some if by_image else torch.arange(4)
-    found: list[Finding] = []
+    by_image = types.query_kind(parameterization) == "images"
+    images = torch.randn(4, 3, 32, 32, generator=key("queries").generator())
+    queries = images if by_image else torch.arange(4)
+    findings: list[Finding] = []
     for images_per_class in (20, 30) if by_image else (1, 10):
-        per_class = parameterization.per_class(shape, classes, images_per_class)
-        memory = parameterization.init(shape, classes, images_per_class, key)
-        stored, budget = addressed(memory)[0], images_per_class * classes * shape.numel
-        found.append(
-            _finding(0 < stored <= budget, "it stores no more than its budget", f"{stored} of {budget} numbers")
-        )
-        again = parameterization.init(shape, classes, images_per_class, key)
-        found.append(_finding(_equal({"m": memory}, {"m": again}), "its first values depend on the key alone"))
-        images = parameterization.recall(memory, queries[[3, 0]])
-        wanted = (2, per_class, shape.channels, shape.height, shape.width)
-        found.append(_finding(tuple(images.shape) == wanted, "it recalls per_class images of the right shape"))
-        rows = parameterization.recall(memory, queries[[0]])
-        alike = torch.allclose(rows[0], images[1], rtol=1e-3, atol=1e-5 * float(images.abs().max()))
-        found.append(_finding(alike, "a class is recalled alike, alone or among others"))
-    budget_of_small = 400 if by_image else 10
-    memory = {
-        k: v.double().requires_grad_() for k, v in parameterization.init(SHAPE, CLASSES, budget_of_small, key).items()
-    }
-    small = (
-        some[:CLASSES, : SHAPE.channels, : SHAPE.height, : SHAPE.width].double() if by_image else torch.arange(CLASSES)
-    )
+        findings += _recall(parameterization, images_per_class, queries, key)
+    small_images = images[:CLASSES, : SHAPE.channels, : SHAPE.height, : SHAPE.width].double()
+    small_queries = small_images if by_image else torch.arange(CLASSES)
+    memory = parameterization.init(SHAPE, CLASSES, 400 if by_image else 10, key)
+    return findings + _recall_gradients(parameterization, memory, small_queries)
 
-    slopes = torch.autograd.grad(parameterization.recall(memory, small).sum(), list(memory.values()), allow_unused=True)
-    unused = [name for name, slope in zip(memory, slopes, strict=True) if slope is None]
-    found.append(_finding(not unused, "every tensor takes part in what is recalled", ", ".join(unused)))
 
-    def recalled(*tensors: Tensor) -> Tensor:
+def _recall(parameterization: Parameterization, images_per_class: int, queries: Tensor, key: Key) -> list[Finding]:
+    shape, classes = ImageShape(3, 32, 32), 10
+    per_class = parameterization.per_class(shape, classes, images_per_class)
+    memory, same_memory = (parameterization.init(shape, classes, images_per_class, key) for _ in range(2))
+    stored, budget = addressed(memory)[0], images_per_class * classes * shape.numel
+    images = parameterization.recall(memory, queries[[3, 0]])
+    alone = parameterization.recall(memory, queries[[0]])
+    expected = (2, per_class, shape.channels, shape.height, shape.width)
+    alike = torch.allclose(alone[0], images[1], rtol=1e-3, atol=1e-5 * float(images.abs().max()))
+    return [
+        _finding(0 < stored <= budget, "it stores no more than its budget", f"{stored} of {budget} numbers"),
+        _finding(_equal({"memory": memory}, {"memory": same_memory}), "its first values depend on the key alone"),
+        _finding(tuple(images.shape) == expected, "it recalls per_class images of the right shape"),
+        _finding(alike, "a class is recalled alike, alone or among others"),
+    ]
+
+
+def _recall_gradients(parameterization: Parameterization, memory: Params, queries: Tensor) -> list[Finding]:
+    memory = {k: v.double().requires_grad_() for k, v in memory.items()}
+    total = parameterization.recall(memory, queries).sum()
+    grads = torch.autograd.grad(total, list(memory.values()), allow_unused=True)
+    unused = [name for name, grad in zip(memory, grads, strict=True) if grad is None]
+
+    def loss(*tensors: Tensor) -> Tensor:
         leaves = dict(zip(memory, tensors, strict=True))
-        return parameterization.recall(leaves, small).square().sum() + parameterization.penalty(leaves)
+        return parameterization.recall(leaves, queries).square().sum() + parameterization.penalty(leaves)
 
-    right = torch.autograd.gradcheck(recalled, tuple(memory.values()), raise_exception=False, fast_mode=True)
-    return [*found, _finding(right, "recall and penalty have the gradients of finite differences")]
+    exact = torch.autograd.gradcheck(loss, tuple(memory.values()), raise_exception=False, fast_mode=True)
+    return [
+        _finding(not unused, "every tensor takes part in what is recalled", ", ".join(unused)),
+        _finding(exact, "recall and penalty have the gradients of finite differences"),
+    ]
 
 
-def _architecture(architecture: types.Architecture) -> list[Finding]:
-    found: list[Finding] = []
+def _check_architecture(architecture: types.Architecture) -> list[Finding]:
+    """Its networks come from torch's generator alone, and have the outputs and features of the protocol."""
+    findings: list[Finding] = []
     for shape, classes in ((ImageShape(1, 28, 28), 10), (ImageShape(3, 32, 32), 7)):
-        with global_generators(Key(0)("contract")):
-            network = architecture.build(shape, classes)
-        with global_generators(Key(0)("contract")):
-            again = architecture.build(shape, classes)
-        params, others = _weights(network), _weights(again)
-        found.append(
-            _finding(_equal({"p": params}, {"p": others}), "its first values come from torch's generator alone")
-        )
+        network, same_network = _built(architecture, shape, classes), _built(architecture, shape, classes)
+        repeated = _equal({"params": _weights(network)}, {"params": _weights(same_network)})
         x = torch.randn(2, shape.channels, shape.height, shape.width, generator=Key(1).generator())
         network.eval()
-        scores: Tensor = network(x)
-        found.append(_finding(tuple(scores.shape) == (2, classes), f"it scores {classes} classes of {shape} images"))
+        logits: Tensor = network(x)
         features = getattr(network, "features", lambda x: torch.zeros(0))(x)
-        found.append(_finding(features.ndim == 2 and len(features) == 2, "features(x) is a row for each image"))
+        findings += [
+            _finding(repeated, "its first values come from torch's generator alone"),
+            _finding(tuple(logits.shape) == (2, classes), f"it scores {classes} classes of {shape} images"),
+            _finding(features.ndim == 2 and len(features) == 2, "features(x) is a row for each image"),
+        ]
     try:
         require_unrollable(network, type(architecture).__name__)
     except SuiteError as error:
-        return [*found, Finding("note", "it evaluates memories, but can't distil them", _short(error))]
+        return [*findings, Finding("note", "it evaluates memories, but can't distil them", _first_line(error))]
     network.train()
-    weights = _weights(network)
-    repeatable = torch.equal(functional_call(network, weights, (x,)), functional_call(network, weights, (x,)))
-    return [*found, _finding(repeatable, "training passes are repeatable")]
+    first, second = (functional_call(network, _weights(network), (x,)) for _ in range(2))
+    return [*findings, _finding(torch.equal(first, second), "training passes are repeatable")]
 
 
-def _objective(objective: types.Objective) -> list[Finding]:
+def _check_objective(objective: types.Objective) -> list[Finding]:
+    """Its gradient is finite, repeatable, and complete."""
     setting, memory, real = small_setting()
-    before = _copied({"m": memory})
+    before = _copied({"memory": memory})
     steps = {"inner_steps": 2} if hasattr(objective, "inner_steps") else {}
     objective = replace(objective, **steps)  # type: ignore[type-var]
-    once, again = (objective.gradients(setting, memory, real, Key(0)("step")) for _ in range(2))
-    like = {k: v.shape for k, v in once[0].items()} == {k: v.shape for k, v in memory.items()}
+    (grads, metrics), (same_grads, _) = (objective.gradients(setting, memory, real, Key(0)("step")) for _ in range(2))
+    complete = {k: v.shape for k, v in grads.items()} == {k: v.shape for k, v in memory.items()}
+    repeated = _equal({"grads": grads}, {"grads": same_grads})
     return [
-        _finding(like, "it gives a gradient for every tensor of the memory"),
-        _finding(all(v.isfinite().all() for v in once[0].values()), "the gradient is finite"),
-        _finding(_equal({"g": once[0]}, {"g": again[0]}), "the gradient depends on memory, data and key alone"),
-        _finding(_equal({"m": memory}, before), "it changes nothing in place"),
-        _finding("loss" in once[1], "it reports a loss"),
+        _finding(complete, "it gives a gradient for every tensor of the memory"),
+        _finding(all(v.isfinite().all() for v in grads.values()), "the gradient is finite"),
+        _finding(repeated, "the gradient depends on memory, data and key alone"),
+        _finding(_equal({"memory": memory}, before), "it changes nothing in place"),
+        _finding("loss" in metrics, "it reports a loss"),
         _finding(isinstance(objective.plan(setting, 1), dict), "it says what a step will need"),
     ]
 
 
-def _control(control: types.Control) -> list[Finding]:
+def _check_control(control: types.Control) -> list[Finding]:
+    """Its images are real ones, as many of every class, and chosen by data and key alone."""
     setting, _, real = small_setting()
     short = {"epochs": 1} if hasattr(control, "epochs") else {}
     control = replace(control, **short)  # type: ignore[type-var]
-    once, again = (control.choose(setting, real, 3, Key(0)("control")) for _ in range(2))
-    sets = [(once(i), again(i)) for i in (0, 1)]
-    seen = {tuple(image.flatten().tolist()) for image in real.split.images}
-    balanced = all(torch.equal(one.labels.bincount(), torch.full((CLASSES,), 3)) for one, _ in sets)
+    choice, same_choice = (control.choose(setting, real, 3, Key(0)("control")) for _ in range(2))
+    splits, same_splits = ([chosen(network) for network in (0, 1)] for chosen in (choice, same_choice))
+    repeated = all(
+        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+        for a, b in zip(splits, same_splits, strict=True)
+    )
+    real_images = {tuple(image.flatten().tolist()) for image in real.split.images}
+    balanced = all(torch.equal(split.labels.bincount(), torch.full((CLASSES,), 3)) for split in splits)
+    are_real = all(tuple(x.flatten().tolist()) in real_images for split in splits for x in split.images)
     return [
-        _finding(all(_same(one, other) for one, other in sets), "its choice depends on data and key alone"),
+        _finding(repeated, "its choice depends on data and key alone"),
         _finding(balanced, "it gives as many images of every class as it is asked for"),
-        _finding(all(tuple(x.flatten().tolist()) in seen for one, _ in sets for x in one.images), "they are real"),
+        _finding(are_real, "they are real"),
     ]
 
 
-def _same(one: Split, other: Split) -> bool:
-    return torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+def _check_stream(stream: Any, data_dir: Path | None) -> list[Finding]:
+    """Its tasks are what its `info` says and depend on the key alone.
 
-
-def _stream(stream: Any, data_dir: Path | None) -> list[Finding]:
-    """On a few digits, where the stream has the fields that ours have; else on its own data."""
-    own = {field.name for field in fields(stream)} if is_dataclass(stream) else set()
+    A stream with the suite's fields (`of`, `number`, `samples_per_task`) is checked on a few digits; others on their
+    own data in `data_dir`.
+    """
+    names = {field.name for field in fields(stream)} if is_dataclass(stream) else set()
     small = {"of": Digits(), "number": 2, "samples_per_task": 20}
-    stream = replace(stream, **{name: value for name, value in small.items() if name in own})
-    if "of" not in own and data_dir is None:
+    stream = replace(stream, **{name: value for name, value in small.items() if name in names})
+    if "of" not in names and data_dir is None:
         return [Finding("note", "its tasks were not made; name a place for its data with --data-dir")]
     with tempfile.TemporaryDirectory() as fresh:
-        tasks, again, other = (list(stream.tasks(data_dir or Path(fresh), Key(seed))) for seed in (0, 0, 1))
+        tasks, same_tasks, others = (list(stream.tasks(data_dir or Path(fresh), Key(seed))) for seed in (0, 0, 1))
     info = stream.info
     shape = (info.shape.channels, info.shape.height, info.shape.width)
     images = [split.images for task in tasks for split in (task.train, task.test)]
-    repeated = all(torch.equal(a.train.images, b.train.images) for a, b in zip(tasks, again, strict=True))
-    differs = any(not torch.equal(a.train.images, b.train.images) for a, b in zip(tasks, other, strict=True))
+    repeated = all(torch.equal(a.train.images, b.train.images) for a, b in zip(tasks, same_tasks, strict=True))
+    differs = any(not torch.equal(a.train.images, b.train.images) for a, b in zip(tasks, others, strict=True))
     known = all(set(split.labels.tolist()) <= set(t.classes) for t in tasks for split in (t.train, t.test))
     return [
         _finding(len(tasks) == info.tasks, "it has as many tasks as it says"),
@@ -244,47 +264,55 @@ def _stream(stream: Any, data_dir: Path | None) -> list[Finding]:
     ]
 
 
-def _dataset(dataset: types.Dataset, data_dir: Path | None) -> list[Finding]:
+def _check_dataset(dataset: types.Dataset, data_dir: Path | None) -> list[Finding]:
+    """Its images and labels are what its `info` says, as far as there are files in `data_dir`."""
     info = dataset.info
-    found = [
+    findings = [
         _finding(len(set(info.class_names)) == info.classes, "its class names differ from each other"),
         _finding(info.train_size > 0 and info.test_size > 0, "it knows its sizes before it is loaded"),
     ]
     if data_dir is None:
-        return [*found, Finding("note", "its files were not read; name a place with --data-dir")]
+        return [*findings, Finding("note", "its files were not read; name a place with --data-dir")]
     try:
-        data = dataset.load(data_dir, Key(0), 0.1)
+        data, same_data = (dataset.load(data_dir, Key(0), 0.1) for _ in range(2))
     except RunError as error:
-        return [*found, Finding("note", "its files were not read", _short(error))]
+        return [*findings, Finding("note", "its files were not read", _first_line(error))]
+    sizes = (len(data.train) + len(data.validation), len(data.test))
     shape = (info.shape.channels, info.shape.height, info.shape.width)
-    together = len(data.train) + len(data.validation)
-    shown = data.transform.display(data.train.images[:8])
-    again = dataset.load(data_dir, Key(0), 0.1)
+    pixels = data.transform.display(data.train.images[:8])
+    repeated = torch.equal(data.train.images, same_data.train.images)
     return [
-        *found,
-        _finding((together, len(data.test)) == (info.train_size, info.test_size), "it holds as many images as it says"),
+        *findings,
+        _finding(sizes == (info.train_size, info.test_size), "it holds as many images as it says"),
         _finding(tuple(data.train.images.shape[1:]) == shape, "its images have the shape it says"),
         _finding(set(data.train.labels.tolist()) == set(range(info.classes)), "every class is in its training part"),
-        _finding(torch.equal(data.train.images, again.train.images), "its split depends on the key alone"),
-        _finding(float(shown.min()) >= 0 and float(shown.max()) <= 1, "its images can be displayed in [0, 1]"),
+        _finding(repeated, "its split depends on the key alone"),
+        _finding(float(pixels.min()) >= 0 and float(pixels.max()) <= 1, "its images can be displayed in [0, 1]"),
     ]
 
 
-def _experiment(experiment: types.Experiment) -> list[Finding]:
+def _check_experiment(experiment: types.Experiment) -> list[Finding]:
+    """It can say what it will do."""
     plan = experiment.plan()
     return [_finding(bool(plan) and all(isinstance(k, str) for k in plan), "it says what it will do, without any data")]
 
 
-# ---------------------------------------------------------------- words
+# ---------------------------------------------------------------- helpers
 
 
-def _finding(kept: bool, promise: str, said: str = "") -> Finding:
-    return Finding("kept" if kept else "broken", promise, said)
+def _finding(holds: bool, promise: str, detail: str = "") -> Finding:
+    return Finding("kept" if holds else "broken", promise, detail)
 
 
-def _short(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0]
+def _first_line(error: Exception) -> str:
+    """An error's first line; of an unexpected one, with its type."""
+    text = first_line(error)
     return text if isinstance(error, SuiteError) else f"{type(error).__name__}: {text}"
+
+
+def _built(architecture: types.Architecture, shape: ImageShape, classes: int) -> nn.Module:
+    with global_generators(Key(0)("contract")):
+        return architecture.build(shape, classes)
 
 
 def _weights(network: nn.Module) -> Params:
@@ -301,7 +329,8 @@ def _copied(state: State) -> State:
     return {slot: {k: v.clone() for k, v in part.items()} for slot, part in state.items()}
 
 
-def _equal(one: State, other: State) -> bool:
-    return {s: set(part) for s, part in one.items()} == {s: set(part) for s, part in other.items()} and all(
-        torch.equal(v, other[slot][k]) for slot, part in one.items() for k, v in part.items()
+def _equal(a: State, b: State) -> bool:
+    """Whether names and bits agree."""
+    return {s: set(part) for s, part in a.items()} == {s: set(part) for s, part in b.items()} and all(
+        torch.equal(v, b[slot][k]) for slot, part in a.items() for k, v in part.items()
     )

@@ -1,7 +1,6 @@
 """A small distillation problem in float64, and the errors of its hypergradient."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,8 @@ from torch.nn.functional import cross_entropy
 from suite.core.outer_loop import begin
 from suite.core.unroll import (
     Hypergradient,
-    Retention,
+    InnerLoss,
+    OuterLoss,
     hypergradient,
     hypergradient_by_full_graph,
     inner_step,
@@ -23,13 +23,14 @@ from suite.registry import REGISTRIES
 from suite.types import ClassRows, ImageShape, InnerOptimizer, Parameterization, Params, Setting, Split
 
 SHAPE, CLASSES = ImageShape(1, 16, 16), 2
-
-
-# ---------------------------------------------------------------- small problems
+"""Images and classes of the small problems."""
 
 
 class Problem:
-    """A small whole outer step on keyed random data: recall, unroll, outer loss, and the way back to the memory."""
+    """One whole outer step on keyed random data: recall, inner loop, outer loss, and its gradient in the memory.
+
+    The network is a registered architecture with `width` and `activation`; its inner loop has `steps` steps.
+    """
 
     def __init__(
         self,
@@ -54,28 +55,29 @@ class Problem:
         real = torch.randn(size, generator=key("real").generator(), dtype=torch.float64)
         self.real, self.real_labels = real.to(dtype), torch.arange(CLASSES).repeat(2)
 
-    def swept(self, retention: Retention = Retention()) -> Params:  # noqa: B008  (frozen)
-        """The memory's gradient by the engine."""
-        return self._pulled_back(partial(hypergradient, retention=retention))
+    def gradient(self) -> Params:
+        """The memory's gradient by the reverse sweep of `suite.core.unroll`."""
+        return self._gradient_by(hypergradient)
 
-    def by_full_graph(self) -> Params:
-        """The memory's gradient by plain autograd through everything at once."""
-        return self._pulled_back(hypergradient_by_full_graph)
+    def gradient_by_full_graph(self) -> Params:
+        """The memory's gradient by plain autograd through one graph of all steps."""
+        return self._gradient_by(hypergradient_by_full_graph)
 
-    def value(self, memory: Params) -> float:
-        """The outer loss that a memory leads to, by the way there alone."""
+    def outer_loss(self, memory: Params) -> float:
+        """The outer loss of a network trained on what the memory recalls, without any gradient."""
         images, inner, outer = self._losses(memory)
         params, state = self.params, self.optimizer.init(self.params)
         for t in range(self.steps):
             params, state, _ = inner_step(inner, params, state, {"images": images}, self.optimizer, t)
         return float(outer(params))
 
-    def _losses(self, memory: Params) -> tuple[Tensor, Callable[..., Tensor], Callable[..., Tensor]]:
+    def _losses(self, memory: Params) -> tuple[Tensor, InnerLoss, OuterLoss]:
+        """The recalled images, and the losses of the inner and the outer loop."""
         recalled = self.parameterization.recall(memory, torch.arange(CLASSES))
         labels = torch.arange(CLASSES).repeat_interleave(recalled.shape[1])
 
-        def inner(params: Params, inputs: Params, t: int) -> Tensor:
-            rows = slice(t % 2, None, 2) if len(labels) > CLASSES else slice(None)  # other images at odd steps
+        def inner(params: Params, inputs: Params, t: int | Tensor) -> Tensor:
+            rows = slice(int(t) % 2, None, 2) if len(labels) > CLASSES else slice(None)  # other images at odd steps
             return cross_entropy(functional_call(self.network, params, (inputs["images"][rows],)), labels[rows])
 
         def outer(params: Params) -> Tensor:
@@ -83,39 +85,43 @@ class Problem:
 
         return torch.flatten(recalled, 0, 1), inner, outer
 
-    def _pulled_back(self, engine: Callable[..., Hypergradient]) -> Params:
+    def _gradient_by(self, method: Callable[..., Hypergradient]) -> Params:
         leaves = {k: v.detach().requires_grad_() for k, v in self.memory.items()}
         images, inner, outer = self._losses(leaves)
-        found = engine(inner, outer, self.params, {"images": images.detach()}, self.optimizer, self.steps)
-        return through_recall(images, leaves, found.gradients["images"])
+        unroll = method(inner, outer, self.params, {"images": images.detach()}, self.optimizer, self.steps)
+        return through_recall(images, leaves, unroll.gradients["images"])
 
 
 def finite_difference_error(problem: Problem) -> float:
-    """|central difference / slope - 1| along a random direction, with the best of three step sizes.
+    """|central difference / directional derivative - 1| along a random direction; the least of three step sizes.
 
     A large step errs by the curvature, a small one by rounding, and how curved the loss is differs from row to row.
     """
     key = Key(1)("direction")
     v = {k: torch.randn(m.shape, generator=key(k).generator(), dtype=m.dtype) for k, m in problem.memory.items()}
-    gradient = problem.swept()
-    slope = sum(float((gradient[k] * v[k]).sum()) for k in v)
+    gradient = problem.gradient()
+    derivative = sum(float((gradient[k] * v[k]).sum()) for k in v)
     errors = []
     for eps in (1e-4, 1e-5, 1e-6):
-        ahead = problem.value({k: m + eps * v[k] for k, m in problem.memory.items()})
-        behind = problem.value({k: m - eps * v[k] for k, m in problem.memory.items()})
-        errors.append(abs((ahead - behind) / (2 * eps) / slope - 1))
+        ahead = problem.outer_loss({k: m + eps * v[k] for k, m in problem.memory.items()})
+        behind = problem.outer_loss({k: m - eps * v[k] for k, m in problem.memory.items()})
+        errors.append(abs((ahead - behind) / (2 * eps) / derivative - 1))
     return min(errors)
 
 
-def relative_error(found: Params, reference: Params) -> float:
-    """|found - reference| / |reference| over all tensors together."""
-    difference = sum(float((found[k].double() - reference[k].double()).square().sum()) for k in reference)
+def relative_error(values: Params, reference: Params) -> float:
+    """|values - reference| / |reference|, Euclidean norms over all tensors together, in float64.
+
+    >>> relative_error({"w": torch.tensor([3.0, 4.5])}, {"w": torch.tensor([3.0, 4.0])})
+    0.1
+    """
+    difference = sum(float((values[k].double() - reference[k].double()).square().sum()) for k in reference)
     size = sum(float(reference[k].double().square().sum()) for k in reference)
     return float((difference / size) ** 0.5)
 
 
 def small_setting() -> tuple[Setting, Params, ClassRows]:
-    """A task, a memory and real images that an objective can work on in a moment."""
+    """A setting, a memory and real images on which an outer step takes a moment."""
     setting = Setting(
         SHAPE,
         CLASSES,

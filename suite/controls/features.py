@@ -1,4 +1,4 @@
-"""What selections measure distances in, and how they are made: class by class."""
+"""Selection of real images class by class, by distances between features."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -13,11 +13,12 @@ from suite.keys import Key
 from suite.types import ClassRows, Setting, Split
 
 BATCH = 500
+"""Images whose features are computed at a time."""
 
 
 @lru_cache(maxsize=1)
 def features(setting: Setting, real: ClassRows, epochs: int, key: Key) -> Float[Tensor, "n d"]:
-    """Features of all real images, by a network trained on them for so many epochs; pixels if there are none."""
+    """Features of all real images, by a network trained on them for `epochs` epochs; their pixels for 0."""
     images = real.split.images
     if epochs == 0:
         return images.flatten(1)
@@ -27,9 +28,9 @@ def features(setting: Setting, real: ClassRows, epochs: int, key: Key) -> Float[
 
 
 def select(
-    real: ClassRows, seen: Float[Tensor, "n d"], each: int, pick: Callable[[Tensor, int], Int64[Tensor, " k"]]
+    real: ClassRows, features: Float[Tensor, "n d"], each: int, pick: Callable[[Tensor, int], Int64[Tensor, " k"]]
 ) -> Split:
     """`each` real images of every class, at the positions that `pick` gives for the class's features."""
-    rows = torch.cat([r[pick(seen[r.to(seen.device)], each).cpu()] for r in real.rows])
+    rows = torch.cat([r[pick(features[r.to(features.device)], each).cpu()] for r in real.rows])
     rows = rows.to(real.split.labels.device)
     return Split(real.split.images[rows], real.split.labels[rows])

@@ -12,7 +12,7 @@ from suite.controls.features import features, select
 from suite.keys import Key
 from suite.registry import controls
 from suite.types import ClassRows, Setting, Split
-from suite.validation import check_types, require
+from suite.validation import NonNegativeInt
 
 
 @controls.register("herding")
@@ -21,18 +21,21 @@ class Herding:
     """Real images chosen one after the other, so that the mean of those chosen is nearest to their class's mean.
 
     x_k = argmin over x of |m - (f(x) + sum over j < k of f(x_j)) / k|, in the features f of a network that was trained
-    on all real images for `epochs` epochs (0: in pixels). Welling (2009), as Rebuffi et al. (2017) use it.
+    on all real images. Welling (2009), as Rebuffi et al. (2017) use it.
+
+    >>> herded(torch.tensor([[0.0], [1.0], [5.0], [9.0]]), 2)  # their mean is 3.75
+    tensor([2, 1])
     """
 
-    epochs: int = 30
+    epochs: NonNegativeInt = 30
+    """Of the training of the network in whose features is selected; 0 selects in pixels."""
     label: ClassVar[str] = "herding"
+    """Its name in tables."""
     over: ClassVar[str] = "evaluation networks"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "epochs", self.epochs >= 0, "at least 0")
+    """What its accuracies are spread over."""
 
     def choose(self, setting: Setting, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
+        """The same selection for every network."""
         chosen = select(real, features(setting, real, self.epochs, key), each, herded)
         return lambda network: chosen
 
@@ -42,8 +45,8 @@ def herded(x: Float[Tensor, "n d"], k: int) -> Int64[Tensor, " k"]:
     mean, total, chosen = x.mean(0), torch.zeros_like(x[0]), []
     free = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for n in range(1, min(k, len(x)) + 1):
-        apart = (mean - (x + total) / n).square().sum(1)
-        best = int(torch.where(free, apart, torch.inf).argmin())
+        distances = (mean - (x + total) / n).square().sum(1)
+        best = int(torch.where(free, distances, torch.inf).argmin())
         chosen.append(best)
         free[best] = False
         total = total + x[best]

@@ -12,7 +12,7 @@ from suite.controls.features import features, select
 from suite.keys import Key
 from suite.registry import controls
 from suite.types import ClassRows, Setting, Split
-from suite.validation import check_types, require
+from suite.validation import NonNegativeInt
 
 
 @controls.register("k_center")
@@ -21,18 +21,21 @@ class KCenter:
     """Real images chosen greedily in every class: first the one nearest to the mean, then always the farthest one.
 
     x_k = argmax over x of min over j < k of |f(x) - f(x_j)|, in the features f of a network that was trained on all
-    real images for `epochs` epochs (0: in pixels). Gonzalez (1985); Sener and Savarese (2018).
+    real images. Gonzalez (1985); Sener and Savarese (2018).
+
+    >>> centers(torch.tensor([[0.0], [1.0], [5.0], [9.0]]), 2)  # their mean is 3.75
+    tensor([2, 0])
     """
 
-    epochs: int = 30
+    epochs: NonNegativeInt = 30
+    """Of the training of the network in whose features is selected; 0 selects in pixels."""
     label: ClassVar[str] = "k-center"
+    """Its name in tables."""
     over: ClassVar[str] = "evaluation networks"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "epochs", self.epochs >= 0, "at least 0")
+    """What its accuracies are spread over."""
 
     def choose(self, setting: Setting, real: ClassRows, each: int, key: Key) -> Callable[[int], Split]:
+        """The same selection for every network."""
         chosen = select(real, features(setting, real, self.epochs, key), each, centers)
         return lambda network: chosen
 

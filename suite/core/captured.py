@@ -1,41 +1,41 @@
-"""The same reverse sweep with nothing but device work in it: two steps on tensors that stay where they are.
+"""The reverse sweep of `suite.core.unroll` as device work only, so that a GPU replays it as CUDA graphs.
 
-On a GPU a small network's step is bound by the launches of its kernels. Here one forward step and one reverse step read
-and write tensors of fixed places, the number of the step among them, so that each is captured as a CUDA graph once and
-replayed for every inner step of every outer iteration. All states lie in one tensor, a row a step; every step is
-replayed on the way back. `suite.core.unroll` stays the plain form, and what this is compared with.
+On a GPU a small network's step takes as long as the launches of its kernels. Here one forward step and one reverse step
+read and write tensors at fixed addresses, the number of the step t among them. Each is captured as a CUDA graph once
+and replayed for every inner step of every outer step. Every (w_t, s_t) is kept, as one row of a tensor; every step is
+recomputed in the reverse sweep. `suite.core.unroll.hypergradient` remains the plain form that this is tested against.
 """
 
 import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, device
+from torch import Tensor
 
 from suite.core.unroll import (
     Hypergradient,
     InnerLoss,
     OuterLoss,
+    TrainingState,
     inner_step,
     outer_value_and_grad,
     pull_back,
-    steps_with_graph,
+    record_segment,
 )
 from suite.errors import UsageError
 from suite.types import InnerOptimizer, Params, State
 
 ALIGNMENT = 64
-"""Every tensor of a row starts at a multiple of so many numbers, as libraries for GPUs like it."""
-
-Moment = tuple[Params, State]
-"""What an inner step starts from and ends with, or the cotangents of that."""
+"""Every tensor of a row starts at a multiple of this many numbers, which GPU libraries are fastest with."""
 
 
-class Program:
-    """`hypergradient` of losses whose data lie in tensors that never move; call it as often as you like.
+class CapturedHypergradient:
+    """`hypergradient` of losses whose data lie at fixed addresses: built once, called for every outer step.
 
-    The inner loss gets t as a tensor of one number. What the losses read besides their arguments must be refilled in
-    place between calls, never replaced. `compiled` has torch.compile fuse each step, which takes a minute once.
+    The inner loss is given t as a tensor of one number. What the losses read besides their arguments must be refilled
+    in place between calls, never replaced. With `compiled`, torch.compile fuses each step, which takes a minute once.
+    On a CPU the same steps run without a capture. Raises UsageError for an optimizer whose state is of another dtype
+    than the parameters.
     """
 
     def __init__(
@@ -51,99 +51,117 @@ class Program:
         self._inner_loss, self._outer_loss, self._optimizer, self._steps = inner_loss, outer_loss, optimizer, steps
         self._inputs, self._inputs_bar = _copies(inputs), _copies(inputs)
         params = _copies(params)
-        self._rows = _Rows((params, optimizer.init(params)))
-        some = next(iter(inputs.values()))
-        self._history = some.new_empty(steps + 1, self._rows.width)
-        self._bar = some.new_empty(self._rows.width)
-        self._losses, self._final = some.new_empty(steps), some.new_empty(())
-        self._t = torch.zeros(1, dtype=torch.long, device=some.device)
-        self._advance = torch.compile(self._pure_step, fullgraph=True) if compiled else self._plain_step
-        self._return = torch.compile(self._pure_return, fullgraph=True) if compiled else self._plain_return
-        self._history[0] = self._rows.packed((params, optimizer.init(params)))
-        self._forward = _captured(some.device, self._forward_step, lambda: self._t.fill_(0))
-        self._judge = _captured(some.device, self._judge_step, lambda: None)
-        self._reverse = _captured(some.device, self._reverse_step, lambda: self._t.fill_(1))
+        start = (params, optimizer.init(params))
+        self._layout = _RowLayout(start)
+        like = next(iter(inputs.values()))
+        self._history = like.new_empty(steps + 1, self._layout.width)  # row t: (w_t, s_t)
+        self._bar = like.new_empty(self._layout.width)  # (a, u)
+        self._inner_losses, self._outer = like.new_empty(steps), like.new_empty(())
+        self._t = torch.zeros(1, dtype=torch.long, device=like.device)
+        self._step = torch.compile(self._functional_step, fullgraph=True) if compiled else self._plain_step
+        self._vjp = torch.compile(self._functional_vjp, fullgraph=True) if compiled else self._plain_vjp
+        self._history[0] = self._layout.pack(start)
+        self._run_forward = _capture(like.device, self._forward_step, prepare=lambda: self._t.fill_(0))
+        self._run_outer = _capture(like.device, self._outer_step, prepare=lambda: None)
+        self._run_reverse = _capture(like.device, self._reverse_step, prepare=lambda: self._t.fill_(1))
 
     def __call__(self, params: Params, inputs: Params) -> Hypergradient:
-        """The hypergradient from these parameters and inputs, and the losses on the way."""
-        for k, place in self._inputs.items():
-            place.copy_(inputs[k].detach())
+        """The hypergradient at w_0 = `params` and x = `inputs`, with the losses on the way; all of them copies."""
+        for k, fixed in self._inputs.items():
+            fixed.copy_(inputs[k].detach())
         params = _copies(params)
-        self._history[0] = self._rows.packed((params, self._optimizer.init(params)))
+        self._history[0] = self._layout.pack((params, self._optimizer.init(params)))
         self._t.fill_(0)
         for _ in range(self._steps):
-            self._forward()
-        self._judge()
+            self._run_forward()
+        self._run_outer()
         for _ in range(self._steps):
-            self._reverse()
-        return Hypergradient(self._final.clone(), _copies(self._inputs_bar), self._losses.clone())
+            self._run_reverse()
+        return Hypergradient(self._outer.clone(), _copies(self._inputs_bar), self._inner_losses.clone())
 
-    # ------------------------------------------------------------ the steps, in place
+    # ------------------------------------------------------------ what is captured: every tensor is written in place
 
     def _forward_step(self) -> None:
-        params, state, loss = self._advance(*self._then(), self._inputs, self._t)
-        self._losses.index_copy_(0, self._t, loss.detach()[None])
+        """(w_t, s_t) -> (w_{t+1}, s_{t+1}), and t <- t + 1."""
+        params, state, loss = self._step(*self._state_at_t(), self._inputs, self._t)
+        self._inner_losses.index_copy_(0, self._t, loss.detach()[None])
         self._t.add_(1)
-        self._history.index_copy_(0, self._t, self._rows.packed((params, state))[None])
+        self._history.index_copy_(0, self._t, self._layout.pack((params, state))[None])
 
-    def _judge_step(self) -> None:
-        params, state = self._rows.unpacked(self._history[-1].clone())
-        final, params_bar = outer_value_and_grad(params, self._outer_loss)
-        self._final.copy_(final)
-        self._bar.copy_(self._rows.packed((params_bar, {s: _zeros(part) for s, part in state.items()})))
+    def _outer_step(self) -> None:
+        """l(w_T), and (a, u, x̄) <- (∇l(w_T), 0, 0)."""
+        params, state = self._layout.unpack(self._history[-1].clone())
+        outer, params_bar = outer_value_and_grad(params, self._outer_loss)
+        self._outer.copy_(outer)
+        self._bar.copy_(self._layout.pack((params_bar, {slot: _zeros(part) for slot, part in state.items()})))
         for v in self._inputs_bar.values():
             v.zero_()
 
     def _reverse_step(self) -> None:
+        """t <- t - 1, and (a, u, x̄) at t + 1 -> (a, u, x̄) at t."""
         self._t.sub_(1)
-        params_bar, state_bar, inputs_bar = self._return(
-            *self._then(), self._inputs, self._t, *self._rows.unpacked(self._bar), self._inputs_bar
+        params_bar, state_bar, inputs_bar = self._vjp(
+            *self._state_at_t(), self._inputs, self._t, *self._layout.unpack(self._bar), self._inputs_bar
         )
-        self._bar.copy_(self._rows.packed((params_bar, state_bar)))
+        self._bar.copy_(self._layout.pack((params_bar, state_bar)))
         for k, v in self._inputs_bar.items():
             v.copy_(inputs_bar[k])
 
-    def _then(self) -> Moment:
-        """A copy of what step t starts from."""
-        return self._rows.unpacked(self._history.index_select(0, self._t)[0])
+    def _state_at_t(self) -> TrainingState:
+        """A copy of (w_t, s_t)."""
+        return self._layout.unpack(self._history.index_select(0, self._t)[0])
 
-    # ------------------------------------------------------------ plain autograd
+    # ------------------------------------------------------------ F_t and its VJP by plain autograd
 
     def _plain_step(self, params: Params, state: State, inputs: Params, t: Tensor) -> tuple[Params, State, Tensor]:
         return inner_step(self._inner_loss, params, state, inputs, self._optimizer, t)
 
-    def _plain_return(
-        self, params: Params, state: State, inputs: Params, t: Tensor, params_bar: Params, state_bar: State, bar: Params
+    def _plain_vjp(
+        self,
+        params: Params,
+        state: State,
+        inputs: Params,
+        t: Tensor,
+        params_bar: Params,
+        state_bar: State,
+        inputs_bar: Params,
     ) -> tuple[Params, State, Params]:
-        step = steps_with_graph(self._inner_loss, params, state, inputs, self._optimizer, [t])
-        return pull_back(step, params_bar, state_bar, bar)
+        segment = record_segment(self._inner_loss, params, state, inputs, self._optimizer, [t])
+        return pull_back(segment, params_bar, state_bar, inputs_bar)
 
-    # ------------------------------------------------------------ function transforms, which torch.compile can fuse
+    # ------------------------------------------------------------ the same by torch.func, which torch.compile can fuse
 
-    def _pure_step(self, params: Params, state: State, inputs: Params, t: Tensor) -> tuple[Params, State, Tensor]:
+    def _functional_step(self, params: Params, state: State, inputs: Params, t: Tensor) -> tuple[Params, State, Tensor]:
         grads, loss = torch.func.grad_and_value(self._inner_loss)(params, inputs, t)
         return *self._optimizer.step(params, grads, state), loss
 
-    def _pure_return(
-        self, params: Params, state: State, inputs: Params, t: Tensor, params_bar: Params, state_bar: State, bar: Params
+    def _functional_vjp(
+        self,
+        params: Params,
+        state: State,
+        inputs: Params,
+        t: Tensor,
+        params_bar: Params,
+        state_bar: State,
+        inputs_bar: Params,
     ) -> tuple[Params, State, Params]:
-        def outcome(params: Params, state: State, inputs: Params) -> Moment:
-            params, state, _ = self._pure_step(params, state, inputs, t)
+        def step(params: Params, state: State, inputs: Params) -> TrainingState:
+            params, state, _ = self._functional_step(params, state, inputs, t)
             return params, state
 
-        pull: Callable[[Moment], tuple[Params, State, Params]] = torch.func.vjp(outcome, params, state, inputs)[1]
-        params_bar, state_bar, found = pull((params_bar, state_bar))
-        return params_bar, state_bar, {k: v + found[k] for k, v in bar.items()}
+        vjp: Callable[[TrainingState], tuple[Params, State, Params]] = torch.func.vjp(step, params, state, inputs)[1]
+        params_bar, state_bar, step_inputs_bar = vjp((params_bar, state_bar))
+        return params_bar, state_bar, {k: v + step_inputs_bar[k] for k, v in inputs_bar.items()}
 
 
-class _Rows:
-    """How parameters and state lie in one row of numbers."""
+class _RowLayout:
+    """Where parameters and optimizer state lie in one row of numbers."""
 
-    def __init__(self, like: Moment) -> None:
+    def __init__(self, like: TrainingState) -> None:
         params, state = like
         self._slots = {slot: list(part) for slot, part in state.items()}
         self._names = list(params)
-        tensors = self._listed(like)
+        tensors = self._tensors(like)
         if len({v.dtype for v in tensors}) > 1:
             raise UsageError("the inner optimizer's state must be numbers of the parameters' kind, such as float32")
         self._shapes = [v.shape for v in tensors]
@@ -151,33 +169,34 @@ class _Rows:
         self.width = sum(self._widths)
         self._padding = [v.new_zeros(width - v.numel()) for v, width in zip(tensors, self._widths, strict=True)]
 
-    def packed(self, moment: Moment) -> Tensor:
-        parts = zip(self._listed(moment), self._padding, strict=True)
+    def pack(self, state: TrainingState) -> Tensor:
+        """One row that holds copies of all tensors."""
+        parts = zip(self._tensors(state), self._padding, strict=True)
         return torch.cat([piece for v, padding in parts for piece in (v.detach().reshape(-1), padding)])
 
-    def unpacked(self, row: Tensor) -> Moment:
-        """Views of the row."""
+    def unpack(self, row: Tensor) -> TrainingState:
+        """The tensors as views of the row."""
         pieces = zip(row.split(self._widths), self._shapes, strict=True)
         views = iter([piece[: shape.numel()].view(shape) for piece, shape in pieces])
         params = {k: next(views) for k in self._names}
         return params, {slot: {k: next(views) for k in part} for slot, part in self._slots.items()}
 
-    def _listed(self, moment: Moment) -> list[Tensor]:
-        params, state = moment
+    def _tensors(self, of: TrainingState) -> list[Tensor]:
+        params, state = of
         return [params[k] for k in self._names] + [state[slot][k] for slot, part in self._slots.items() for k in part]
 
 
-def _captured(where: device, step: Callable[[], None], prepare: Callable[[], object]) -> Callable[[], object]:
-    """A step as a CUDA graph to be replayed; where the tensors are not on a GPU, the step itself."""
-    if where.type != "cuda":
+def _capture(device: torch.device, step: Callable[[], None], prepare: Callable[[], object]) -> Callable[[], object]:
+    """A function that replays a step as a CUDA graph; where the tensors are not on a GPU, the step itself."""
+    if device.type != "cuda":
         return step
-    stream = torch.cuda.Stream(where)
-    stream.wait_stream(torch.cuda.current_stream(where))
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
-        for _ in range(3):  # libraries tune and allocate themselves on first use, which a capture may not hold
+        for _ in range(3):  # libraries tune themselves and allocate on first use, which must not happen in a capture
             prepare()
             step()
-    torch.cuda.current_stream(where).wait_stream(stream)
+    torch.cuda.current_stream(device).wait_stream(stream)
     prepare()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

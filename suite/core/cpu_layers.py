@@ -1,9 +1,9 @@
-"""The same network, faster: the memory layout and the layers that suit a device, with equal values up to rounding.
+"""Memory layout and layers that are fast on a CPU, with equal values up to rounding.
 
-On a CPU, torch's convolutions and pooling run up to several times faster with the channels innermost, where its group
-normalisation is slow, and slower still to differentiate twice: torch composes the second derivative of some forty
-passes over the images. Written out it takes eleven. With x̂ = (x - mean) r over the D numbers of a group, y = w x̂ + b,
-and P v = r (v - mean(v) - x̂ mean(v x̂)):
+On a CPU, torch's convolutions and pooling run up to several times faster in the channels-last layout. In that layout
+its group normalisation is slow, and its second derivative slower still: torch composes it of some forty passes over the
+images. Written out it takes eleven. With x̂ = (x - mean) r, where mean and r = 1 / sqrt(variance + eps) are taken over
+the D numbers of a group, y = w x̂ + b, and P v = r (v - mean(v) - x̂ mean(v x̂)):
 
     gradients for g = dl/dy:            gx = P(w g),    gw = Σ g x̂,    gb = Σ g
     cotangents v, p, q of gx, gw, gb:   dφ/dg = w P(v) + p x̂ + q
@@ -11,42 +11,48 @@ and P v = r (v - mean(v) - x̂ mean(v x̂)):
                                         dφ/dx = P(h) - r² K x̂,    h = p g - r (w g mean(v x̂) + v mean(w g x̂))
                                         K = mean(v w g) - mean(w g) mean(v) - mean(w g x̂) mean(v x̂)
 
-Everything but the passes over g, v and x is arithmetic on one number for each image and channel.
+Everything but the passes over g, v and x is arithmetic on tensors of shape (n, channels).
 """
 
 from typing import Any
 
 import torch
-from torch import Tensor, device, nn
+from torch import Tensor, nn
 from torch.autograd import Function
 
 PIECE = 40
-"""Images that a network on a CPU is given at once: the activations of more leave its caches."""
+"""Images of one forward pass on a CPU; the activations of more do not fit into its caches."""
 
 
-def fast(network: nn.Module, where: device, rewritten: bool = True) -> nn.Module:
-    """The network itself, moved to a device and made fast on it; names, values and gradients of its parameters stay.
+def to_device(network: nn.Module, device: torch.device, replace_layers: bool = True) -> nn.Module:
+    """Move a network to a device, in place; on a CPU in channels-last layout, with this module's `GroupNorm`.
 
-    `rewritten` False keeps torch's own layers, which function transforms and torch.compile can take apart.
+    Names and values of its parameters stay. `replace_layers` False keeps torch's own layers, which torch.func and
+    torch.compile can differentiate.
     """
-    network = network.to(where)
-    if where.type != "cpu":
+    network = network.to(device)
+    if device.type != "cpu":
         return network
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if rewritten and type(child) is nn.GroupNorm and child.affine:
+            if replace_layers and type(child) is nn.GroupNorm and child.affine:
                 setattr(parent, name, GroupNorm(child))
     return network.to(memory_format=torch.channels_last)
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's group normalisation of images with this module's second derivative (instance norm: a group a channel)."""
+    """torch's group normalisation with this module's second derivative, for inputs of shape (n, channels, h, w).
+
+    Instance normalisation has one group per channel. The layer shares the parameters of the layer it replaces. A third
+    derivative raises RuntimeError.
+    """
 
     def __init__(self, like: nn.GroupNorm) -> None:
         super().__init__(like.num_groups, like.num_channels, like.eps, device="meta")
         self.weight, self.bias = like.weight, like.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        """y of the same shape as x; an input that is no batch of images goes through torch's own."""
         if x.ndim != 4:
             return super().forward(x)
         y: Tensor = _Normalize.apply(x, self.weight, self.bias, self.num_groups, self.eps)
@@ -54,18 +60,18 @@ class GroupNorm(nn.GroupNorm):
 
 
 class _Normalize(Function):
-    """y = w x̂ + b."""
+    """y = w x̂ + b; saves mean and r instead of x̂."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         numbers = x[0].numel() // groups
         mean = _mean(_sum(x), groups, numbers)
-        centred = x - _each(mean)
+        centred = x - _per_channel(mean)
         r = (_mean(_sum(centred * centred), groups, numbers) + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, r)
         ctx.sizes = groups, numbers
         scale = r * weight
-        return torch.addcmul(_each(bias - mean * scale), x, _each(scale))
+        return torch.addcmul(_per_channel(bias - mean * scale), x, _per_channel(scale))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -100,41 +106,41 @@ class _NormalizeBackward(Function):
         g, x, weight, mean, r, g_sum, gx_sum = ctx.saved_tensors
         groups, numbers = ctx.sizes
 
-        def averaged(sums: Tensor) -> Tensor:
+        def mean_of(sums: Tensor) -> Tensor:
             return _mean(sums, groups, numbers)
 
         v_sum, vg_sum = _sum(v), _sum(v * g)
-        vx_mean = averaged((_sum(v * x) - mean * v_sum) * r)
-        v_mean, g_mean, gx_mean = averaged(v_sum), averaged(weight * g_sum), averaged(weight * gx_sum)
-        k = averaged(weight * vg_sum) - g_mean * v_mean - gx_mean * vx_mean
+        vx_mean = mean_of((_sum(v * x) - mean * v_sum) * r)
+        v_mean, g_mean, gx_mean = mean_of(v_sum), mean_of(weight * g_sum), mean_of(weight * gx_sum)
+        k = mean_of(weight * vg_sum) - g_mean * v_mean - gx_mean * vx_mean
 
         # P(v) = r v - r (v_mean + x̂ vx_mean), and x̂ = r (x - mean): everything is a combination of g, v, x and 1.
         g_slope = r * (p - r * weight * vx_mean)
         d_g = _combined((v, r * weight), (x, g_slope), q - r * weight * v_mean - g_slope * mean)
         d_weight = (r * (vg_sum - v_mean * g_sum - vx_mean * gx_sum)).sum(0)
-        h_mean = averaged(p * g_sum) - r * (g_mean * vx_mean + gx_mean * v_mean)
-        hx_mean = averaged(p * gx_sum) - 2 * r * gx_mean * vx_mean
+        h_mean = mean_of(p * g_sum) - r * (g_mean * vx_mean + gx_mean * v_mean)
+        hx_mean = mean_of(p * gx_sum) - 2 * r * gx_mean * vx_mean
         x_slope = -r * r * (hx_mean + r * k)
         d_x = _combined((g, g_slope), (v, -r * r * gx_mean), (x, x_slope), -r * h_mean - x_slope * mean)
         return d_g, d_x, d_weight, None, None, None, None
 
 
 def _combined(first: tuple[Tensor, Tensor], *rest: Any) -> Tensor:
-    """a x + b y + … + c, with the coefficients of each image and channel."""
-    (image, factor), constant = first, rest[-1]
-    total = torch.addcmul(_each(constant), image, _each(factor))
-    for image, factor in rest[:-1]:
-        total.addcmul_(image, _each(factor))
+    """a x + b y + … + c for images x, y, … and coefficients a, b, …, c of shape (n, channels)."""
+    (images, factor), constant = first, rest[-1]
+    total = torch.addcmul(_per_channel(constant), images, _per_channel(factor))
+    for images, factor in rest[:-1]:
+        total.addcmul_(images, _per_channel(factor))
     return total
 
 
 def _sum(x: Tensor) -> Tensor:
-    """Over the pixels: one number for each image and channel."""
+    """The sum over pixels, of shape (n, channels)."""
     return x.sum((2, 3))
 
 
 def _mean(sums: Tensor, groups: int, numbers: int) -> Tensor:
-    """From sums of each channel to the mean of its group, again for each channel."""
+    """From sums over pixels to the mean over the channel's group, both of shape (n, channels)."""
     n, channels = sums.shape
     if groups == channels:
         return sums / numbers
@@ -142,6 +148,6 @@ def _mean(sums: Tensor, groups: int, numbers: int) -> Tensor:
     return means.repeat_interleave(channels // groups, dim=1)
 
 
-def _each(numbers: Tensor) -> Tensor:
-    """One number for each image and channel, ready to meet the pixels."""
-    return numbers[:, :, None, None]
+def _per_channel(values: Tensor) -> Tensor:
+    """(n, channels) -> (n, channels, 1, 1), to be broadcast over pixels."""
+    return values[:, :, None, None]

@@ -1,8 +1,8 @@
-"""Networks for the inner loop: drawn fresh by a key, and refused where a replayed step would be another step."""
+"""Networks for the inner loop: initialised by a key, and refused where their forward pass is not a pure function."""
 
 from torch import nn
 
-from suite.core.cpu_layers import fast
+from suite.core.cpu_layers import to_device
 from suite.errors import UsageError
 from suite.keys import Key, global_generators
 from suite.registry import name_of
@@ -10,9 +10,10 @@ from suite.types import Setting
 
 
 def require_unrollable(module: nn.Module, name: str) -> None:
-    """Refuse a network whose forward pass is not a pure function of its parameters and input.
+    """Raise UsageError for a network whose forward pass is not a pure function of its parameters and input.
 
-    Running statistics change with every pass, and dropout draws anew; a replayed step would then be another step.
+    Running statistics change with every pass, and dropout draws anew: a recomputed step would not be the same step.
+    `name` is the network's in the sentence.
     """
     for part_name, part in module.named_modules():
         if getattr(part, "running_mean", None) is not None:
@@ -23,13 +24,16 @@ def require_unrollable(module: nn.Module, name: str) -> None:
         drops = part.p if isinstance(part, nn.modules.dropout._DropoutNd) else getattr(part, "drop_prob", 0)
         if drops:
             raise UsageError(
-                f"{name} uses dropout in '{part_name}', which would draw anew when a step is replayed; set it to 0"
+                f"{name} uses dropout in '{part_name}', which would draw anew when a step is recomputed; set it to 0"
             )
 
 
-def fresh_network(setting: Setting, key: Key, rewritten: bool = True) -> nn.Module:
-    """A newly initialised network for the task, refused if it can't be differentiated through twice."""
+def fresh_network(setting: Setting, key: Key, replace_layers: bool = True) -> nn.Module:
+    """A network of the setting, initialised by `key`, on its device as `to_device` puts it there.
+
+    Raises UsageError for a network that `require_unrollable` refuses.
+    """
     with global_generators(key):
         network = setting.architecture.build(setting.shape, setting.classes)
     require_unrollable(network, name_of(setting.architecture))
-    return fast(network, setting.device, rewritten)
+    return to_device(network, setting.device, replace_layers)

@@ -1,9 +1,18 @@
-"""The outer loop: a memory, improved step by step. Knows no file, no configuration and no tracker."""
+"""The outer loop: gradient descent on a memory. Knows no file, no configuration and no tracker.
+
+One outer step is, with the memory m, the outer optimizer's state s, the objective's gradient and the penalty p,
+
+    g = d objective(m) / dm + ∇p(m),    ĝ = g min(1, c / |g|),    (m, s) <- optimizer.step(m, ĝ, s),
+
+where |g| is the norm over all tensors of the memory together and c is `max_grad_norm`. `step` is that as a pure
+function of an `OuterState`; a learning loop calls it, and logs and saves the states in between.
+"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from suite.errors import RunError
@@ -14,23 +23,72 @@ PAPER_ITERATIONS = 50_000
 """Outer steps of a memory (paper, A.1)."""
 
 LOGGED_POINTS = 500
-"""About so many outer steps of a run have their metrics logged."""
+"""Approximate number of outer steps whose metrics are logged."""
 
 
 @dataclass(frozen=True, eq=False)
 class OuterState:
-    """Where the outer loop is after `iteration` steps: all that it needs to go on, and what the last step measured."""
+    """State of the outer loop after `iteration` steps; enough to resume."""
 
     iteration: int
+    """Outer steps done, skipped ones included."""
     memory: Params
+    """The memory's tensors."""
     state: State
+    """The outer optimizer's state."""
     metrics: dict[str, Tensor]
+    """Scalars that the last step measured (`loss` and `hypergradient_norm` among them); empty at the start, after a
+    skipped step and when resumed."""
     skipped: int = 0
-    """Outer steps that changed nothing, since their numbers were not finite."""
+    """Outer steps that changed nothing, because a number was NaN or infinite."""
 
 
 class NotFinite(RunError):
     """NaN or infinity in the training of a memory."""
+
+
+def begin(setting: Setting, optimizer: InnerOptimizer, images_per_class: float, key: Key) -> OuterState:
+    """A fresh memory of `images_per_class` real images' worth of stored numbers, at iteration 0."""
+    memory = setting.parameterization.init(setting.shape, setting.classes, images_per_class, key("memory"))
+    memory = {k: v.to(setting.device) for k, v in memory.items()}
+    return OuterState(0, memory, optimizer.init(memory), {})
+
+
+def step(
+    setting: Setting,
+    objective: Objective,
+    optimizer: InnerOptimizer,
+    real: ClassRows,
+    state: OuterState,
+    key: Key,
+    max_grad_norm: float | None,
+    max_skipped: int = 0,
+) -> OuterState:
+    """One outer step, as this module's docstring defines it; `max_grad_norm` None does not clip.
+
+    The step draws from `key(state.iteration)` alone, so that a resumed run continues with the same bits.
+    `hypergradient_norm`, among the new state's metrics, is |g| before clipping. A step that gives NaN or infinity in a
+    metric or in the memory changes neither the memory nor the optimizer's state and is counted in `skipped`; after
+    `max_skipped` of them the next raises NotFinite, which names the step and the quantity.
+    """
+    grads, metrics = objective.gradients(setting, state.memory, real, key(state.iteration))
+    grads = _with_penalty(setting, state.memory, grads)
+    norm = torch.stack([g.norm() for g in grads.values()]).norm()
+    grads = _clipped(grads, norm, max_grad_norm)
+    with torch.no_grad():
+        memory, optimizer_state = optimizer.step(state.memory, grads, state.state)
+    metrics = metrics | {"hypergradient_norm": norm}
+    not_finite = _not_finite(metrics, memory)
+    iteration = state.iteration + 1
+    if not not_finite:
+        return OuterState(iteration, memory, optimizer_state, metrics, state.skipped)
+    if state.skipped < max_skipped:
+        return replace(state, iteration=iteration, metrics={}, skipped=state.skipped + 1)
+    before = f" ({state.skipped} such steps were skipped before)" if state.skipped else ""
+    raise NotFinite(
+        f"outer step {iteration}: {', '.join(not_finite)} became NaN or infinite{before}; "
+        "lower the outer or inner learning rate, or clip the gradient harder"
+    )
 
 
 def distill(
@@ -41,79 +99,56 @@ def distill(
     start: OuterState,
     key: Key,
     iterations: int,
-    clip: float | None,
+    max_grad_norm: float | None,
     max_skipped: int = 0,
 ) -> Iterator[OuterState]:
-    """Yield the memory after every outer step from `start` to `iterations`.
-
-    Step i draws from `key(i)` alone, so starting from any OuterState gives the same bits. The gradient's norm, over all
-    tensors of the memory together, is clipped to `clip`. A step with NaN or infinity in a metric or in the new memory
-    changes nothing and is counted, up to `max_skipped` of them; the next one raises NotFinite, which names step and
-    quantity.
-    """
-    memory, state, skipped = start.memory, start.state, start.skipped
-    for iteration in range(start.iteration, iterations):
-        gradients, metrics = objective.gradients(setting, memory, real, key(iteration))
-        gradients = _with_penalty(setting, memory, gradients)
-        norm = torch.stack([g.norm() for g in gradients.values()]).norm()
-        if clip is not None:
-            scale = (clip / (norm + 1e-6)).clamp(max=1)
-            gradients = {k: g * scale for k, g in gradients.items()}
-        with torch.no_grad():
-            new = optimizer.step(memory, gradients, state)
-        metrics |= {"hypergradient_norm": norm}
-        bad = _not_finite(metrics, new[0])
-        if not bad:
-            memory, state = new
-        elif skipped < max_skipped:
-            skipped, metrics = skipped + 1, {}
-        else:
-            before = f" ({skipped} such steps were skipped before)" if skipped else ""
-            raise NotFinite(
-                f"outer step {iteration + 1}: {', '.join(bad)} became NaN or infinite{before}; "
-                "lower the outer or inner learning rate, or clip the gradient harder"
-            )
-        yield OuterState(iteration + 1, memory, state, metrics, skipped)
+    """Yield the state after every outer `step` from `start` up to iteration `iterations`."""
+    state = start
+    while state.iteration < iterations:
+        state = step(setting, objective, optimizer, real, state, key, max_grad_norm, max_skipped)
+        yield state
 
 
-def begin(setting: Setting, optimizer: InnerOptimizer, images_per_class: float, key: Key) -> OuterState:
-    """A fresh memory and outer state at iteration 0."""
-    memory = setting.parameterization.init(setting.shape, setting.classes, images_per_class, key("memory"))
-    memory = {k: v.to(setting.device) for k, v in memory.items()}
-    return OuterState(0, memory, optimizer.init(memory), {})
-
-
-def to_tensors(progress: OuterState) -> Params:
-    """What a checkpoint holds of it."""
-    slots = {f"state/{slot}/{k}": v for slot, part in progress.state.items() for k, v in part.items()}
-    return {f"memory/{k}": v for k, v in progress.memory.items()} | slots
+def to_tensors(state: OuterState) -> Params:
+    """The tensors that a checkpoint stores: `memory/NAME`, and `state/SLOT/NAME` of the outer optimizer."""
+    slots = {f"state/{slot}/{k}": v for slot, part in state.state.items() for k, v in part.items()}
+    return {f"memory/{k}": v for k, v in state.memory.items()} | slots
 
 
 def from_tensors(iteration: int, tensors: Params, device: torch.device) -> OuterState:
-    """What `to_tensors` held."""
+    """The inverse of `to_tensors`, on a device; metrics are empty and no step counts as skipped."""
     memory: Params = {}
-    state: dict[str, Params] = {}
+    slots: State = {}
     for name, value in tensors.items():
         kind, rest = name.split("/", 1)
         if kind == "memory":
             memory[rest] = value.to(device)
         else:
             slot, k = rest.split("/", 1)
-            state.setdefault(slot, {})[k] = value.to(device)
-    return OuterState(iteration, memory, state, {})
+            slots.setdefault(slot, {})[k] = value.to(device)
+    return OuterState(iteration, memory, slots, {})
 
 
-def _with_penalty(setting: Setting, memory: Params, gradients: Params) -> Params:
+def _with_penalty(setting: Setting, memory: Params, grads: Params) -> Params:
+    """g + ∇p(m); a penalty may depend on some of the tensors only, or on none."""
     leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
     penalty = setting.parameterization.penalty(leaves)
     if not penalty.requires_grad:
-        return gradients
-    found = torch.autograd.grad(penalty, list(leaves.values()), allow_unused=True)  # a penalty may spare some tensors
-    return {k: g if p is None else g + p for (k, g), p in zip(gradients.items(), found, strict=True)}
+        return grads
+    penalty_grads = torch.autograd.grad(penalty, list(leaves.values()), allow_unused=True)
+    return {k: g if p is None else g + p for (k, g), p in zip(grads.items(), penalty_grads, strict=True)}
+
+
+def _clipped(grads: Params, norm: Float[Tensor, ""], max_norm: float | None) -> Params:
+    """The gradients, scaled down to the norm `max_norm` if theirs is larger (as torch's clip_grad_norm_ does)."""
+    if max_norm is None:
+        return grads
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1)
+    return {k: g * scale for k, g in grads.items()}
 
 
 def _not_finite(metrics: dict[str, Tensor], memory: Params) -> list[str]:
-    """The quantities that hold NaN or infinity."""
+    """Names of the quantities that hold NaN or infinity."""
     quantities = metrics | {f"memory '{k}'": v for k, v in memory.items()}
     finite = torch.stack([v.isfinite().all() for v in quantities.values()])
     if finite.all():  # the only wait for the device in an outer step

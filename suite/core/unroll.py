@@ -11,8 +11,8 @@ over vector-Jacobian products of F_t, with cotangents a of w, u of s and x̄ of 
     (a, u, x̄) <- (∇l(w_T), 0, 0)
     for t = T-1, …, 0:    (a, u, h) <- VJP of F_t at (w_t, s_t, x) applied to (a, u);    x̄ <- x̄ + h
 
-Nothing here knows what an optimizer does: autograd differentiates its `step`. The time is linear in T. The memory is
-whatever `Retention` keeps: states, from which a step is replayed with its graph, or the graphs themselves.
+Nothing here knows what an optimizer does: autograd differentiates its `step`. The time is linear in T. The memory that
+is needed follows from `Retention`: states, from which a step is recomputed with its graph, or the graphs themselves.
 """
 
 import math
@@ -25,73 +25,95 @@ from torch import Tensor
 
 from suite.errors import UsageError
 from suite.types import InnerOptimizer, Params, State
-from suite.validation import check_types, require
+from suite.validation import NonNegativeInt, PositiveInt, checked
 
 InnerLoss = Callable[[Params, Params, int | Tensor], Tensor]
-"""(network parameters, inputs, t) -> loss of inner step t. Must be a pure function: it is replayed.
+"""L: (network parameters, inputs, t) -> loss of inner step t. Must be a pure function, since steps are recomputed.
 
-`suite.core.captured` gives t as a tensor of one number on the device."""
-
-Watch = Callable[[int, Params], None]
-"""(t, d outer loss / d w_t) -> None."""
+`suite.core.captured` passes t as a tensor of one number on the device."""
 
 OuterLoss = Callable[[Params], Tensor]
-"""Network parameters after the last step -> what the memory is judged by, or a part of it."""
+"""l: network parameters after the last step -> the outer loss, or one term of it."""
+
+Watch = Callable[[int, Params], None]
+"""(t, d l(w_T) / d w_t) -> None."""
+
+TrainingState = tuple[Params, State]
+"""(w_t, s_t): what inner step t starts from. Also its cotangents (a, u)."""
 
 
+@checked
 @dataclass(frozen=True)
 class Retention:
-    """What the forward sweep keeps for the way back: more memory for less work, the same result up to rounding.
+    """What the forward sweep keeps for the reverse sweep: more memory for less time, the same result up to rounding.
 
-    `graphs`: the last so many steps keep one graph and are not replayed (the most memory, the least work).
-    `stride`: of the other steps, every stride-th state is kept; those between are run again (the least memory).
+    With G = min(`graphs`, T), R = T - G steps are recomputed from the states of the steps 0, `stride`, 2 `stride`, ….
     """
 
-    graphs: int = 0
-    stride: int = 1
+    graphs: NonNegativeInt = 0
+    """Number of final steps whose autograd graph is kept; earlier steps are recomputed (gradient checkpointing)."""
+    stride: PositiveInt = 1
+    """Distance between the recomputed steps whose states are kept; states in between are recomputed, too."""
 
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "graphs", self.graphs >= 0, "at least 0")
-        require(self, "stride", self.stride >= 1, "at least 1")
+    def peak_bytes(self, steps: int, state_bytes: int, graph_bytes: int) -> int:
+        """Bytes that an unroll of so many steps needs at its peak, from those of one state and of one step's graph.
 
-    def size(self, steps: int, state: int, graph: int) -> int:
-        """Bytes an unroll needs at its peak, from those of a state (weights, the optimizer's slots) and of a graph."""
+        That is state_bytes (⌈R / stride⌉ + min(stride - 1, R) + G) + graph_bytes max(1, G).
+
+        >>> Retention(graphs=0, stride=5).peak_bytes(steps=100, state_bytes=2, graph_bytes=10)
+        58
+        """
         graphs = min(self.graphs, steps)
-        replayed = steps - graphs
-        kept = math.ceil(replayed / self.stride) + min(self.stride - 1, replayed)
-        return state * (kept + graphs) + graph * max(1, graphs)
+        recomputed = steps - graphs
+        states = math.ceil(recomputed / self.stride) + min(self.stride - 1, recomputed)
+        return state_bytes * (states + graphs) + graph_bytes * max(1, graphs)
 
     @staticmethod
-    def within(memory: int, steps: int, state: int, graph: int) -> "Retention":
-        """The least work that a memory of so many bytes affords; where it affords nothing, what needs the least."""
-        graphs = min(steps, (memory - steps * state) // graph)
+    def within(max_bytes: int, steps: int, state_bytes: int, graph_bytes: int) -> "Retention":
+        """The fastest policy that fits into `max_bytes`; the smallest one if none fits.
+
+        >>> Retention.within(max_bytes=60, steps=100, state_bytes=2, graph_bytes=10)
+        Retention(graphs=0, stride=5)
+        """
+        graphs = min(steps, (max_bytes - steps * state_bytes) // graph_bytes)
         if graphs > 0:
             return Retention(graphs)
-        sizes = {stride: Retention(0, stride).size(steps, state, graph) for stride in range(1, math.isqrt(steps) + 2)}
-        fitting = [stride for stride, size in sizes.items() if size <= memory]
-        return Retention(0, min(fitting, default=min(sizes, key=sizes.__getitem__)))
+        peaks = {
+            stride: Retention(0, stride).peak_bytes(steps, state_bytes, graph_bytes)
+            for stride in range(1, math.isqrt(steps) + 2)
+        }
+        fitting = [stride for stride, peak in peaks.items() if peak <= max_bytes]
+        return Retention(0, min(fitting, default=min(peaks, key=peaks.__getitem__)))
 
 
 @dataclass(frozen=True, eq=False)
 class Hypergradient:
-    """What an unroll gives: the outer loss, its gradient in each input, and the inner losses in order."""
+    """Results of an unroll; none of them has a graph."""
 
     loss: Float[Tensor, ""]
+    """The outer loss l(w_T)."""
     gradients: Params
+    """d l(w_T) / d x, by the name of the input."""
     inner_losses: Float[Tensor, " steps"]
+    """L_t(w_t, x) for t = 0, …, T-1."""
 
 
 @dataclass(frozen=True, eq=False)
-class Steps:
-    """Inner steps with their graph: the leaves they started from, what they made of them, and the losses on the way."""
+class Segment:
+    """Consecutive inner steps with the autograd graph from their leaves to their last state."""
 
     params: Params
+    """Leaves: w of the first step."""
     state: State
+    """Leaves: s of the first step."""
     inputs: Params
+    """Leaves: x."""
     next_params: Params
+    """w after the last step."""
     next_state: State
+    """s after the last step."""
     losses: list[Tensor]
+    """Detached losses of the steps, in order."""
 
 
 def hypergradient(
@@ -104,46 +126,55 @@ def hypergradient(
     retention: Retention = Retention(),
     watch: Watch | None = None,
 ) -> Hypergradient:
-    """d outer_loss(w_T) / d inputs after `steps` inner steps from `params`, by the reverse sweep of this module.
+    """d outer_loss(w_T) / d inputs after T = `steps` inner steps from w_0 = `params`, by this module's reverse sweep.
 
-    An outer loss in parts is their sum; one part's graph is gone before the next is made. `watch` is told on the way
-    back: of t = T, and then of every step that is replayed.
-    Raises UsageError where a parameter or an input takes no part, since its zero gradient would hide a mistake, and
-    where torch lacks a second derivative.
+    A sequence of outer losses stands for their sum; the graph of one is freed before the next is built. `watch` is
+    called with T, and then with every step that is recomputed, in the order of the reverse sweep.
+    Raises UsageError where a parameter or an input does not influence the loss, since its zero gradient would hide a
+    mistake, and where torch has no second derivative.
+
+    Two steps of rate 1/2 from 0 towards x lead to w_2 = 3/4 x:
+
+    >>> from suite.inner_optimizers.no_momentum import NoMomentum
+    >>> def inner_loss(params, inputs, t):
+    ...     return (params["w"] - inputs["x"]).square().sum() / 2
+    >>> start, inputs = {"w": torch.zeros(1)}, {"x": torch.ones(1)}
+    >>> hypergradient(inner_loss, lambda params: params["w"].sum(), start, inputs, NoMomentum(lr=0.5), 2).gradients
+    {'x': tensor([0.7500])}
     """
     params, state = _detached(params), _detached_state(optimizer.init(params))
-    replayed = max(0, steps - retention.graphs)
-    kept: dict[int, tuple[Params, State]] = {}
+    recomputed = max(0, steps - retention.graphs)
+    states: dict[int, TrainingState] = {}
     losses: list[Tensor] = []
-    for t in range(replayed):
+    for t in range(recomputed):
         if t % retention.stride == 0:
-            kept[t] = (params, state)
+            states[t] = (params, state)
         params, state, loss = inner_step(inner_loss, params, state, inputs, optimizer, t)
         losses.append(loss)
-    last = steps_with_graph(inner_loss, params, state, inputs, optimizer, range(replayed, steps))
+    last = record_segment(inner_loss, params, state, inputs, optimizer, range(recomputed, steps))
     losses += last.losses
 
-    final, params_bar = outer_value_and_grad(last.next_params, outer_loss)
+    outer, params_bar = outer_value_and_grad(last.next_params, outer_loss)
     if watch is not None:
         watch(steps, params_bar)
-    state_bar: State = {slot: {k: torch.zeros_like(v) for k, v in part.items()} for slot, part in state.items()}
-    inputs_bar = {k: torch.zeros_like(v) for k, v in inputs.items()}
-    if replayed < steps:
+    state_bar: State = {slot: _zeros(part) for slot, part in state.items()}
+    inputs_bar = _zeros(inputs)
+    if recomputed < steps:
         params_bar, state_bar, inputs_bar = pull_back(last, params_bar, state_bar, inputs_bar)
-    del last  # with what it started from, which no replay needs
+    del last  # and with it the state that it started from, which no recomputation needs
 
-    for t in reversed(range(replayed)):
-        if t not in kept:
-            start = t - t % retention.stride
-            params, state = kept[start]
-            for between in range(start, t):
+    for t in reversed(range(recomputed)):
+        if t not in states:
+            first = t - t % retention.stride
+            params, state = states[first]
+            for between in range(first, t):
                 params, state, _ = inner_step(inner_loss, params, state, inputs, optimizer, between)
-                kept[between + 1] = (params, state)
-        step = steps_with_graph(inner_loss, *kept.pop(t), inputs, optimizer, [t])
-        params_bar, state_bar, inputs_bar = pull_back(step, params_bar, state_bar, inputs_bar)
+                states[between + 1] = (params, state)
+        segment = record_segment(inner_loss, *states.pop(t), inputs, optimizer, [t])
+        params_bar, state_bar, inputs_bar = pull_back(segment, params_bar, state_bar, inputs_bar)
         if watch is not None:
             watch(t, params_bar)
-    return Hypergradient(final, inputs_bar, torch.stack(losses) if losses else final.new_zeros(0))
+    return Hypergradient(outer, inputs_bar, torch.stack(losses) if losses else outer.new_zeros(0))
 
 
 def hypergradient_by_full_graph(
@@ -154,7 +185,10 @@ def hypergradient_by_full_graph(
     optimizer: InnerOptimizer,
     steps: int,
 ) -> Hypergradient:
-    """The same hypergradient by plain autograd through one graph of all steps: the oracle, and hungry for memory."""
+    """The same hypergradient by plain autograd through one graph of all steps.
+
+    The reference that `hypergradient` is tested against. It keeps the graphs of all steps.
+    """
     inputs = _leaves(inputs)
     params, state = _leaves(params), optimizer.init(params)
     losses: list[Tensor] = []
@@ -163,122 +197,127 @@ def hypergradient_by_full_graph(
         grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
         params, state = optimizer.step(params, dict(zip(params, grads, strict=True)), state)
         losses.append(loss.detach())
-    final = torch.stack([part(params) for part in _parts(outer_loss)]).sum()
-    gradients = torch.autograd.grad(final, list(inputs.values()))
-    return Hypergradient(final.detach(), dict(zip(inputs, gradients, strict=True)), torch.stack(losses))
+    outer = torch.stack([term(params) for term in _terms(outer_loss)]).sum()
+    gradients = torch.autograd.grad(outer, list(inputs.values()))
+    return Hypergradient(outer.detach(), dict(zip(inputs, gradients, strict=True)), torch.stack(losses))
 
 
-def _parts(outer_loss: OuterLoss | Sequence[OuterLoss]) -> Sequence[OuterLoss]:
-    return outer_loss if isinstance(outer_loss, Sequence) else [outer_loss]
-
-
-def outer_value_and_grad(params: Params, outer_loss: OuterLoss | Sequence[OuterLoss]) -> tuple[Tensor, Params]:
-    """The outer loss and its gradient in the parameters."""
-    first, *rest = _parts(outer_loss)
-    leaves = _leaves(params)
-    loss = first(leaves)
-    total, gradients = loss.detach(), _gradients(loss, leaves, "the outer loss")
-    for part in rest:
-        loss = part(leaves)
-        total = total + loss.detach()
-        gradients = tuple(a + b for a, b in zip(gradients, _gradients(loss, leaves, "the outer loss"), strict=True))
-    return total, dict(zip(leaves, gradients, strict=True))
+# ---------------------------------------------------------------- the parts of the sweep
 
 
 def inner_step(
     inner_loss: InnerLoss, params: Params, state: State, inputs: Params, optimizer: InnerOptimizer, t: int | Tensor
 ) -> tuple[Params, State, Tensor]:
-    """One inner step that leaves no graph behind."""
+    """F_t without a graph: (w_{t+1}, s_{t+1}) and the loss of step t."""
     leaves = _leaves(params)
     loss = inner_loss(leaves, _detached(inputs), t)
-    grads = _gradients(loss, leaves, f"the loss of inner step {t}")
+    grads = _grads(loss, leaves, f"the loss of inner step {t}")
     with torch.no_grad():
         params, state = optimizer.step(_detached(leaves), dict(zip(leaves, grads, strict=True)), state)
     return params, state, loss.detach()
 
 
-def steps_with_graph(
+def record_segment(
     inner_loss: InnerLoss,
     params: Params,
     state: State,
     inputs: Params,
     optimizer: InnerOptimizer,
     steps: Iterable[int | Tensor],
-) -> Steps:
-    """The same inner steps, from fresh leaves, with one graph from them to the last one's outcome."""
+) -> Segment:
+    """The inner steps of these numbers, starting from fresh leaves, with their graph."""
     first_params, inputs = _leaves(params), _leaves(inputs)
     first_state = {slot: _leaves(part) for slot, part in state.items()}
     params, state, losses = first_params, first_state, []
     for t in steps:
         loss = inner_loss(params, inputs, t)
-        grads = _gradients(loss, params, f"the loss of inner step {t}", create_graph=True)
+        grads = _grads(loss, params, f"the loss of inner step {t}", create_graph=True)
         params, state = optimizer.step(params, dict(zip(params, grads, strict=True)), state)
         losses.append(loss.detach())
-    return Steps(first_params, first_state, inputs, params, state, losses)
+    return Segment(first_params, first_state, inputs, params, state, losses)
 
 
-def pull_back(steps: Steps, params_bar: Params, state_bar: State, inputs_bar: Params) -> tuple[Params, State, Params]:
-    """Cotangents of the steps' outcome -> cotangents of what it started from; the inputs' are added up."""
-    outcomes = list(steps.next_params.values())
-    cotangents = list(params_bar.values())
-    for slot, part in steps.next_state.items():
+def outer_value_and_grad(params: Params, outer_loss: OuterLoss | Sequence[OuterLoss]) -> tuple[Tensor, Params]:
+    """l(w_T) and ∇l(w_T), term by term."""
+    first, *rest = _terms(outer_loss)
+    leaves = _leaves(params)
+    loss = first(leaves)
+    total, grads = loss.detach(), _grads(loss, leaves, "the outer loss")
+    for term in rest:
+        loss = term(leaves)
+        total = total + loss.detach()
+        grads = tuple(a + b for a, b in zip(grads, _grads(loss, leaves, "the outer loss"), strict=True))
+    return total, dict(zip(leaves, grads, strict=True))
+
+
+def pull_back(
+    segment: Segment, params_bar: Params, state_bar: State, inputs_bar: Params
+) -> tuple[Params, State, Params]:
+    """The VJP of a segment: cotangents (a, u) of its last state and x̄ -> (a, u) of its first state and x̄ + h."""
+    outputs, cotangents = list(segment.next_params.values()), list(params_bar.values())
+    for slot, part in segment.next_state.items():
         for k, v in part.items():
-            if v.requires_grad:
-                outcomes.append(v)
+            if v.requires_grad:  # a slot may hold a constant
+                outputs.append(v)
                 cotangents.append(state_bar[slot][k])
-    state_leaves = [v for part in steps.state.values() for v in part.values()]
-    leaves = [*steps.params.values(), *steps.inputs.values(), *state_leaves]
+    names = [*segment.params, *segment.inputs]
+    state_leaves = [v for part in segment.state.values() for v in part.values()]
+    leaves = [*segment.params.values(), *segment.inputs.values(), *state_leaves]
     try:
         # An optimizer may ignore its state; parameters and inputs are checked below.
-        found = torch.autograd.grad(outcomes, leaves, cotangents, allow_unused=True)
+        grads = torch.autograd.grad(outputs, leaves, cotangents, allow_unused=True)
     except RuntimeError as error:
         if "is not implemented" not in str(error):
             raise
         raise UsageError(
             f"the network or optimizer has no second derivative in torch ({error}); use another"
         ) from error
-    n, m = len(steps.params), len(steps.inputs)
-    for name, gradient in zip([*steps.params, *steps.inputs], found[: n + m], strict=True):
-        if gradient is None:
+    n, m = len(segment.params), len(names)
+    for name, grad in zip(names, grads[:m], strict=True):
+        if grad is None:
             raise UsageError(
                 f"'{name}' takes no part in the inner step, so it has no hypergradient; check the inner loss, and that "
                 "the optimizer's step uses the gradients it is given"
             )
-    state_found = iter(found[n + m :])
+    state_grads = iter(grads[m:])
     return (
-        dict(zip(steps.params, found[:n], strict=True)),
+        dict(zip(segment.params, grads[:n], strict=True)),
         {
-            slot: {k: torch.zeros_like(v) if (g := next(state_found)) is None else g for k, v in part.items()}
-            for slot, part in steps.state.items()
+            slot: {k: torch.zeros_like(v) if (g := next(state_grads)) is None else g for k, v in part.items()}
+            for slot, part in segment.state.items()
         },
-        {k: inputs_bar[k] + g for k, g in zip(steps.inputs, found[n : n + m], strict=True)},
+        {k: inputs_bar[k] + g for k, g in zip(segment.inputs, grads[n:m], strict=True)},
     )
 
 
 def through_recall(images: Tensor, leaves: Params, images_bar: Tensor) -> Params:
-    """Cotangents of recalled images -> cotangents of the memory's tensors that they were recalled from.
+    """The VJP of recall: cotangents of the recalled images -> gradients of the memory's tensors, the `leaves`.
 
-    Raises UsageError for a tensor that takes no part in them.
+    Raises UsageError for a tensor that the images do not depend on.
     """
-    found: Sequence[Tensor | None] = [None] * len(leaves)
+    grads: Sequence[Tensor | None] = [None] * len(leaves)
     if images.requires_grad:
-        found = torch.autograd.grad(images, list(leaves.values()), images_bar, allow_unused=True)
-    gradients = {}
-    for name, gradient in zip(leaves, found, strict=True):
-        if gradient is None:
+        grads = torch.autograd.grad(images, list(leaves.values()), images_bar, allow_unused=True)
+    memory_grads = {}
+    for name, grad in zip(leaves, grads, strict=True):
+        if grad is None:
             raise UsageError(
                 f"the memory's '{name}' takes no part in what is recalled, so it would never be learned; use it in "
                 "recall, without detaching it, or leave it out of init"
             )
-        gradients[name] = gradient
-    return gradients
+        memory_grads[name] = grad
+    return memory_grads
 
 
-def _gradients(loss: Tensor, params: Params, what: str, create_graph: bool = False) -> tuple[Tensor, ...]:
-    """Gradient of a loss in every parameter; a parameter without one is refused by name."""
+def _terms(outer_loss: OuterLoss | Sequence[OuterLoss]) -> Sequence[OuterLoss]:
+    return outer_loss if isinstance(outer_loss, Sequence) else [outer_loss]
+
+
+def _grads(loss: Tensor, params: Params, what: str, create_graph: bool = False) -> tuple[Tensor, ...]:
+    """Gradients of a loss in every parameter; a parameter without one is refused by name."""
     grads = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph, allow_unused=True)
-    for name, gradient in zip(params, grads, strict=True):
-        if gradient is None:
+    for name, grad in zip(params, grads, strict=True):
+        if grad is None:
             raise UsageError(f"the parameter '{name}' takes no part in {what}; remove it from the network")
     return grads
 
@@ -293,3 +332,7 @@ def _detached(params: Params) -> Params:
 
 def _detached_state(state: State) -> State:
     return {slot: _detached(part) for slot, part in state.items()}
+
+
+def _zeros(params: Params) -> Params:
+    return {k: torch.zeros_like(v) for k, v in params.items()}

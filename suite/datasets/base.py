@@ -12,58 +12,55 @@ from torch import Tensor
 
 from suite.errors import RunError, UsageError
 from suite.images import preprocess
-from suite.images.augment import AUGMENTATIONS
-from suite.images.preprocess import PREPROCESSINGS
+from suite.images.augment import AugmentationName
+from suite.images.preprocess import PreprocessingName
 from suite.keys import Key
-from suite.registry import suggestion
 from suite.storage import sealed
 from suite.types import Data, DatasetInfo, Split
-from suite.validation import check_types, require
+from suite.validation import Positive
 
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """The images of a data set as published, pixels 0 to 255, and where they came from."""
+    """The images of a data set as published, and where they came from."""
 
     train_images: UInt8[Tensor, "train c h w"]
+    """Pixels 0 to 255."""
     train_labels: Int64[Tensor, " train"]
+    """Class numbers from 0."""
     test_images: UInt8[Tensor, "test c h w"]
+    """Pixels 0 to 255."""
     test_labels: Int64[Tensor, " test"]
+    """Class numbers from 0."""
     source: str
     """Digests of the source files, and how they were read."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A verified cache of a data set: its images, the digest of their pixels and labels, and the file."""
+    """A verified cache of a data set."""
 
     raw: Raw
+    """Its images."""
     digest: str
+    """SHA-256 of their pixels and labels."""
     file: Path
+    """Where the cache is."""
 
 
 @dataclass(frozen=True)
 class ImageDataset(ABC):
-    """A data set of labelled images with a published test part; subclasses say what it is and read its files.
+    """A data set of labelled images with a published test part; subclasses say what it is and read its files."""
 
-    `preprocessing` names one of `preprocess.PREPROCESSINGS`, `zca_regularization` is used by the two ZCA kinds, and
-    `augmentation` names one of `augment.AUGMENTATIONS`. Raises UsageError for a name or a number that can't be.
-    """
-
-    preprocessing: str = "standardize"
-    zca_regularization: float = 0.1
-    augmentation: str = "none"
+    preprocessing: PreprocessingName = "standardize"
+    """One of `preprocess.PREPROCESSINGS`, fitted on the training images."""
+    zca_regularization: Positive = 0.1
+    """Of the two ZCA kinds."""
+    augmentation: AugmentationName = "none"
+    """One of `augment.AUGMENTATIONS`, that a run uses on this data set by default."""
 
     version: ClassVar[int] = 1
     """Raised whenever a change of the reader changes the tensors; part of the cached file's name."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "zca_regularization", 0 < self.zca_regularization < math.inf, "above 0 and finite")
-        for field, known in (("preprocessing", PREPROCESSINGS), ("augmentation", AUGMENTATIONS)):
-            name = getattr(self, field)
-            if name not in known:
-                raise UsageError(f"{type(self).__name__}.{field} can't be '{name}'; {suggestion(name, list(known))}")
 
     @property
     @abstractmethod
@@ -130,7 +127,8 @@ def split_rows(
 ) -> tuple[Int64[Tensor, " kept"], Int64[Tensor, " held_out"]]:
     """Rows to keep and rows to hold out, both ascending: of a class of m, ⌊fraction · m + ½⌋ are held out by the key.
 
-    A class of two or more gives at least one and keeps at least one, unless the fraction is 0.
+    A class of two or more gives at least one and keeps at least one, unless the fraction is 0. Raises UsageError for a
+    fraction below 0, or 1 and above.
     """
     if not 0 <= fraction < 1:
         raise UsageError(f"validation must be a fraction from 0 to below 1, not {fraction!r}")
@@ -155,10 +153,10 @@ def _check_raw(raw: Raw, info: DatasetInfo, data_dir: Path) -> None:
         ("test", raw.test_images, raw.test_labels, info.test_size),
     )
     for part, images, labels, size in parts:
-        found = f"{len(images)} {part} images of shape {tuple(images.shape[1:])}, labels {_range(labels)}"
+        contents = f"{len(images)} {part} images of shape {tuple(images.shape[1:])}, labels {_range(labels)}"
         if len(images) != size or tuple(images.shape[1:]) != shape or not _fits(labels, info.classes):
             raise RunError(
-                f"{info.name}: the files in {data_dir} hold {found}, not {size} of shape {shape} with labels 0 to "
+                f"{info.name}: the files in {data_dir} hold {contents}, not {size} of shape {shape} with labels 0 to "
                 f"{info.classes - 1}; fetch the published files again"
             )
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from suite.datasets import sources
 from suite.datasets.base import ImageDataset, Raw
 from suite.errors import RunError
+from suite.images.augment import AugmentationName
+from suite.images.preprocess import PreprocessingName
 from suite.registry import datasets
 from suite.types import DatasetInfo, ImageShape
 
@@ -25,14 +27,20 @@ URL = "https://www.cs.toronto.edu/~kriz/"
 
 @dataclass(frozen=True)
 class Published:
-    """A published archive, the folder it unpacks to, its batches with their MD5s, and the name of their labels."""
+    """A data set as it was published."""
 
     archive: str
+    """File name."""
     archive_md5: str
+    """MD5 of the archive."""
     folder: str
+    """What the archive unpacks to."""
     train: dict[str, str]
+    """Batches of the training part, in order, and their MD5s."""
     test: dict[str, str]
+    """Batches of the test part and their MD5s."""
     labels: str
+    """The entry of a batch that holds its labels."""
 
 
 CIFAR10_FILES = Published(
@@ -94,16 +102,24 @@ class CIFAR10(ImageDataset):
     """CIFAR-10: 3x32x32 photographs in 10 classes, 50,000 for training and 10,000 for testing (paper, A.1).
 
     Read from cifar-10-batches-py below the data directory, or from cifar-10-python.tar.gz in it.
+
+    >>> info = CIFAR10().info
+    >>> str(info.shape), info.classes, info.train_size, info.test_size
+    ('3x32x32', 10, 50000, 10000)
     """
 
-    preprocessing: str = "zca_image"
-    augmentation: str = "flip_rotate"
+    preprocessing: PreprocessingName = "zca_image"
+    """By default the paper's for this data set."""
+    augmentation: AugmentationName = "flip_rotate"
+    """By default the paper's for this data set."""
 
     @property
     def info(self) -> DatasetInfo:
+        """Shape, sizes and class names."""
         return DatasetInfo("cifar10", ImageShape(3, 32, 32), CIFAR10_CLASSES, *SIZES)
 
     def read(self, root: Path, download: bool) -> Raw:
+        """The images of the published batches; RunError for missing or altered files."""
         return _read("cifar10", CIFAR10_FILES, root, download)
 
 
@@ -113,16 +129,26 @@ class CIFAR100(ImageDataset):
     """CIFAR-100: 3x32x32 photographs in 100 classes, 500 and 100 of each; 20 superclasses of five (paper, A.1).
 
     Read from cifar-100-python below the data directory, or from cifar-100-python.tar.gz in it; the fine labels.
+
+    >>> info = CIFAR100().info
+    >>> str(info.shape), info.classes, info.train_size, info.test_size
+    ('3x32x32', 100, 50000, 10000)
+    >>> info.superclasses[1]
+    ('fish', ('aquarium_fish', 'flatfish', 'ray', 'shark', 'trout'))
     """
 
-    preprocessing: str = "zca_image"
-    augmentation: str = "flip_rotate"
+    preprocessing: PreprocessingName = "zca_image"
+    """By default the paper's for this data set."""
+    augmentation: AugmentationName = "flip_rotate"
+    """By default the paper's for this data set."""
 
     @property
     def info(self) -> DatasetInfo:
+        """Shape, sizes and class names."""
         return DatasetInfo("cifar100", ImageShape(3, 32, 32), CIFAR100_CLASSES, *SIZES, SUPERCLASSES)
 
     def read(self, root: Path, download: bool) -> Raw:
+        """The images of the published batches; RunError for missing or altered files."""
         return _read("cifar100", CIFAR100_FILES, root, download)
 
 
@@ -157,8 +183,8 @@ def _contents(name: str, files: Published, batches: list[str], root: Path, downl
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as opened:
             # Members are looked up by their exact names and no name of a member ever becomes a path.
-            found = {batch: opened.extractfile(f"{files.folder}/{batch}") for batch in batches}
-            return {batch: member.read() for batch, member in found.items() if member is not None}
+            members = {batch: opened.extractfile(f"{files.folder}/{batch}") for batch in batches}
+            return {batch: member.read() for batch, member in members.items() if member is not None}
     except (tarfile.TarError, KeyError, OSError, EOFError) as error:
         raise sources.altered(archive, f"an archive with {', '.join(batches)}", str(error)) from error
 

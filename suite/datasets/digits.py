@@ -22,19 +22,27 @@ class Digits(ImageDataset):
 
     There is no published split, so one is defined here: a quarter of every class, drawn by a constant key, is the test
     part. The published values 0 to 16 become round(255 v / 16).
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as data_dir:
+    ...     data = Digits().load(Path(data_dir), Key(0), validation=0.1)
+    >>> len(data.train), len(data.validation), len(data.test), data.train.images[0].shape
+    (1210, 136, 451, torch.Size([1, 8, 8]))
     """
 
     @property
     def info(self) -> DatasetInfo:
+        """Shape, sizes and class names."""
         return DatasetInfo("digits", ImageShape(1, 8, 8), tuple("0123456789"), *SIZES)
 
     def read(self, root: Path, download: bool) -> Raw:
+        """The images of scikit-learn, split by `SPLIT`."""
         import sklearn
         from sklearn.datasets import load_digits
 
-        found = load_digits()
-        images = torch.from_numpy(found.images)[:, None].mul(255 / 16).add(0.5).floor().to(torch.uint8)
-        labels = torch.from_numpy(found.target).long()
+        bunch = load_digits()
+        images = torch.from_numpy(bunch.images)[:, None].mul(255 / 16).add(0.5).floor().to(torch.uint8)
+        labels = torch.from_numpy(bunch.target).long()
         train, test = split_rows(labels, 10, 0.25, SPLIT)
         source = (
             f"scikit-learn {sklearn.__version__} load_digits, values 0 to 16 as round(255 v / 16), split by {SPLIT}"

@@ -22,21 +22,28 @@ SIZES = (60_000, 10_000)
 
 @dataclass(frozen=True)
 class File:
-    """One published IDX file: its name, the MD5 of the gzipped file and the SHA-256 of what it unpacks to."""
+    """One published IDX file."""
 
     name: str
+    """Without `.gz`."""
     gz_md5: str
+    """MD5 of the gzipped file."""
     sha256: str
+    """SHA-256 of what it unpacks to."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """The four files of a data set, training part first, the addresses they are at, and the folders looked in."""
+    """The four files of a data set, and where they are."""
 
     files: tuple[File, ...]
+    """Images and labels, training part first."""
     mirrors: tuple[str, ...]
+    """Addresses that have them, tried in turn."""
     folder: str
+    """Below the data directory."""
     elsewhere: tuple[Path, ...] = ()
+    """Other folders that may have them."""
 
 
 MNIST_FILES = Published(
@@ -102,13 +109,19 @@ class MNIST(ImageDataset):
     """MNIST: 1x28x28 handwritten digits in 10 classes, 60,000 for training and 10,000 for testing (paper, A.1).
 
     Read from MNIST/raw below the data directory, from IDX files that may be gzipped.
+
+    >>> info = MNIST().info
+    >>> str(info.shape), info.classes, info.train_size, info.test_size
+    ('1x28x28', 10, 60000, 10000)
     """
 
     @property
     def info(self) -> DatasetInfo:
+        """Shape, sizes and class names."""
         return DatasetInfo("mnist", ImageShape(1, 28, 28), tuple("0123456789"), *SIZES)
 
     def read(self, root: Path, download: bool) -> Raw:
+        """The images of the published IDX files; RunError for missing or altered files."""
         return _read("mnist", MNIST_FILES, root, download)
 
 
@@ -118,14 +131,19 @@ class FashionMNIST(ImageDataset):
     """Fashion-MNIST: 1x28x28 pieces of clothing in 10 classes, 60,000 for training and 10,000 for testing (paper, A.1).
 
     Read from FashionMNIST/raw below the data directory, or from where Debian's dataset-fashion-mnist puts it.
+
+    >>> FashionMNIST().info.class_names[:3]
+    ('T-shirt/top', 'Trouser', 'Pullover')
     """
 
     @property
     def info(self) -> DatasetInfo:
+        """Shape, sizes and class names."""
         names = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
         return DatasetInfo("fashion_mnist", ImageShape(1, 28, 28), tuple(names.split(",")), *SIZES)
 
     def read(self, root: Path, download: bool) -> Raw:
+        """The images of the published IDX files; RunError for missing or altered files."""
         return _read("fashion_mnist", FASHION_FILES, root, download)
 
 
@@ -154,14 +172,17 @@ def _tensor(name: str, file: File, published: Published, root: Path, download: b
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
             raise sources.altered(place, f"gzipped content of SHA-256 {file.sha256}", f"{error}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != file.sha256:
-        raise sources.altered(place, f"content of SHA-256 {file.sha256}", found)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != file.sha256:
+        raise sources.altered(place, f"content of SHA-256 {file.sha256}", sha256)
     return read_idx(content, place)
 
 
 def read_idx(content: bytes, place: Path) -> UInt8[Tensor, "..."]:
-    """The tensor of bytes that an IDX file holds: 0, 0, type 8, the number of axes, each axis as 4 bytes, the bytes."""
+    """The tensor of bytes that an IDX file holds: 0, 0, type 8, the number of axes, each axis as 4 bytes, the bytes.
+
+    Raises RunError for any other content.
+    """
     axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
     shape = [int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes)]
     start = 4 + 4 * axes

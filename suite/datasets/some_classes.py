@@ -13,7 +13,6 @@ from suite.keys import Key
 from suite.registry import datasets
 from suite.storage.files import json_sha256
 from suite.types import Data, DatasetInfo
-from suite.validation import check_types
 
 
 @datasets.register("some_classes")
@@ -22,38 +21,45 @@ class SomeClasses:
     """The named `classes` of another data set (`of`), numbered anew in their order (paper, A.3: five-way tasks).
 
     Preprocessing is fitted on their images alone.
+
+    >>> SomeClasses(of=Digits(), classes=(7, 3)).info.class_names
+    ('7', '3')
     """
 
     of: ImageDataset = field(default_factory=Digits)
+    """The whole data set."""
     classes: Sequence[int] = (0, 1)
+    """Its classes that are kept, two or more: class i here is `classes[i]` there."""
 
     def __post_init__(self) -> None:
-        check_types(self)
-        known = self.of.info.classes
+        count = self.of.info.classes
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise UsageError(f"SomeClasses.classes must be two different numbers or more, not {list(self.classes)}")
-        if not all(0 <= c < known for c in self.classes):
-            raise UsageError(f"SomeClasses.classes must be from 0 to {known - 1}, not {list(self.classes)}")
+        if not all(0 <= c < count for c in self.classes):
+            raise UsageError(f"SomeClasses.classes must be from 0 to {count - 1}, not {list(self.classes)}")
 
     @property
     def info(self) -> DatasetInfo:
+        """Shape, sizes and class names."""
         whole, k = self.of.info, len(self.classes)
         names = tuple(whole.class_names[c] for c in self.classes)
-        kept = tuple((s, tuple(n for n in own if n in names)) for s, own in whole.superclasses)
+        superclasses = tuple((s, tuple(n for n in members if n in names)) for s, members in whole.superclasses)
         return replace(
             whole,
             name=f"{whole.name}[{','.join(map(str, self.classes))}]",
             class_names=names,
             train_size=whole.train_size * k // whole.classes,
             test_size=whole.test_size * k // whole.classes,
-            superclasses=tuple((s, own) for s, own in kept if own),
+            superclasses=tuple((s, members) for s, members in superclasses if members),
         )
 
     @property
     def augmentation(self) -> str:
+        """That of the whole data set."""
         return self.of.augmentation
 
     def load(self, data_dir: Path, key: Key, validation: float) -> Data:
+        """Preprocessed splits of the images of these classes."""
         prepared = self.of.prepare(data_dir)
         raw, number = prepared.raw, torch.full((self.of.info.classes,), -1)
         number[list(self.classes)] = torch.arange(len(self.classes))

@@ -1,7 +1,6 @@
-"""Where data sets live: downloaded once, decoded once, stored once, and verified whenever they are opened.
+"""Published source files of data sets: downloaded once, verified whenever they are read.
 
-A stored file is a safetensors file whose metadata holds what is known of it (`about`), the SHA-256 of every tensor and
-a SHA-256 of both texts, so that no altered bit goes unseen. Nothing stored is ever executed.
+Prepared images are stored apart from them, as `suite.storage.sealed` says. Nothing downloaded is ever executed.
 """
 
 import contextlib
@@ -12,8 +11,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from suite.errors import RunError
-from suite.storage.sealed import one_line, sync_file
+from suite.errors import RunError, one_line
+from suite.storage.files import sync_file
 
 DOWNLOAD_TIMEOUT = 60.0
 """Seconds without a byte after which a download is given up."""
@@ -29,6 +28,7 @@ def default_data_dir() -> Path:
 
 
 OFFLINE = "downloading was not asked for"
+"""Why a file is missing, where `download` is False."""
 
 
 def missing(name: str, root: Path, looked_for: str, why: str) -> RunError:
@@ -83,7 +83,7 @@ def _timeout(seconds: float) -> Iterator[None]:
 
 
 def read_bytes(file: Path) -> bytes:
-    """The whole of a source file; what is hashed is then what is parsed, with no second look at the disk."""
+    """The whole of a source file, so that what is hashed is what is parsed; RunError where it can't be read."""
     try:
         return file.read_bytes()
     except OSError as error:
@@ -91,14 +91,14 @@ def read_bytes(file: Path) -> bytes:
 
 
 def read_verified(file: Path, md5: str) -> bytes:
-    """The whole of a published file."""
+    """The whole of a published file; RunError where its MD5 is another."""
     content = read_bytes(file)
     verify(file, content, md5)
     return content
 
 
 def verify(file: Path, content: bytes, md5: str) -> None:
-    """Refuse content whose MD5, by which these data sets were published, is another."""
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != md5:
-        raise altered(file, f"MD5 {md5}", found)
+    """Raise RunError for content whose MD5, by which these data sets were published, is another."""
+    content_md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if content_md5 != md5:
+        raise altered(file, f"MD5 {md5}", content_md5)

@@ -9,8 +9,10 @@ import torch
 from suite.datasets import sources
 from suite.datasets.base import ImageDataset, Raw
 from suite.errors import RunError
+from suite.images.preprocess import PreprocessingName
 from suite.registry import datasets
 from suite.types import DatasetInfo, ImageShape
+from suite.validation import Positive
 
 SIZES = (73_257, 26_032)
 URL = "http://ufldl.stanford.edu/housenumbers/"
@@ -27,17 +29,25 @@ class SVHN(ImageDataset):
     """SVHN: 3x32x32 cropped house numbers in 10 classes, 73,257 for training and 26,032 for testing (paper, A.1).
 
     Read from train_32x32.mat and test_32x32.mat in the data directory. The published label 10 stands for the digit 0.
-    The regularization of the whitening is the released code's; the paper uses no augmentation here.
+    The paper uses no augmentation here.
+
+    >>> info = SVHN().info
+    >>> str(info.shape), info.classes, info.train_size, info.test_size
+    ('3x32x32', 10, 73257, 26032)
     """
 
-    preprocessing: str = "zca_image"
-    zca_regularization: float = 100.0
+    preprocessing: PreprocessingName = "zca_image"
+    """By default the paper's for this data set."""
+    zca_regularization: Positive = 100.0
+    """By default the released code's for this data set."""
 
     @property
     def info(self) -> DatasetInfo:
+        """Shape, sizes and class names."""
         return DatasetInfo("svhn", ImageShape(3, 32, 32), tuple("0123456789"), *SIZES)
 
     def read(self, root: Path, download: bool) -> Raw:
+        """The images of the two MATLAB files; RunError for missing or altered files."""
         (train_images, train_labels), (test_images, test_labels) = (
             _read(root / name, md5, root, download) for name, md5 in FILES.items()
         )
@@ -55,8 +65,8 @@ def _read(file: Path, md5: str, root: Path, download: bool) -> tuple[torch.Tenso
         sources.download("svhn", root, [URL + file.name], md5, file)
     content = sources.read_verified(file, md5)
     try:
-        found = loadmat(io.BytesIO(content), variable_names=("X", "y"))
-        images, labels = torch.from_numpy(found["X"]), torch.from_numpy(found["y"]).long().reshape(-1)
+        arrays = loadmat(io.BytesIO(content), variable_names=("X", "y"))
+        images, labels = torch.from_numpy(arrays["X"]), torch.from_numpy(arrays["y"]).long().reshape(-1)
     except Exception as error:  # scipy's parsers raise all kinds of errors
         raise RunError(f"{file} is not a MATLAB file with X and y ({error}); delete it and fetch it again") from error
     return images.permute(3, 2, 0, 1).contiguous(), torch.where(labels == 10, 0, labels)

@@ -57,14 +57,20 @@ class TinyImageNet(ImageDataset):
     The published test part has no labels, so the labelled `val` part is the test set here, as in published results.
     Read from tiny-imagenet-200 below the data directory, with `val` as published or sorted into a folder for each
     class, or from tiny-imagenet-200.zip in it, which is verified and never unpacked. Grey JPEGs become RGB.
+
+    >>> info = TinyImageNet().info
+    >>> str(info.shape), info.classes, info.train_size, info.test_size
+    ('3x64x64', 200, 100000, 10000)
     """
 
     @property
     def info(self) -> DatasetInfo:
+        """Shape, sizes and class names."""
         sizes = (len(WNIDS) * TRAIN_EACH, len(WNIDS) * TEST_EACH)
         return DatasetInfo("tiny_imagenet", ImageShape(3, 64, 64), WNIDS, *sizes)
 
     def read(self, root: Path, download: bool) -> Raw:
+        """The images of the folder or the archive; RunError for missing or altered files."""
         folder, archive = root / FOLDER, root / f"{FOLDER}.zip"
         if folder.is_dir():
             names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]

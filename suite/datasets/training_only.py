@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 from suite.datasets.base import ImageDataset, prepared_splits
 from suite.datasets.digits import Digits
@@ -9,7 +10,7 @@ from suite.keys import Key
 from suite.registry import datasets
 from suite.storage.files import json_sha256
 from suite.types import Data, DatasetInfo
-from suite.validation import check_types, require
+from suite.validation import Above, Below
 
 SPLIT = Key(0)("training only", 1)
 """The key of the split: part of the data set's definition, whatever the run's seed."""
@@ -22,14 +23,16 @@ class TrainingOnly:
 
     The images are drawn by a constant key whatever their class. For choices that must not see test images, where an
     experiment has no validation part of its own.
+
+    >>> info = TrainingOnly(of=Digits(), fraction=0.2).info
+    >>> info.name, info.train_size, info.test_size
+    ('training part of digits', 1077, 269)
     """
 
     of: ImageDataset = field(default_factory=Digits)
-    fraction: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "fraction", 0 < self.fraction < 1, "between 0 and 1")
+    """The whole data set."""
+    fraction: Annotated[float, Above(0), Below(1)] = 0.1
+    """Of its training images, that serve as test images."""
 
     @property
     def _held_out(self) -> int:
@@ -37,15 +40,18 @@ class TrainingOnly:
 
     @property
     def info(self) -> DatasetInfo:
+        """Shape, sizes and class names."""
         whole = self.of.info
         left = whole.train_size - self._held_out
         return replace(whole, name=f"training part of {whole.name}", train_size=left, test_size=self._held_out)
 
     @property
     def augmentation(self) -> str:
+        """That of the whole data set."""
         return self.of.augmentation
 
     def load(self, data_dir: Path, key: Key, validation: float) -> Data:
+        """Preprocessed splits of the training images."""
         prepared = self.of.prepare(data_dir)
         raw, order = prepared.raw, SPLIT.permutation(self.of.info.train_size)
         held_out, left = order[: self._held_out].sort().values, order[self._held_out :].sort().values

@@ -1,43 +1,55 @@
-"""Evaluation protocols: how networks are trained to judge a memory, as plain data with a version."""
+"""Evaluation protocols: how networks are trained to evaluate a memory, as plain data with a version."""
 
 import math
 from dataclasses import dataclass, fields
 
 from suite.errors import UsageError
-from suite.validation import check_types, require
+from suite.validation import Fraction, Positive, PositiveInt, checked
 
 
+@checked
 @dataclass(frozen=True)
 class Protocol:
-    """How networks are trained to judge a memory; the defaults are the paper's (A.1; its released code for the rest).
+    """How networks are trained to evaluate a memory; the defaults are the paper's (A.1, released code).
 
-    SGD with momentum at a constant rate for so many epochs of mini-batches; the last epoch counts. `augment` applies
-    the data set's augmentation to the training images. `version` changes whenever the same fields would give other
-    figures. How the work is arranged (networks together or one by one, batches whole or in pieces) changes only the
-    rounding: weights agree to 1e-10 in float64, and in float32 a network's accuracy to 1 percentage point.
+    Every network is trained by SGD with momentum at a constant rate; its accuracy after the last epoch counts. How the
+    work is arranged (networks one by one or side by side, batches whole or in pieces) changes rounding only: weights
+    agree to 1e-10 in float64, and in float32 a network's accuracy to 1 percentage point.
     """
 
     name: str = "paper"
+    """Name of the protocol; 'paper' with these defaults is the published one."""
     version: int = 1
-    networks: int = 10
-    epochs: int = 300
-    batch: int = 640
-    lr: float = 0.01
-    momentum: float = 0.9
+    """Changes whenever the same fields would give other accuracies."""
+    networks: PositiveInt = 10
+    """Networks that are trained, each with its own initialisation and its own order of images."""
+    epochs: PositiveInt = 300
+    """Passes over the training images."""
+    batch: PositiveInt = 640
+    """Images of a mini-batch; the last one of an epoch may be smaller."""
+    lr: Positive = 0.01
+    """Learning rate of SGD."""
+    momentum: Fraction = 0.9
+    """Momentum of SGD."""
     augment: bool = True
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("networks", "epochs", "batch", "lr"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
+    """Whether the data set's augmentation is applied to the training images."""
 
     def sgd_steps(self, images: int) -> int:
-        """Optimizer steps that training on so many images takes."""
+        """Optimizer steps of training on so many images: epochs times ceil(images / batch).
+
+        >>> Protocol(epochs=300, batch=640).sgd_steps(1000)
+        600
+        """
         return self.epochs * math.ceil(images / self.batch)
 
     def label(self) -> str:
-        """'paper-1', and what was changed of it, as in 'paper-1, changed: networks 3 of 10'."""
+        """Name and version, and the fields that differ from the published protocol of that name.
+
+        >>> Protocol().label()
+        'paper-1'
+        >>> Protocol(networks=3).label()
+        'paper-1, changed: networks 3 of 10'
+        """
         published = PROTOCOLS.get(self.name)
         if published is None:
             return f"{self.name}-{self.version}"
@@ -50,12 +62,12 @@ class Protocol:
 
     @property
     def reduced(self) -> bool:
-        """Whether it is anything but a published protocol."""
+        """Whether it differs from the published protocol of its name, or has no published name."""
         return PROTOCOLS.get(self.name) != self
 
 
 PROTOCOLS = {"paper": Protocol()}
-"""The published protocols, by name: change one, and its version must change."""
+"""The published protocols, by name: whoever changes one must change its version."""
 
 
 def published(name: str) -> Protocol:

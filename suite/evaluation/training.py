@@ -1,4 +1,8 @@
-"""Training of evaluation networks, one by one or several together, by a protocol."""
+"""Training of evaluation networks by a protocol, one by one or several side by side.
+
+Both ways take the same steps v <- m v + ∇L(w), w <- w - lr v with the same keyed draws (initialisation, order of the
+images, augmentation), so that a network's weights depend on the way by rounding alone.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,71 +11,76 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
-from suite.core.cpu_layers import PIECE, fast
+from suite.core.cpu_layers import PIECE, to_device
 from suite.evaluation.protocol import Protocol
 from suite.images import augment
 from suite.keys import Key, global_generators
 from suite.types import Setting, Split
 
 Pause = Callable[[], None]
-"""Called between epochs; may raise to stop."""
+"""Called between epochs; may raise to stop the training."""
 
-ONE_BY_ONE_LAYERS = (
+PER_IMAGE_LAYERS = (
     nn.Conv2d, nn.Linear, nn.GroupNorm, nn.LayerNorm, nn.AvgPool2d, nn.MaxPool2d, nn.Flatten, nn.Identity,
     nn.Sequential, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Tanh,
 )  # fmt: skip
-"""Layers that draw nothing, and treat every image as if it were alone."""
+"""Layers that draw nothing and whose output for an image does not depend on the rest of the batch."""
 
 
-def go_on() -> None:
-    """The pause of those who need none."""
+def no_pause() -> None:
+    """The pause that does nothing."""
 
 
-def group_of(setting: Setting, images: int, protocol: Protocol, number: int) -> range:
-    """The numbers of the networks that are trained together with this one, itself among them."""
-    size = together(setting, images, protocol)
-    first = number // size * size
-    return range(first, max(number + 1, min(first + size, protocol.networks)))
+def group_size(setting: Setting, images: int, protocol: Protocol) -> int:
+    """How many networks are trained side by side, on `images` images each; 1 where that would not be faster.
 
-
-def together(setting: Setting, images: int, protocol: Protocol) -> int:
-    """How many networks are trained together on so many images each: 1 where that would not be faster.
-
-    Their batches together hold no more images than one of the protocol's may, which bounds the memory that they need;
-    larger batches keep a device busy without company.
+    It is the largest number whose training images together fit into one mini-batch of the protocol, which bounds the
+    memory of the device; a larger batch keeps a device busy by itself. Builds one network to see its layers.
     """
     with global_generators(Key(0)):
-        network = _fresh(setting)
-    if not _treats_images_one_by_one(network) or _convolves_on_cpu(setting, network):
+        network = _fresh_network(setting)
+    if not _is_per_image(network) or _is_compute_bound(setting, network):
         return 1
     return max(1, protocol.batch // images)
 
 
-def train_all(
-    setting: Setting, sets: list[Split], protocol: Protocol, keys: list[Key], pause: Pause = go_on
+def group_of(number: int, size: int, networks: int) -> range:
+    """Numbers of the networks that are trained side by side with network `number`, itself among them.
+
+    Numbers 0, …, networks - 1 are cut into groups of `size`; a number beyond them may be asked for, too.
+
+    >>> [list(group_of(number, size=4, networks=10)) for number in (0, 5, 9)]
+    [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    """
+    first = number // size * size
+    return range(first, max(number + 1, min(first + size, networks)))
+
+
+def train_group(
+    setting: Setting, sets: list[Split], protocol: Protocol, keys: list[Key], pause: Pause = no_pause
 ) -> list[nn.Module]:
-    """For each set and key the network that `train` gives, up to rounding, trained together (sets of one length)."""
+    """For each set and key the network that `train` gives, up to rounding; sets of one length are trained by vmap."""
     if len(sets) == 1 or len({len(data) for data in sets}) > 1:
         return [train(setting, data, protocol, key, pause) for data, key in zip(sets, keys, strict=True)]
     sets = [data.to(setting.device) for data in sets]
     networks = []
     for key in keys:
         with global_generators(key("network")):
-            networks.append(_fresh(setting))
+            networks.append(_fresh_network(setting))
     stacked, _ = stack_module_state(networks)
     weights = list(stacked.values())
     velocities = [torch.zeros_like(w) for w in weights]
-    scores = vmap(lambda own, images: functional_call(networks[0], own, (images,)))
+    logits_of = vmap(lambda params, images: functional_call(networks[0], params, (images,)))
     for epoch in range(protocol.epochs):
         pause()
-        each = [_batches(setting, data, protocol, key, epoch) for data, key in zip(sets, keys, strict=True)]
-        for batches in zip(*each, strict=True):
+        epochs = [_batches(setting, data, protocol, key, epoch) for data, key in zip(sets, keys, strict=True)]
+        for batches in zip(*epochs, strict=True):
             labels = torch.cat([batch.labels for batch in batches])
-            given = scores(stacked, torch.stack([batch.images for batch in batches]))
-            given = setting.masked(given.flatten(0, 1), labels)
-            loss = cross_entropy(given, labels, reduction="sum") / len(batches[0])
-            slopes = torch.autograd.grad(loss, weights)  # a network's loss alone moves its weights
-            _descend(protocol, weights, velocities, slopes)
+            logits = logits_of(stacked, torch.stack([batch.images for batch in batches]))
+            logits = setting.masked(logits.flatten(0, 1), labels)
+            # The sum over networks of their mean losses: the gradient in a network's weights is that of its own loss.
+            loss = cross_entropy(logits, labels, reduction="sum") / len(batches[0])
+            _sgd_step(protocol, weights, velocities, torch.autograd.grad(loss, weights))
     with torch.no_grad():
         for i, network in enumerate(networks):
             for name, weight in network.named_parameters():
@@ -79,14 +88,14 @@ def train_all(
     return networks
 
 
-def train(setting: Setting, data: Split, protocol: Protocol, key: Key, pause: Pause = go_on) -> nn.Module:
-    """One fresh network, trained on `data` by the protocol."""
+def train(setting: Setting, data: Split, protocol: Protocol, key: Key, pause: Pause = no_pause) -> nn.Module:
+    """A fresh network, trained on `data` by the protocol; initialisation, order and augmentation are drawn by `key`."""
     data = data.to(setting.device)
     with global_generators(key("network")):  # a network with dropout draws from them while it trains, too
-        network, piece = _fresh(setting), protocol.batch
+        network, piece = _fresh_network(setting), protocol.batch
         if bound_by_convolutions(setting, network):
-            piece = PIECE if _treats_images_one_by_one(network) else piece
-            network = fast(network, setting.device)
+            piece = PIECE if _is_per_image(network) else piece
+            network = to_device(network, setting.device)
         weights = [p for p in network.parameters() if p.requires_grad]
         velocities = [torch.zeros_like(w) for w in weights]
         for epoch in range(protocol.epochs):
@@ -96,27 +105,36 @@ def train(setting: Setting, data: Split, protocol: Protocol, key: Key, pause: Pa
                 for images, labels in zip(batch.images.split(piece), batch.labels.split(piece), strict=True):
                     loss = cross_entropy(setting.masked(network(images), labels), labels) * (len(labels) / len(batch))
                     loss.backward()
-                _descend(protocol, weights, velocities, [w.grad for w in weights])
+                _sgd_step(protocol, weights, velocities, [w.grad for w in weights])
     return network
 
 
+def bound_by_convolutions(setting: Setting, network: nn.Module) -> bool:
+    """Whether `cpu_layers` and batches in pieces pay off.
+
+    A ConvNet on 28x28 images trains 1.3 to 2.2 times as fast with them, on 8x8 images slower.
+    """
+    return _is_compute_bound(setting, network) and setting.shape.height >= 16
+
+
 @torch.no_grad()
-def _descend(
-    protocol: Protocol, weights: Sequence[Tensor], velocities: Sequence[Tensor], slopes: Sequence[Tensor | None]
+def _sgd_step(
+    protocol: Protocol, weights: Sequence[Tensor], velocities: Sequence[Tensor], grads: Sequence[Tensor | None]
 ) -> None:
     """v = m v + g, w = w - lr v in place, to the bits of torch.optim.SGD, whose import takes two seconds."""
-    for w, v, slope in zip(weights, velocities, slopes, strict=True):
-        if slope is not None:
-            v.mul_(protocol.momentum).add_(slope)
+    for w, v, grad in zip(weights, velocities, grads, strict=True):
+        if grad is not None:
+            v.mul_(protocol.momentum).add_(grad)
             w.sub_(v, alpha=protocol.lr)
 
 
-def _fresh(setting: Setting) -> nn.Module:
+def _fresh_network(setting: Setting) -> nn.Module:
+    """A newly built network on the setting's device, in training mode; drawn from the global generators."""
     return setting.architecture.build(setting.shape, setting.classes).to(setting.device).train()
 
 
 def _batches(setting: Setting, data: Split, protocol: Protocol, key: Key, epoch: int) -> Iterator[Split]:
-    """The mini-batches of one epoch, augmented."""
+    """The mini-batches of one epoch, in an order of its own, augmented."""
     augmentation = setting.augmentation if protocol.augment else "none"
     order = key("order", epoch).permutation(len(data)).to(setting.device)
     for first in range(0, len(data), protocol.batch):
@@ -125,25 +143,20 @@ def _batches(setting: Setting, data: Split, protocol: Protocol, key: Key, epoch:
         yield Split(augmented(data.images[rows]), data.labels[rows])
 
 
-def _convolves_on_cpu(setting: Setting, network: nn.Module) -> bool:
-    """Whether networks wait for arithmetic alone, so that company gains them nothing.
+def _is_compute_bound(setting: Setting, network: nn.Module) -> bool:
+    """Whether arithmetic alone takes the time: training networks side by side with vmap brings no speed-up.
 
-    Measured on two cores: together, a ConvNet is 0.75 to 1.3 times as fast, an MLP 1.2 to 2 times. A GPU finishes a
+    Measured on two cores: side by side, ConvNets train 0.75 to 1.3 times as fast, MLPs 1.2 to 2 times. A GPU finishes a
     small network's operations before the next is launched.
     """
     return setting.device.type == "cpu" and any(isinstance(part, nn.Conv2d) for part in network.modules())
 
 
-def bound_by_convolutions(setting: Setting, network: nn.Module) -> bool:
-    """Whether fast layers and pieces pay: a 28x28 ConvNet is trained 1.3 to 2.2 times as fast, an 8x8 one slower."""
-    return _convolves_on_cpu(setting, network) and setting.shape.height >= 16
-
-
-def _treats_images_one_by_one(network: nn.Module) -> bool:
-    """Whether pieces, or networks side by side, give what the whole batch gives one network.
+def _is_per_image(network: nn.Module) -> bool:
+    """Whether a batch in pieces, or networks side by side, give each network what its whole batch gives it.
 
     Not so with dropout or stochastic depth, which would draw in another order, nor with batch norm, which mixes the
     images of a batch and keeps running statistics.
     """
     layers = [part for part in network.modules() if not list(part.children())]
-    return not list(network.buffers()) and all(type(layer) in ONE_BY_ONE_LAYERS for layer in layers)
+    return not list(network.buffers()) and all(type(layer) in PER_IMAGE_LAYERS for layer in layers)

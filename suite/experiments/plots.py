@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from suite.memory import Memory, cosine_similarities
-from suite.storage.files import write_atomic
+from suite.storage.files import make_directory, write_atomic
+from suite.types import Session
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +26,20 @@ SHOWN_NUMBERS = 20
 
 SCALE = 96
 """Pixels of the longer side of one image in a grid, at the least."""
+
+
+def distillation(memory: Memory, norms: dict[str, list[list[float | None]]], session: Session) -> None:
+    """Every plot of a distilled memory, in the run's `figures`: what it recalls and stores, and how it was learned."""
+    folder = make_directory(session.directory / "figures")
+    recalled_images(memory, folder / "recalled.png")
+    if "bases" in memory.tensors:
+        bases(memory, folder / "bases.png")
+        coefficients(memory, folder / "coefficients.png")
+        similarity(memory, folder / "similarity.png")
+    if norms:
+        gradient_norms(norms, folder / "gradient_norms.png")
+    series = {"outer loss": "loss", "validation accuracy (%)": "validation_accuracy"}
+    curves({title: session.history(metric) for title, metric in series.items()}, folder / "curves.png")
 
 
 def recalled_images(memory: Memory, file: Path) -> None:

@@ -1,184 +1,209 @@
-"""What experiments will cost on this machine, from a few small pieces of their work on made-up images."""
+"""Seconds of training, measuring and outer steps on this machine: counted operations at its measured rates.
 
+A pass of a network over a batch of images takes
+
+    seconds = calls * call + flops * flop + bytes * byte
+
+with the counts of `suite.experiments.operations`, and a machine's seconds for a call of an operator, a floating point
+operation and a byte. These three are solved from three timed steps, in each of which another of them is most of the
+time. Nothing else is run, so that weeks of work are estimated in a second.
+"""
+
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
 import torch
+from torch import nn
 
-from suite.errors import UsageError
-from suite.evaluation.evaluate import accuracy
+from suite.architectures.convnet import ConvNet
+from suite.architectures.mlp import MLP
+from suite.core.networks import fresh_network
 from suite.evaluation.protocol import Protocol
-from suite.evaluation.training import train
+from suite.evaluation.training import bound_by_convolutions, group_size
+from suite.experiments.operations import Kind, Operations, evaluation_network, network_pass, operations
 from suite.keys import Key
-from suite.registry import describe, fingerprint
-from suite.storage.files import json_sha256
-from suite.types import ClassRows, Cost, Objective, Setting, Split
+from suite.parameterizations.standard import Standard
+from suite.registry import fingerprint
+from suite.types import Architecture, ClassRows, Counted, ImageShape, Objective, Setting, Split
 
-if TYPE_CHECKING:
-    from suite.experiments.distillation import Distillation
+CAPTURED_CALL = 3e-6
+"""Seconds of a kernel that is replayed in a CUDA graph: an estimate, not measured."""
 
-SGD_STEPS = 20
-"""Of a training in small batches, measured together."""
+READ_BATCH = 500
+"""Images that `suite.evaluation.evaluate` gives a network at once."""
 
-IMAGES, IMAGES_ON_GPU = 64, 640
-"""Made-up images for training and reading: enough that a batch's fixed cost does not count."""
+TRIAL_IMAGES = 64
+"""Real images of each class for a trial step of an objective that counts no work."""
 
-ONCE, OFTEN = 3.0, 0.2
-"""Work that takes more seconds is measured once; less than the second is measured three times more, else once more.
-
-The first time pays for what is set up, such as the libraries' own kernels.
-"""
+# ------------------------------------------------------------ the machine's rates
 
 
-def cost(of: "Distillation", device: torch.device) -> Cost:
-    """Seconds of the distillation with its evaluation, and of the controls, which runs may share."""
-    setting, info, protocol = of.setting(device), of.dataset.info, of.evaluation
-    per_class = of.parameterization.per_class(setting.shape, setting.classes, of.images_per_class)
-    recalled = per_class * setting.classes
-    held_out = round(of.validation * info.train_size)
-    trained_on = info.train_size - held_out
-    test = info.test_size if of.test else 0
-    own_pace = pace(setting)
+@dataclass(frozen=True)
+class Rates:
+    """Seconds that a machine takes for one operation of each sort, named as in `Operations`."""
 
-    def networks(n: int, epochs: int, images: int, judged: int, at: Pace = own_pace) -> float:
-        return n * (epochs * images * at.train + judged * at.read)
+    calls: float = 0.0
+    convolutions: float = 0.0
+    products: float = 0.0
+    bytes: float = 0.0
 
-    step = outer_step(setting, of.objective, of.images_per_class, per_class)
-    own = of.iterations * step
-    watched = min(of.validation_points, of.iterations) + 1 if of.validation and of.validation_points else 0
-    own += watched * networks(of.validation_networks, protocol.epochs, recalled, held_out)
-    for architecture in (of.architecture, *of.elsewhere()):
-        at = pace(replace(setting, architecture=architecture))
-        own += networks(protocol.networks, protocol.epochs, recalled, test + held_out, at)
+    def seconds(self, work: Operations) -> float:
+        """Of all this work."""
+        return sum(rate * getattr(work, sort) for sort, rate in vars(self).items())
 
-    shared: dict[str, float] = {}
-    same = {"data": describe(of.dataset), "held out": of.validation, "on": describe(of.architecture)}
-    same |= {"augmentation": setting.augmentation, "protocol": describe(protocol)}
-    each = max(1, int(of.images_per_class)) * setting.classes
-    for control in of.controls if of.test else ():
-        shared[json_sha256([same, describe(control), each])] = networks(protocol.networks, protocol.epochs, each, test)
-        features = getattr(control, "epochs", 0)  # of the network in whose features it selects, which controls share
-        if features:
-            shared[json_sha256([same, "features", features])] = features * trained_on * own_pace.train
-    if of.test and of.full_data_epochs:
-        name = json_sha256([same, "full data", of.full_data_epochs, of.full_data_networks])
-        shared[name] = networks(of.full_data_networks, of.full_data_epochs, trained_on, test)
-    return Cost(own, shared, step)
+
+_rates: dict[tuple[str, bool], Rates] = {}
+"""For each device, and for layers of our own or torch's."""
+
+
+def rates(device: torch.device, plain: bool = False) -> Rates:
+    """Of a device, measured once in half a second: with `plain`, of torch's own layers on small images.
+
+    Each sort of operation is most of one training step: calls of a narrow ConvNet on two images, convolutions of a wide
+    one, products of an MLP, bytes of a narrow ConvNet on many pixels.
+    """
+    place = str(device), plain
+    if place not in _rates:
+        many = 1 if device.type == "cpu" else 16  # times the images, so that a GPU has enough to do
+        large, small = ImageShape(1, 28, 28), ImageShape(1, 8, 8)
+        steps: dict[str, tuple[Architecture, ImageShape, int]] = {
+            "calls": (ConvNet(width=4), small, 2),
+            "convolutions": (ConvNet(), small, 64) if plain else (ConvNet(), large, 10 * many),
+            "products": (MLP(width=512), large, 256 * many),
+            "bytes": (ConvNet(width=16), small, 256) if plain else (ConvNet(width=16), large, 40 * many),
+        }
+        _rates[place] = _solved({sort: _timed_step(device, *step, plain) for sort, step in steps.items()})
+    return _rates[place]
+
+
+def _timed_step(
+    device: torch.device, architecture: Architecture, shape: ImageShape, images: int, plain: bool
+) -> tuple[Operations, float]:
+    """The operations of a training step on so many images, and its seconds."""
+    setting = Setting(shape, 10, architecture, Standard(), "none", device)
+    network = evaluation_network(setting) if plain else fresh_network(setting, Key(0))
+    work = operations(setting, "step", images, in_evaluation=plain)
+    return work, _least_seconds(network_pass(network, setting, "step", images), device)
+
+
+def _least_seconds(do: Callable[[], object], device: torch.device, enough: float = 0.1) -> float:
+    """Of running it once: the least of all tries in so many seconds, since the first sets up, and others work too."""
+    tries = [_seconds(do, device)]
+    while sum(tries) < enough or (len(tries) < 3 and sum(tries) < 10 * enough):
+        tries.append(_seconds(do, device))
+    return min(tries)
+
+
+def _seconds(do: Callable[[], object], device: torch.device) -> float:
+    """Of running it once; of one thread those at work, since other processes may hold it up."""
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    started = clock()
+    do()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock() - started
+
+
+def _solved(timed: dict[str, tuple[Operations, float]]) -> Rates:
+    """Rates that give these seconds, by Gauss and Seidel's iteration: each sort is most of the step of its name.
+
+    Where noise would make a rate negative it is a tenth of what its step alone would give.
+    """
+    rates = Rates()
+    for _ in range(50):
+        for sort, (work, seconds) in timed.items():
+            rest = replace(rates, **{sort: 0.0}).seconds(work)
+            rates = replace(rates, **{sort: max(seconds - rest, seconds / 10) / getattr(work, sort)})
+    return rates
+
+
+# ------------------------------------------------------------ what experiments ask
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of training on one image, and of reading one."""
+    """Seconds of evaluation networks."""
 
-    train: float
+    step: float
+    """Of a training step, whatever its batch."""
+    image: float
+    """Of training on an image, beside its share of the step."""
     read: float
+    """Of measuring accuracy on an image."""
+    side_by_side: bool = False
+    """Whether several networks are trained in one step where their batches are small."""
+
+    @property
+    def train(self) -> float:
+        """Of training on an image in full batches."""
+        return self.image + self.step / Protocol().batch
+
+    def networks(self, networks: int, epochs: int, train_images: int, test_images: int) -> float:
+        """Seconds of so many networks, each trained on `train_images` and measured on `test_images`."""
+        batch = Protocol().batch
+        group = max(1, batch // max(1, train_images)) if self.side_by_side else 1
+        steps = math.ceil(networks / group) * epochs * math.ceil(train_images / batch)
+        return steps * self.step + networks * (epochs * train_images * self.image + test_images * self.read)
 
 
-@dataclass(frozen=True)
-class _Named:
-    """Work to be measured once for all runs that it is equal for: compared by name alone."""
-
-    name: str
-    prepare: Callable[[], Callable[[], Any]]
-    """Gives what is timed."""
-
-    def __hash__(self) -> int:
-        return hash(self.name)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Named) and self.name == other.name
-
-
-@lru_cache(maxsize=256)
-def _seconds(work: _Named) -> float:
-    do = work.prepare()
-    took = _timed(do)
-    if took > ONCE:
-        return took
-    again = _timed(do)
-    return min(again, _timed(do), _timed(do)) if again < OFTEN else again
-
-
-def _timed(do: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    do()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-def _place(setting: Setting) -> list[Any]:
-    """What decides how long work on a network takes."""
-    return [
-        describe(setting.architecture),
-        str(setting.shape),
-        setting.classes,
-        setting.augmentation,
-        str(setting.device),
-    ]
-
-
-def _made_up(setting: Setting, each: int) -> Split:
-    """Noise, `each` images of every class."""
-    labels = torch.arange(setting.classes).repeat_interleave(each)
-    shape = (len(labels), setting.shape.channels, setting.shape.height, setting.shape.width)
-    return Split(torch.randn(shape, generator=Key(0)("rehearsal").generator()), labels).to(setting.device)
+_paces: dict[tuple[object, ...], Pace] = {}
 
 
 def pace(setting: Setting) -> Pace:
     """Of the evaluation's networks."""
-    count = IMAGES if setting.device.type == "cpu" else IMAGES_ON_GPU
-    protocol = Protocol(networks=1, epochs=1, batch=count)
-
-    def images() -> Split:
-        made = _made_up(setting, -(-count // setting.classes))
-        return Split(made.images[:count], made.labels[:count])
-
-    def training() -> Callable[[], Any]:
-        return partial(train, setting, images(), protocol, Key(0))
-
-    def reading() -> Callable[[], Any]:
-        return partial(accuracy, training()(), images())
-
-    one, other = (_Named(json_sha256([what.__name__, _place(setting)]), what) for what in (training, reading))
-    return Pace(_seconds(one) / count, _seconds(other) / count)
+    network = type(setting.architecture), fingerprint(setting.architecture), setting.shape, setting.classes
+    place = (*network, str(setting.device))
+    if place not in _paces:
+        step, with_an_image = sgd_step(setting, 0), sgd_step(setting, 1)
+        reading = _evaluation_seconds(setting, "forward", READ_BATCH) / READ_BATCH
+        _paces[place] = Pace(step, with_an_image - step, reading, group_size(setting, 1, Protocol()) > 1)
+    return _paces[place]
 
 
 def sgd_step(setting: Setting, images: int) -> float:
     """Seconds of one training step on so many images."""
+    return _evaluation_seconds(setting, "step", images)
 
-    def step() -> Callable[[], Any]:
-        made = _made_up(setting, -(-images // setting.classes))
-        data = Split(made.images[:images], made.labels[:images])
-        return partial(train, setting, data, Protocol(networks=1, epochs=SGD_STEPS, batch=images), Key(0))
 
-    return _seconds(_Named(json_sha256(["sgd step", images, _place(setting)]), step)) / SGD_STEPS
+def _evaluation_seconds(setting: Setting, kind: Kind, images: int) -> float:
+    network = evaluation_network(setting)
+    convolves = any(isinstance(part, nn.Conv2d) for part in network.modules())
+    plain = setting.device.type == "cpu" and convolves and not bound_by_convolutions(setting, network)
+    return rates(setting.device, plain).seconds(operations(setting, kind, images, in_evaluation=True))
 
 
 def outer_step(setting: Setting, objective: Objective, images_per_class: float, per_class: int) -> float:
-    """Seconds of one outer step; an objective that can say so from shorter ones of its own kind does."""
+    """Seconds of one outer step: of the passes that the objective counts, or of a trial step where it counts none."""
+    if not isinstance(objective, Counted):
+        return _trial(setting, objective, images_per_class)
+    machine = rates(setting.device)
+    in_graph = replace(machine, calls=min(machine.calls, CAPTURED_CALL)) if setting.device.type == "cuda" else machine
+    return sum(
+        passes.times
+        * (in_graph if passes.captured else machine).seconds(operations(setting, passes.kind, passes.images))
+        for passes in objective.work(setting, per_class)
+    )
 
-    def seconds(objective: Objective, classes: int | None = None) -> float:
-        """Of one outer step on all classes, or on the first few alone."""
-        small = replace(setting, classes=min(classes or setting.classes, setting.classes))
 
-        def prepare() -> Callable[[], Any]:
-            memory = setting.parameterization.init(small.shape, small.classes, images_per_class, Key(0))
-            memory = {k: v.to(setting.device) for k, v in memory.items()}
-            real = ClassRows.of(_made_up(small, getattr(objective, "real_per_class", 1)), small.classes)
-            return partial(objective.gradients, small, memory, real, Key(0))
+_trials: dict[tuple[object, ...], float] = {}
+"""Seconds of trial steps."""
 
-        name = json_sha256(["outer step", _place(small), fingerprint(objective)])
-        try:
-            return _seconds(_Named(name, prepare))
-        except UsageError:  # the bases of all classes do not fit the budget of a few
-            if small.classes == setting.classes:
-                raise
-            return seconds(objective)
 
-    if hasattr(objective, "seconds"):
-        return float(objective.seconds(setting, per_class, seconds))
-    return seconds(objective)
+def _trial(setting: Setting, objective: Objective, images_per_class: float) -> float:
+    """Seconds of one outer step on a fresh memory and noise for real images, measured."""
+    parts = setting.architecture, setting.parameterization, objective
+    sizes = setting.shape, setting.classes, setting.augmentation, images_per_class, str(setting.device)
+    place = (*map(type, parts), *map(fingerprint, parts), *sizes)
+    if place not in _trials:
+        memory = setting.parameterization.init(setting.shape, setting.classes, images_per_class, Key(0))
+        memory = {k: v.to(setting.device) for k, v in memory.items()}
+        labels = torch.arange(setting.classes).repeat_interleave(TRIAL_IMAGES)
+        shape = (len(labels), setting.shape.channels, setting.shape.height, setting.shape.width)
+        noise = torch.randn(shape, generator=Key(0)("timing").generator())
+        real = ClassRows.of(Split(noise, labels).to(setting.device), setting.classes)
+        step = partial(objective.gradients, setting, memory, real, Key(0))
+        _trials[place] = _least_seconds(step, setting.device)
+    return _trials[place]

@@ -1,11 +1,19 @@
 """Augmentations: random changes of images that are differentiable in the images, drawn by a key.
 
 A draw is separate from its use, so that one draw can serve the recalled images and the real ones of an outer step.
+
+    >>> images = torch.arange(3.0).view(1, 1, 1, 3)
+    >>> flip(images, torch.tensor([True])).flatten()
+    tensor([2., 1., 0.])
+    >>> augmentation = draw("flip_rotate", Key(0))
+    >>> augmentation(images).equal(augmentation(images))
+    True
 """
 
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -14,8 +22,16 @@ from torch import Tensor
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import suggestion
+from suite.validation import OneOf
 
 AUGMENTATIONS = ("none", "flip_rotate", "crop_flip")
+"""Names of the augmentations."""
+
+AugmentationName = Annotated[str, OneOf(AUGMENTATIONS)]
+"""A field that names an augmentation."""
+
+AugmentationChoice = Annotated[str, OneOf(("default", *AUGMENTATIONS))]
+"""A field that names an augmentation, or 'default' for the data set's own."""
 
 LARGEST_ANGLE = 15.0
 """Degrees to either side (released code of the paper)."""
@@ -24,6 +40,7 @@ PADDING = 4
 """Pixels of zeros around an image that a crop may show (La-MAML)."""
 
 Augmentation = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]]
+"""Images -> as many images of that shape."""
 
 
 def draw(name: str, key: Key, n: int | None = None) -> Augmentation:

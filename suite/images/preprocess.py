@@ -8,13 +8,18 @@
 
 `fit` makes a transform; `restore` makes it again from what `describe()` and `tensors()` gave. uint8 images count as
 pixels times 255, so that a data set need not exist as floats beside the result.
+
+    >>> images = torch.tensor([0.25, 0.75]).view(2, 1, 1, 1)
+    >>> transform = fit("standardize", images, regularization=0.1)
+    >>> transform.apply(images).flatten(), transform.display(transform.apply(images)).flatten()
+    (tensor([-1.,  1.]), tensor([0.2500, 0.7500]))
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Float32, Float64, UInt8
@@ -25,8 +30,13 @@ from suite.registry import suggestion
 from suite.storage import sealed
 from suite.storage.files import json_sha256
 from suite.types import Params, Transform
+from suite.validation import OneOf
 
 PREPROCESSINGS = ("none", "standardize", "zca_image", "zca_feature")
+"""Names of the preprocessings."""
+
+PreprocessingName = Annotated[str, OneOf(PREPROCESSINGS)]
+"""A field that names a preprocessing."""
 
 CHUNK = 8 * 2**20
 """Numbers held in float64 at a time beside a covariance matrix."""
@@ -35,6 +45,7 @@ VERSION = 1
 """Raised whenever the same images would give another fit; stored fits are then made anew."""
 
 Images = Float[Tensor, "n c h w"] | UInt8[Tensor, "n c h w"]
+"""Pixels in [0, 1], or bytes that are 255 times as large."""
 
 
 # ---------------------------------------------------------------- transforms
@@ -47,15 +58,19 @@ class Identity:
     name = "none"
 
     def apply(self, pixels: Images) -> Float[Tensor, "n c h w"]:
+        """x, as floating point."""
         return _chunked(pixels, lambda x: x)
 
     def display(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """x, clamped to [0, 1]."""
         return images.clamp(0, 1)
 
     def tensors(self) -> Params:
+        """Nothing was fitted."""
         return {}
 
     def describe(self) -> dict[str, Any]:
+        """Name, settings and the hash of what was fitted."""
         return _description(self.name, None, self.tensors())
 
 
@@ -64,21 +79,27 @@ class Standardize:
     """y = (x - mean_c) / std_c for every channel c, both over the training pixels; a constant channel is only moved."""
 
     mean: Float64[Tensor, " c"]
+    """Of each channel's training pixels."""
     std: Float64[Tensor, " c"]
+    """Of each channel's training pixels; 1 for a constant channel."""
     name = "standardize"
 
     def apply(self, pixels: Images) -> Float[Tensor, "n c h w"]:
+        """(x - mean_c) / std_c."""
         mean, std = _columns(pixels, self.mean), _columns(pixels, self.std)
         return _chunked(pixels, lambda x: (x - mean) / std)
 
     def display(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """y std_c + mean_c, clamped to [0, 1]."""
         mean, std = _columns(images, self.mean), _columns(images, self.std)
         return _chunked(images, lambda y: (y * std + mean).clamp(0, 1))
 
     def tensors(self) -> Params:
+        """`mean` and `std`, of every channel."""
         return {"mean": self.mean, "std": self.std}
 
     def describe(self) -> dict[str, Any]:
+        """Name, settings and the hash of what was fitted."""
         return _description(self.name, None, self.tensors())
 
 
@@ -91,14 +112,18 @@ class ZCAImage:
     """
 
     whitening: Float32[Tensor, "d d"]
+    """M, for flattened images of d pixels."""
     regularization: float
+    """λ over the mean eigenvalue."""
     name = "zca_image"
 
     def apply(self, pixels: Images) -> Float[Tensor, "n c h w"]:
+        """u M."""
         matrix = self.whitening.to(pixels.device, torch.float64)
         return _chunked(pixels, lambda x: (_unit(x.flatten(1)) @ matrix).reshape(x.shape))
 
     def display(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """u = y M⁻¹, each image rescaled to [0, 1]."""
         inverse = self.inverse.to(images.device)
 
         def undo(y: Tensor) -> Tensor:
@@ -115,9 +140,11 @@ class ZCAImage:
         return torch.linalg.inv(self.whitening.double())
 
     def tensors(self) -> Params:
+        """`whitening`, M."""
         return {"whitening": self.whitening}
 
     def describe(self) -> dict[str, Any]:
+        """Name, settings and the hash of what was fitted."""
         return _description(self.name, self.regularization, self.tensors())
 
 
@@ -129,15 +156,20 @@ class ZCAFeature:
     """
 
     mean: Float64[Tensor, " d"]
+    """Of each pixel position's training pixels."""
     whitening: Float32[Tensor, "d d"]
+    """M, for flattened images of d pixels."""
     regularization: float
+    """Added to every eigenvalue."""
     name = "zca_feature"
 
     def apply(self, pixels: Images) -> Float[Tensor, "n c h w"]:
+        """(x - mean) M."""
         mean, matrix = self.mean.to(pixels.device), self.whitening.to(pixels.device, torch.float64)
         return _chunked(pixels, lambda x: ((x.flatten(1) - mean) @ matrix).reshape(x.shape))
 
     def display(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """y M⁻¹ + mean, clamped to [0, 1]."""
         mean, inverse = self.mean.to(images.device), self.inverse.to(images.device)
         return _chunked(images, lambda y: (y.flatten(1) @ inverse + mean).clamp(0, 1).reshape(y.shape))
 
@@ -147,9 +179,11 @@ class ZCAFeature:
         return torch.linalg.inv(self.whitening.double())
 
     def tensors(self) -> Params:
+        """`mean` and `whitening`, M."""
         return {"mean": self.mean, "whitening": self.whitening}
 
     def describe(self) -> dict[str, Any]:
+        """Name, settings and the hash of what was fitted."""
         return _description(self.name, self.regularization, self.tensors())
 
 
@@ -157,7 +191,10 @@ class ZCAFeature:
 
 
 def fit(name: str, pixels_train: Images, regularization: float) -> Transform:
-    """The transform called `name`, fitted on training images; `regularization` is used by the two ZCA kinds."""
+    """The transform called `name`, fitted on training images; `regularization` is used by the two ZCA kinds.
+
+    Raises UsageError for an unknown name, and RunError where ZCA sees constant images alone.
+    """
     if name == "none":
         return Identity()
     if name == "standardize":
@@ -180,18 +217,20 @@ def fit_stored(name: str, pixels_train: Images, regularization: float, cache_dir
         fitted = fit(name, pixels_train, regularization)
         return fitted.tensors(), about | {"description": fitted.describe()}
 
-    kept = sealed.stored(cache_dir / f"{name}-{json_sha256(about)[:16]}.safetensors", build)
-    return restore(kept.about["description"], kept.tensors)
+    stored = sealed.stored(cache_dir / f"{name}-{json_sha256(about)[:16]}.safetensors", build)
+    return restore(stored.about["description"], stored.tensors)
 
 
 def moved(images: Float[Tensor, "n c h w"], of: Transform, to: Transform) -> Float[Tensor, "n c h w"]:
     """Images of one preprocessing as another of the same kind would have made them, nothing clamped or rescaled.
 
-    Of `zca_image`: y M_of⁻¹ M_to, so that an image's norm before whitening stays what it is.
+    Of `zca_image`: y M_of⁻¹ M_to, so that an image's norm before whitening stays what it is. Raises UsageError for
+    preprocessings of different kinds.
     """
     if isinstance(of, Standardize) and isinstance(to, Standardize):
-        first, then = ([_columns(images, part) for part in (one.mean, one.std)] for one in (of, to))
-        return _chunked(images, lambda y: (y * first[1] + first[0] - then[0]) / then[1])
+        mean, std = _columns(images, of.mean), _columns(images, of.std)
+        new_mean, new_std = _columns(images, to.mean), _columns(images, to.std)
+        return _chunked(images, lambda y: (y * std + mean - new_mean) / new_std)
     if isinstance(of, ZCAImage) and isinstance(to, ZCAImage):
         matrix = (of.inverse @ to.whitening.double()).to(images.device)
         return _chunked(images, lambda y: (y.flatten(1) @ matrix).reshape(y.shape))
@@ -211,20 +250,20 @@ def restore(description: dict[str, Any], tensors: Params) -> Transform:
     """
     name: Any = description.get("name")
     regularization: Any = description.get("regularization")
-    found = sealed.digest(tensors)
-    if found != description.get("sha256"):
+    sha256 = sealed.digest(tensors)
+    if sha256 != description.get("sha256"):
         raise RunError(
-            f"the tensors of the preprocessing '{name}' have SHA-256 {found}, not {description.get('sha256')} as "
+            f"the tensors of the preprocessing '{name}' have SHA-256 {sha256}, not {description.get('sha256')} as "
             "described; take the tensors and the description from the same file"
         )
-    made: dict[str, Callable[..., Transform]] = {
+    transforms: dict[str, Callable[..., Transform]] = {
         "none": lambda: Identity(),
         "standardize": lambda: Standardize(**tensors),
         "zca_image": lambda: ZCAImage(**tensors, regularization=float(regularization)),
         "zca_feature": lambda: ZCAFeature(**tensors, regularization=float(regularization)),
     }
     try:
-        return made[name]()
+        return transforms[name]()
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"the preprocessing '{name}' with tensors {sorted(tensors)} is none of {', '.join(PREPROCESSINGS)}; "
@@ -235,8 +274,8 @@ def restore(description: dict[str, Any], tensors: Params) -> Transform:
 def _fit_standardize(pixels: Images) -> Standardize:
     count = pixels.numel() // pixels.shape[1]
     mean = torch.stack([x.sum((0, 2, 3)) for x in _chunks(pixels)]).sum(0) / count
-    moved = mean.reshape(-1, 1, 1)
-    variance = torch.stack([((x - moved) ** 2).sum((0, 2, 3)) for x in _chunks(pixels)]).sum(0) / count
+    column = mean.reshape(-1, 1, 1)
+    variance = torch.stack([((x - column) ** 2).sum((0, 2, 3)) for x in _chunks(pixels)]).sum(0) / count
     # Of bytes, one that differs moves the deviation by more than this; what is below it is rounding.
     return Standardize(mean, torch.where(variance.sqrt() > 1e-9, variance.sqrt(), 1))
 

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from suite.inner_optimizers.sgd_momentum import SGDMomentum
+import torch
+
 from suite.registry import inner_optimizers
 from suite.types import Params, State
-from suite.validation import check_types, require
+from suite.validation import Fraction, Positive
 
 
 @inner_optimizers.register("forward_only_momentum")
@@ -15,19 +16,24 @@ class ForwardOnlyMomentum:
 
     Its steps are those of `sgd_momentum` bit for bit; only the way back differs (paper, Table 4). Stopping the new
     buffer instead of the carried one would cut off every gradient.
+
+    >>> import torch
+    >>> optimizer, params, grads = ForwardOnlyMomentum(lr=0.1), {"w": torch.tensor([1.0])}, {"w": torch.tensor([2.0])}
+    >>> params, state = optimizer.step(params, grads, optimizer.init(params))
+    >>> params["w"]
+    tensor([0.8000])
     """
 
-    lr: float = 0.01
-    momentum: float = 0.9
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "lr", self.lr > 0, "above 0")
-        require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
+    lr: Positive = 0.01
+    """Learning rate."""
+    momentum: Fraction = 0.9
+    """Share of the buffer that is carried to the next step."""
 
     def init(self, params: Params) -> State:
-        return SGDMomentum(self.lr, self.momentum).init(params)
+        """The buffer b, zero for every parameter."""
+        return {"momentum": {k: torch.zeros_like(w) for k, w in params.items()}}
 
     def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]:
-        stopped = {"momentum": {k: b.detach() for k, b in state["momentum"].items()}}
-        return SGDMomentum(self.lr, self.momentum).step(params, grads, stopped)
+        """The parameters and the buffer after one step; no gradient flows through the buffer of before."""
+        b = {k: self.momentum * state["momentum"][k].detach() + g for k, g in grads.items()}
+        return {k: w - self.lr * b[k] for k, w in params.items()}, {"momentum": b}

@@ -4,22 +4,28 @@ from dataclasses import dataclass
 
 from suite.registry import inner_optimizers
 from suite.types import Params, State
-from suite.validation import check_types, require
+from suite.validation import Positive
 
 
 @inner_optimizers.register("no_momentum")
 @dataclass(frozen=True)
 class NoMomentum:
-    """Gradient descent without momentum: w <- w - lr g (paper, Table 4)."""
+    """Gradient descent without momentum: w <- w - lr g (paper, Table 4).
 
-    lr: float = 0.01
+    >>> import torch
+    >>> optimizer, params, grads = NoMomentum(lr=0.1), {"w": torch.tensor([1.0])}, {"w": torch.tensor([2.0])}
+    >>> params, state = optimizer.step(params, grads, optimizer.init(params))
+    >>> params["w"]
+    tensor([0.8000])
+    """
 
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "lr", self.lr > 0, "above 0")
+    lr: Positive = 0.01
+    """Learning rate."""
 
     def init(self, params: Params) -> State:
+        """Nothing is carried from step to step."""
         return {}
 
     def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]:
+        """The parameters after one step."""
         return {k: w - self.lr * grads[k] for k, w in params.items()}, {}

@@ -1,7 +1,6 @@
-"""Single-step gradient matching: recalled images shall move a network's weights as real ones do."""
+"""Single-step gradient matching: recalled images should induce the weight gradients that real images induce."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,10 +14,12 @@ from suite.core.unroll import through_recall
 from suite.images import augment
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
-from suite.objectives.fresh import AFFORDED, FEW_CLASSES, few
 from suite.registry import objectives
-from suite.types import ClassRows, InnerOptimizer, Params, Setting
-from suite.validation import check_types, require
+from suite.types import ClassRows, InnerOptimizer, Params, Passes, Setting
+from suite.validation import PositiveInt
+
+TRAINING_BATCH = 256
+"""Recalled images of a training step at most, as in the released code."""
 
 
 @objectives.register("gradient_matching")
@@ -28,28 +29,37 @@ class GradientMatching:
 
     D = sum over classes c, layers l and output units i of 1 - cos(g_real[c, l, i], g_recalled[c, l, i]), where g is the
     gradient of the cross-entropy with respect to a layer's weight and i a row of it (an output channel with all that
-    feeds it); biases and the scales of a normalisation are left out. `real_per_class` real images of each class are
-    drawn anew in every outer step. The network is fresh; with `stages` above 1 it is first trained, for a number of
-    stages drawn from 0, …, stages - 1, each of `steps_per_stage` steps on recalled images, which is where the
-    published method's network would be at some time of its loop. One draw of the augmentation serves both. Zhao,
-    Mopuri and Bilen, Dataset Condensation with Gradient Matching (2021), equation 9 and its released code; the
-    baseline of the paper's Table 3.
+    feeds it); biases and the scales of a normalisation are left out. The network is fresh; with `stages` above 1 it is
+    first trained on recalled images, to where the published method's network would be at some time of its loop. One
+    draw of the augmentation serves both. Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching (2021),
+    equation 9 and its released code; the baseline of the paper's Table 3.
+
+    >>> from suite.architectures.mlp import MLP
+    >>> from suite.parameterizations.standard import Standard
+    >>> from suite.types import ImageShape, Split
+    >>> setting = Setting(ImageShape(1, 8, 8), 2, MLP(width=4), Standard(), "none", torch.device("cpu"))
+    >>> images, labels = torch.rand(4, 1, 8, 8, generator=Key(0).generator()), torch.tensor([0, 0, 1, 1])
+    >>> real, memory = ClassRows.of(Split(images, labels), 2), {"images": images[::2, None]}
+    >>> gradients, metrics = GradientMatching(real_per_class=1).gradients(setting, memory, real, Key(1))
+    >>> gradients["images"].shape, list(metrics)
+    (torch.Size([2, 1, 1, 8, 8]), ['loss'])
     """
 
-    real_per_class: int = 256
-    images_per_class_per_step: int = 128
-    stages: int = 1
-    steps_per_stage: int = 1
+    real_per_class: PositiveInt = 256
+    """Real training images of each class in an outer step, drawn anew."""
+    images_per_class_per_step: PositiveInt = 128
+    """Recalled images of each class in an outer step, drawn anew; all there are, if fewer."""
+    stages: PositiveInt = 1
+    """The network is first trained for a number of stages drawn from 0, ..., stages - 1."""
+    steps_per_stage: PositiveInt = 1
+    """Training steps of a stage, on 256 recalled images each."""
     inner_optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("real_per_class", "images_per_class_per_step", "stages", "steps_per_stage"):
-            require(self, name, getattr(self, name) > 0, "above 0")
+    """Of that training."""
 
     def gradients(
         self, setting: Setting, memory: Params, real: ClassRows, key: Key
     ) -> tuple[Params, dict[str, Tensor]]:
+        """Gradient of D in the memory's tensors, and D itself as `loss`."""
         augmented = augment.draw(setting.augmentation, key("augmentation"))
         leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
         classes = torch.arange(setting.classes, device=setting.device)
@@ -60,16 +70,16 @@ class GradientMatching:
 
         per_class = images.shape[1]
         rows = key("recalled").subsets(setting.classes, per_class, min(self.images_per_class_per_step, per_class))
-        slopes, distance = torch.zeros_like(images), images.new_zeros(())
+        grads, distance = torch.zeros_like(images), images.new_zeros(())
         for c in range(setting.classes):  # one class's graphs at a time
             batch = real.draw([c], self.real_per_class, key("real"))
-            wanted = _weight_gradients(network, params, augmented(batch.images), batch.labels, graph=False)
-            own = augmented(images[c, rows[c].to(setting.device)])
-            labels = torch.full((len(own),), c, device=setting.device)
-            apart = layerwise_distance(wanted, _weight_gradients(network, params, own, labels, graph=True))
-            slopes += torch.autograd.grad(apart, images)[0]
-            distance += apart.detach()
-        return through_recall(recalled, leaves, slopes), {"loss": distance}
+            real_grads = _weight_gradients(network, params, augmented(batch.images), batch.labels, graph=False)
+            shown = augmented(images[c, rows[c].to(setting.device)])
+            labels = torch.full((len(shown),), c, device=setting.device)
+            part = layerwise_distance(real_grads, _weight_gradients(network, params, shown, labels, graph=True))
+            grads += torch.autograd.grad(part, images)[0]
+            distance += part.detach()
+        return through_recall(recalled, leaves, grads), {"loss": distance}
 
     def _trained(
         self, network: nn.Module, images: Float[Tensor, "n c h w"], classes: Int64[Tensor, " k"], key: Key
@@ -80,7 +90,7 @@ class GradientMatching:
         labels = classes.repeat_interleave(len(images) // len(classes))
         state = self.inner_optimizer.init(params)
         for step in range(stages * self.steps_per_stage):
-            order = key("training", step).permutation(len(images))[:256].to(images.device)
+            order = key("training", step).permutation(len(images))[:TRAINING_BATCH].to(images.device)
             params = {k: p.detach().requires_grad_() for k, p in params.items()}
             loss = cross_entropy(functional_call(network, params, (images[order],)), labels[order])
             grads = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
@@ -88,24 +98,8 @@ class GradientMatching:
                 params, state = self.inner_optimizer.step(params, grads, state)
         return {k: p.detach().requires_grad_() for k, p in params.items()}
 
-    def seconds(self, setting: Setting, per_class: int, measured: Callable[..., float]) -> float:
-        """Of one outer step, from measured ones of a few classes on a fresh network; on few images if all take long."""
-        classes = min(setting.classes, FEW_CLASSES)
-        each = min(self.images_per_class_per_step, per_class)
-        shown, real = few(each, classes), few(self.real_per_class, classes)
-        bare = replace(self, real_per_class=real, images_per_class_per_step=shown, stages=1, steps_per_stage=1)
-        one = measured(bare, classes)
-        of_a_real = max(measured(replace(bare, real_per_class=2 * real), classes) - one, 0.0) / (real * classes)
-        reals = of_a_real * real * classes
-        matched = (one - reals) * each / shown + reals * self.real_per_class / real
-        if matched < AFFORDED or setting.device.type != "cpu":
-            whole = replace(bare, real_per_class=self.real_per_class, images_per_class_per_step=each)
-            matched = measured(whole, classes)
-        # Training on an image costs as much as the gradient of a real one.
-        images = (self.stages - 1) / 2 * self.steps_per_stage * min(256, per_class * setting.classes)
-        return matched * setting.classes / classes + of_a_real * images
-
     def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:
+        """Sizes of an outer step on a memory of `per_class` images for each class."""
         network = fresh_network(setting, Key(0))
         return {
             "matching": f"one step, after {self.stages - 1} stages of {self.steps_per_stage} steps at most",
@@ -113,6 +107,15 @@ class GradientMatching:
             "real images of a class in a step": self.real_per_class,
             "network parameters": sum(p.numel() for p in network.parameters()),
         }
+
+    def work(self, setting: Setting, per_class: int) -> list[Passes]:
+        """For each class a gradient of real images and one of recalled ones, which is differentiated; the training."""
+        training_steps = (self.stages - 1) / 2 * self.steps_per_stage
+        return [
+            Passes("gradient", self.real_per_class, setting.classes),
+            Passes("unrolled", min(self.images_per_class_per_step, per_class), setting.classes),
+            Passes("step", min(TRAINING_BATCH, per_class * setting.classes), training_steps),
+        ]
 
 
 def layerwise_distance(one: list[Tensor], other: list[Tensor]) -> Float[Tensor, ""]:

@@ -12,10 +12,11 @@ from suite.keys import Key
 from suite.parameterizations.initial import Init, uniform
 from suite.registry import parameterizations
 from suite.types import ImageShape, Params
-from suite.validation import check_types, require
+from suite.validation import NonNegative, PositiveInt
 
 SHARE = 0.4
-"""Of the budget, for bases, where their number is not given."""
+"""Of the budget, that bases take where their number is not given: as in the one setting that the released code states
+(16 at half resolution for CIFAR-10 at 1 image per class)."""
 
 
 @parameterizations.register("addressing")
@@ -24,22 +25,30 @@ class Addressing:
     """Bases and addressing matrices: image i of a query y is y' A_i B (paper, formulation).
 
     With K bases of p numbers, C classes and r matrices the memory stores K p + r C K numbers, so a budget of b numbers
-    affords r = floor((b - K p) / (C K)) images for each class. `bases` None takes as many as need two fifths of the
-    budget, as in the one setting that the released code states (16 at half resolution for CIFAR-10 at 1 image per
-    class). A class number queries with its one-hot vector. `coefficient_penalty` times the mean square of the matrices
-    is added to the outer loss.
+    affords r = floor((b - K p) / (C K)) images for each class. A class number queries with its one-hot vector.
+
+    >>> shape, addressing = ImageShape(1, 8, 8), Addressing(bases=6)
+    >>> addressing.per_class(shape, classes=10, images_per_class=1)  # (10 * 64 - 6 * 64) / (10 * 6), rounded down
+    4
+    >>> memory = addressing.init(shape, classes=10, images_per_class=1, key=Key(0))
+    >>> memory["bases"].shape, memory["matrices"].shape
+    (torch.Size([6, 1, 8, 8]), torch.Size([4, 10, 6]))
+    >>> addressing.recall(memory, torch.tensor([3, 7])).shape
+    torch.Size([2, 4, 1, 8, 8])
     """
 
-    bases: int | None = 8
+    bases: PositiveInt | None = 8
+    """K; None takes as many as need two fifths of the budget."""
     initialization: Init = "kaiming"
-    coefficient_penalty: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "bases", self.bases is None or self.bases > 0, "above 0, or None")
-        require(self, "coefficient_penalty", self.coefficient_penalty >= 0, "at least 0")
+    """Distribution of the first values of bases and matrices, see `initial.uniform`."""
+    coefficient_penalty: NonNegative = 0.0
+    """Times the mean square of the matrices, added to the outer loss."""
 
     def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
+        """r, the images recalled for a class.
+
+        Raises UsageError where the bases leave no room for a matrix.
+        """
         budget = math.floor(images_per_class * classes * shape.numel + 1e-6)
         bases = self._bases(shape, classes, images_per_class)
         matrices = (budget - bases * shape.numel) // (classes * bases)
@@ -53,24 +62,25 @@ class Addressing:
         return matrices
 
     def _bases(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
-        """How many there are."""
+        """K."""
         if self.bases is not None:
             return self.bases
         return max(1, round(SHARE * images_per_class * classes))
 
     def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
+        """`bases` (K c h w) and `matrices` (r C K), drawn by the key."""
         r, k = self.per_class(shape, classes, images_per_class), self._bases(shape, classes, images_per_class)
-        table = uniform(r * classes, k, self.initialization, key("matrices"))
+        rows = uniform(r * classes, k, self.initialization, key("matrices"))
         bases = uniform(k, shape.numel, self.initialization, key("bases"))
         return {
             "bases": bases.view(k, shape.channels, shape.height, shape.width),
-            "matrices": table.view(r, classes, k),
+            "matrices": rows.view(r, classes, k),
         }
 
     def coefficients(
         self, memory: Params, queries: Int64[Tensor, " n"] | Float[Tensor, "n query"]
     ) -> Float[Tensor, "n per_class bases"]:
-        """y' A_i for every query y and matrix A_i."""
+        """y' A_i for every query y and matrix A_i; UsageError for vectors of another length."""
         if queries.is_floating_point():
             if queries.shape[1] != memory["matrices"].shape[1]:
                 raise UsageError(
@@ -82,7 +92,9 @@ class Addressing:
     def recall(
         self, memory: Params, queries: Int64[Tensor, " n"] | Float[Tensor, "n query"]
     ) -> Float[Tensor, "n per_class c h w"]:
+        """y' A_i B: r images for each query, a class number or a vector of C numbers."""
         return torch.einsum("nrk,kchw->nrchw", self.coefficients(memory, queries), memory["bases"])
 
     def penalty(self, memory: Params) -> Float[Tensor, ""]:
+        """`coefficient_penalty` times the mean square of the matrices."""
         return self.coefficient_penalty * memory["matrices"].square().mean()

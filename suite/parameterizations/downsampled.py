@@ -12,7 +12,7 @@ from suite.keys import Key
 from suite.parameterizations.standard import Standard
 from suite.registry import parameterizations
 from suite.types import ImageShape, Parameterization, Params
-from suite.validation import check_types, require
+from suite.validation import PositiveInt
 
 
 @parameterizations.register("downsampled")
@@ -21,14 +21,17 @@ class Downsampled:
     """Another parameterization (`of`) stored at 1/factor of height and width, recalled with bilinear upsampling.
 
     The same budget holds factor² times the images or bases (paper, Table 3, 'BPTT+ds' and 'full').
+
+    >>> halved = Downsampled(of=Standard(), factor=2)
+    >>> memory = halved.init(ImageShape(1, 8, 8), classes=10, images_per_class=1, key=Key(0))
+    >>> memory["images"].shape, halved.recall(memory, torch.tensor([7])).shape
+    (torch.Size([10, 4, 1, 4, 4]), torch.Size([1, 4, 1, 8, 8]))
     """
 
     of: Parameterization = field(default_factory=Standard)
-    factor: int = 2
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "factor", self.factor >= 1, "at least 1")
+    """What is stored small."""
+    factor: PositiveInt = 2
+    """Height and width recalled over those stored."""
 
     def _small(self, shape: ImageShape) -> ImageShape:
         if shape.height % self.factor or shape.width % self.factor:
@@ -36,14 +39,20 @@ class Downsampled:
         return ImageShape(shape.channels, shape.height // self.factor, shape.width // self.factor)
 
     def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
+        """Images that `of` recalls from a budget of factor² times as many small images.
+
+        Raises UsageError for images whose sides `factor` does not divide.
+        """
         return self.of.per_class(self._small(shape), classes, images_per_class * self.factor**2)
 
     def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
+        """The tensors of `of`, for small images."""
         return self.of.init(self._small(shape), classes, images_per_class * self.factor**2, key)
 
     def recall(
         self, memory: Params, queries: Int64[Tensor, " n"] | Float[Tensor, "n query"]
     ) -> Float[Tensor, "n per_class c h w"]:
+        """What `of` recalls, `factor` times as high and wide."""
         small = self.of.recall(memory, queries)
         large = interpolate(
             torch.flatten(small, 0, 1), scale_factor=float(self.factor), mode="bilinear", align_corners=False
@@ -51,4 +60,5 @@ class Downsampled:
         return large.unflatten(0, small.shape[:2])
 
     def penalty(self, memory: Params) -> Float[Tensor, ""]:
+        """That of `of`."""
         return self.of.penalty(memory)

@@ -1,4 +1,4 @@
-"""A memory that is asked with images: an extractor turns what is observed into the address of what is recalled."""
+"""A memory queried by images: an extractor turns an observed image into the address of the images that are recalled."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,22 +10,17 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from suite.architectures.convnet import ConvNet
 from suite.errors import UsageError
 from suite.keys import Key, global_generators
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.initial import Init, uniform
-from suite.registry import architectures, load_components, parameterizations
-from suite.types import Architecture, ImageShape, Parameterization, Params
-from suite.validation import check_types, require
+from suite.registry import parameterizations
+from suite.types import Architecture, ImageShape, Parameterization, Params, QueryKind
+from suite.validation import PositiveInt
 
 PREFIX = "extractor."
 """Before the names of the extractor's weights among a memory's tensors."""
-
-
-def _convnet() -> Architecture:
-    load_components()
-    made: Architecture = architectures["convnet"].build()
-    return made
 
 
 @parameterizations.register("image_queries")
@@ -34,60 +29,70 @@ class ImageQueries:
     """Bases and addressing matrices whose query is the feature vector of an image: f(x)' A_j B (paper, A.3 and B.3).
 
     Every image x recalls `matrices` images. With K `bases` of p numbers and features of d numbers they store K p +
-    `matrices` d K numbers, which `images_per_class` must afford; the weights of the `extractor` f, trained together
-    with them, are told beside that budget (`addressed`). `dimension` d has f's linear head project its last maps to d
-    numbers; None takes the maps' averages over their pixels. Behind an instance norm these are the same for all images
-    but for a thousandth: such a memory recalls the same for every class, and has not learned otherwise here.
+    `matrices` d K numbers, which `images_per_class` must afford; the weights of the extractor f, trained together with
+    them, are counted apart from that budget (`addressed`).
+
+    >>> by_images = ImageQueries(bases=4, matrices=2, extractor=ConvNet(width=8), dimension=5)
+    >>> memory = by_images.init(ImageShape(1, 8, 8), classes=10, images_per_class=1, key=Key(0))
+    >>> memory["matrices"].shape, by_images.recall(memory, torch.zeros(3, 1, 8, 8)).shape
+    (torch.Size([2, 5, 4]), torch.Size([3, 2, 1, 8, 8]))
     """
 
-    bases: int = 64
-    matrices: int = 16
-    extractor: Architecture = field(default_factory=_convnet)
-    dimension: int | None = 100
+    bases: PositiveInt = 64
+    """K."""
+    matrices: PositiveInt = 16
+    """Images that one image recalls."""
+    extractor: Architecture = field(default_factory=ConvNet)
+    """f; it must treat images one by one, without batch norm and dropout."""
+    dimension: PositiveInt | None = 100
+    """d, to which f's linear head projects its last maps; None takes the maps' means over their pixels. Behind an
+    instance norm these are the same for all images but for a thousandth: such a memory recalls the same for every
+    class, and has not learned otherwise here."""
     initialization: Init = "kaiming"
-    asked_with: ClassVar[str] = "images"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("bases", "matrices"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "dimension", self.dimension is None or self.dimension > 0, "above 0, or None")
+    """Distribution of the first values of bases and matrices, see `initial.uniform`."""
+    query_kind: ClassVar[QueryKind] = "images"
+    """Its memory is queried by images, not by class labels."""
 
     def numbers(self, shape: ImageShape) -> int:
-        """Of bases and matrices, without the extractor's."""
-        return self.bases * shape.numel + self.matrices * self._size(shape) * self.bases
+        """Stored numbers of bases and matrices, without the extractor's: K p + matrices d K."""
+        return self.bases * shape.numel + self.matrices * self._dimension(shape) * self.bases
 
     def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
-        """Images that one image recalls."""
+        """Images that one image recalls; UsageError where the budget does not afford bases and matrices."""
         budget, needed = math.floor(images_per_class * classes * shape.numel + 1e-6), self.numbers(shape)
+        d = self._dimension(shape)
         if needed > budget:
             raise UsageError(
-                f"{self.bases} bases of {shape} and {self.matrices} matrices of {self._size(shape)} x {self.bases} are "
+                f"{self.bases} bases of {shape} and {self.matrices} matrices of {d} x {self.bases} are "
                 f"{needed} numbers and the budget has {budget}; raise images_per_class to "
                 f"{math.ceil(100 * needed / (classes * shape.numel)) / 100:g}, or lower bases or matrices"
             )
         return self.matrices
 
     def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
+        """`bases` (K c h w), `matrices` (matrices d K) and the extractor's weights, named `extractor.…`.
+
+        Raises UsageError for an extractor with batch norm or dropout, and as `per_class` does.
+        """
         self.per_class(shape, classes, images_per_class)
         _skeleton(self, shape)  # refuses an extractor that mixes images
-        size, (r, k) = self._size(shape), (self.matrices, self.bases)
+        d, (r, k) = self._dimension(shape), (self.matrices, self.bases)
         bases = uniform(k, shape.numel, self.initialization, key("bases"))
         with global_generators(key("extractor")):
             network = self.extractor.build(shape, self.dimension or 1)
         weights = {name: w.detach() for name, w in network.named_parameters() if self._used(name)}
         return {
             "bases": bases.view(k, shape.channels, shape.height, shape.width),
-            "matrices": uniform(r * size, k, self.initialization, key("matrices")).view(r, size, k),
+            "matrices": uniform(r * d, k, self.initialization, key("matrices")).view(r, d, k),
         } | {PREFIX + name: w for name, w in weights.items()}
 
     def features(self, memory: Params, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """The queries of observed images."""
+        """f(x), the queries of observed images; UsageError for class numbers and images of another shape."""
         bases = memory["bases"]
         if not images.is_floating_point() or images.shape[1:] != bases.shape[1:]:
-            wanted, given = ("x".join(map(str, some.shape[1:])) for some in (bases, images))
-            found = f"images of {given}" if images.is_floating_point() else "class numbers"
-            raise UsageError(f"this memory is asked with images of {wanted}, not with {found}")
+            expected, given = ("x".join(map(str, tensor.shape[1:])) for tensor in (bases, images))
+            queries = f"images of {given}" if images.is_floating_point() else "class numbers"
+            raise UsageError(f"this memory is queried by images of {expected}, not by {queries}")
         network = _skeleton(self, ImageShape(*bases.shape[1:]))
         weights = {name[len(PREFIX) :]: w for name, w in memory.items() if name.startswith(PREFIX)}
         return functional_call(network, weights, (images,))
@@ -95,12 +100,14 @@ class ImageQueries:
     def recall(
         self, memory: Params, queries: Int64[Tensor, " n"] | Float[Tensor, "n c h w"]
     ) -> Float[Tensor, "n per_image c h w"]:
+        """f(x)' A_j B for every image x and matrix A_j."""
         return Addressing(self.bases).recall(memory, self.features(memory, queries))
 
     def penalty(self, memory: Params) -> Float[Tensor, ""]:
+        """0."""
         return memory["bases"].new_zeros(())
 
-    def _size(self, shape: ImageShape) -> int:
+    def _dimension(self, shape: ImageShape) -> int:
         return self.dimension or _features(self, shape)
 
     def _used(self, name: str) -> bool:
@@ -109,28 +116,32 @@ class ImageQueries:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What a memory recalls for an episode: class i is asked for by row i of the queries."""
+    """A parameterization for an episode: class i recalls what the memory recalls for row i of the queries."""
 
-    own: Parameterization
+    parameterization: Parameterization
+    """Of the memory."""
     queries: Tensor
-    """Classes x queries x what the memory is asked with."""
+    """Classes x queries of each x what the memory is queried by."""
     images_per_class: float | None = None
-    """The budget of a fresh one, of an episode's classes; for plans."""
+    """The budget of a fresh memory in images of each of the episode's classes, for plans; None takes what is given."""
 
     def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
-        each = self.own.per_class(shape, classes, self.images_per_class or images_per_class)
+        """Images recalled for each class: those of one query, times the queries of a class."""
+        each = self.parameterization.per_class(shape, classes, self.images_per_class or images_per_class)
         return each * self.queries.shape[1]
 
     def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
-        return self.own.init(shape, classes, self.images_per_class or images_per_class, key)
+        """A fresh memory of the parameterization."""
+        return self.parameterization.init(shape, classes, self.images_per_class or images_per_class, key)
 
     def recall(self, memory: Params, queries: Tensor) -> Tensor:
-        asked = self.queries[queries]
-        recalled = self.own.recall(memory, asked.flatten(0, 1))
+        """The images of each class number, of all its queries together."""
+        recalled = self.parameterization.recall(memory, self.queries[queries].flatten(0, 1))
         return recalled.view(len(queries), -1, *recalled.shape[2:])
 
     def penalty(self, memory: Params) -> Tensor:
-        return self.own.penalty(memory)
+        """That of the parameterization."""
+        return self.parameterization.penalty(memory)
 
 
 def addressed(memory: Params) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from torch import Tensor, rand
 from suite.keys import Key
 
 Init = Literal["kaiming", "xavier"]
+"""Names of initialisations, see `uniform`."""
 
 
 def uniform(rows: int, columns: int, init: Init, key: Key) -> Float[Tensor, "rows columns"]:

@@ -1,4 +1,4 @@
-"""The device of a run, set so that its figures are repeatable, and its peak memory."""
+"""The device of a run, set up for repeatable numbers, and its peak use of bytes."""
 
 import os
 import resource
@@ -11,7 +11,10 @@ from suite.errors import UsageError
 
 
 def prepare_device(name: str | None) -> torch.device:
-    """The device, with everything set that makes its figures repeatable; threads as many as this process may use."""
+    """The device of this name (None: a GPU if there is one), with deterministic kernels and full float32 precision.
+
+    On a CPU, with as many threads as this process may use, unless $OMP_NUM_THREADS says how many. Raises UsageError.
+    """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     try:
@@ -31,17 +34,17 @@ def prepare_device(name: str | None) -> torch.device:
     return device
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Begin anew to watch the most memory in use, so that a run's peak is not that of what was done before it."""
+def reset_peak(device: torch.device) -> None:
+    """Forget the most bytes in use so far, so that a run's peak is not that of an earlier run of the process."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    with suppress(OSError):  # Linux alone; elsewhere a peak is the whole process's
+    with suppress(OSError):  # on Linux alone; elsewhere the peak is that of the process's whole life
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak_memory(device: torch.device) -> dict[str, float]:
-    """MiB at the most in use during the run: on a GPU, or by the whole process."""
+def peak_mib(device: torch.device) -> dict[str, float]:
+    """The most MiB in use since `reset_peak`, under its name in the record: on a GPU, or of the whole process."""
     if device.type == "cuda":
         return {"peak_memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}
     try:

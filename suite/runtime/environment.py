@@ -1,4 +1,4 @@
-"""Versions, hardware and code state of a run; no host name and no path."""
+"""What a run's numbers may depend on beside its configuration: versions, hardware and code."""
 
 import platform
 import subprocess
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # reading records needs no torch
     import torch
 
-
 PACKAGES = ("torch", "torchvision", "timm", "gin-config", "mlflow", "scikit-learn", "numpy")
+"""Packages whose versions are recorded."""
 
 
 def environment(device: "torch.device") -> dict[str, Any]:
-    """Versions, hardware and code state; no host name and no path."""
+    """Versions, hardware and code state, as plain JSON; no host name and no path."""
     import torch
 
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
@@ -33,7 +33,7 @@ def environment(device: "torch.device") -> dict[str, Any]:
 
 
 def code_state() -> dict[str, Any]:
-    """Commit of the checkout the suite runs from and whether it was changed; None outside a checkout."""
+    """`commit` of the checkout the suite runs from, and whether a file of it `changed`; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str | None:

@@ -1,13 +1,16 @@
-"""What a command will cost on this machine, before it starts: every run's time, the whole's, and a scale that fits."""
+"""What a command will take on this machine, estimated before it starts: time, memory, and a scale that fits."""
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from suite.config.resolve import Run, resolve
 from suite.errors import UsageError
-from suite.types import Cost
+from suite.runtime.durations import duration
+from suite.types import Cost, Priced
 
 LONG, FITS = 2 * 86400.0, 86400.0
 """Seconds: what is longer gets advice, which names the largest scale that is shorter."""
@@ -16,27 +19,46 @@ SCALES = ("short", "cpu", "smoke")
 """Files of `gin/scale/` below the paper's, from large to small."""
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What the runs of a command will take."""
+
+    costs: list[Cost | None]
+    """Of each run; None where its experiment has no estimate."""
+    seconds: float | None
+    """Of all runs one after the other; None where no experiment has an estimate."""
+    advice: str | None
+    """A sentence that names a smaller scale, where the whole takes too long."""
+
+
+def estimate(
+    runs: list[Run], files: list[str], bindings: list[str], seed: int | None, only: list[str], device: torch.device
+) -> Estimate:
+    """Of runs that were resolved from these files, bindings, seed and cells."""
+    run_costs = costs(runs, device)
+    seconds = total(runs, run_costs, device)
+    hint = advice(seconds, files, bindings, seed, only, device) if seconds is not None else None
+    return Estimate(run_costs, seconds, hint)
+
+
 def costs(runs: Iterable[Run], device: torch.device) -> list[Cost | None]:
-    """Of each run; None where its experiment can't tell."""
-    found = []
-    for run in runs:
-        tell = getattr(run.experiment, "cost", None)
-        found.append(tell(device) if tell is not None else None)
-    return found
+    """Of each run; None where its experiment has no estimate."""
+    experiments = (run.experiment for run in runs)
+    return [experiment.cost(device) if isinstance(experiment, Priced) else None for experiment in experiments]
 
 
-def total(runs: list[Run], found: list[Cost | None], device: torch.device) -> float | None:
-    """Seconds of all runs one after the other, shared work once, a choice's runs too; None if none can tell."""
-    told = [(run, cost) for run, cost in zip(runs, found, strict=True) if cost is not None]
-    if not told:
+def total(runs: list[Run], run_costs: list[Cost | None], device: torch.device) -> float | None:
+    """Seconds of all runs one after the other, shared work once, a choice's runs too; None if none has an estimate."""
+    chosen = _chosen(runs)
+    pairs = zip([*runs, *chosen], [*run_costs, *costs(chosen, device)], strict=True)
+    priced = [(run, cost) for run, cost in pairs if cost is not None]
+    if not any(cost is not None for cost in run_costs):
         return None
-    last = _added(runs)
-    told += [(run, cost) for run, cost in zip(last, costs(last, device), strict=True) if cost is not None]
-    shared = {(run.seed, name): seconds for run, cost in told for name, seconds in cost.shared.items()}
-    return sum(cost.own for _, cost in told) + sum(shared.values())
+    shared = {(run.seed, name): seconds for run, cost in priced for name, seconds in cost.shared.items()}
+    return sum(cost.own for _, cost in priced) + sum(shared.values())
 
 
-def _added(runs: list[Run]) -> list[Run]:
+def _chosen(runs: list[Run]) -> list[Run]:
     """For each choice and seed one run that may be the chosen one."""
     groups: dict[tuple[str, ...], Run] = {}
     for run in runs:
@@ -52,32 +74,45 @@ def advice(
     """For work that takes too long here: a sentence that says so and names the largest scale that does not."""
     if seconds <= LONG:
         return None
-    said = f"this would take {duration(seconds)} on this machine ({where(device)})"
+    sentence = f"this would take {duration(seconds)} on this machine ({where(device)})"
     for scale in SCALES:
         file = f"gin/scale/{scale}.gin"
-        if file in [str(Path(one)) for one in files]:
+        if file in [str(Path(name)) for name in files]:
             continue
         try:
             runs = resolve([*files, file], bindings, seed, only)
         except UsageError:
             continue  # the scale binds what an axis varies
-        smaller = total(runs, costs(runs, device), device)
-        if smaller is not None and smaller <= FITS:
-            return f"{said}; with --gin {file} it takes {duration(smaller)}"
-    return f"{said}, and no smaller scale fits a day; pick cells with --only, or use a GPU"
+        shorter = total(runs, costs(runs, device), device)
+        if shorter is not None and shorter <= FITS:
+            return f"{sentence}; with --gin {file} it takes {duration(shorter)}"
+    return f"{sentence}, and no smaller scale fits a day; pick cells with --only, or use a GPU"
+
+
+# ------------------------------------------------------------ in units that people read
 
 
 def where(device: torch.device) -> str:
+    """The name of a GPU, or a CPU's number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"cpu, {threads} thread{'' if threads == 1 else 's'}"
 
 
-UNITS = (("weeks", 604800.0), ("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+def memory(mib: float) -> str:
+    """MiB, or GiB from one on.
+
+    >>> memory(112), memory(1382)
+    ('112 MiB', '1.35 GiB')
+    """
+    return f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.3g} GiB"
 
 
-def duration(seconds: float) -> str:
-    """'about 3.1 hours': two digits, in the largest unit of which there are two."""
-    unit, size = next(((unit, size) for unit, size in UNITS if seconds >= 2 * size), UNITS[-1])
-    return f"about {float(f'{seconds / size:.2g}'):g} {unit}"
+def readable(value: object) -> str:
+    """A value of a plan, with a comma between the thousands of every number of five digits and more.
+
+    >>> readable(122880000), readable("50000 (100% of the paper's)"), readable(2000)
+    ('122,880,000', "50,000 (100% of the paper's)", '2000')
+    """
+    return re.sub(r"(?<![\w.])\d{5,}(?![\w.])", lambda digits: f"{int(digits[0]):,}", str(value))

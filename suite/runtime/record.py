@@ -1,54 +1,24 @@
 """The result record: one JSON file that says what was measured, of what, how, and at what cost.
 
-Same configuration, seed, code and machine: the same record, but for `cost`.
+Same configuration, seed, code and machine: the same record, but for `cost`. `suite.runtime.record_schema` documents
+its keys.
 """
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from suite.errors import RunError
+from suite.runtime.environment import environment
+from suite.runtime.record_schema import ACCURACY, MEMORY, SCHEMA, misshapen
 from suite.storage.files import canonical_json, sha256
 
 if TYPE_CHECKING:  # reading records needs no torch
     import torch
 
     from suite.types import Measurement, Outcome
-from suite.runtime.environment import environment
-
-SCHEMA = 1
-
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    "schema": int,
-    "experiment": str,
-    "name": str,
-    "cell": dict,
-    "seed": int,
-    "run_key": str,
-    "config": dict,
-    "config_text": str,
-    "config_text_sha256": str,
-    "figures": list,
-    "budget": dict,
-    "scale": dict,
-    "facts": dict,
-    "environment": dict,
-    "cost": dict,
-}
-"""The keys of a record and the types of their values."""
-
-MEASUREMENT_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "name": str,
-    "split": str,
-    "values": list,
-    "mean": (int, float),
-    "std": (int, float, type(None)),
-    "n": int,
-    "over": str,
-}
-"""Likewise of each of its figures."""
 
 
 def record(
@@ -66,8 +36,8 @@ def record(
     mixed: Sequence[str] = (),
     cost: dict[str, float],
 ) -> dict[str, Any]:
-    """The record of an outcome, validated; `mixed`: what of the environment changed between the run's sittings."""
-    made = {
+    """The record of an outcome, checked; `mixed`: what of the environment changed between the run's attempts."""
+    content = {
         "schema": SCHEMA,
         "experiment": experiment,
         "name": name,
@@ -77,35 +47,56 @@ def record(
         "config": config,
         "config_text": config_text,
         "config_text_sha256": sha256(config_text.encode()),
-        "figures": [statistics(figure) for figure in outcome.figures],
+        "measurements": [statistics(measurement) for measurement in outcome.measurements],
         "budget": asdict(outcome.budget),
         "scale": {"label": scale_label} | outcome.scale,
         "facts": outcome.facts,
         "environment": environment(device) | {"mixed": list(mixed)},
         "cost": outcome.cost | cost,
     }
-    problem = invalid(made)
+    problem = invalid(content)
     if problem:
         raise RunError(f"the result record of {name} is not valid: {problem}; this is a fault of the experiment")
-    return made
+    return content
 
 
-def statistics(figure: "Measurement") -> dict[str, Any]:
-    """A figure with its mean, sample standard deviation (None for one value) and n."""
-    values = list(figure.values)
+def statistics(measurement: "Measurement") -> dict[str, Any]:
+    """A measurement with its mean, sample standard deviation (None for one value) and n."""
+    values = list(measurement.values)
     n = len(values)
     mean = sum(values) / n
     std = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
-    return asdict(figure) | {"values": values, "mean": mean, "std": std, "n": n}
+    return asdict(measurement) | {"values": values, "mean": mean, "std": std, "n": n}
 
 
-def invalid(made: Any) -> str | None:
-    """What is wrong with a record, in words, or None."""
-    problem = misshapen(made)
+def label(measurement: Mapping[str, Any]) -> str:
+    """A measurement's name for people, composed of its fields and never read back.
+
+    >>> label({"method": "linear probe", "quantity": "accuracy", "network": "", "episodes": "5-way, 1 shot"})
+    '5-way, 1 shot: linear probe'
+    >>> label({"method": "memory", "quantity": "accuracy", "network": "alexnet", "episodes": ""})
+    'memory on alexnet'
+    >>> label({"method": "ER", "quantity": "RA", "network": "", "episodes": ""})
+    'RA'
+    """
+    what = measurement["method"] if measurement["quantity"] == ACCURACY else measurement["quantity"]
+    where = f" on {measurement['network']}" if measurement["network"] else ""
+    return (f"{measurement['episodes']}: " if measurement["episodes"] else "") + what + where
+
+
+def of_memory(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A run's measurements of its memory's accuracy on the run's own network, one for each split."""
+    wanted = {"method": MEMORY, "quantity": ACCURACY, "network": "", "episodes": ""}
+    return [one for one in record["measurements"] if all(one[key] == value for key, value in wanted.items())]
+
+
+def invalid(record: Any) -> str | None:
+    """What is wrong with a record of either schema, in words, or None."""
+    problem = misshapen(record)
     if problem:
         return problem
     try:
-        canonical_json(made)
+        canonical_json(record)
     except ValueError:
         return "it holds NaN or infinity"
     except TypeError as error:
@@ -113,59 +104,37 @@ def invalid(made: Any) -> str | None:
     return None
 
 
-def misshapen(made: Any) -> str | None:
-    """What is wrong with a record that was read as JSON, in words, or None."""
-    if not isinstance(made, dict):
-        return "it is not a JSON object"
-    for key, kind in FIELDS.items():
-        if key not in made:
-            return f"'{key}' is missing"
-        if not isinstance(made[key], kind) or isinstance(made[key], bool):
-            return f"'{key}' is a {type(made[key]).__name__}"
-    if made["schema"] != SCHEMA:
-        return f"it has schema {made['schema']}, and this version reads {SCHEMA}"
-    for figure in made["figures"]:
-        if not isinstance(figure, dict) or not set(MEASUREMENT_FIELDS) <= set(figure):
-            return f"a figure lacks one of {', '.join(MEASUREMENT_FIELDS)}"
-        for key, kind in MEASUREMENT_FIELDS.items():
-            if not isinstance(figure[key], kind) or isinstance(figure[key], bool):
-                return f"'{key}' of a figure is a {type(figure[key]).__name__}"
-        if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in figure["values"]):
-            return f"the values of the figure '{figure['name']}' are not a list of numbers"
-        if not figure["values"] or len(figure["values"]) != figure["n"]:
-            return f"the figure '{figure['name']}' has {len(figure['values'])} values and says n = {figure['n']}"
-    return None
-
-
-def comparable(made: dict[str, Any]) -> dict[str, Any]:
+def comparable(record: dict[str, Any]) -> dict[str, Any]:
     """The record without what differs from one run to the next of the same thing: what it cost."""
-    return {key: value for key, value in made.items() if key != "cost"}
+    return {key: value for key, value in record.items() if key != "cost"}
 
 
-def dumps(made: dict[str, Any]) -> str:
-    return json.dumps(made, indent=1, sort_keys=True, allow_nan=False) + "\n"
+def dumps(record: dict[str, Any]) -> str:
+    """The text of its file; ValueError for NaN or infinity."""
+    return json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Results for a terminal: a row for each run and figure on test images, reduced runs marked."""
+    """Results for a terminal: a row for each run and measurement on test images, reduced runs marked."""
     lines = [("run", "what", "test accuracy", "validation", "n", "budget", "scale")]
-    for made in records:
-        cell = ", ".join(made["cell"].values())
-        run = f"{made['name']}{f' [{cell}]' if cell else ''} seed {made['seed']}"
-        by = {(f["name"], f["split"]): f for f in made["figures"]}
-        for (name, split), figure in by.items():
-            if split != "test":
+    for record in records:
+        cell = ", ".join(record["cell"].values())
+        run = f"{record['name']}{f' [{cell}]' if cell else ''} seed {record['seed']}"
+        scale = f"{record['scale']['label']}{' (reduced)' if record['scale']['reduced'] else ''}"
+        validation = {label(m): m for m in record["measurements"] if m["split"] == "validation"}
+        for measurement in record["measurements"]:
+            if measurement["split"] != "test":
                 continue
-            watched = by.get((name, "validation"))
-            scale = f"{made['scale']['label']}{' (reduced)' if made['scale']['reduced'] else ''}"
-            own = name.startswith("memory") or not figure["note"]
-            budget = f"{made['budget']['stored_numbers']} numbers" if own else figure["note"]
-            shown = _plus_minus(figure), _plus_minus(watched) if watched else "-"
-            lines.append((run, name, *shown, str(figure["n"]), budget, scale))
+            what = label(measurement)
+            stores = measurement["method"] == MEMORY or not measurement["note"]
+            budget = f"{record['budget']['stored_numbers']} numbers" if stores else measurement["note"]
+            validated = _plus_minus(validation[what]) if what in validation else "-"
+            lines.append((run, what, _plus_minus(measurement), validated, str(measurement["n"]), budget, scale))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
 
 
-def _plus_minus(figure: dict[str, Any]) -> str:
-    return f"{figure['mean']:.1f}" + (f" ± {figure['std']:.1f}" if figure["std"] is not None else "")
+def _plus_minus(measurement: dict[str, Any]) -> str:
+    spread = f" ± {measurement['std']:.1f}" if measurement["std"] is not None else ""
+    return f"{measurement['mean']:.1f}{spread}"

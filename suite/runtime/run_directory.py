@@ -1,7 +1,7 @@
-"""A run's directory, as others see it: which runs there are, how each stands, and which died without a word.
+"""A run's directory as other processes see it: which runs there are, the state of each, and which ones died.
 
-`runs/<name>/<run>/` holds `run.json` (what it is and how to go on with it), `journal.jsonl`, `checkpoints/` and, last
-of all, `result.json`. A lock, which the operating system drops with its holder, tells a run at work from a dead one.
+`runs/<name>/<run>/` holds `run.json` (what the run is and how to resume it), `journal.jsonl`, `checkpoints/` and,
+written last, `result.json`. The lock of a running process is released by the operating system when the process dies.
 """
 
 import json
@@ -10,82 +10,136 @@ from pathlib import Path
 from typing import Any, Literal
 
 from suite.errors import RunError
-from suite.storage.files import canonical_json, write_atomic
+from suite.storage.files import canonical_json, disk_errors, write_atomic
 from suite.storage.journal import NAME as JOURNAL
-from suite.storage.journal import Journal, read
+from suite.storage.journal import Entry, Journal, read
 from suite.storage.locks import Held, locked
 
 FINISHED = "result.json"
-"""Written last: a run directory that holds it is done."""
+"""The record. It is written last: a run directory that holds it is done."""
 
-ABOUT, LOCK = "run.json", ".lock"
+ABOUT = "run.json"
+"""What the run is and how to resume it."""
+
+LOCK = ".lock"
+"""Held by the process that runs it."""
 
 State = Literal["finished", "running", "stopped", "killed", "failed"]
-"""Stopped: by a signal, at a checkpoint. Killed: hard, without a word."""
+"""Stopped: by a signal, at a checkpoint. Killed: its process ended without writing so."""
+
+# ---------------------------------------------------------------- directories
 
 
 def run_directories(out: Path) -> list[Path]:
-    """Every run below `out` (or `out` itself, if it is one), set-aside ones left out."""
+    """Every run below `out`, or `out` itself if it is one; without those that `--fresh` set aside."""
     if (out / ABOUT).is_file():
         return [out]
-    found = (path.parent for path in out.glob(f"*/*/{ABOUT}"))
-    return sorted(path for path in found if not is_set_aside(path))
-
-
-def is_set_aside(directory: Path) -> bool:
-    """Whether `--fresh` gave the run this name."""
-    return re.search(r"-[0-9a-f]{16}\.old\d+$", directory.name) is not None
+    return sorted(path.parent for path in out.glob(f"*/*/{ABOUT}") if not is_set_aside(path.parent))
 
 
 def journal_directories(out: Path) -> list[Path]:
-    """Every directory below `out` (or `out` itself) with something to tell: runs, set-aside ones too, and tables."""
+    """Every directory below `out` (or `out` itself) that has a journal: runs, also those set aside, and tables."""
     if (out / JOURNAL).is_file():
         return [out]
     return sorted(path.parent for path in out.glob(f"*/*/{JOURNAL}"))
 
 
+def set_aside(directory: Path) -> Path:
+    """Rename a run's directory, so that its name is free; returns the new path. Raises RunError."""
+    n = 1
+    while (aside := directory.with_name(f"{directory.name}.old{n}")).exists():
+        n += 1
+    with disk_errors(aside):
+        return directory.rename(aside)
+
+
+def is_set_aside(directory: Path) -> bool:
+    """Whether the directory has a name that `set_aside` gave."""
+    return re.search(r"-[0-9a-f]{16}\.old\d+$", directory.name) is not None
+
+
+# ---------------------------------------------------------------- what a run is
+
+
 def about(directory: Path) -> dict[str, Any] | None:
-    """What `run.json` says; None if there is none, or it can't be read or is damaged."""
+    """The content of `run.json`; None if it is absent, damaged or can't be read."""
     try:
-        said = json.loads((directory / ABOUT).read_text())
-        whole = all(isinstance(said[name], dict) for name in ("cell", "config", "environment", "options"))
-        return said if whole and isinstance(said["key"], str) and isinstance(said["mixed"], list) else None
+        content = json.loads((directory / ABOUT).read_text())
+        whole = all(isinstance(content[name], dict) for name in ("cell", "config", "environment", "options"))
+        return content if whole and isinstance(content["key"], str) and isinstance(content["mixed"], list) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def write_about(directory: Path, said: dict[str, Any]) -> None:
-    write_atomic(directory / ABOUT, json.dumps(said, indent=1, sort_keys=True).encode())
+def write_about(directory: Path, content: dict[str, Any]) -> None:
+    """Write `run.json`. Raises RunError."""
+    write_atomic(directory / ABOUT, json.dumps(content, indent=1, sort_keys=True).encode())
+
+
+def differences(before: dict[str, str], now: dict[str, str]) -> str:
+    """Where two flat configurations differ: 'objective.inner_steps: 150, now 200'."""
+    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    return "; ".join(f"{name}: {before.get(name, 'absent')}, now {now.get(name, 'absent')}" for name in names)
+
+
+def refuse_another(directory: Path, key: str, config: dict[str, str]) -> None:
+    """Raise RunError if the directory holds a run of another configuration, naming the difference."""
+    before = about(directory)
+    if before is None or before["key"] == key:
+        return
+    difference = differences(before["config"], config) or "its key"
+    raise RunError(
+        f"{directory} holds a run of another configuration ({difference}); move it away, or start again with --fresh, "
+        "which keeps it under another name"
+    )
+
+
+def unfinished_siblings(directory: Path, cell: dict[str, str], seed: int) -> list[tuple[Path, dict[str, Any]]]:
+    """Unfinished runs beside a directory with this cell and seed, each with the content of its `run.json`.
+
+    They are of other configurations, since the directory's name holds the key of its own.
+    """
+    siblings = []
+    for other in run_directories(directory.parent.parent):
+        content = about(other)
+        if other.parent != directory.parent or other == directory or content is None or (other / FINISHED).exists():
+            continue
+        if canonical_json([content["cell"], content.get("seed")]) == canonical_json([cell, seed]):
+            siblings.append((other, content))
+    return siblings
+
+
+# ---------------------------------------------------------------- states
 
 
 def state(directory: Path) -> State:
-    """How a run stands; nothing is changed."""
+    """The state of a run; nothing is changed."""
     if (directory / FINISHED).is_file():
         return "finished"
     try:
         with locked(directory / LOCK, wait=False, patience=0.0):
-            return _left(read(directory)[0])
+            return _last_state(read(directory)[0])
     except Held:
         return "running"
-    except RunError:  # where nothing can be written, nothing is at work
-        return _left(read(directory)[0])
+    except RunError:  # nothing can be written there, so no process is at work
+        return _last_state(read(directory)[0])
 
 
-def _left(entries: list[dict[str, Any]]) -> State:
+def _last_state(entries: list[Entry]) -> State:
     """The state in which the last process left a run that is not finished."""
-    said = [entry for entry in entries if entry["is"] == "status"]
-    if said and said[-1]["status"] == "FAILED":
+    statuses = [entry for entry in entries if entry["is"] == "status"]
+    if statuses and statuses[-1]["status"] == "FAILED":
         return "failed"
-    return "stopped" if said and said[-1]["status"] == "KILLED" and not said[-1]["hard"] else "killed"
+    return "stopped" if statuses and statuses[-1]["status"] == "KILLED" and not statuses[-1]["hard"] else "killed"
 
 
 def mark_dead(directory: Path, patience: float = 0.0) -> bool:
-    """Mark a run (or table) that was killed hard as KILLED, in its journal; says whether it was one."""
+    """Mark a run (or table) whose process died as KILLED in its journal; whether it was one. Raises RunError."""
     try:
         with locked(directory / LOCK, wait=False, patience=patience):
             journal = Journal(directory)
-            if (directory / FINISHED).is_file():  # killed between the record and the word of it
-                say_finished(directory, journal)
+            if (directory / FINISHED).is_file():  # the process died between the record and the journal's last entries
+                mark_finished(directory, journal)
                 return False
             if journal.status != "RUNNING":
                 return False
@@ -95,40 +149,10 @@ def mark_dead(directory: Path, patience: float = 0.0) -> bool:
         return False
 
 
-def say_finished(directory: Path, journal: Journal) -> None:
-    """Tell the run's files, and that it is done, unless that was told before."""
+def mark_finished(directory: Path, journal: Journal) -> None:
+    """Write the run's files and its end into the journal, unless they are there. Raises RunError."""
     if journal.status != "FINISHED":
         files = [p for p in directory.iterdir() if p.is_file() and not p.name.startswith(".")]
         files += (directory / "figures").glob("*.png")
         journal.artifacts(sorted(p for p in files if p.name not in (JOURNAL, ABOUT)))
         journal.mark("FINISHED")
-
-
-def differences(before: dict[str, str], now: dict[str, str]) -> str:
-    """Where two flat configurations part, for people: 'objective.inner_steps: 150, now 200'."""
-    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    return "; ".join(f"{name}: {before.get(name, 'absent')}, now {now.get(name, 'absent')}" for name in names)
-
-
-def refuse_another(directory: Path, key: str, config: dict[str, str]) -> None:
-    """Raise RunError if the directory holds a run of another configuration, naming the difference."""
-    said = about(directory)
-    if said is None or said.get("key") == key:
-        return
-    parted = differences(said.get("config", {}), config) or "its key"
-    raise RunError(
-        f"{directory} holds a run of another configuration ({parted}); move it away, or start anew with --fresh, which "
-        "keeps it under another name"
-    )
-
-
-def same_work_beside(directory: Path, what: dict[str, Any]) -> list[tuple[Path, dict[str, Any]]]:
-    """Unfinished runs beside a directory with its cell and seed, but another configuration."""
-    found = []
-    for other in run_directories(directory.parent.parent):
-        said = about(other)
-        if other.parent != directory.parent or other == directory or said is None or (other / FINISHED).exists():
-            continue
-        if canonical_json([said.get("cell"), said.get("seed")]) == canonical_json([what["cell"], what["seed"]]):
-            found.append((other, said))
-    return found

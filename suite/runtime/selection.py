@@ -9,12 +9,13 @@ from typing import Any
 from suite.config.resolve import Run
 from suite.errors import UsageError
 from suite.experiments import plots
+from suite.runtime.record import of_memory
 
 
 def chosen(runs: list[Run], records: list[dict[str, Any]], out: Path) -> list[Run]:
     """What is run after a sweep: for each combination of the other axes, the cell that was best on validation.
 
-    The mean over seeds decides, and every seed of the cell is run. Test figures are not looked at.
+    The mean over seeds decides, and every seed of the cell is run. Test accuracies are not looked at.
     """
     if runs[0].choose is None:
         return []
@@ -22,7 +23,7 @@ def chosen(runs: list[Run], records: list[dict[str, Any]], out: Path) -> list[Ru
     groups: dict[str, dict[str, list[float]]] = {}
     for run, record in zip(runs, records, strict=True):
         others = ", ".join(label for name, label in run.cell.items() if name != axis)
-        watched = [f["mean"] for f in record["figures"] if (f["name"], f["split"]) == ("memory", "validation")]
+        watched = [m["mean"] for m in of_memory(record) if m["split"] == "validation"]
         if not watched:
             raise UsageError(f"'{run.label}' measured nothing on validation, so no {axis} can be chosen; hold some out")
         groups.setdefault(others, {}).setdefault(run.cell[axis], []).append(watched[0])

@@ -1,1 +1,1 @@
-"""Files that survive: atomic writes, locks, sealed tensors, checkpoints and the journal of a run."""
+"""Files that survive a crash: atomic writes, locks, sealed tensors, checkpoints and the journal of a run."""

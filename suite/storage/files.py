@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and hashes that tell."""
+"""Atomic file writes and content hashes."""
 
 import hashlib
 import json
@@ -11,13 +11,16 @@ from typing import Any
 
 from suite.errors import RunError
 
+# ---------------------------------------------------------------- hashes
+
 
 def sha256(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def canonical_json(value: Any) -> str:
-    """One text for one value: sorted keys, no spaces, no NaN."""
+    """One text for one value: sorted keys, no spaces. Raises ValueError for NaN and infinity, TypeError for no JSON."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -26,8 +29,11 @@ def json_sha256(value: Any) -> str:
     return sha256(canonical_json(value).encode())
 
 
+# ---------------------------------------------------------------- writes
+
+
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one: temporary file, fsync, rename."""
+    """Write a file so that a crash leaves the old or the new one: temporary file, fsync, rename. Raises RunError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         try:
@@ -47,13 +53,13 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def append_synced(path: Path, data: bytes) -> None:
-    """Add to the end of a file and wait until the disk has it; what could only be added in part is taken back."""
+    """Add to the end of a file and wait until the disk has it; a part that fits alone is removed. Raises RunError."""
     with disk_errors(path), path.open("ab", buffering=0) as file:
         before = os.fstat(file.fileno()).st_size
-        left = memoryview(data)
+        rest = memoryview(data)
         try:
-            while left:
-                left = left[file.write(left) :]
+            while rest:
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except OSError:
             os.truncate(path, before)
@@ -62,8 +68,14 @@ def append_synced(path: Path, data: bytes) -> None:
             sync_directory(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Wait until the disk has what was written to a file. Raises OSError."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_directory(path: Path) -> None:
-    """Make the renames in a directory durable."""
+    """Make the renames in a directory durable. Raises OSError."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -71,24 +83,28 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+# ---------------------------------------------------------------- directories
+
+
 def make_directory(path: Path) -> Path:
+    """Make a directory and those above it, where they do not exist; returns it. Raises RunError."""
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def sweep(directory: Path) -> None:
-    """Delete what a crash left half-written. For a directory in which no other process is at work."""
-    for left in [*directory.glob(".*.tmp"), *directory.glob("*/.*.tmp")]:
-        if left.parent.name == ".sending":  # another process may be at work there, for a run that died
+def remove_leftovers(directory: Path) -> None:
+    """Delete the temporary files of a crash. Call it only where no other process writes. Raises RunError."""
+    for leftover in [*directory.glob(".*.tmp"), *directory.glob("*/.*.tmp")]:
+        if leftover.parent.name == ".sending":  # the sender of a killed run may still write there
             continue
-        with disk_errors(left):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        with disk_errors(leftover):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says of a path (full, read-only, not permitted) into one sentence."""
+    """Turn an OSError about a path (full, read-only, not permitted) into a RunError of one sentence."""
     try:
         yield
     except OSError as error:

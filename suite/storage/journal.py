@@ -1,8 +1,9 @@
-"""What a run has to tell its tracker, written into the run's directory first: nothing waits, and nothing is lost.
+"""The journal of a run: everything its tracker shall get, written to the run's directory first.
 
-`journal.jsonl` only ever grows, by whole lines that carry their own checksum: what the run is, its states, metrics and
-artifacts, in order, with their times. Whoever sends it to a tracker (`suite.tracking`) remembers how far it came.
-A point (metric, iteration) is written once, however often a crash makes the run compute it again.
+`journal.jsonl` only grows, by whole lines that carry their own checksum: what the run is, its states, metrics and
+artifacts, in order, with their times. So training never waits for a tracker, and nothing is lost while one is away;
+the process that sends the journal (`suite.tracking`) notes how far it came. A point (metric, iteration) is written
+once, however often a crash makes the run compute it again.
 """
 
 import json
@@ -18,20 +19,26 @@ from suite.errors import RunError
 from suite.storage.files import append_synced, canonical_json, disk_errors, make_directory
 
 NAME = "journal.jsonl"
+"""The journal's file in a run's directory."""
 
 Entry = dict[str, Any]
-"""One line: `is` says of what kind, `time` when, in milliseconds since 1970."""
+"""One line. `is` names its kind: 'run', 'parent', 'status', 'metrics', 'progress' or 'artifact'; `time` as in `now`."""
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+"""The states of a run, as MLflow names them."""
 
 
 class Point(NamedTuple):
-    """One value of one metric; `time` in milliseconds since 1970."""
+    """One value of one metric."""
 
     name: str
+    """Of the metric."""
     value: float
+    """Finite."""
     time: int
+    """When it was measured, as in `now`."""
     iteration: int
+    """Iterations done when it was measured."""
 
 
 def now() -> int:
@@ -40,11 +47,11 @@ def now() -> int:
 
 
 def read(directory: Path, start: int = 0) -> tuple[list[Entry], int]:
-    """The whole entries of a journal from a byte on, and where the next one will begin.
+    """The whole entries of a journal from byte `start` on, and the byte at which the next one will begin.
 
-    A last line without its end is still being written, or was cut off by a crash: it is left for the next time. A
-    damaged line elsewhere tells nothing and is passed over. A journal that has no line's end at `start` is another one
-    than was read before: it is read from its beginning.
+    A last line without its end is still being written, or was cut off by a crash: it is left for the next reading.
+    Damaged lines are skipped. If no line ends at `start`, the journal was replaced by another one, and is read from
+    its beginning. Raises RunError if it can't be read.
     """
     try:
         with (directory / NAME).open("rb") as file:
@@ -63,47 +70,52 @@ def read(directory: Path, start: int = 0) -> tuple[list[Entry], int]:
 
 
 def identity(entries: list[Entry]) -> str | None:
-    """Of the run that a journal is of, as it says at its beginning."""
+    """The identity of the run that a journal belongs to; None if it does not hold one."""
     return next((entry["id"] for entry in entries if entry["is"] == "run"), None)
 
 
 class Journal:
-    """The journal of one run, open for adding. One process at a time: its holder holds the run's lock."""
+    """The journal of one run, open for adding. The holder of the run's lock alone may open it."""
 
     def __init__(self, directory: Path) -> None:
+        """Reads what is there, and cuts off a partial line that a crash left. Raises RunError."""
         self.directory = directory
-        entries, end = read(directory)
+        """The run's directory."""
         self.status: Status | None = None
+        """The last state; None before the first."""
         self.parent: str | None = None
-        self.sittings = 0
-        self.began = any(entry["is"] == "run" for entry in entries)
+        """The table's directory, relative to the run's; None for a run on its own."""
+        self.attempts = 0
+        """How many processes began or resumed the run."""
+        self.began = False
+        """Whether the journal says what the run is."""
         self._known: set[tuple[str, int]] = set()
+        entries, end = read(directory)
         for entry in entries:
             self._note(entry)
         file = directory / NAME
         if file.exists() and file.stat().st_size > end:
             with disk_errors(file):
-                os.truncate(file, end)  # half a line that a crash left
+                os.truncate(file, end)
 
     def begin(self, experiment: str, name: str, tags: dict[str, str], parameters: dict[str, str]) -> None:
-        """Say what the run is; told once, with an identity that no other run has."""
+        """Write what the run is, once, with an identity that no other run has."""
         if not self.began:
-            what: Entry = {"is": "run", "id": uuid.uuid4().hex, "experiment": experiment, "name": name}
-            self._add([what | {"tags": tags, "parameters": parameters}])
-            self.began = True
+            entry: Entry = {"is": "run", "id": uuid.uuid4().hex, "experiment": experiment, "name": name}
+            self._add([entry | {"tags": tags, "parameters": parameters}])
 
     def belongs_to(self, parent: Path) -> None:
-        """The run is part of the table whose journal is in the directory `parent`."""
+        """Write that the run is part of the table whose journal is in the directory `parent`."""
         path = os.path.relpath(parent, self.directory)
         if path != self.parent:
             self._add([{"is": "parent", "journal": path}])
 
     def mark(self, status: Status, hard: bool = False) -> None:
-        """The state that the run is in from now on; `hard`: it was found dead."""
+        """Write the run's state; `hard`: its process was found dead."""
         self._add([{"is": "status", "status": status, "hard": hard}])
 
     def points(self, points: Iterable[Point], progress: tuple[int, int] | None = None) -> None:
-        """Add the points that are not there yet, and how far the run is: iterations done and in all."""
+        """Write the points that are not there yet, and `progress`: iterations done, and in all."""
         new = [list(p) for p in points if (p.name, p.iteration) not in self._known]
         entries: list[Entry] = [{"is": "metrics", "points": new}] if new else []
         if progress is not None:
@@ -111,7 +123,7 @@ class Journal:
         self._add(entries)
 
     def artifacts(self, files: Iterable[Path]) -> None:
-        """Name files of the run's directory that belong to its record."""
+        """Write the names of files in the run's directory that belong to its record."""
         self._add([{"is": "artifact", "file": str(file.relative_to(self.directory))} for file in files])
 
     def _add(self, entries: list[Entry]) -> None:
@@ -124,9 +136,11 @@ class Journal:
             self._note(entry)
 
     def _note(self, entry: Entry) -> None:
-        if entry["is"] == "status":
+        if entry["is"] == "run":
+            self.began = True
+        elif entry["is"] == "status":
             self.status = entry["status"]
-            self.sittings += entry["status"] == "RUNNING"
+            self.attempts += entry["status"] == "RUNNING"
         elif entry["is"] == "parent":
             self.parent = entry["journal"]
         elif entry["is"] == "metrics":
@@ -134,12 +148,13 @@ class Journal:
 
 
 def _line(entry: Entry) -> bytes:
+    """An entry's checksum and JSON text."""
     text = canonical_json(entry).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 def _entry(line: bytes) -> Entry | None:
-    """What a line says, or None if it is not as it was written."""
+    """The entry of a line; None if it was damaged."""
     checksum, _, text = line.partition(b" ")
     try:
         if int(checksum, 16) != zlib.crc32(text):

@@ -1,4 +1,4 @@
-"""Locks between processes, which the operating system drops when their holder dies."""
+"""Locks between processes. The operating system releases them when their holder dies."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ from suite.errors import RunError
 from suite.storage.files import disk_errors, make_directory
 
 PATIENCE = 1.0
-"""Seconds that even an impatient one waits: somebody may only be looking whether the lock is free."""
+"""Seconds before a lock counts as held: a process that only checks whether it is free holds it for a moment."""
 
 
 class Held(RunError):
@@ -20,7 +20,11 @@ class Held(RunError):
 
 @contextmanager
 def locked(path: Path, wait: bool = True, refusal: str = "", patience: float = PATIENCE) -> Iterator[None]:
-    """Hold the lock file; without `wait`, raise Held(refusal) if another process holds it longer than `patience`."""
+    """Hold the lock file `path`, which is made where it does not exist.
+
+    `wait`: until it is free, however long. Otherwise raise Held(refusal) if it is not free within `patience` seconds.
+    Raises RunError where the file can't be made or the file system has no locks.
+    """
     until = time.monotonic() + patience
     handle = _open(path)
     try:
@@ -35,7 +39,7 @@ def locked(path: Path, wait: bool = True, refusal: str = "", patience: float = P
                     continue
                 if _is_at(handle, path):
                     break
-                os.close(handle)  # its folder was renamed meanwhile, and another may have its name now
+                os.close(handle)  # its folder was renamed meanwhile, and another folder may have the name now
                 handle = _open(path)
         yield
     finally:
@@ -49,6 +53,7 @@ def _open(path: Path) -> int:
 
 
 def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is the one that a path names."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:

@@ -1,7 +1,8 @@
-"""Tensors in sealed files: stored once, verified whenever they are opened.
+"""Tensors in sealed files: written once, verified at every reading.
 
-A stored file is a safetensors file whose metadata holds what is known of it (`about`), the SHA-256 of every tensor and
-a SHA-256 of both texts, so that no altered bit goes unseen. Nothing stored is ever executed."""
+A sealed file is a safetensors file whose metadata holds three texts: a description (`about`), the SHA-256 of every
+tensor, and the SHA-256 of both, so that no changed bit goes unnoticed. Reading one runs no code.
+"""
 
 import hashlib
 import json
@@ -17,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from suite.errors import RunError
-from suite.storage.files import disk_errors, json_sha256, sync_directory
+from suite.errors import RunError, one_line
+from suite.storage.files import disk_errors, json_sha256, sync_directory, sync_file
 from suite.storage.locks import locked
 from suite.types import Params
 
 About = dict[str, Any]
-"""What is known of a stored file, as plain JSON."""
+"""Description of a sealed file, as plain JSON."""
 
 
 # ---------------------------------------------------------------- hashes
@@ -31,7 +32,7 @@ About = dict[str, Any]
 
 def digests(tensors: Params) -> dict[str, str]:
     """SHA-256 of every tensor: of its type and shape as a line of text, then of its bytes in row-major order."""
-    with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter, so tensors are hashed side by side
+    with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter's lock, so tensors are hashed in parallel
         return dict(zip(tensors, pool.map(_sha256, tensors.values()), strict=True))
 
 
@@ -43,29 +44,32 @@ def digest(tensors: Params) -> str:
 def _sha256(tensor: Tensor) -> str:
     tensor = tensor.detach().cpu().contiguous()
     line = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n"
-    found = hashlib.sha256(line.encode())
+    content = hashlib.sha256(line.encode())
     if tensor.numel():
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        content.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()
 
 
-# ---------------------------------------------------------------- stored files
+# ---------------------------------------------------------------- files
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """What a stored file holds: tensors, what is known of them, and their `digest`."""
+    """The verified content of a sealed file."""
 
     tensors: Params
+    """By name."""
     about: About
+    """The description."""
     digest: str
+    """`digest` of the tensors."""
 
 
 def stored(file: Path, build: Callable[[], tuple[Params, About]]) -> Stored:
-    """What `file` holds, verified; built and written first where the file does not exist.
+    """The content of `file`, verified; built and written first where the file does not exist.
 
-    However many processes ask at once, one builds and the others wait for it. Raises RunError for a file that is
-    damaged and for a directory that can't be written; leaves no half-written file under the name.
+    Of processes that call this at once, one builds and the others wait for it. Raises RunError for a damaged file and
+    for a directory that can't be written; leaves no partial file under the name.
     """
     if not os.path.exists(file):  # unlike Path.exists, False where there is no permission to look
         with locked(file.with_name(file.name + ".lock")):
@@ -74,14 +78,21 @@ def stored(file: Path, build: Callable[[], tuple[Params, About]]) -> Stored:
     return _read(file)
 
 
+def read_safetensors(file: Path) -> tuple[Params, dict[str, str]]:
+    """Tensors and metadata of any safetensors file, not verified. Raises OSError and SafetensorError."""
+    with safe_open(file, "pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is not a dictionary)
+        return tensors, opened.metadata() or {}
+
+
 def _write(file: Path, tensors: Params, about: About) -> None:
-    """Write under another name, wait for the disk, and rename: the name never points at a half-written file."""
+    """Write under another name, wait for the disk, and rename: the name never points at a partial file."""
     texts = {"about": json.dumps(about), "sha256": json.dumps(digests(tensors))}
     part = file.with_name(file.name + ".part")
     with disk_errors(file):
         try:
             part.touch()
-            mode = part.stat().st_mode  # what this user's files are like; safetensors would keep them to one user
+            mode = part.stat().st_mode  # this user's default; safetensors would permit the user alone
             save_file({k: v.contiguous() for k, v in tensors.items()}, part, texts | {"seal": json_sha256(texts)})
             part.chmod(mode)
             sync_file(part)
@@ -95,9 +106,7 @@ def _write(file: Path, tensors: Params, about: About) -> None:
 
 def _read(file: Path) -> Stored:
     try:
-        with safe_open(file, "pt") as opened:
-            texts = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is not a dictionary)
+        tensors, texts = read_safetensors(file)
     except OSError as error:
         raise RunError(f"{file} can't be read ({one_line(error)}); mend it, or delete it and run again") from error
     except SafetensorError as error:
@@ -105,23 +114,11 @@ def _read(file: Path) -> Stored:
     seal = texts.pop("seal", "")
     if set(texts) != {"about", "sha256"} or seal != json_sha256({k: texts[k] for k in ("about", "sha256")}):
         raise _damaged(file, "its description is not the one that was written")
-    found = digests(tensors)
-    if json.loads(texts["sha256"]) != found:
+    computed = digests(tensors)
+    if json.loads(texts["sha256"]) != computed:
         raise _damaged(file, "its tensors are not the ones that were written")
-    return Stored(tensors, json.loads(texts["about"]), json_sha256(found))
-
-
-def sync_file(file: Path) -> None:
-    """Wait until what was written to a file is on the disk."""
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
+    return Stored(tensors, json.loads(texts["about"]), json_sha256(computed))
 
 
 def _damaged(file: Path, why: str) -> RunError:
     return RunError(f"{file} is damaged ({one_line(why)}); delete it and run the same command again")
-
-
-def one_line(thing: object) -> str:
-    """An error of somebody else's on one line, with its type where it is one."""
-    words = " ".join(str(thing).split())
-    return f"{type(thing).__name__}: {words}" if isinstance(thing, BaseException) else words

@@ -1,4 +1,4 @@
-"""What streams share: each task's own draw of training images, and what is refused."""
+"""What streams share: their data set, and each task's draw of training images."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -9,13 +9,6 @@ import torch
 from suite.errors import RunError, UsageError
 from suite.keys import Key
 from suite.types import Data, Split
-from suite.validation import require
-
-
-def check(stream: Any) -> None:
-    """Refuse counts that can't be; for the fields that every stream has."""
-    for name in ("number", "samples_per_task"):
-        require(stream, name, getattr(stream, name) > 0, "above 0")
 
 
 def load(stream: Any, data_dir: Path, key: Key, left_out: float = 0.0) -> Data:
@@ -24,11 +17,11 @@ def load(stream: Any, data_dir: Path, key: Key, left_out: float = 0.0) -> Data:
 
 
 def preprocessed(of: Any, name: str | None) -> Any:
-    """The data set with this preprocessing; None leaves its own."""
-    known = {field.name for field in fields(of)}
-    if name is None or "preprocessing" in known:
+    """The data set with this preprocessing; None leaves its own. UsageError for one that has none to choose."""
+    settings = {field.name for field in fields(of)}
+    if name is None or "preprocessing" in settings:
         return of if name is None else replace(of, preprocessing=name)
-    if "of" not in known:
+    if "of" not in settings:
         raise UsageError(f"{type(of).__name__} has no preprocessing to choose; set the stream's preprocessing to None")
     return replace(of, of=preprocessed(of.of, name))
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
@@ -10,42 +11,48 @@ from suite.datasets.cifar import CIFAR100
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import streams
-from suite.streams.base import check, draw, load, of_classes
+from suite.streams.base import draw, load, of_classes
 from suite.types import Dataset, Split, StreamInfo, StreamTask
-from suite.validation import check_types, require
+from suite.validation import Above, Fraction, PositiveInt
 
 
-@streams.register("cifar100")
+@streams.register("class_splits")
 @dataclass(frozen=True)
 class ClassSplits:
     """A task is `classes_per_task` classes of `of`, in an order drawn from the seed; labels are places in that order.
 
-    A tenth of every training class is left out (`left_out`), as in La-MAML. The head has an output for every class of
-    the stream; the task of an image is known at test. `preprocessing` takes the place of the data set's own (None keeps
-    that). Paper, A.2, Table 1: incremental CIFAR-100.
+    The head has an output for every class of the stream; the task of an image is known at test. Paper, A.2, Table 1:
+    incremental CIFAR-100.
+
+    >>> info = ClassSplits(number=2, classes_per_task=3).info
+    >>> info.name, info.outputs, info.task_known
+    ('class splits of cifar100', 6, True)
     """
 
     of: Dataset = field(default_factory=CIFAR100)
-    number: int = 20
-    classes_per_task: int = 5
-    samples_per_task: int = 2250
-    left_out: float = 0.1
+    """The data set whose images the tasks show."""
+    number: PositiveInt = 20
+    """Tasks."""
+    classes_per_task: Annotated[int, Above(1)] = 5
+    """Classes that one task shows, and no other."""
+    samples_per_task: PositiveInt = 2250
+    """Training images of a task, drawn without replacement."""
+    left_out: Fraction = 0.1
+    """Of every training class, shown by no task: a tenth, as in La-MAML."""
     preprocessing: str | None = "standardize"
+    """Takes the place of the data set's own; None keeps that."""
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check(self)
-        require(self, "classes_per_task", self.classes_per_task > 1, "above 1")
-        require(self, "left_out", 0 <= self.left_out < 1, "at least 0 and below 1")
-        wanted, known = self.number * self.classes_per_task, self.of.info.classes
-        if wanted > known:
+        needed, classes = self.number * self.classes_per_task, self.of.info.classes
+        if needed > classes:
             raise UsageError(
-                f"ClassSplits.number: {self.number} tasks of {self.classes_per_task} classes need {wanted} classes, "
-                f"and {self.of.info.name} has {known}; lower one of them"
+                f"ClassSplits.number: {self.number} tasks of {self.classes_per_task} classes need {needed} classes, "
+                f"and {self.of.info.name} has {classes}; lower one of them"
             )
 
     @property
     def info(self) -> StreamInfo:
+        """Sizes of the stream, known without any file."""
         of, k = self.of.info, self.classes_per_task
         differs = ("the order of classes and the images left out are drawn from the run's seed",)
         return StreamInfo(
@@ -54,13 +61,15 @@ class ClassSplits:
         )  # fmt: skip
 
     def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
+        """The tasks in order; a function of the key. RunError for too few training images."""
         data, info, k = load(self, data_dir, key, self.left_out), self.info, self.classes_per_task
         order = key("classes").permutation(self.of.info.classes)[: info.outputs]
         place = torch.full((self.of.info.classes,), -1)
         place[order] = torch.arange(info.outputs)
         train, test = (Split(split.images, place[split.labels]) for split in (data.train, data.test))
         for t in range(self.number):
-            own = tuple(range(k * t, k * (t + 1)))
-            names = tuple(self.of.info.class_names[int(order[c])] for c in own)
-            shown = draw(of_classes(train, own), self.samples_per_task, key("samples", t), info.name)
-            yield StreamTask(shown, of_classes(test, own), own, names, data.transform, {"classes": list(names)})
+            classes = tuple(range(k * t, k * (t + 1)))
+            names = tuple(self.of.info.class_names[int(order[c])] for c in classes)
+            samples = draw(of_classes(train, classes), self.samples_per_task, key("samples", t), info.name)
+            made_by = {"classes": list(names)}
+            yield StreamTask(samples, of_classes(test, classes), classes, names, data.transform, made_by)

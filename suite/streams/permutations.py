@@ -13,11 +13,11 @@ from suite.datasets.mnist import MNIST
 from suite.keys import Key
 from suite.registry import streams
 from suite.storage.files import sha256
-from suite.streams.base import check, draw, load
+from suite.streams.base import draw, load
 from suite.types import Dataset, Split, StreamInfo, StreamTask
-from suite.validation import check_types
+from suite.validation import PositiveInt
 
-OWN_ORDERS = "permutations are drawn from the run's seed, not from the generator of the published code"
+DIFFERS = "permutations are drawn from the run's seed, not from the generator of the published code"
 
 
 @streams.register("permutations")
@@ -25,42 +25,50 @@ OWN_ORDERS = "permutations are drawn from the run's seed, not from the generator
 class Permutations:
     """A task is an order of the pixels of `of`, the same in every channel, drawn from the seed.
 
-    `first` 'permuted' permutes the first task too, as in GEM and La-MAML; 'identity' leaves it as it is, as in Kernel
-    Continual Learning. One head for all tasks, which are not known at test. `preprocessing` takes the place of the data
-    set's own (None keeps that). Paper, A.2, Table 1.
+    One head for all tasks, which are not known at test. Paper, A.2, Table 1: also MANY (`number` 100) and the variant *
+    (`first` 'identity', all training images), in `gin/continual/`.
+
+    >>> stream = Permutations(number=3)
+    >>> stream.info.tasks, stream.info.samples_per_task, stream.info.outputs
+    (3, 1000, 10)
+    >>> stream.order(0, Key(0)).sort().values.equal(torch.arange(784))
+    True
     """
 
     of: Dataset = field(default_factory=MNIST)
-    number: int = 20
-    samples_per_task: int = 1000
+    """The data set whose images the tasks show."""
+    number: PositiveInt = 20
+    """Tasks."""
+    samples_per_task: PositiveInt = 1000
+    """Training images of a task, drawn without replacement."""
     first: Literal["permuted", "identity"] = "permuted"
+    """The first task: permuted too, as in GEM and La-MAML, or left as it is, as in Kernel Continual Learning."""
     preprocessing: str | None = "none"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        check(self)
+    """Takes the place of the data set's own; None keeps that."""
 
     @property
     def info(self) -> StreamInfo:
+        """Sizes of the stream, known without any file."""
         of = self.of.info
         star = "_star" if self.first == "identity" else ""
         return StreamInfo(
             f"permutations{star} of {of.name}", of.shape, of.classes, self.number, of.classes, self.samples_per_task,
-            of.test_size, task_known=False, differs=(OWN_ORDERS,),
+            of.test_size, task_known=False, differs=(DIFFERS,),
         )  # fmt: skip
 
     def order(self, task: int, key: Key) -> Int64[Tensor, " pixels"]:
-        """Where each pixel of the task comes from."""
+        """For each pixel of a task, counted from 0, the pixel of the data set it shows."""
         pixels = self.info.shape.height * self.info.shape.width
-        plain = task == 0 and self.first == "identity"
-        return torch.arange(pixels) if plain else key("permutation", task).permutation(pixels)
+        unchanged = task == 0 and self.first == "identity"
+        return torch.arange(pixels) if unchanged else key("permutation", task).permutation(pixels)
 
     def another(self, images: Float[Tensor, "n c h w"], key: Key) -> Float[Tensor, "n c h w"]:
-        """Images of a task as another one of the same law would show them."""
+        """Images of a task as another task of the stream might show them."""
         order = key.permutation(images.shape[2] * images.shape[3]).to(images.device)
         return images.flatten(2)[:, :, order].view_as(images)
 
     def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
+        """The tasks in order; a function of the key. RunError for too few training images."""
         data, info = load(self, data_dir, key), self.info
         for t in range(self.number):
             order = self.order(t, key)
@@ -70,20 +78,3 @@ class Permutations:
             )
             made_by = {"permutation_sha256": sha256(order.numpy().tobytes())}
             yield StreamTask(train, test, tuple(range(info.outputs)), data.info.class_names, data.transform, made_by)
-
-
-@streams.register("many")
-@dataclass(frozen=True)
-class Many(Permutations):
-    """Permuted pixels in a hundred tasks (paper, A.2: MANY permutations)."""
-
-    number: int = 100
-
-
-@streams.register("permutations_star")
-@dataclass(frozen=True)
-class PermutationsStar(Permutations):
-    """Permuted pixels with all training images in every task, the first as it is (paper, A.2, *)."""
-
-    samples_per_task: int = 60_000
-    first: Literal["permuted", "identity"] = "identity"

@@ -1,1 +1,1 @@
-"""Sending what runs wrote into their journals to MLflow."""
+"""Sends the journals of runs to MLflow."""

@@ -1,4 +1,4 @@
-"""Starts the process that sends journals to a tracker; a run never waits for it."""
+"""Starts the process that sends journals to a tracker, so that a run never waits for the tracker."""
 
 import os
 import subprocess
@@ -7,25 +7,33 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from suite.errors import report
+
+COMMAND = [sys.executable, "-m", "suite.sync"]
+"""The process that sends; it reads directories from its stdin."""
+
+RESTART_SECONDS = 60.0
+"""Least time between two starts of that process, should it die."""
+
 
 class Sender:
-    """Has another process send journals to a store, so that training neither waits for the store nor dies of it.
+    """Has another process send journals to a store; training neither waits for the store nor fails with it.
 
-    That process lives until this one closes it, or dies: then it sends the rest and marks what died as KILLED.
+    That process lives until this one closes it or dies. Then it sends the rest, and marks runs that died as KILLED.
     """
 
     def __init__(self, uri: str | None, out: Path) -> None:
-        """`uri` None: nothing is sent now."""
+        """`uri`: of the store; None: nothing is sent. `out`: the runs' output directory."""
         self.uri, self._out = uri, out
         self._process: subprocess.Popen[bytes] | None = None
-        self._told: set[Path] = set()
+        self._directories: set[Path] = set()
         self._started_at = -RESTART_SECONDS
 
-    def tell(self, directory: Path) -> None:
-        """There is news in the journal of this directory."""
+    def notify(self, directory: Path) -> None:
+        """Have new entries in the journal of `directory` sent. Returns at once."""
         if self.uri is None:
             return
-        self._told.add(directory)
+        self._directories.add(directory)
         if self._process is None or self._process.poll() is not None:
             if time.monotonic() - self._started_at >= RESTART_SECONDS:
                 self._start()
@@ -33,8 +41,8 @@ class Sender:
         self._write(directory)
 
     def close(self, patience: float) -> bool:
-        """End the sending; whether all was sent within `patience` seconds."""
-        if self.uri is None or not self._told:
+        """Let the process send the rest and end; False if it failed, or was killed after `patience` seconds."""
+        if self.uri is None or not self._directories:
             return True
         if self._process is None or self._process.poll() is not None:
             self._start()
@@ -46,41 +54,34 @@ class Sender:
         try:
             return process.wait(timeout=patience) == 0
         except subprocess.TimeoutExpired:
-            print(
-                f"[tracking] the tracking store {self.uri} did not take everything within {patience:g} s",
-                file=sys.stderr,
-            )
+            report(f"[tracking] the tracking store {self.uri} did not take everything within {patience:g} s")
             process.kill()
             process.wait()
             return False
 
     def _start(self) -> None:
+        """Start the process, or start it again, and name all directories to it."""
         assert self.uri is not None
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
         self._started_at = time.monotonic()
         command = [*COMMAND, "--follow", "--tracking-uri", self.uri, str(self._out.resolve())]
-        # A session of its own: Ctrl-C in the terminal is for the run, which then tells the rest.
-        # And stdout is for the run's record.
+        # A session of its own: Ctrl-C in the terminal reaches the run alone, whose last entries are then sent.
+        # No stdout: that is for the run's record.
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0, start_new_session=True
             )
-        except OSError as error:  # no more processes, no more memory: that is no reason to stop a run
+        except OSError as error:  # no more processes or no more bytes: no reason to end a run
             self._process = None
-            print(f"[tracking] can't be started ({error}); what runs have to tell is kept", file=sys.stderr)
+            report(f"[tracking] can't be started ({error}); the runs' journals are kept, and can be sent later")
             return
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
-        for directory in self._told:
+        for directory in self._directories:
             self._write(directory)
 
     def _write(self, directory: Path) -> None:
         assert self._process is not None and self._process.stdin is not None
-        with suppress(BlockingIOError, BrokenPipeError):  # busy with enough news, or gone: the journal keeps everything
+        with suppress(BlockingIOError, BrokenPipeError):  # it is behind, or dead: the journal keeps everything
             os.write(self._process.stdin.fileno(), os.fsencode(directory.resolve()) + b"\0")
-
-
-COMMAND = [sys.executable, "-m", "suite.sync"]
-
-RESTART_SECONDS = 60.0

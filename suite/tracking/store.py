@@ -1,4 +1,4 @@
-"""MLflow: the only module that imports it, and never in the process that trains.
+"""MLflow stores. The only module that imports MLflow, and never in the process that trains.
 
 One MLflow experiment for each name, a parent run for a table, a child for each of its runs. Parameters are the flat
 configuration, metrics go in batches with their own times, texts and pictures are artifacts. All of it is read from a
@@ -15,179 +15,54 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from suite.errors import RunError
+from suite.errors import RunError, first_line
 from suite.storage import journal
 from suite.storage.files import canonical_json, make_directory, write_atomic
 from suite.storage.locks import locked
 
-BATCH = 1000  # what one log_batch takes
+BATCH = 1000
+"""Metrics that one request of MLflow takes."""
 
 PARAMETERS = 100
+"""Parameters that one request of MLflow takes."""
 
 LONGEST_PARAMETER = 6000
+"""Characters of a parameter's value; what is longer is cut off."""
 
-HEARD, SENDING = ".sending/heard.json", ".sending/lock"
-"""For each store, the run's id there and how much of the journal it has heard; and the lock of who is sending."""
+SENT = ".sending/heard.json"
+"""In a run's directory, for each store: the run's id there and the journal offset already sent."""
+
+SENDING = ".sending/lock"
+"""The lock of the process that sends the run's journal."""
 
 
 class Store:
     """An MLflow store: a database beside the runs, or any server by its URI."""
 
     def __init__(self, uri: str, out: Path) -> None:
+        """`uri`: of the store; `out`: the runs' output directory, which holds the artifacts of a database."""
         self.uri, self._out = uri, out
         plain = uri.startswith("sqlite:///") and "?" not in uri
         self._database = Path(uri.removeprefix("sqlite:///")) if plain else None
         self._lock = (out if self._database is None else self._database.parent) / ".mlflow.lock"
         self._client: Any = None
 
-    def send(self, directory: Path) -> str:
-        """Tell the store all that it has not heard of a directory's journal; returns the run's id there.
-
-        Raises RunError if the store does not answer as it should.
-        """
-        with locked(directory / SENDING):
-            known = _known(directory)
-            mine = known.get(self.uri, {})
-            if mine.get("id") != journal.identity(journal.read(directory)[0]):  # a run that has the name of another
-                mine = {}
-            self.connect()
-            try:
-                return self._rest(directory, known, mine.get("run_id"), mine.get("heard", 0))
-            except _Lost:  # somebody deleted the store's content: it hears everything again
-                try:
-                    return self._rest(directory, known, None, 0)
-                except _Lost as error:
-                    raise RunError(f"the tracking store {self.uri} loses the run of {directory} at once") from error
-
-    def _rest(self, directory: Path, known: dict[str, Any], run_id: str | None, heard: int) -> str:
-        identity = journal.identity(journal.read(directory)[0])
-        entries, end = journal.read(directory, heard if run_id else 0)
-        if run_id is None:
-            run_id = self._begin(directory, entries)
-        with self._sentence():
-            self._tell(directory, run_id, entries)
-        mine = {"id": identity, "run_id": run_id, "heard": end}
-        if known.get(self.uri) != mine:
-            write_atomic(directory / HEARD, canonical_json(known | {self.uri: mine}).encode())
-        return run_id
-
-    def _begin(self, directory: Path, entries: list[journal.Entry]) -> str:
-        """The run that the journal is of: found by its identity, if a crash came after it was created, or created."""
-        what = next((entry for entry in entries if entry["is"] == "run"), None)
-        if what is None:
-            raise RunError(f"{directory / journal.NAME} does not say what it is of; nothing was sent of it")
-        with self._sentence(), locked(self._lock):
-            client = self._client
-            found = client.get_experiment_by_name(what["experiment"])
-            if found is None:
-                place = (self._out / "artifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
-                experiment = client.create_experiment(what["experiment"], artifact_location=place)
-            else:
-                experiment = found.experiment_id
-                if (mine := self._only(experiment, what["id"])) is not None:
-                    return mine
-            tags = what["tags"] | {"suite.id": what["id"]}
-            made = client.create_run(experiment, start_time=what["time"], tags=tags, run_name=what["name"])
-            return str(made.info.run_id)
-
-    def _only(self, experiment: str, identity: str, mine: str | None = None) -> str | None:
-        """The store's one run of this identity: `mine` if given, else any, else None.
-
-        A request to create it whose answer was lost, or came too late, was repeated: what that made is deleted.
-        """
-        runs = self._client.search_runs([experiment], filter_string=f"tags.`suite.id` = '{identity}'")
-        found = sorted(str(run.info.run_id) for run in runs)
-        mine = mine or next(iter(found), None)
-        for run_id in found:
-            if run_id != mine:
-                self._client.delete_run(run_id)
-        return mine
-
-    def _tell(self, directory: Path, run_id: str, entries: list[journal.Entry]) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        client = self._client
-        tags, parameters, metrics = [], [], []
-        files: dict[str, None] = {}
-        status = None
-        for entry in entries:
-            if entry["is"] == "run":
-                named = {re.sub(r"[^\w\-. :/]", "_", key): value for key, value in entry["parameters"].items()}
-                parameters += [Param(key, value[:LONGEST_PARAMETER]) for key, value in named.items()]
-            elif entry["is"] == "parent":
-                parent = directory / entry["journal"]
-                if not (parent / journal.NAME).is_file():  # only this run was copied here
-                    continue
-                tags.append(RunTag("mlflow.parentRunId", self.send(parent)))
-            elif entry["is"] == "metrics":
-                metrics += [Metric(*point) for point in entry["points"]]
-            elif entry["is"] == "artifact":
-                files[entry["file"]] = None
-            elif entry["is"] == "status":
-                status = entry
-        if status is not None:
-            resumable = status["status"] == "KILLED"
-            tags += [RunTag("suite.resumable", str(resumable).lower())]
-        for part in _parts(parameters, PARAMETERS):
-            client.log_batch(run_id, params=part)
-        for part in _parts(metrics, BATCH):
-            client.log_batch(run_id, metrics=part)
-        for file in files:
-            if (directory / file).is_file():  # else it was cleaned away since
-                client.log_artifact(run_id, str(directory / file), os.path.dirname(file) or None)
-        if tags:
-            client.log_batch(run_id, tags=tags)
-        if status is not None and status["status"] == "RUNNING":
-            client.update_run(run_id, status="RUNNING")
-        elif status is not None:
-            run = client.get_run(run_id)
-            self._only(run.info.experiment_id, run.data.tags["suite.id"], run_id)
-            client.set_terminated(run_id, status["status"], end_time=status["time"])
-
-    def download(self, names: Iterable[str], to: Path) -> Iterator[Path]:
-        """Of every finished run the artifacts of these names, in a folder below `to` that is called by the run's id.
-
-        Runs that lack the first name, such as a table's own, are passed over. Raises RunError.
-        """
-        if self._database is not None and not (self._database.is_file() and self._database.stat().st_size):
-            raise RunError(f"there is no tracking database {self._database}; look at --tracking-uri")
-        self.connect()
-        first, *_ = names = list(names)
-        with self._sentence():
-            finished = list(self._finished())
-        for run_id in finished:
-            with suppress(_Lost), self._sentence():  # somebody deleted it since
-                held = {artifact.path for artifact in self._client.list_artifacts(run_id)}
-                if first not in held:
-                    continue
-                folder = make_directory(to / run_id)
-                for name in [name for name in names if name in held]:
-                    self._client.download_artifacts(run_id, name, str(folder))
-                yield folder
-
-    def _finished(self) -> Iterator[str]:
-        client, finished = self._client, "attributes.status = 'FINISHED'"
-        experiments = [one.experiment_id for one in _pages(lambda token: client.search_experiments(page_token=token))]
-        for experiment in experiments:
-            for run in _pages(lambda token: client.search_runs([experiment], finished, page_token=token)):  # noqa: B023
-                yield str(run.info.run_id)
-
     def connect(self) -> None:
-        """Reach the store once; RunError if it does not answer."""
+        """Reach the store, once; a database is made where there is none. Raises RunError if it does not answer."""
         if self._client is not None:
             return
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        # Two processes that first open one database together break each other's migration.
-        with self._sentence(), locked(self._lock):
+        # Two processes that first open one database at once break each other's migration.
+        with self._store_errors(), locked(self._lock):
             from mlflow.tracking import MlflowClient
 
             for name in ("mlflow", "alembic"):  # their notes on a fresh database are not for the terminal
                 logging.getLogger(name).setLevel(logging.ERROR)
             if self._database is not None and not self._database.exists():
-                # MLflow can't open a database whose making was interrupted, so a name is given to a whole one only.
+                # MLflow can't open a database whose making was interrupted: only a whole one gets the name.
                 fresh = self._database.with_name(f".{self._database.name}.tmp")
                 fresh.unlink(missing_ok=True)
                 MlflowClient(f"sqlite:///{fresh}").search_experiments(max_results=1)
@@ -196,69 +71,213 @@ class Store:
             client.search_experiments(max_results=1)
             self._client = client
 
+    # ------------------------------------------------------------ send
+
+    def send(self, directory: Path) -> str:
+        """Send what the store does not have yet of a directory's journal; returns the run's id there.
+
+        Raises RunError if the store does not answer as it should.
+        """
+        with locked(directory / SENDING):
+            sent = _sent(directory)
+            here = sent.get(self.uri, {})
+            if here.get("id") != journal.identity(journal.read(directory)[0]):  # of another run of this name
+                here = {}
+            self.connect()
+            try:
+                return self._send_rest(directory, sent, here.get("run_id"), here.get("heard", 0))
+            except _RunMissing:  # the store's content was deleted: everything is sent again
+                try:
+                    return self._send_rest(directory, sent, None, 0)
+                except _RunMissing as error:
+                    raise RunError(f"the tracking store {self.uri} loses the run of {directory} at once") from error
+
+    def _send_rest(self, directory: Path, sent: dict[str, Any], run_id: str | None, offset: int) -> str:
+        """Send the journal from a byte on, or as a new run from its beginning, and note how far it was sent."""
+        identity = journal.identity(journal.read(directory)[0])
+        entries, end = journal.read(directory, offset if run_id else 0)
+        if run_id is None:
+            run_id = self._find_or_create(directory, entries)
+        with self._store_errors():
+            self._upload(directory, run_id, entries)
+        here = {"id": identity, "run_id": run_id, "heard": end}
+        if sent.get(self.uri) != here:
+            write_atomic(directory / SENT, canonical_json(sent | {self.uri: here}).encode())
+        return run_id
+
+    def _find_or_create(self, directory: Path, entries: list[journal.Entry]) -> str:
+        """The id of the journal's run. It exists already if a crash came after it was created."""
+        begun = next((entry for entry in entries if entry["is"] == "run"), None)
+        if begun is None:
+            raise RunError(f"{directory / journal.NAME} does not say what run it is of; nothing was sent of it")
+        with self._store_errors(), locked(self._lock):
+            client = self._client
+            experiment = client.get_experiment_by_name(begun["experiment"])
+            if experiment is None:
+                place = (self._out / "artifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
+                experiment_id = client.create_experiment(begun["experiment"], artifact_location=place)
+            else:
+                experiment_id = experiment.experiment_id
+                run_id = self._without_duplicates(experiment_id, begun["id"])
+                if run_id is not None:
+                    return run_id
+            tags = begun["tags"] | {"suite.id": begun["id"]}
+            run = client.create_run(experiment_id, start_time=begun["time"], tags=tags, run_name=begun["name"])
+            return str(run.info.run_id)
+
+    def _without_duplicates(self, experiment_id: str, identity: str, keep: str | None = None) -> str | None:
+        """The id of the store's run of this identity (`keep` if given), after its duplicates are deleted; None: none.
+
+        Duplicates come of a request to create the run that was repeated since its answer was lost or late.
+        """
+        runs = self._client.search_runs([experiment_id], filter_string=f"tags.`suite.id` = '{identity}'")
+        run_ids = sorted(str(run.info.run_id) for run in runs)
+        keep = keep or next(iter(run_ids), None)
+        for run_id in run_ids:
+            if run_id != keep:
+                self._client.delete_run(run_id)
+        return keep
+
+    def _upload(self, directory: Path, run_id: str, entries: list[journal.Entry]) -> None:
+        """Send entries as parameters, metrics, artifacts and tags, and the state last."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        client = self._client
+        parents = [directory / entry["journal"] for entry in entries if entry["is"] == "parent"]
+        tags = [
+            RunTag("mlflow.parentRunId", self.send(parent))
+            for parent in parents
+            if (parent / journal.NAME).is_file()  # else only this run was copied here
+        ]
+        parameters = {
+            re.sub(r"[^\w\-. :/]", "_", name): value[:LONGEST_PARAMETER]
+            for entry in entries
+            if entry["is"] == "run"
+            for name, value in entry["parameters"].items()
+        }
+        metrics = [Metric(*point) for entry in entries if entry["is"] == "metrics" for point in entry["points"]]
+        files = dict.fromkeys(entry["file"] for entry in entries if entry["is"] == "artifact")
+        status = next((entry for entry in reversed(entries) if entry["is"] == "status"), None)
+        if status is not None:
+            tags.append(RunTag("suite.resumable", str(status["status"] == "KILLED").lower()))
+        for batch in _batches([Param(*parameter) for parameter in parameters.items()], PARAMETERS):
+            client.log_batch(run_id, params=batch)
+        for batch in _batches(metrics, BATCH):
+            client.log_batch(run_id, metrics=batch)
+        for file in files:
+            if (directory / file).is_file():  # else it was deleted meanwhile
+                client.log_artifact(run_id, str(directory / file), os.path.dirname(file) or None)
+        if tags:
+            client.log_batch(run_id, tags=tags)
+        if status is not None:
+            self._set_status(run_id, status)
+
+    def _set_status(self, run_id: str, status: journal.Entry) -> None:
+        client = self._client
+        if status["status"] == "RUNNING":
+            client.update_run(run_id, status="RUNNING")
+            return
+        run = client.get_run(run_id)
+        self._without_duplicates(run.info.experiment_id, run.data.tags["suite.id"], run_id)
+        client.set_terminated(run_id, status["status"], end_time=status["time"])
+
+    # ------------------------------------------------------------ download
+
+    def download(self, names: Iterable[str], to: Path) -> Iterator[Path]:
+        """Of every finished run its artifacts of these names, in a folder below `to` named by the run's id.
+
+        Runs that lack the first name, such as the parent runs of tables, are skipped. Raises RunError.
+        """
+        if self._database is not None and not (self._database.is_file() and self._database.stat().st_size):
+            raise RunError(f"there is no tracking database {self._database}; look at --tracking-uri")
+        self.connect()
+        first, *_ = names = list(names)
+        with self._store_errors():
+            finished = list(self._finished())
+        for run_id in finished:
+            with suppress(_RunMissing), self._store_errors():  # somebody deleted it meanwhile
+                stored = {artifact.path for artifact in self._client.list_artifacts(run_id)}
+                if first not in stored:
+                    continue
+                folder = make_directory(to / run_id)
+                for name in [name for name in names if name in stored]:
+                    self._client.download_artifacts(run_id, name, str(folder))
+                yield folder
+
+    def _finished(self) -> Iterator[str]:
+        """The ids of all finished runs."""
+        client, condition = self._client, "attributes.status = 'FINISHED'"
+        for experiment in list(_pages(lambda token: client.search_experiments(page_token=token))):
+            ids = [experiment.experiment_id]
+            for run in _pages(lambda token: client.search_runs(ids, condition, page_token=token)):  # noqa: B023
+                yield str(run.info.run_id)
+
+    # ------------------------------------------------------------ errors
+
     @contextmanager
-    def _sentence(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
+        """Turn whatever MLflow raises into a RunError of one sentence, or into _RunMissing."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # MLflow's own, about its own code
                 yield
-        except _Lost:
+        except _RunMissing:
             raise
         except RunError as error:
-            if self.uri in str(error):  # it was said of a table's journal, on the way
+            if self.uri in str(error):  # raised while a table's journal was sent, on the way
                 raise
-            raise RunError(f"the tracking store {self.uri} did not answer as it should ({error})") from error
+            raise self._failure(str(error)) from error
         except Exception as error:  # MLflow raises what its store, its server and its network libraries raise
             if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
-                raise _Lost from error
-            first = str(error).strip().split("\n")[0][:200]
-            raise RunError(
-                f"the tracking store {self.uri} did not answer as it should ({type(error).__name__}: {first})"
-            ) from error
+                raise _RunMissing from error
+            raise self._failure(f"{type(error).__name__}: {first_line(error)[:200]}") from error
+
+    def _failure(self, cause: str) -> RunError:
+        return RunError(f"the tracking store {self.uri} did not answer as it should ({cause})")
 
 
-class _Lost(Exception):
+class _RunMissing(Exception):
     """The store does not have the run any more."""
 
 
-def _known(directory: Path) -> dict[str, Any]:
-    """What `HEARD` says; nothing if it is not there or damaged, which costs repeated sending and no more."""
+def _sent(directory: Path) -> dict[str, Any]:
+    """What `SENT` holds; nothing if it is absent or damaged, which costs repeated sending and no more."""
     try:
-        known = json.loads((directory / HEARD).read_text())
+        sent = json.loads((directory / SENT).read_text())
         return {
-            uri: {"id": str(one["id"]), "run_id": str(one["run_id"]), "heard": int(one["heard"])}
-            for uri, one in known.items()
+            uri: {"id": str(here["id"]), "run_id": str(here["run_id"]), "heard": int(here["heard"])}
+            for uri, here in sent.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def stores(directory: Path) -> list[str]:
-    """The stores that have heard of the run in a directory."""
-    return list(_known(directory))
+    """The addresses of the stores that something of a run's journal was sent to."""
+    return list(_sent(directory))
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, str]:
     """A described configuration as MLflow parameters: {'objective.inner_steps': '150', …}."""
-    if isinstance(config, dict):
-        found: dict[str, str] = {}
-        for key, value in config.items():
-            name = prefix if key == "is" and prefix else f"{prefix}.{key}" if prefix else key
-            found |= flat(value, name)
-        return found
-    return {prefix: str(config)}
+    if not isinstance(config, dict):
+        return {prefix: str(config)}
+    parameters: dict[str, str] = {}
+    for key, value in config.items():
+        name = prefix if key == "is" and prefix else f"{prefix}.{key}" if prefix else key
+        parameters |= flat(value, name)
+    return parameters
 
 
-def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
-    """Everything that a store gives page by page."""
+def _pages(request: Callable[[str | None], Any]) -> Iterator[Any]:
+    """All items of a request that a store answers page by page."""
     token: str | None = None
     while True:
-        page = ask(token)
+        page = request(token)
         yield from page
         token = page.token
         if not token:
             return
 
 
-def _parts(rows: list[Any], size: int) -> Iterable[list[Any]]:
+def _batches(rows: list[Any], size: int) -> Iterable[list[Any]]:
     return (rows[i : i + size] for i in range(0, len(rows), size))

@@ -1,4 +1,4 @@
-"""Addresses of MLflow stores: the default one, and what is wrong with a given one."""
+"""Addresses of MLflow stores: the default, and what is wrong with a given one."""
 
 import importlib.util
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 from suite.errors import UsageError
 
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+"""Schemes that MLflow takes, without the driver after '+'."""
 
 
 def default_uri(out: Path) -> str:
-    """A database beside the runs."""
+    """A database beside the runs. Raises UsageError for a path that can't stand in an address."""
     file = str((out / "mlflow.db").resolve())
     if set(file) & set("%?#"):
         raise UsageError(f"{file} can't be named as a database ('%', '?' or '#' in it); choose another --out")
@@ -17,15 +18,15 @@ def default_uri(out: Path) -> str:
 
 
 def whole_uri(uri: str) -> str:
-    """A store's URI that means the same in every working directory."""
+    """The address of the same store from every working directory."""
     relative = uri.startswith("sqlite:///") and not uri.startswith("sqlite:////") and not uri.endswith(":memory:")
     return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}" if relative else uri
 
 
 def check_uri(uri: str) -> None:
-    """Raise UsageError, without asking anybody, for what can't be a store, or if MLflow is not there."""
-    scheme, found, _ = uri.partition(":")
-    if not found or scheme.split("+")[0] not in SCHEMES:
+    """Raise UsageError for what can't be a store, or if MLflow is not installed; no store is contacted."""
+    scheme, colon, _ = uri.partition(":")
+    if not colon or scheme.split("+")[0] not in SCHEMES:
         raise UsageError(
             f"--tracking-uri: '{uri}' is no tracking store; write http://HOST:PORT, sqlite:////PATH/mlflow.db, or none"
         )

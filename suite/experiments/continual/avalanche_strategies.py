@@ -16,7 +16,7 @@ from suite.keys import global_generators
 from suite.registry import experiments
 from suite.streams.permutations import Permutations
 from suite.types import Architecture, Outcome, Session, Setting, Stream, StreamTask
-from suite.validation import check_types, require
+from suite.validation import Fraction, Positive, PositiveInt
 
 
 @experiments.register("avalanche")
@@ -25,30 +25,38 @@ class AvalancheStrategy:
     """A strategy of Avalanche (Carta et al., 2023) on a stream of ours, in one pass: naive, er, agem or mer.
 
     'er' replays from a reservoir of T `images_per_task` images for T tasks, 'agem' stores `images_per_task` of each
-    task (Chaudhry et al., 2019), 'mer' is meta-experience replay (Riemer et al., 2019). torch's SGD with `lr` and
-    `momentum`. Each of `evaluation.networks` networks has its own initialisation and draws. Needs the extra
-    `avalanche`.
+    task (Chaudhry et al., 2019), 'mer' is meta-experience replay (Riemer et al., 2019). Needs the extra `avalanche`.
     """
 
     stream: Stream = field(default_factory=Permutations)
+    """The tasks, in order."""
     architecture: Architecture = field(default_factory=MLP)
+    """Of the networks."""
     method: Literal["naive", "er", "agem", "mer"] = "er"
-    images_per_task: float = 10
-    batch: int = 10
-    replay_batch: int = 10
-    lr: float = 0.01
-    momentum: float = 0.9
+    """Avalanche's strategy."""
+    images_per_task: Positive = 10
+    """Storage of a task, in real images."""
+    batch: PositiveInt = 10
+    """Images that come in at once."""
+    replay_batch: PositiveInt = 10
+    """Stored images that are replayed beside them."""
+    lr: Positive = 0.01
+    """Learning rate of torch's SGD."""
+    momentum: Fraction = 0.9
+    """Its momentum."""
     evaluation: Protocol = field(default_factory=Protocol)
+    """Its `networks` is the number of networks, each with its own initialisation and draws."""
     preset: presets.Source = "paper"
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for name in ("images_per_task", "batch", "replay_batch", "lr"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
+    """Whose published sizes the run is held against (`presets.PRESETS`)."""
 
     @property
-    def memory_images(self) -> int:
+    def method_label(self) -> str:
+        """The method of its measurements, such as 'A-GEM (Avalanche)'."""
+        name = {"naive": "naive", "er": "ER", "agem": "A-GEM", "mer": "MER"}[self.method]
+        return f"{name} (Avalanche)"
+
+    @property
+    def stored_images(self) -> int:
         """Real images that may be stored."""
         info = self.stream.info
         each = int(self.images_per_task) if self.method == "agem" else self.images_per_task
@@ -56,26 +64,28 @@ class AvalancheStrategy:
 
     def plan(self) -> dict[str, Any]:
         return {
-            **presets.plan(self),
+            **presets.plan_of_stream(self),
             "method": f"{self.method} of Avalanche",
-            "storage": f"{self.memory_images} images",
+            "storage": f"{self.stored_images} images",
             "networks": self.evaluation.networks,
         }
 
     def run(self, session: Session) -> Outcome:
-        def one(whole: Setting, stream: list[StreamTask], n: int) -> streaming.Matrix:
+        """Train every network through the stream."""
+
+        def one_network(setting: Setting, tasks: list[StreamTask], n: int) -> streaming.Matrix:
             with global_generators(session.key("network", n)), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Avalanche's, about itself
-                return self._one(session, whole, stream, n)
+                return self._through_stream(session, setting, tasks, n)
 
-        return streaming.through_the_stream(self, session, None, one)
+        return streaming.train_through_stream(self, session, one_network, all_at_once=None)
 
-    def _one(self, session: Session, whole: Setting, stream: list[StreamTask], n: int) -> streaming.Matrix:
-        """The matrix of one network."""
-        network = whole.architecture.build(whole.shape, whole.classes).to(session.device).train()
+    def _through_stream(self, session: Session, setting: Setting, tasks: list[StreamTask], n: int) -> streaming.Matrix:
+        """The matrix of network n."""
+        network = setting.architecture.build(setting.shape, setting.classes).to(session.device).train()
 
-        def criterion(scores: Tensor, labels: Tensor) -> Tensor:
-            return cross_entropy(whole.masked(scores, labels), labels)
+        def criterion(logits: Tensor, labels: Tensor) -> Tensor:
+            return cross_entropy(setting.masked(logits, labels), labels)
 
         learner = avalanche.strategy(
             self.method,
@@ -84,16 +94,16 @@ class AvalancheStrategy:
             criterion,
             session.device,
             batch=self.batch,
-            stored=max(1, self.memory_images),
+            stored=max(1, self.stored_images),
             stored_each=max(1, int(self.images_per_task)),
             replay_batch=self.replay_batch,
-            tasks=len(stream),
+            tasks=len(tasks),
         )
         matrix: streaming.Matrix = []
         # Where the task is known the loss is masked; Avalanche's own multi-head layers are not needed.
-        for t, experience in enumerate(avalanche.scenario(stream, task_known=False).train_stream):
+        for t, experience in enumerate(avalanche.scenario(tasks, task_known=False).train_stream):
             learner.train(experience)
-            matrix.append(streaming.so_far(network, whole, stream, t))
-            session.progress(n * len(stream) + t + 1, self.evaluation.networks * len(stream), f"network {n + 1}")
+            matrix.append(streaming.row_so_far(network, setting, tasks, t))
+            session.progress(n * len(tasks) + t + 1, self.evaluation.networks * len(tasks), f"network {n + 1}")
             session.pause()
         return matrix

@@ -1,24 +1,25 @@
-"""Continual learning: compress every task into a memory, and recall all of them to train a new network."""
+"""Compress-then-recall: every task of a stream becomes a memory, and all memories train a new network (paper, A.2)."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from suite.architectures.mlp import MLP
-from suite.core.outer_loop import OuterState, begin, distill
+from suite.core.outer_loop import OuterState, begin, step
 from suite.evaluation.evaluate import evaluate, recalled
 from suite.evaluation.protocol import Protocol
 from suite.experiments import plots, timing
+from suite.experiments.accounting import budget_of, save_memory, stored_numbers
 from suite.experiments.continual import presets, streaming
 from suite.experiments.continual.reservoir import Reservoir
+from suite.experiments.continual.stand_ins import with_stand_ins
+from suite.experiments.continual.stream_state import Row, StreamState
+from suite.experiments.learning import Stopwatch, learn
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
-from suite.keys import Key
-from suite.memory import Memory, described
+from suite.memory import Memory
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.registry import experiments
@@ -29,12 +30,10 @@ from suite.types import (
     Budget,
     ClassRows,
     Cost,
-    ImageShape,
     InnerOptimizer,
     Objective,
     Outcome,
     Parameterization,
-    Params,
     RelatedTasks,
     Session,
     Setting,
@@ -42,7 +41,7 @@ from suite.types import (
     Stream,
     StreamTask,
 )
-from suite.validation import check_types, require, require_labels
+from suite.validation import AtLeast, NonNegativeInt, Positive, PositiveInt, require, require_labels
 
 
 @experiments.register("compress_then_recall")
@@ -54,320 +53,234 @@ class CompressThenRecall:
     sampling in what finished memories leave of it: floor(M (T - t + 1) / T). For every incoming batch there are
     `replay` outer steps, whose outer loss is on the batch and on `replay_batch` images drawn from the reservoir. Then
     the memory, of M / T images' worth of numbers, takes its share and the images are cleared. After every task fresh
-    networks are trained on all that the memories recall, and measured on every task so far; with `whole_matrix` False
-    on the new task alone, and on all after the last.
-    With `stand_ins` (ours, not the paper's) the inner loop's networks learn, beside the memory, so many copies of what
-    it recalls, each as another task of the stream's law would show it, drawn anew for every outer step: a stand-in for
-    the memories of other tasks, which the networks at the end learn together with it.
-    The memory being learned is working space of M / T images beside the storage; the record has both. `preset` names
-    whose published sizes a run is held against (`presets.PRESETS`).
+    networks are trained on all that the memories recall. The memory that is being learned is working space of M / T
+    images beside the storage; the record has both.
     """
 
     stream: Stream = field(default_factory=Permutations)
+    """The tasks, in order."""
     architecture: Architecture = field(default_factory=MLP)
+    """Of the inner loop's networks and of those that are evaluated."""
     parameterization: Parameterization = field(default_factory=lambda: Addressing(bases=8))
+    """Of every task's memory."""
     objective: Objective = field(default_factory=BPTT)
+    """Its `real_per_class` is not used: the outer loss takes the incoming and the replayed images."""
     outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
-    images_per_task: float = 10
-    batch: int = 10
-    replay: int = 20
-    replay_batch: int = 10
-    clip: float | None = 2.0
+    """Improves the memory."""
+    images_per_task: Annotated[float, AtLeast(1)] = 10
+    """Storage of a task, in real images."""
+    batch: PositiveInt = 10
+    """Images that come in at once."""
+    replay: PositiveInt = 20
+    """Outer steps for every incoming batch."""
+    replay_batch: PositiveInt = 10
+    """Images of the reservoir in each outer loss."""
+    clip: Positive | None = 2.0
+    """Largest norm of the memory's gradient; None: not clipped."""
     evaluation: Protocol = field(default_factory=Protocol)
-    stand_ins: int = 0
+    """How networks are trained on what all memories recall."""
+    stand_ins: NonNegativeInt = 0
+    """Copies of the recalled images, each as another task of the stream's law shows it, that the inner loop's networks
+    learn beside the memory, drawn anew for every outer step. Ours, not the paper's."""
     whole_matrix: bool = True
+    """Measure every task so far after every task; else the new one alone, and all after the last."""
     preset: presets.Source = "paper"
+    """Whose published sizes the run is held against (`presets.PRESETS`)."""
 
     def __post_init__(self) -> None:
-        check_types(self)
         require_labels(self)
-        for name in ("images_per_task", "batch", "replay", "replay_batch"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         info = self.stream.info
-        require(self, "stand_ins", self.stand_ins >= 0, "at least 0")
         able = self.stand_ins == 0 or isinstance(self.stream, RelatedTasks)
         require(self, "stand_ins", able, "0 for a stream whose law makes no other task of a task's images")
-        require(self, "images_per_task", self.images_per_task >= 1, "at least 1")
         # What the parameterization can't store in a task's share it refuses here, before anything is run.
         self.parameterization.per_class(info.shape, info.classes_per_task, self._images_per_class)
 
+    # ------------------------------------------------------------ sizes
+
     @property
-    def memory_images(self) -> int:
+    def stored_images(self) -> int:
         """Real images that the storage would hold."""
         return int(self.images_per_task * self.stream.info.tasks)
 
     @property
-    def _images_per_class(self) -> float:
-        """A task's share, in images per class."""
-        return self.images_per_task / self.stream.info.classes_per_task
+    def steps_per_task(self) -> int:
+        """Outer steps of one task's memory."""
+        return -(-self.stream.info.samples_per_task // self.batch) * self.replay
 
     @property
-    def _steps_per_task(self) -> int:
-        return -(-self.stream.info.samples_per_task // self.batch) * self.replay
+    def _images_per_class(self) -> float:
+        """A task's share of the storage, in images per class."""
+        return self.images_per_task / self.stream.info.classes_per_task
 
     def capacity(self, task: int) -> int:
         """Real images that may be kept while this task (from 0) is learned."""
         return int(self.images_per_task * (self.stream.info.tasks - task))
 
-    # ------------------------------------------------------------ before the run
-
-    def plan(self) -> dict[str, Any]:
-        info, task = self.stream.info, self._inner(torch.device("cpu"))
-        budget = self._budget(task)
-        plan = self._objective_on_average().plan(task, budget.recalled_per_class)
-        return {
-            **presets.plan(self),
-            "storage": f"{self.memory_images} images, {budget.stored_numbers} numbers for the memory of a task",
-            "recalled images per class and task": budget.recalled_per_class,
-            "outer steps": f"{self._steps_per_task} a task, {self._steps_per_task * info.tasks} in all",
-            **plan,
-            "evaluation": self.evaluation.label(),
-        }
-
-    def cost(self, where: torch.device) -> Cost:
-        """Seconds of all tasks, their evaluation among them."""
-        info, inner, protocol = self.stream.info, self._inner(where), self.evaluation
-        whole = replace(inner, classes=info.outputs)
-        per_class = self.parameterization.per_class(info.shape, info.classes_per_task, self._images_per_class)
-        pace = timing.pace(whole)
-        step = timing.outer_step(inner, self._objective_on_average(), self._images_per_class, per_class)
-        own, test = self._steps_per_task * info.tasks * step, info.test_per_task
-        for t in range(1, info.tasks + 1):
-            shown = t if self.whole_matrix or t == info.tasks else 1
-            images = t * per_class * info.classes_per_task
-            own += protocol.networks * (protocol.epochs * images * pace.train + shown * test * pace.read)
-        return Cost(own, {}, step)
-
-    def _inner(self, device: torch.device) -> Setting:
-        """What one memory is made for: the classes of one task."""
+    def setting(self, device: torch.device) -> Setting:
+        """What one memory is distilled for: the classes of one task."""
         info = self.stream.info
         return Setting(info.shape, info.classes_per_task, self.architecture, self.parameterization, "none", device)
 
+    def plan(self) -> dict[str, Any]:
+        """Sizes, storage and steps, found without any data."""
+        setting = self.setting(torch.device("cpu"))
+        budget = budget_of(setting, self._images_per_class)
+        return {
+            **presets.plan_of_stream(self),
+            "storage": f"{self.stored_images} images, {budget.stored_numbers} numbers for the memory of a task",
+            "recalled images per class and task": budget.recalled_per_class,
+            "outer steps": f"{self.steps_per_task} a task, {self.steps_per_task * self.stream.info.tasks} in all",
+            **self._objective_on_average().plan(setting, budget.recalled_per_class),
+            "evaluation": self.evaluation.label(),
+        }
+
+    def cost(self, device: torch.device) -> Cost:
+        """Seconds of all tasks, their evaluation among them."""
+        info, setting, protocol = self.stream.info, self.setting(device), self.evaluation
+        per_class = self.parameterization.per_class(info.shape, info.classes_per_task, self._images_per_class)
+        pace = timing.pace(replace(setting, classes=info.outputs))
+        step_seconds = timing.outer_step(setting, self._objective_on_average(), self._images_per_class, per_class)
+        seconds = self.steps_per_task * info.tasks * step_seconds
+        for t in range(1, info.tasks + 1):
+            measured = t if self.whole_matrix or t == info.tasks else 1
+            images = t * per_class * info.classes_per_task
+            training = protocol.epochs * images * pace.train
+            seconds += protocol.networks * (training + measured * info.test_per_task * pace.read)
+        return Cost(seconds, {}, step_seconds)
+
     def _objective(self, real_per_class: int | None = None) -> Objective:
-        """With the whole of an incoming and a replayed batch in the outer loss, of whatever classes they are."""
+        """The objective with the incoming and the replayed images in its outer loss, of whatever classes they are."""
         objective: Any = self.objective
-        if any(one.name == "real_per_class" for one in fields(objective)):
+        names = {declared.name for declared in fields(objective)}
+        if "real_per_class" in names:
             objective = replace(objective, real_per_class=real_per_class or self.batch + self.replay_batch)
-        if self.stand_ins and any(one.name == "images_per_class_per_step" for one in fields(objective)):
+        if self.stand_ins and "images_per_class_per_step" in names:
             each = objective.images_per_class_per_step  # of every task that a network learns
             objective = replace(objective, images_per_class_per_step=each * (1 + self.stand_ins))
         return objective
 
     def _objective_on_average(self) -> Objective:
-        """Of the same size, for a plan: every class has its part of the images."""
+        """The objective of the same size for plans, where every class has its part of the images."""
         return self._objective(-(-(self.batch + self.replay_batch) // self.stream.info.classes_per_task))
-
-    def _budget(self, task: Setting) -> Budget:
-        memory = self.parameterization.init(task.shape, task.classes, self._images_per_class, Key(0))
-        stored = sum(v.numel() for v in memory.values())
-        per_class = self.parameterization.per_class(task.shape, task.classes, self._images_per_class)
-        return Budget(stored, stored / (task.classes * task.shape.numel), per_class)
 
     # ------------------------------------------------------------ the run
 
     def run(self, session: Session) -> Outcome:
-        info, inner = self.stream.info, self._inner(session.device)
-        presets.tell(self, session)
-        at = _At.restored(session) or _At.start()
-        seen: list[StreamTask] = []
-        clock = time.monotonic()
+        """Compress and measure task after task."""
+        presets.announce_deviations(self, session)
+        setting, state = self.setting(session.device), StreamState.restored(session)
+        stopwatch, tasks = Stopwatch(state.seconds), list[StreamTask]()
         for t, task in enumerate(self.stream.tasks(session.data_dir, session.key("stream"))):
-            seen.append(task)
-            if t < at.task:
+            tasks.append(task)
+            if t < state.task:
                 continue
-            at = self._learn(session, inner, t, task, at, clock)
-            if self.whole_matrix or t == info.tasks - 1:
-                shown = dict(enumerate(one.test for one in seen))
-            else:
-                shown = {t: task.test}
-            rows = self._measure(session, inner, at.banks, seen, shown)
-            at = replace(at, matrix=[*at.matrix, rows], seconds=at.seconds + time.monotonic() - clock)
-            clock = time.monotonic()
-            at.save(session, self._steps_per_task)
-        matrices = [[one[n] for one in at.matrix] for n in range(self.evaluation.networks)]
-        budget = self._budget(inner)
-        less = presets.less(self, self.replay)
-        memories = self._save_memories(session, inner, at.banks, seen)
-        streaming.draw(session, matrices)
+            state = self._compress(session, setting, task, state, stopwatch)
+            rows = self._measure(session, setting, state, tasks)
+            state = replace(state, rows=(*state.rows, rows), seconds=stopwatch.seconds)
+            state.save(session, self.steps_per_task)
+        return self._outcome(session, setting, state, tasks)
+
+    def _compress(
+        self, session: Session, setting: Setting, task: StreamTask, state: StreamState, stopwatch: Stopwatch
+    ) -> StreamState:
+        """The stream's state with this task's memory among the finished ones."""
+        t, images = state.task, task.train.relabelled(task.classes)
+        key, order = session.key("task", t), session.key("order", t).permutation(len(images))
+        finished_numbers = sum(map(stored_numbers, state.memories))
+
+        def one_batch(outer: OuterState) -> OuterState:
+            """`replay` outer steps on the next incoming batch."""
+            nonlocal state
+            number = outer.iteration // self.replay
+            incoming = order[number * self.batch : (number + 1) * self.batch]
+            reservoir = (state.reservoir or Reservoir.empty(self.capacity(t))).add(incoming, key("reservoir"))
+            stored = finished_numbers + len(reservoir.kept) * setting.shape.numel
+            state = replace(state, reservoir=reservoir, peak_numbers=max(state.peak_numbers, stored))
+            for update in range(self.replay):
+                replayed = reservoir.draw(self.replay_batch, key("replay", number, update))
+                real = _rows_of(images, torch.cat([incoming, replayed]), setting)
+                of_step = setting
+                if self.stand_ins and isinstance(self.stream, RelatedTasks):
+                    of_step = with_stand_ins(setting, self.stream, self.stand_ins, key("stand-ins", number, update))
+                outer = step(
+                    of_step, self._objective(), self.outer_optimizer, real, outer, key("outer"), self.clip
+                )  # fmt: skip
+            return outer
+
+        def save(outer: OuterState, score: float | None) -> None:
+            replace(state, outer=outer, seconds=stopwatch.seconds).save(session, self.steps_per_task)
+
+        outer = learn(
+            session,
+            state.outer or begin(setting, self.outer_optimizer, self._images_per_class, key),
+            one_batch,
+            -(-len(images) // self.batch) * self.replay,
+            save,
+            stopwatch,
+            steps_before=t * self.steps_per_task,
+            total=self.steps_per_task * self.stream.info.tasks,
+            caption=f"task {t + 1}",
+        )
+        return state.finished(outer.memory)
+
+    def _measure(self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]) -> list[Row]:
+        """For each evaluation network, trained on all that is recalled, its accuracies on the tasks so far."""
+        info = self.stream.info
+        whole = replace(setting, classes=info.outputs, groups=streaming.output_groups(info, tasks))
+        splits = []
+        for memory, task in zip(state.memories, tasks, strict=True):
+            images = recalled(setting, memory)
+            labels = torch.tensor(task.classes, device=images.labels.device)[images.labels]
+            splits.append(Split(images.images, labels))
+        training = Split(torch.cat([s.images for s in splits]), torch.cat([s.labels for s in splits]))
+        last = len(tasks) - 1
+        all_of_them = self.whole_matrix or last == info.tasks - 1
+        tests = {str(j): task.test for j, task in enumerate(tasks) if all_of_them or j == last}
+        key = session.key("evaluation", len(tasks))
+        accuracies = evaluate(whole, lambda network: training, self.evaluation, key, tests, session.pause)
+        return streaming.rows(accuracies, info.tasks, self.evaluation.networks)
+
+    # ------------------------------------------------------------ what is left behind
+
+    def _outcome(self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]) -> Outcome:
+        info, budget = self.stream.info, budget_of(setting, self._images_per_class)
+        matrices = [[rows[n] for rows in state.rows] for n in range(self.evaluation.networks)]
+        memories = self._save_memories(session, setting, state, tasks, budget)
+        streaming.plot_matrices(session, matrices)
         plots.task_by_task(memories, make_directory(session.directory / "figures") / "recalled.png")
+        steps = self.steps_per_task * info.tasks
+        reduced_by = presets.reduced_by(self, self.replay)
         return Outcome(
-            figures=tuple(streaming.figures(matrices, "evaluation networks")),
+            measurements=tuple(streaming.measurements(matrices, "memory", "evaluation networks")),
             budget=Budget(
-                budget.stored_numbers * info.tasks, self.memory_images / info.outputs, budget.recalled_per_class
+                budget.stored_numbers * info.tasks, self.stored_images / info.outputs, budget.recalled_per_class
             ),
-            scale={
-                "iterations": self._steps_per_task * info.tasks,
-                "reduced": bool(less),
-                "reduced_by": less,
-                "protocol": self.evaluation.label(),
-            },
-            facts={
-                "dataset": info.name,
-                "matrices": matrices,
-                "tasks": [one.made_by for one in seen],
-                "differs": presets.differs(self),
-                "storage_numbers": self.memory_images * info.shape.numel,
-                "most_stored_numbers": at.most,
+            scale={"iterations": steps} | streaming.scale(self, reduced_by),
+            facts=streaming.facts(self, tasks, matrices)
+            | {
+                "storage_numbers": self.stored_images * info.shape.numel,
+                "most_stored_numbers": state.peak_numbers,
                 "working_numbers": budget.stored_numbers,
             },
-            cost={"seconds_per_iteration": at.seconds / (self._steps_per_task * info.tasks)},
+            cost={"seconds_per_iteration": state.seconds / steps},
         )
 
-    def _learn(self, session: Session, inner: Setting, t: int, task: StreamTask, at: "_At", clock: float) -> "_At":
-        """The memories with this task's among them."""
-        own, capacity = streaming.local(task.train, task.classes), self.capacity(t)
-        order = session.key("order", t).permutation(len(own))
-        objective, key, numel = self._objective(), session.key("task", t), inner.shape.numel
-        progress = at.progress or begin(inner, self.outer_optimizer, self._images_per_class, key)
-        pool = at.pool or Reservoir.empty(capacity)
-        finished = sum(v.numel() for bank in at.banks for v in bank.values())
-        for b in range(progress.iteration // self.replay, -(-len(order) // self.batch)):
-            incoming = order[b * self.batch : (b + 1) * self.batch]
-            pool = pool.add(incoming, key("reservoir"))
-            at = replace(at, most=max(at.most, finished + len(pool.kept) * numel))
-            for u in range(self.replay):
-                rows = torch.cat([incoming, pool.draw(self.replay_batch, key("replay", b, u))])
-                batch = Split(own.images[rows], own.labels[rows]).to(session.device)
-                real = ClassRows.of(batch, inner.classes)
-                steps = distill(
-                    self._among_others(inner, key("stand-ins", b, u)),
-                    objective,
-                    self.outer_optimizer,
-                    real,
-                    progress,
-                    key("outer"),
-                    progress.iteration + 1,
-                    self.clip,
-                )
-                (progress,) = steps
-            done = t * self._steps_per_task + progress.iteration
-            session.log(done, {name: value.item() for name, value in progress.metrics.items()})
-            session.progress(done, self._steps_per_task * self.stream.info.tasks, f"task {t + 1}")
-            if session.checkpoint_due() and progress.iteration < self._steps_per_task:
-                now = replace(at, progress=progress, pool=pool, seconds=at.seconds + time.monotonic() - clock)
-                now.save(session, self._steps_per_task)
-        return replace(at, task=t + 1, banks=[*at.banks, progress.memory], progress=None, pool=None)
-
-    def _among_others(self, inner: Setting, key: Key) -> Setting:
-        """With a memory whose stand-ins the networks learn beside it."""
-        if not self.stand_ins:
-            return inner
-        assert isinstance(self.stream, RelatedTasks)
-        others = tuple(partial(self.stream.another, key=key(i)) for i in range(self.stand_ins))
-        return replace(inner, parameterization=_Among(inner.parameterization, others))
-
     def _save_memories(
-        self, session: Session, inner: Setting, banks: list[Params], seen: list[StreamTask]
+        self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask], budget: Budget
     ) -> list[Memory]:
         """A file for each task's memory."""
-        folder, budget = make_directory(session.directory / "memories"), self._budget(inner)
-        memories = []
-        for t, (bank, task) in enumerate(zip(banks, seen, strict=True), 1):
-            about = {
-                "dataset": self.stream.info.name,
-                "task": t,
-                "made_by": task.made_by,
-                "class_names": list(task.class_names),
-                "superclasses": [],
-                "seed": session.key.seed,
-            } | described(self, inner.shape, task.transform, budget)
-            memories.append(Memory({k: v.cpu() for k, v in bank.items()}, about, task.transform))
-            memories[-1].save(folder / f"task-{t:03}.safetensors")
-        return memories
-
-    def _measure(
-        self, session: Session, inner: Setting, banks: list[Params], seen: list[StreamTask], shown: dict[int, Split]
-    ) -> list[list[float | None]]:
-        """For each evaluation network, trained on all that is recalled, its accuracies on the tasks shown."""
-        info = self.stream.info
-        whole = replace(inner, classes=info.outputs, groups=streaming.head(info, seen))
-        parts = []
-        for bank, one in zip(banks, seen, strict=True):
-            found = recalled(inner, bank)
-            labels = torch.tensor(one.classes, device=found.labels.device)[found.labels]
-            parts.append(Split(found.images, labels))
-        training = Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
-        key, protocol = session.key("evaluation", len(banks)), self.evaluation
-
-        def accuracies(splits: dict[str, Split]) -> dict[str, Any]:
-            return dict(evaluate(whole, lambda n: training, protocol, key, splits, session.pause))
-
-        return streaming.row(accuracies, shown, info.tasks, protocol.networks)
+        folder = make_directory(session.directory / "memories")
+        return [
+            save_memory(
+                folder / f"task-{t:03}.safetensors", memory, self, setting.shape, task.transform, budget,
+                dataset=self.stream.info.name, task=t, made_by=task.made_by, class_names=list(task.class_names),
+                superclasses=[], seed=session.key.seed,
+            )
+            for t, (memory, task) in enumerate(zip(state.memories, tasks, strict=True), 1)
+        ]  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class _Among:
-    """A memory's images of each class, and after them the same as images of other tasks."""
-
-    own: Parameterization
-    others: tuple[Callable[[Tensor], Tensor], ...]
-
-    def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
-        return self.own.per_class(shape, classes, images_per_class) * (1 + len(self.others))
-
-    def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
-        return self.own.init(shape, classes, images_per_class, key)
-
-    def recall(self, memory: Params, queries: Tensor) -> Tensor:
-        own = self.own.recall(memory, queries)
-        return torch.cat([own, *(other(own.flatten(0, 1)).view_as(own) for other in self.others)], 1)
-
-    def penalty(self, memory: Params) -> Tensor:
-        return self.own.penalty(memory)
-
-
-@dataclass(frozen=True, eq=False)
-class _At:
-    """Where a stream is: what goes into a checkpoint, and all that going on needs."""
-
-    task: int
-    banks: list[Params]
-    matrix: list[list[list[float | None]]]
-    """After each task, for each network, a row."""
-    progress: OuterState | None
-    pool: Reservoir | None
-    seconds: float
-    most: int
-    """Numbers stored at the most so far."""
-
-    @staticmethod
-    def start() -> "_At":
-        return _At(0, [], [], None, None, 0.0, 0)
-
-    def save(self, session: Session, steps_per_task: int) -> None:
-        tensors = {f"bank/{i}/{k}": v for i, bank in enumerate(self.banks) for k, v in bank.items()}
-        state: dict[str, Any] = {"task": self.task, "matrix": self.matrix, "seconds": self.seconds, "most": self.most}
-        state["pool"] = None
-        iteration = self.task * steps_per_task
-        if self.progress is not None and self.pool is not None:
-            iteration += self.progress.iteration
-            tensors |= {f"memory/{k}": v for k, v in self.progress.memory.items()}
-            tensors |= {f"state/{s}/{k}": v for s, part in self.progress.state.items() for k, v in part.items()}
-            tensors["pool"] = self.pool.kept
-            state["pool"] = [self.pool.capacity, self.pool.seen, self.progress.iteration]
-        session.checkpoint(iteration, tensors, state)
-
-    @staticmethod
-    def restored(session: Session) -> "_At | None":
-        found = session.restore()
-        if found is None:
-            return None
-        _, tensors, state = found
-        banks: dict[int, Params] = {}
-        memory: Params = {}
-        slots: dict[str, Params] = {}
-        for name, value in tensors.items():
-            kind, *rest = name.split("/")
-            if kind == "bank":
-                banks.setdefault(int(rest[0]), {})[rest[1]] = value.to(session.device)
-            elif kind == "memory":
-                memory[rest[0]] = value.to(session.device)
-            elif kind == "state":
-                slots.setdefault(rest[0], {})[rest[1]] = value.to(session.device)
-        progress, pool = None, None
-        if state["pool"] is not None:
-            capacity, seen, iteration = state["pool"]
-            progress, pool = OuterState(iteration, memory, slots, {}), Reservoir(capacity, seen, tensors["pool"])
-        ordered = [banks[i] for i in sorted(banks)]
-        return _At(state["task"], ordered, state["matrix"], progress, pool, state["seconds"], state["most"])
+def _rows_of(images: Split, rows: Int64[Tensor, " n"], setting: Setting) -> ClassRows:
+    """These images, on the device, with the rows of each class."""
+    batch = Split(images.images[rows], images.labels[rows]).to(setting.device)
+    return ClassRows.of(batch, setting.classes)

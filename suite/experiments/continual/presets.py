@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from suite.experiments.accounting import below, value_and_default, value_of
 from suite.registry import describe
 from suite.types import Session
 
@@ -21,29 +22,37 @@ class Preset:
     """Of the network, where it is not its own default."""
 
 
-Source = Literal["paper", "lamaml", "kcl"]
+Source = Literal["paper", "paper_many", "paper_star", "lamaml", "lamaml_many", "kcl"]
+"""Who published a benchmark; MANY and the variants with all training images (*) are settings of the same streams."""
 
 PRESETS: dict[tuple[Source, str], Preset] = {
     ("paper", "rotations"): Preset(20, 1000, 10, 4),
     ("paper", "permutations"): Preset(20, 1000, 10, 20),
-    ("paper", "many"): Preset(100, 1000, 10, 20),
-    ("paper", "cifar100"): Preset(20, 2250, 10, 4),
-    ("paper", "rotations_star"): Preset(20, 60_000, 10, 2),
-    ("paper", "permutations_star"): Preset(20, 60_000, 10, 2),
+    ("paper", "class_splits"): Preset(20, 2250, 10, 4),
+    ("paper_many", "permutations"): Preset(100, 1000, 10, 20),
+    ("paper_star", "rotations"): Preset(20, 60_000, 10, 2),
+    ("paper_star", "permutations"): Preset(20, 60_000, 10, 2),
     ("lamaml", "rotations"): Preset(20, 1000, 10, 5, width=100),
     ("lamaml", "permutations"): Preset(20, 1000, 10, 5, width=100),
-    ("lamaml", "many"): Preset(100, 200, 5, 10, width=100),
-    ("lamaml", "cifar100"): Preset(20, 2250, 10, 10),
-    ("kcl", "rotations_star"): Preset(20, 60_000, 200, 1),
-    ("kcl", "permutations_star"): Preset(20, 60_000, 200, 1),
+    ("lamaml", "class_splits"): Preset(20, 2250, 10, 10),
+    ("lamaml_many", "permutations"): Preset(100, 200, 5, 10, width=100),
+    ("kcl", "rotations"): Preset(20, 60_000, 200, 1),
+    ("kcl", "permutations"): Preset(20, 60_000, 200, 1),
 }
-"""By who published them and stream: the paper's Table 1 (A.2), La-MAML's and Kernel Continual Learning's scripts."""
+"""By source and stream: the paper's Table 1 (A.2), La-MAML's and Kernel Continual Learning's scripts."""
+
+_PAPER = "the paper states neither preprocessing nor inner steps, depth of the MLP or retraining; see the settings"
+_LAMAML = "La-MAML draws Kaiming-normal first weights, and replays what was stored when the task before ended"
 
 NOTES: dict[Source, tuple[str, ...]] = {
-    "paper": (
-        "the paper states neither preprocessing nor inner steps, depth of the MLP or retraining; see the settings",
+    "paper": (_PAPER,),
+    "paper_many": (
+        _PAPER,
+        "La-MAML's MANY has 200 images a task and stores 500; the paper's 1,000 and 1,000",
     ),
-    "lamaml": ("La-MAML draws Kaiming-normal first weights, and replays what was stored when the task before ended",),
+    "paper_star": (_PAPER, "Kernel Continual Learning stores 4,000 images; the paper 200"),
+    "lamaml": (_LAMAML,),
+    "lamaml_many": (_LAMAML,),
     "kcl": (
         "Kernel Continual Learning is told the task at test and trains with dropout 0.5; here neither",
         "its rate falls from task to task; here it is constant",
@@ -51,10 +60,7 @@ NOTES: dict[Source, tuple[str, ...]] = {
 }
 
 NOTES_ON: dict[tuple[Source, str], tuple[str, ...]] = {
-    ("paper", "many"): ("La-MAML's MANY has 200 images a task and stores 500; the paper's 1,000 and 1,000",),
-    ("paper", "rotations_star"): ("Kernel Continual Learning stores 4,000 images; the paper 200",),
-    ("paper", "permutations_star"): ("Kernel Continual Learning stores 4,000 images; the paper 200",),
-    ("lamaml", "cifar100"): ("La-MAML jitters colours too; memories are learned from images as they are",),
+    ("lamaml", "class_splits"): ("La-MAML jitters colours too; memories are learned from images as they are",),
 }
 """Known deviations, to be printed with every result."""
 
@@ -62,41 +68,40 @@ INNER_STEPS = 100
 """Of an outer step, by default; the paper does not state them."""
 
 
-def less(experiment: Any, replay: int | None = None) -> list[str]:
+def reduced_by(experiment: Any, replay: int | None = None) -> list[str]:
     """What is below the preset that the experiment names: tasks, images, updates, inner steps, network, protocol."""
-    architecture, info = experiment.architecture, experiment.stream.info
-    inner_steps = getattr(getattr(experiment, "objective", None), "inner_steps", None)
-    sizes: list[tuple[str, Any, Any]] = [("inner steps", inner_steps, INNER_STEPS)]
+    info, protocol = experiment.stream.info, experiment.evaluation
     published = PRESETS.get((experiment.preset, describe(experiment.stream)["is"]))
-    width = (published and published.width) or getattr(type(architecture), "width", None)
-    sizes += [("width", getattr(architecture, "width", None), width)]
+    objective = value_of(experiment, "objective")
+    inner_steps = None if objective is None else value_of(objective, "inner_steps")
+    width, default_width = value_and_default(experiment.architecture, "width")
+    published_width = (published and published.width) or default_width
+    smaller = below("inner steps", inner_steps, INNER_STEPS) + below("width", width, published_width)
     if published is not None:
-        sizes += [("tasks", info.tasks, published.tasks)]
-        sizes += [("images of a task", info.samples_per_task, published.samples_per_task)]
-        sizes += [("stored images of a task", experiment.images_per_task, published.images_per_task)]
-        sizes += [("updates for a batch", replay, published.replay)]
-    found = [f"{name} {used} of {whole}" for name, used, whole in sizes if used and whole and used < whole]
-    protocol = experiment.evaluation
-    return found + ([protocol.label()] if protocol.reduced else [])
+        smaller += below("tasks", info.tasks, published.tasks)
+        smaller += below("images of a task", info.samples_per_task, published.samples_per_task)
+        smaller += below("stored images of a task", experiment.images_per_task, published.images_per_task)
+        smaller += below("updates for a batch", replay, published.replay)
+    return smaller + ([protocol.label()] if protocol.reduced else [])
 
 
-def differs(experiment: Any) -> list[str]:
+def deviations(experiment: Any) -> list[str]:
     """Known deviations from the published benchmark: the stream's, and those of the preset."""
     stream, source = experiment.stream, experiment.preset
-    found = [*stream.info.differs, *NOTES[source], *NOTES_ON.get((source, describe(stream)["is"]), ())]
-    if getattr(experiment, "stand_ins", 0):
-        found.append("networks of the inner loop learn stand-ins for other tasks, made by the stream's law: ours")
-    return found
+    notes = [*stream.info.differs, *NOTES[source], *NOTES_ON.get((source, describe(stream)["is"]), ())]
+    if value_of(experiment, "stand_ins"):
+        notes.append("networks of the inner loop learn stand-ins for other tasks, made by the stream's law: ours")
+    return notes
 
 
-def tell(experiment: Any, session: Session) -> None:
-    """Say every known deviation."""
-    for text in differs(experiment):
-        session.say(f"differs from the published benchmark: {text}")
+def announce_deviations(experiment: Any, session: Session) -> None:
+    """Print every known deviation from the published benchmark."""
+    for text in deviations(experiment):
+        session.report(f"differs from the published benchmark: {text}")
 
 
-def plan(experiment: Any) -> dict[str, Any]:
+def plan_of_stream(experiment: Any) -> dict[str, Any]:
     """What a plan says of an experiment's stream."""
     info = experiment.stream.info
-    said = f"{info.name}, {info.tasks} tasks of {info.samples_per_task} images, {info.outputs} outputs"
-    return {"stream": said} | {f"differs ({i})": text for i, text in enumerate(differs(experiment), 1)}
+    words = f"{info.name}, {info.tasks} tasks of {info.samples_per_task} images, {info.outputs} outputs"
+    return {"stream": words} | {f"differs ({i})": text for i, text in enumerate(deviations(experiment), 1)}

@@ -1,7 +1,7 @@
-"""What experiments on streams share: measuring networks on the tasks seen so far, and the figures of the matrix."""
+"""What the methods of continual learning share: the matrix of accuracies, its measurements, and networks in a row."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,12 +9,11 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from suite.evaluation.evaluate import accuracy
-from suite.experiments import plots as pictures
-from suite.experiments.continual import metrics
-from suite.experiments.continual.presets import differs, less, tell
+from suite.experiments import plots
+from suite.experiments.continual import metrics, presets
 from suite.parameterizations.standard import Standard
 from suite.storage.files import make_directory
-from suite.types import Budget, Measurement, Outcome, Session, Setting, Split, StreamInfo, StreamTask
+from suite.types import Budget, Measurement, Outcome, Session, Setting, StreamInfo, StreamTask
 
 Matrix = list[list[float | None]]
 """R[i][j], the accuracy in percent on task j after task i, None where it was not measured."""
@@ -23,7 +22,7 @@ Matrices = list[Matrix]
 """For each network its own."""
 
 
-def head(info: StreamInfo, tasks: Sequence[StreamTask]) -> Int64[Tensor, " outputs"] | None:
+def output_groups(info: StreamInfo, tasks: Sequence[StreamTask]) -> Int64[Tensor, " outputs"] | None:
     """For each output its task, where a test image comes with it; None where all tasks share one head."""
     if not info.task_known:
         return None
@@ -33,93 +32,103 @@ def head(info: StreamInfo, tasks: Sequence[StreamTask]) -> Int64[Tensor, " outpu
     return groups
 
 
-Measured = Callable[[dict[str, Split]], dict[str, Sequence[float]]]
-"""Splits by name -> for each of them every network's accuracy in percent."""
+def rows(accuracies: Mapping[str, Sequence[float]], tasks: int, networks: int) -> Matrix:
+    """For each network a row of its matrix, from its accuracies by task number ('0', '1', ...)."""
+    return [[accuracies[str(j)][n] if str(j) in accuracies else None for j in range(tasks)] for n in range(networks)]
 
 
-def row(measured: Measured, tests: dict[int, Split], tasks: int, networks: int) -> Matrix:
-    """For each network a row of its matrix, measured on these tasks' test images."""
-    found = measured({str(j): split for j, split in tests.items()})
-    return [[found[str(j)][n] if j in tests else None for j in range(tasks)] for n in range(networks)]
+def row_so_far(network: nn.Module, setting: Setting, tasks: Sequence[StreamTask], t: int) -> list[float | None]:
+    """A row of a network's matrix: its accuracies on the tasks up to t, and None for the later ones."""
+    accuracies = [accuracy(network, task.test, setting=setting) for task in tasks[: t + 1]]
+    return [*accuracies, *([None] * (len(tasks) - t - 1))]
 
 
-def figures(matrices: Matrices, over: str) -> list[Measurement]:
-    """RA, LA, BTI, BWT and forgetting, as far as the matrices tell them; one value for each network."""
-    kinds: dict[str, Callable[[metrics.Matrix], float | None]] = {
-        "RA": metrics.retained,
-        "LA": metrics.learning,
-        "BTI": metrics.interference,
-        "BWT": metrics.backward_transfer,
-        "forgetting": metrics.forgetting,
-    }
-    found = []
-    for name, of in kinds.items():
+QUANTITIES: dict[str, Callable[[metrics.Matrix], float | None]] = {
+    "RA": metrics.retained,
+    "LA": metrics.learning,
+    "BTI": metrics.interference,
+    "BWT": metrics.backward_transfer,
+    "forgetting": metrics.forgetting,
+}
+"""What is measured of a matrix."""
+
+
+def measurements(matrices: Matrices, method: str, over: str) -> list[Measurement]:
+    """Every quantity of a method that its matrices determine; one value for each network."""
+    measured = []
+    for quantity, compute in QUANTITIES.items():
         try:
-            values = [of(r) for r in matrices]
+            values = [compute(matrix) for matrix in matrices]
         except ValueError:  # joint training has a last row and no diagonal
             continue
         if all(value is not None for value in values):
-            found.append(Measurement(name, "test", tuple(v for v in values if v is not None), over))
-    return found
+            percent = tuple(value for value in values if value is not None)
+            measured.append(Measurement(method, "test", percent, over, quantity))
+    return measured
 
 
-def draw(session: Session, matrices: Matrices) -> None:
-    """The pictures of a run: the matrix, and accuracy after each task."""
+def scale(experiment: Any, reduced_by: list[str]) -> dict[str, Any]:
+    """How much of the published sizes an experiment on a stream uses."""
+    return {"reduced": bool(reduced_by), "reduced_by": reduced_by, "protocol": experiment.evaluation.label()}
+
+
+def facts(experiment: Any, tasks: Sequence[StreamTask], matrices: Matrices) -> dict[str, Any]:
+    """The stream, its tasks, the matrices, and where it differs from the published benchmark."""
+    return {
+        "dataset": experiment.stream.info.name,
+        "matrices": matrices,
+        "tasks": [task.made_by for task in tasks],
+        "differs": presets.deviations(experiment),
+    }
+
+
+def plot_matrices(session: Session, matrices: Matrices) -> None:
+    """Plot the matrix, and accuracy after each task where every task was measured."""
     folder = make_directory(session.directory / "figures")
-    pictures.accuracy_matrix(matrices, folder / "matrix.png")
-    curves = [[value for value in metrics.curve(r) if value is not None] for r in matrices]
-    if all(len(curve) == len(matrices[0]) for curve in curves):  # else not every task was measured
-        pictures.after_each_task(curves, folder / "after_each_task.png")
+    plots.accuracy_matrix(matrices, folder / "matrix.png")
+    curves = [[value for value in metrics.curve(matrix) if value is not None] for matrix in matrices]
+    if all(len(curve) == len(matrices[0]) for curve in curves):
+        plots.after_each_task(curves, folder / "after_each_task.png")
 
 
-One = Callable[[Setting, list[StreamTask], int], Matrix]
-"""The task of the networks, the stream and a network's number -> its matrix."""
+OneNetwork = Callable[[Setting, list[StreamTask], int], Matrix]
+"""The setting of the networks, the tasks and a network's number -> its matrix."""
+
+AllNetworks = Callable[[Session, Setting, list[StreamTask]], Matrices]
+"""The same of all networks at once."""
 
 
-def through_the_stream(
-    experiment: Any,
-    session: Session,
-    together: Callable[[Session, Setting, list[StreamTask]], Matrices] | None,
-    one: One,
+def setting_of(experiment: Any, tasks: list[StreamTask], device: torch.device, augmentation: str) -> Setting:
+    """What networks that learn a whole stream are trained for."""
+    info = experiment.stream.info
+    groups = output_groups(info, tasks)
+    return Setting(info.shape, info.outputs, experiment.architecture, Standard(), augmentation, device, groups)
+
+
+def train_through_stream(
+    experiment: Any, session: Session, one: OneNetwork, *, augmentation: str = "none", all_at_once: AllNetworks | None
 ) -> Outcome:
-    """What networks that go through a stream one by one (or all of them `together`) come to; goes on after each."""
-    stream, info, started = experiment.stream, experiment.stream.info, time.monotonic()
-    tell(experiment, session)
+    """The outcome of networks that go through a stream one by one, or of `all_at_once`.
+
+    A run that goes on keeps the networks that are done.
+    """
+    stream, started = experiment.stream, time.monotonic()
+    presets.announce_deviations(experiment, session)
     restored = session.restore()
-    done: Matrices = restored[2]["matrices"] if restored is not None else []
-    made = list(stream.tasks(session.data_dir, session.key("stream")))
-    augmentation = getattr(experiment, "augmentation", "none")
-    groups = head(info, made)
-    whole = Setting(info.shape, info.outputs, experiment.architecture, Standard(), augmentation, session.device, groups)
-    if together is not None:
-        done = together(session, whole, made)
-    for n in range(len(done), experiment.evaluation.networks):
-        done.append(one(whole, made, n))
-        session.checkpoint(n + 1, {}, {"matrices": done})
-    stored, reduced_by = experiment.memory_images * info.shape.numel, less(experiment)
-    draw(session, done)
+    matrices: Matrices = restored[2]["matrices"] if restored is not None else []
+    tasks = list(stream.tasks(session.data_dir, session.key("stream")))
+    setting = setting_of(experiment, tasks, session.device, augmentation)
+    if all_at_once is not None:
+        matrices = all_at_once(session, setting, tasks)
+    for n in range(len(matrices), experiment.evaluation.networks):
+        matrices.append(one(setting, tasks, n))
+        session.checkpoint(n + 1, {}, {"matrices": matrices})
+    plot_matrices(session, matrices)
+    stored = experiment.stored_images
     return Outcome(
-        figures=tuple(figures(done, "networks, each through the stream")),
-        budget=Budget(stored, experiment.memory_images / info.outputs, 0),
-        scale={"reduced": bool(reduced_by), "reduced_by": reduced_by, "protocol": experiment.evaluation.label()},
-        facts={
-            "dataset": info.name,
-            "matrices": done,
-            "tasks": [task.made_by for task in made],
-            "differs": differs(experiment),
-        },
+        measurements=tuple(measurements(matrices, experiment.method_label, "networks, each through the stream")),
+        budget=Budget(stored * stream.info.shape.numel, stored / stream.info.outputs, 0),
+        scale=scale(experiment, presets.reduced_by(experiment)),
+        facts=facts(experiment, tasks, matrices),
         cost={"training_seconds": time.monotonic() - started},
     )
-
-
-def so_far(network: nn.Module, whole: Setting, stream: Sequence[StreamTask], t: int) -> list[float | None]:
-    """A row of a network's matrix: its accuracies on the tasks up to t, and None for the later ones."""
-    found = [accuracy(network, task.test, setting=whole) for task in stream[: t + 1]]
-    return [*found, *([None] * (len(stream) - t - 1))]
-
-
-def local(split: Split, classes: tuple[int, ...]) -> Split:
-    """The split with labels as places among the classes."""
-    place = torch.full((max(classes) + 1,), -1)
-    place[list(classes)] = torch.arange(len(classes))
-    return Split(split.images, place[split.labels])

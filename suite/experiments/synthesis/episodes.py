@@ -31,52 +31,48 @@ def tasks_of(info: DatasetInfo, ways: int, cut: Cut, key: Key) -> tuple[tuple[in
     return tuple(tuple(order[i : i + ways]) for i in range(0, info.classes, ways))
 
 
-def across(tasks: tuple[tuple[int, ...], ...], ways: int, key: Key) -> tuple[tuple[int, int], ...]:
+def sample_classes(tasks: tuple[tuple[int, ...], ...], ways: int, key: Key) -> tuple[tuple[int, int], ...]:
     """One class from each of `ways` different tasks: pairs of a task and the class's place in it."""
     if not 2 <= ways <= len(tasks):
-        raise UsageError(f"an episode of {ways} ways takes a class from each of {ways} tasks, and there are "
-                         f"{len(tasks)}; choose 2 to {len(tasks)} ways")  # fmt: skip
+        raise UsageError(
+            f"an episode of {ways} ways takes a class from each of {ways} tasks, and there are {len(tasks)}; choose 2 "
+            f"to {len(tasks)} ways"
+        )
     chosen = key("tasks").permutation(len(tasks))[:ways].tolist()
     return tuple((t, int(key("class", t).permutation(len(tasks[t]))[0])) for t in chosen)
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """The images of an episode that are shown, and those left to be scored; its classes numbered anew."""
+class Episode:
+    """Images of a few classes, numbered anew: those that are shown, and those that are scored."""
 
-    shots: Split
-    """Class by class."""
-    rest: ClassRows
+    support: Split
+    """The shots, class by class."""
+    query: ClassRows
+    """All other images of the classes."""
 
 
-def shown(rows: ClassRows, classes: tuple[int, ...], shots: int, key: Key) -> Shown:
+def draw_episode(rows: ClassRows, classes: tuple[int, ...], shots: int, key: Key) -> Episode:
     """`shots` images of every class at random, and all its others; UsageError if none would be left."""
-    first, rest = [], []
+    support, query = [], []
     for c in classes:
         if shots >= len(rows.rows[c]):
             raise UsageError(
                 f"{shots} shots of a class with {len(rows.rows[c])} images leave none to be scored; lower shots"
             )
         order = rows.rows[c][key("shots", c).permutation(len(rows.rows[c]))]
-        first.append(order[:shots])
-        rest.append(order[shots:].sort().values)
-    numbered = _numbered(rows.split, classes)
-    return Shown(everything(ClassRows(numbered, tuple(first))), ClassRows(numbered, tuple(rest)))
+        support.append(order[:shots])
+        query.append(order[shots:].sort().values)
+    images = rows.split.relabelled(classes)
+    return Episode(all_images(ClassRows(images, tuple(support))), ClassRows(images, tuple(query)))
 
 
 def of_classes(rows: ClassRows, classes: tuple[int, ...]) -> ClassRows:
     """The images of these classes, numbered anew in their order."""
-    return ClassRows(_numbered(rows.split, classes), tuple(rows.rows[c] for c in classes))
+    return ClassRows(rows.split.relabelled(classes), tuple(rows.rows[c] for c in classes))
 
 
-def everything(rows: ClassRows) -> Split:
-    """All images, class by class."""
+def all_images(rows: ClassRows) -> Split:
+    """The images of all classes, class by class."""
     every = torch.cat(rows.rows).to(rows.split.labels.device)
     return Split(rows.split.images[every], rows.split.labels[every])
-
-
-def _numbered(split: Split, classes: tuple[int, ...]) -> Split:
-    """The same images; a label is its class's place among these, -1 for others."""
-    places = torch.full((int(split.labels.max()) + 1,), -1, device=split.labels.device)
-    places[list(classes)] = torch.arange(len(classes), device=places.device)
-    return Split(split.images, places[split.labels])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from suite.architectures.mlp import MLP
-from suite.core.outer_loop import NotFinite, OuterState, begin, distill
+from suite.core.outer_loop import NotFinite, OuterState, begin, distill, from_tensors, step, to_tensors
 from suite.errors import RunError
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.no_momentum import NoMomentum
@@ -106,6 +106,19 @@ def test_going_on_from_any_progress_gives_the_same_bits(optimizer: InnerOptimize
         rest = list(distill(what, OBJECTIVE, optimizer, real(), saved, Key(4), 6, 2.0))
         assert len(rest) == 6 - at.iteration
         assert all(same(a, b) for a, b in zip(whole[at.iteration :], rest, strict=True))
+
+
+def test_a_step_is_a_function_of_its_state_alone() -> None:
+    """Repeated, and from a state that was stored, it gives the same bits; what it started from is unchanged."""
+    what, optimizer = setting(), SGDMomentum(lr=0.1, momentum=0.5)
+    images, state = real(), begin(what, optimizer, 1.0, Key(4))
+    for whole in distill(what, OBJECTIVE, optimizer, images, state, Key(4), 3, 2.0):
+        before = {k: v.clone() for k, v in to_tensors(state).items()}
+        stored = from_tensors(state.iteration, before, what.device)
+        for start in (state, state, stored):
+            assert same(step(what, OBJECTIVE, optimizer, images, start, Key(4), 2.0), whole)
+        assert all(torch.equal(before[k], v) for k, v in to_tensors(state).items())
+        state = whole
 
 
 def _through_a_file(progress: OuterState) -> tuple[Params, dict[str, Params]]:
@@ -253,9 +266,9 @@ def test_a_thousand_outer_steps_need_no_more_memory_than_a_hundred() -> None:
         objective = BPTT(inner_steps=2, real_per_class=2, execution=execution)
         start = begin(what, SGDMomentum(), 1, Key(0))
         after = {}
-        for step in distill(what, objective, SGDMomentum(), real, start, Key(0), 1000, 2.0):
-            if step.iteration in (100, 1000):
-                after[step.iteration] = resident()
+        for state in distill(what, objective, SGDMomentum(), real, start, Key(0), 1000, 2.0):
+            if state.iteration in (100, 1000):
+                after[state.iteration] = resident()
         assert after[1000] - after[100] < 4 * 2**20
 
 

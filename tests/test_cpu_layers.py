@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from suite.architectures.alexnet import AlexNet
 from suite.architectures.convnet import ConvNet
 from suite.architectures.resnet12 import ResNet12
-from suite.core.cpu_layers import GroupNorm, fast
+from suite.core.cpu_layers import GroupNorm, to_device
 from suite.keys import Key, global_generators
 from suite.types import ImageShape
 
@@ -102,7 +102,7 @@ def test_a_network_keeps_its_names_values_and_outputs(recipe: Any) -> None:
         with global_generators(Key(0)):
             return recipe.build(ImageShape(3, 16, 16), 5).double()
 
-    plain, made = build(), fast(build(), CPU)
+    plain, made = build(), to_device(build(), CPU)
     assert any(isinstance(part, GroupNorm) for part in made.modules())
     assert [k for k, _ in plain.named_parameters()] == [k for k, _ in made.named_parameters()]
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), made.parameters(), strict=True))
@@ -113,13 +113,13 @@ def test_a_network_keeps_its_names_values_and_outputs(recipe: Any) -> None:
 
 def test_what_it_has_no_twin_for_stays() -> None:
     parts = nn.Sequential(nn.BatchNorm2d(2), nn.GroupNorm(1, 2, affine=False), nn.LayerNorm(4))
-    assert [type(part) for part in fast(parts, CPU)] == [nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm]
-    made = fast(nn.Sequential(nn.GroupNorm(1, 2)), CPU)
+    assert [type(part) for part in to_device(parts, CPU)] == [nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm]
+    made = to_device(nn.Sequential(nn.GroupNorm(1, 2)), CPU)
     flat = torch.randn(3, 2, generator=Key(0).generator())
     torch.testing.assert_close(made(flat), nn.GroupNorm(1, 2)(flat))
 
 
 def test_elsewhere_than_on_a_cpu_a_network_is_only_moved() -> None:
-    made = fast(nn.Sequential(nn.Conv2d(2, 2, 3), nn.GroupNorm(1, 2)), torch.device("meta"))
+    made = to_device(nn.Sequential(nn.Conv2d(2, 2, 3), nn.GroupNorm(1, 2)), torch.device("meta"))
     assert type(made[1]) is nn.GroupNorm and made[0].weight.is_meta
     assert made[0].weight.is_contiguous()

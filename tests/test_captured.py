@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
 from suite.contracts.problem import relative_error
-from suite.core.captured import Program
+from suite.core.captured import CapturedHypergradient
 from suite.core.unroll import Hypergradient, hypergradient_by_full_graph
 from suite.errors import UsageError
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -69,7 +69,7 @@ def quick(name: str) -> InnerOptimizer:
 
 @pytest.mark.parametrize("optimizer", inner_optimizers.names())
 def test_it_is_the_hypergradient_call_after_call(optimizer: str) -> None:
-    program = Program(inner, outer, *problem("first call"), quick(optimizer), STEPS)
+    program = CapturedHypergradient(inner, outer, *problem("first call"), quick(optimizer), STEPS)
     for name in ("one", "other", "one"):
         expected = hypergradient_by_full_graph(inner, outer, *problem(name), quick(optimizer), STEPS)
         assert_equal(program(*problem(name)), expected)
@@ -80,7 +80,7 @@ def results(found: Hypergradient) -> list[Tensor]:
 
 
 def test_what_it_gives_is_not_overwritten_by_the_next_call() -> None:
-    program = Program(inner, outer, *problem(), SGDMomentum(), STEPS)
+    program = CapturedHypergradient(inner, outer, *problem(), SGDMomentum(), STEPS)
     first = program(*problem("one"))
     kept = [v.clone() for v in results(first)]
     program(*problem("other"))
@@ -101,7 +101,7 @@ class Previous:
 
 
 def test_a_state_that_is_yesterdays_weights_is_kept_apart_from_todays() -> None:
-    program = Program(inner, outer, *problem(), Previous(), STEPS)
+    program = CapturedHypergradient(inner, outer, *problem(), Previous(), STEPS)
     assert_equal(program(*problem()), hypergradient_by_full_graph(inner, outer, *problem(), Previous(), STEPS))
 
 
@@ -116,7 +116,7 @@ class Counting:
 
 def test_a_state_of_whole_numbers_is_refused() -> None:
     with pytest.raises(UsageError, match="numbers of the parameters' kind"):
-        Program(inner, outer, *problem(), Counting(), STEPS)
+        CapturedHypergradient(inner, outer, *problem(), Counting(), STEPS)
 
 
 # ---------------------------------------------------------------- in the objective
@@ -166,7 +166,7 @@ def compiled_errors(optimizer: str) -> list[float]:
 @pytest.mark.slow
 def test_compiled_outer_steps_are_the_plain_ones() -> None:
     """By torch.compile on this CPU, in a process where no shapes are checked: it can't take the checks apart."""
-    command = "import json, test_program; print(json.dumps(test_program.compiled_errors('sgd_momentum')))"
+    command = "import json, test_captured; print(json.dumps(test_captured.compiled_errors('sgd_momentum')))"
     folder = Path(__file__).parent
     paths = os.pathsep.join([str(folder), str(folder.parent)])
     environment = os.environ | {"PYTHONPATH": paths}

@@ -1,0 +1,147 @@
+"""How numbers and names are written, in Markdown and on the pages alike."""
+
+from collections.abc import Iterable
+
+from leaderboard.published import Published
+from leaderboard.rows import Row, number
+from leaderboard.statistics import Difference, Estimate
+
+NONE = "–"
+"""What stands where there is no number."""
+
+DATASETS = {
+    "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "svhn": "SVHN", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100",
+    "tiny_imagenet": "TinyImageNet", "digits": "digits",
+}  # fmt: skip
+"""By a data set's name in records, its name for readers."""
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def accuracy(estimate: Estimate | None) -> str:
+    """'72.9 ± 1.2': the mean and half of its 95% interval."""
+    if estimate is None:
+        return NONE
+    return f"{estimate.mean:.1f}" + (f" ± {estimate.interval:.1f}" if estimate.interval is not None else "")
+
+
+def mean(estimate: Estimate | None) -> str:
+    """'72.9'."""
+    return f"{estimate.mean:.1f}" if estimate is not None else NONE
+
+
+def sample(estimate: Estimate | None) -> str:
+    """'3 memories × 10': how many seeds, and how many values of each."""
+    if estimate is None:
+        return NONE
+    singular, plural = ("stream", "streams") if estimate.seeds == "streams" else ("memory", "memories")
+    return f"{estimate.memories} {singular if estimate.memories == 1 else plural} × {estimate.networks}"
+
+
+def count(estimate: Estimate) -> str:
+    """'100' or '3 × 100': of how many values it is the mean."""
+    return f"{estimate.memories} × {estimate.networks}" if estimate.memories > 1 else str(estimate.networks)
+
+
+def over(estimate: Estimate | None) -> str:
+    """What its interval is over, such as 'memories'."""
+    return estimate.interval_over or "one value, no interval" if estimate is not None else NONE
+
+
+def spread(value: float | None) -> str:
+    """A standard deviation: '1.25'."""
+    return f"{value:.2f}" if value is not None else NONE
+
+
+def printed(value: Published | None) -> str:
+    """A published accuracy as its source prints it: '88.5 ± 0.4'."""
+    if value is None:
+        return NONE
+    return _decimal(value.accuracy) + (f" ± {_decimal(value.spread)}" if value.spread is not None else "")
+
+
+def _decimal(value: float) -> str:
+    """With one decimal, or as many as were printed."""
+    return f"{value:.1f}" if round(value, 1) == value else f"{value:g}"
+
+
+def points(value: float | None) -> str:
+    """A difference in percentage points, with its sign: '+2.5'."""
+    return f"{value:+.1f}" if value is not None else NONE
+
+
+def difference(of: Difference) -> str:
+    """'+2.5 ± 1.2': the mean and half of its 95% interval."""
+    return points(of.mean) + (f" ± {of.interval:.1f}" if of.interval is not None else "")
+
+
+def verdict(of: Difference) -> str:
+    """Whether the interval shows a difference, in words."""
+    if of.interval is None:
+        return "one shared seed: no interval"
+    return "the interval excludes zero" if of.shown else "the interval includes zero"
+
+
+def budget(images_per_class: float | None) -> str:
+    """'10', or 'all' for the whole training part."""
+    return f"{images_per_class:.4g}" if images_per_class is not None else "all"
+
+
+# ---------------------------------------------------------------- rows
+
+
+def dataset(name: str) -> str:
+    """'Fashion-MNIST' for 'fashion_mnist'; any other name as it is."""
+    return DATASETS.get(name, name)
+
+
+def scale(row: Row) -> str:
+    """'cpu, 200 of 50,000 iterations'."""
+    if row.conditions is None:
+        return NONE
+    done, whole = row.conditions.iterations, row.conditions.paper_iterations
+    iterations = f", {done:,} of {whole:,} iterations" if done is not None and whole is not None else ""
+    return row.conditions.label + iterations
+
+
+def costs(row: Row, key: str) -> list[float]:
+    """One entry of `cost` of every run that has it."""
+    values = [number(entry.record["cost"].get(key)) for entry in row.runs]
+    return [value for value in values if value is not None]
+
+
+def rate(row: Row) -> str:
+    """Outer iterations per second: the harmonic mean over runs."""
+    seconds = [value for value in costs(row, "seconds_per_iteration") if value > 0]
+    return f"{len(seconds) / sum(seconds):.3g}" if seconds else NONE
+
+
+def peak_mib(row: Row) -> str:
+    """The largest peak of the runs in MiB: allocated on the GPU, or of the whole process."""
+    on_gpu, process = costs(row, "peak_memory_mib"), costs(row, "process_peak_memory_mib")
+    return f"{max(on_gpu):,.0f} (GPU)" if on_gpu else f"{max(process):,.0f} (process)" if process else NONE
+
+
+def peaks_mib(row: Row) -> list[float]:
+    """The peaks that `peak_mib` chooses from."""
+    return costs(row, "peak_memory_mib") or costs(row, "process_peak_memory_mib")
+
+
+def notes(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """Title and note of every control that has a note, once."""
+    pairs = dict.fromkeys((title, control.note) for row in rows for title, control in row.controls.items())
+    return [(title[0].upper() + title[1:], note) for title, note in pairs if note]
+
+
+def hardware(row: Row) -> str:
+    """Every device that the runs were made on."""
+    return ", ".join(dict.fromkeys(_device(entry.record["environment"]) for entry in row.runs)) or NONE
+
+
+def _device(environment: dict[str, object]) -> str:
+    if environment["device"] != "cpu":
+        return str(environment["device"])
+    threads = environment.get("threads")
+    count = f", {threads} thread{'' if threads == 1 else 's'}" if threads else ""
+    return f"{environment.get('processor') or 'cpu'}{count}"

@@ -1,0 +1,61 @@
+"""Bindings that nothing uses. Most are misspelt names, so they are refused; a few are meant, and exempt."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from suite.config.gin_state import Binding, Parsed, build, parse_bindings
+from suite.errors import UsageError
+from suite.storage.gin_files import ROOT, find
+
+Axes = dict[str, dict[str, list[str]]]
+"""Axis -> label -> bindings."""
+
+READ_BY_THE_SUITE = {("", "suite.run", name) for name in ("axes", "cell", "name", "choose", "then")}
+"""Fields of `run` that no component takes a value from."""
+
+
+def used_by_any(states: Iterable[Parsed]) -> set[Binding]:
+    """The bindings used by the first file alone, by the first two, …
+
+    A later file or `--set` may replace a component whose settings an earlier file holds: these settings were used by
+    the earlier files alone, and are no mistake. A binding that no state uses is one.
+    """
+    used: set[Binding] = set()
+    for state in states:
+        try:
+            used |= build(state)[1]
+        except UsageError:
+            continue  # the first files may be incomplete, and a table may be complete only in its cells
+    return used
+
+
+def replaced_axes(states: Iterable[Parsed], axes: Axes) -> list[Parsed]:
+    """Each state whose table a later file replaced by `axes`, under each label of the replaced table."""
+    replaced: list[Parsed] = []
+    for state in states:
+        table = state.bound("axes") or {}
+        if table != axes:
+            replaced += [parse_bindings(state, lines) for labels in table.values() for lines in labels.values()]
+    return replaced
+
+
+def scale_macros(files: list[str], bindings: list[str]) -> set[Binding]:
+    """Macros of scales that no `--set` names: a scale serves all experiments, and each uses only some of its macros."""
+    scales = {*(ROOT / "gin" / "scale").glob("*.gin")}
+    scales |= {path for file in files if Path(file).parent.name == "scale" and (path := find(file)) is not None}
+    names = {name for path in scales for name in re.findall(r"^(\w+) *=", path.read_text(), re.MULTILINE)}
+    return {(name, "gin.macro", "value") for name in names - {binding.split("=")[0].strip() for binding in bindings}}
+
+
+def refuse_unused(bound: set[Binding], used: set[Binding]) -> None:
+    """Raise UsageError for the first binding that nothing uses, with the nearest macro that is used."""
+    for scope, selector, parameter in sorted(bound - used - READ_BY_THE_SUITE):
+        if selector == "gin.macro":
+            macros = sorted({s for s, sel, _ in used if sel == "gin.macro"})
+            near = difflib.get_close_matches(scope, macros, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(macros)}"
+            raise UsageError(f"nothing uses the macro {scope}; {hint}")
+        name = f"{scope + '/' if scope else ''}{selector.removeprefix('suite.')}.{parameter}"
+        raise UsageError(f"nothing uses the binding {name}, since this run has no such component; remove it")

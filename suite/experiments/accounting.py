@@ -1,0 +1,110 @@
+"""What every experiment states in one way: its budget, its scale beside the paper's, its augmentation, its memories."""
+
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from suite.core.outer_loop import PAPER_ITERATIONS
+from suite.keys import Key
+from suite.memory import Memory, described
+from suite.registry import fingerprint, name_of
+from suite.types import Architecture, Budget, Dataset, ImageShape, Params, Setting, Transform
+
+# ---------------------------------------------------------------- budget
+
+_FRESH_NUMBERS: dict[tuple[str, ImageShape, int, float], int] = {}
+"""Stored numbers of fresh memories that were counted, since a large memory takes seconds to make."""
+
+
+def stored_numbers(memory: Params) -> int:
+    """Numbers that a memory's tensors hold."""
+    return sum(tensor.numel() for tensor in memory.values())
+
+
+def budget_of(setting: Setting, images_per_class: float, memory: Params | None = None) -> Budget:
+    """The budget of one memory: stored numbers, the same as real images per class, and images recalled per class.
+
+    Of a fresh memory of this size where none is given.
+    """
+    parameterization, shape, classes = setting.parameterization, setting.shape, setting.classes
+    if memory is not None:
+        numbers = stored_numbers(memory)
+    else:
+        size = (fingerprint(parameterization), shape, classes, images_per_class)
+        if size not in _FRESH_NUMBERS:
+            fresh = parameterization.init(shape, classes, images_per_class, Key(0)("memory"))
+            _FRESH_NUMBERS[size] = stored_numbers(fresh)
+        numbers = _FRESH_NUMBERS[size]
+    per_class = parameterization.per_class(shape, classes, images_per_class)
+    return Budget(numbers, numbers / (classes * shape.numel), per_class)
+
+
+# ---------------------------------------------------------------- scale
+
+
+def below(name: str, used: float | None, paper: float | None) -> list[str]:
+    """['name used of paper'] where a run uses less than the paper, else nothing; None: it has no such size."""
+    return [f"{name} {used} of {paper}"] if used is not None and paper is not None and used < paper else []
+
+
+def below_default(component: object, field: str, label: str = "") -> list[str]:
+    """The same of a component's field, whose default is the paper's size; nothing if it has no such field."""
+    used, paper = value_and_default(component, field)
+    return below(f"{label}{field}", used, paper)
+
+
+def value_and_default(component: Any, field: str) -> tuple[Any, Any]:
+    """A dataclass's value of a field and the field's default; None for what it does not have."""
+    for declared in fields(component):
+        if declared.name == field:
+            return getattr(component, field), None if declared.default is MISSING else declared.default
+    return None, None
+
+
+def value_of(component: Any, field: str) -> Any:
+    """A dataclass's value of a field; None if it has no such field."""
+    return value_and_default(component, field)[0]
+
+
+def scale_of(experiment: Any, reduced_by: list[str]) -> dict[str, Any]:
+    """How much of the paper's compute an experiment with `iterations` and an `evaluation` protocol uses."""
+    return {
+        "iterations": experiment.iterations,
+        "paper_iterations": PAPER_ITERATIONS,
+        "fraction": experiment.iterations / PAPER_ITERATIONS,
+        "protocol": experiment.evaluation.label(),
+        "reduced": bool(reduced_by),
+        "reduced_by": reduced_by,
+    }
+
+
+# ---------------------------------------------------------------- augmentation
+
+
+def augmentation_of(dataset: Dataset, name: str) -> str:
+    """The augmentation called `name`; 'default' is the data set's own."""
+    return dataset.augmentation if name == "default" else name
+
+
+# ---------------------------------------------------------------- what is kept
+
+
+def label_of(architecture: Architecture) -> str:
+    """The name of an architecture in tables; of timm's, the model's."""
+    return str(getattr(architecture, "model", name_of(architecture)))
+
+
+def save_memory(
+    file: Path,
+    memory: Params,
+    experiment: Any,
+    shape: ImageShape,
+    transform: Transform,
+    budget: Budget,
+    **about: Any,
+) -> Memory:
+    """Write a memory with all that says what it is; `about` adds data set, class names, seed and the like."""
+    whole = about | described(experiment, shape, transform, budget)
+    saved = Memory({name: tensor.cpu() for name, tensor in memory.items()}, whole, transform)
+    saved.save(file)
+    return saved

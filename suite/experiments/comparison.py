@@ -1,0 +1,171 @@
+"""A memory judged on test and validation images, beside real images of the same budget and all training images."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from suite import __version__
+from suite.evaluation.cached import CachedAccuracies, LazyTrainingSet
+from suite.evaluation.evaluate import Accuracies, Splits, recalled
+from suite.evaluation.protocol import Protocol
+from suite.experiments import timing
+from suite.experiments.accounting import label_of
+from suite.registry import describe
+from suite.storage.files import json_sha256, make_directory
+from suite.storage.sealed import digest
+from suite.types import (
+    Architecture,
+    ClassRows,
+    Control,
+    Data,
+    DatasetInfo,
+    Measurement,
+    Params,
+    SelectsInFeatures,
+    Session,
+    Setting,
+)
+
+NETWORKS = "evaluation networks"
+"""What accuracies are spread over, unless every network has its own images."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is measured at the end of a distillation; its fields are the experiment's."""
+
+    architecture: Architecture
+    transfer: Sequence[Architecture]
+    controls: Sequence[Control]
+    images_per_class: float
+    evaluation: Protocol
+    full_data_epochs: int
+    full_data_networks: int
+    validation: float
+    test: bool
+
+    @staticmethod
+    def of(experiment: Any) -> "Comparison":
+        """That of an experiment with these fields."""
+        return Comparison(**{field.name: getattr(experiment, field.name) for field in fields(Comparison)})
+
+    @property
+    def elsewhere(self) -> list[Architecture]:
+        """The architectures of `transfer` that are not the memory's own."""
+        return [other for other in self.transfer if describe(other) != describe(self.architecture)]
+
+    @property
+    def real_per_class(self) -> int:
+        """Real images of each class that the budget pays for, one at the least."""
+        return max(1, int(self.images_per_class))
+
+    # ------------------------------------------------------------ measuring
+
+    def measure(
+        self, session: Session, setting: Setting, data: Data, real: ClassRows, memory: Params
+    ) -> list[Measurement]:
+        """The memory on every architecture, then its controls; a run that goes on trains only what is missing.
+
+        Networks of the memory are kept in the run's directory; those of the controls are shared by all runs with equal
+        data, network, budget and seed, and see test images alone.
+        """
+        test: Splits = {"test": data.test.to(session.device)} if self.test else {}
+        validation: Splits = {"validation": data.validation.to(session.device)} if len(data.validation) else {}
+        cached = CachedAccuracies(
+            session.directory / ".evaluation",
+            test | validation,
+            session.key("evaluation"),
+            session.report,
+            session.pause,
+        )
+        measurements = list(self._memory(cached, setting, memory))
+        if self.test:
+            shared = replace(cached, folder=make_directory(session.cache_dir / "controls"), splits=test)
+            measurements += self._controls(shared, setting, real, self._depends_on(session, setting, data))
+        return measurements
+
+    def _memory(self, cached: CachedAccuracies, setting: Setting, memory: Params) -> Iterator[Measurement]:
+        images, about = recalled(setting, memory), {"memory": digest(memory)}
+        note = f"{len(images)} recalled images, {self.evaluation.sgd_steps(len(images))} SGD steps"
+
+        def accuracies(name: str, on: Setting, about: dict[str, Any]) -> Accuracies:
+            return cached.evaluate(name, on, lambda network: images, len(images), self.evaluation, about)
+
+        yield from _by_split("memory", accuracies("the memory", setting, about), NETWORKS, note)
+        for other in self.elsewhere:
+            on, network = replace(setting, architecture=other), label_of(other)
+            transferred = accuracies(f"the memory on {network}", on, about | {"on": describe(other)})
+            yield from _by_split("memory", transferred, NETWORKS, note, network)
+
+    def _controls(
+        self, cached: CachedAccuracies, setting: Setting, real: ClassRows, about: dict[str, Any]
+    ) -> Iterator[Measurement]:
+        each = min(self.real_per_class, *(len(rows) for rows in real.rows))
+        size, protocol = each * setting.classes, self.evaluation
+        note = f"{each} real images per class, {protocol.sgd_steps(size)} SGD steps"
+        note += ", more than the budget" if self.images_per_class < 1 else ""
+        for control in self.controls:
+            images = LazyTrainingSet(partial(control.choose, setting, real, each, cached.key))
+            of_control = about | {"control": describe(control), "images per class": each}
+            accuracies = cached.evaluate(control.label, setting, images, size, protocol, of_control)
+            yield from _by_split(control.label, accuracies, control.over, note)
+        if self.full_data_epochs:
+            size = len(real.split)
+            protocol = replace(protocol, epochs=self.full_data_epochs, networks=self.full_data_networks)
+            accuracies = cached.evaluate("the full data", setting, lambda network: real.split, size, protocol, about)
+            note = f"{size} images, {protocol.epochs} epochs of the paper's {Protocol().epochs}"
+            yield from _by_split("full data", accuracies, NETWORKS, note)
+
+    def _depends_on(self, session: Session, setting: Setting, data: Data) -> dict[str, Any]:
+        """All that the accuracies of the full-data control depend on."""
+        return {
+            "data": data.digest,
+            "preprocessing": data.transform.describe(),
+            "validation": self.validation,
+            "architecture": describe(self.architecture),
+            "augmentation": setting.augmentation,
+            "seed": session.key.seed,
+            "device": session.device.type,
+            "versions": [__version__, torch.__version__],
+        }
+
+    # ------------------------------------------------------------ its cost
+
+    def seconds_of_memory(self, setting: Setting, info: DatasetInfo, images: int) -> float:
+        """Seconds of judging a memory that recalls so many images, on every architecture."""
+        measured = (info.test_size if self.test else 0) + round(self.validation * info.train_size)
+        seconds = 0.0
+        for architecture in (self.architecture, *self.elsewhere):
+            pace = timing.pace(replace(setting, architecture=architecture))
+            seconds += pace.networks(self.evaluation.networks, self.evaluation.epochs, images, measured)
+        return seconds
+
+    def seconds_of_controls(self, setting: Setting, data: Any, info: DatasetInfo) -> dict[str, float]:
+        """Seconds of each control, by a hash of all that it depends on; `data` describes the data set."""
+        if not self.test:
+            return {}
+        protocol, pace = self.evaluation, timing.pace(setting)
+        about = {"data": data, "held out": self.validation, "on": describe(self.architecture)}
+        about |= {"augmentation": setting.augmentation, "protocol": describe(protocol)}
+        images = self.real_per_class * setting.classes
+        train_images = info.train_size - round(self.validation * info.train_size)
+        seconds: dict[str, float] = {}
+        for control in self.controls:
+            name = json_sha256([about, describe(control), images])
+            seconds[name] = pace.networks(protocol.networks, protocol.epochs, images, info.test_size)
+            if isinstance(control, SelectsInFeatures) and control.epochs:  # in features that controls share
+                seconds[json_sha256([about, "features", control.epochs])] = control.epochs * train_images * pace.train
+        if self.full_data_epochs:
+            epochs, networks = self.full_data_epochs, self.full_data_networks
+            name = json_sha256([about, "full data", epochs, networks])
+            seconds[name] = pace.networks(networks, epochs, train_images, info.test_size)
+        return seconds
+
+
+def _by_split(method: str, accuracies: Accuracies, over: str, note: str, network: str = "") -> Iterator[Measurement]:
+    """A measurement for each split."""
+    for split, values in accuracies.items():
+        yield Measurement(method, split, values, over, network=network, note=note)

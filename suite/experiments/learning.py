@@ -1,0 +1,175 @@
+"""The learning loop of every experiment: outer steps, logged, shown, checkpointed, and resumed to the same bits.
+
+learn    one memory, from a state of the outer loop to its last outer step
+Series   several memories one after the other, and then measurements one after the other
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from suite.core.outer_loop import LOGGED_POINTS, OuterState, from_tensors, to_tensors
+from suite.types import Params, Session
+
+Accuracies = dict[str, float]
+"""Accuracies in percent, by the name of what was measured."""
+
+
+@dataclass
+class Stopwatch:
+    """Seconds that outer steps took, those of earlier attempts included."""
+
+    seconds: float = 0.0
+
+    def timed(self, step: Callable[[OuterState], OuterState], state: OuterState) -> OuterState:
+        """`step(state)`, with its duration added."""
+        started = time.monotonic()
+        after = step(state)
+        self.seconds += time.monotonic() - started
+        return after
+
+
+Save = Callable[[OuterState, float | None], None]
+"""Writes a checkpoint of a run whose memory is in this state; with its validation accuracy, if that was measured."""
+
+
+def _no_validation(state: OuterState) -> float | None:
+    return None
+
+
+def learn(
+    session: Session,
+    state: OuterState,
+    step: Callable[[OuterState], OuterState],
+    iterations: int,
+    save: Save,
+    stopwatch: Stopwatch,
+    *,
+    steps_before: int = 0,
+    total: int | None = None,
+    caption: str = "",
+    validate: Callable[[OuterState], float | None] = _no_validation,
+) -> OuterState:
+    """Improve a memory until its state has made `iterations` outer steps; `step` makes one or several of them.
+
+    About LOGGED_POINTS times a run the metrics are logged. A checkpoint is saved where `validate` gives a score, and
+    where the session asks for one; that of the last step is the caller's, who knows what comes next.
+    `steps_before` and `total` place these steps among all of the run's. What `save` and `step` raise ends the loop.
+    """
+    total = iterations if total is None else total
+    log_every = max(1, total // LOGGED_POINTS)
+    shown = {name: points[-1][1] for name in ("loss", "validation_accuracy") if (points := session.history(name))}
+    while state.iteration < iterations:
+        before = steps_before + state.iteration
+        state = stopwatch.timed(step, state)
+        position = steps_before + state.iteration
+        if position // log_every > before // log_every or position == total:
+            metrics = {name: value.item() for name, value in state.metrics.items()}
+            session.log(position, metrics)
+            shown |= metrics
+        session.progress(position, total, _words(caption, shown))
+        score = validate(state)
+        if score is not None:
+            shown["validation_accuracy"] = score
+            save(state, score)
+        elif state.iteration < iterations and session.checkpoint_due():
+            save(state, None)
+    return state
+
+
+def _words(caption: str, shown: dict[str, float]) -> str:
+    parts = [caption] if caption else []
+    if "loss" in shown:
+        parts.append(f"loss {shown['loss']:.3f}")
+    if "validation_accuracy" in shown:
+        parts.append(f"validation {shown['validation_accuracy']:.1f}%")
+    return ", ".join(parts)
+
+
+class Series:
+    """Several memories learned one after the other, then measurements; a run that goes on makes what is missing."""
+
+    def __init__(self, session: Session, outer_steps: int) -> None:
+        """Reads the newest checkpoint; `outer_steps` are those of all memories together."""
+        self.tensors: dict[str, Params] = {}
+        """Finished memories, and other tensors that were made once, by name."""
+        self.stopwatch = Stopwatch()
+        self._session, self._outer_steps = session, outer_steps
+        self._steps_done = 0
+        self._measured: dict[str, list[Accuracies]] = {}
+        self._state: OuterState | None = None
+        """Of the memory that is being learned."""
+        restored = session.restore()
+        if restored is not None:
+            self._restore(*restored[1:])
+
+    def learn(self, name: str, start: OuterState, step: Callable[[OuterState], OuterState], iterations: int) -> Params:
+        """The memory of this name: learned from `start` by so many outer steps, unless it is there already."""
+        if name not in self.tensors:
+            state = learn(
+                self._session,
+                self._state or start,
+                step,
+                iterations,
+                self._save_state,
+                self.stopwatch,
+                steps_before=self._steps_done,
+                total=self._outer_steps,
+                caption=name,
+            )
+            self.tensors[name], self._state = state.memory, None
+            self._steps_done += iterations
+            self._save(self._steps_done)
+        return self.tensors[name]
+
+    def once(self, name: str, make: Callable[[], Params]) -> Params:
+        """Other tensors that an experiment needs and makes once, such as a trained network's weights."""
+        if name not in self.tensors:
+            self._session.report(name)
+            self.tensors[name] = make()
+            self._save(self._steps_done)
+        return self.tensors[name]
+
+    def measure(self, name: str, count: int, measure_one: Callable[[int], Accuracies]) -> dict[str, tuple[float, ...]]:
+        """For everything that `measure_one` names, a value for each number below `count` that has it."""
+        measured = self._measured.setdefault(name, [])
+        while len(measured) < count:
+            self._session.pause()
+            measured.append(measure_one(len(measured)))
+            self._session.progress(len(measured), count, f"episodes of {name}")
+            if self._session.checkpoint_due():
+                self._save(self._outer_steps + sum(map(len, self._measured.values())))
+        names = dict.fromkeys(key for accuracies in measured for key in accuracies)
+        return {key: tuple(accuracies[key] for accuracies in measured if key in accuracies) for key in names}
+
+    def _save_state(self, state: OuterState, score: float | None) -> None:
+        self._state = state
+        self._save(self._steps_done + state.iteration)
+
+    def _save(self, iteration: int) -> None:
+        tensors = {f"{name}: {k}": v for name, parts in self.tensors.items() for k, v in parts.items()}
+        if self._state is not None:
+            tensors |= {f"under way: {k}": v for k, v in to_tensors(self._state).items()}
+        state = {
+            "memories": list(self.tensors),
+            "seconds": self.stopwatch.seconds,
+            "done": self._steps_done,
+            # As pairs: JSON is written with its names in alphabetical order.
+            "measured": {name: [list(one.items()) for one in rows] for name, rows in self._measured.items()},
+            "iteration": self._state.iteration if self._state is not None else None,
+        }
+        self._session.checkpoint(iteration, tensors, state)
+
+    def _restore(self, tensors: Params, state: dict[str, Any]) -> None:
+        device = self._session.device
+        parts: dict[str, Params] = {name: {} for name in [*state["memories"], "under way"]}
+        for name, value in tensors.items():
+            part, rest = name.split(": ", 1)
+            parts[part][rest] = value
+        under_way = parts.pop("under way")
+        self.tensors = {name: {k: v.to(device) for k, v in part.items()} for name, part in parts.items()}
+        self.stopwatch, self._steps_done = Stopwatch(state["seconds"]), state["done"]
+        self._measured = {name: [dict(pairs) for pairs in rows] for name, rows in state["measured"].items()}
+        if state["iteration"] is not None:
+            self._state = from_tensors(state["iteration"], under_way, device)

@@ -1,0 +1,323 @@
+"""What a result record holds, key by key; its check; and the reader of the schema before it."""
+
+from types import UnionType
+from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
+
+SCHEMA = 2
+"""The schema that is written. `upgraded` reads schema 1, which ended with version 0.1 of the suite."""
+
+ACCURACY, MEMORY, FULL_DATA = "accuracy", "memory", "full data"
+"""The usual quantity, and the two methods that tables treat apart."""
+
+
+class MeasuredRecord(TypedDict):
+    """One measurement: the fields of `suite.types.Measurement` with their statistics."""
+
+    method: str
+    """What was measured: 'memory', a control such as 'random real images' or 'full data', a baseline such as 'ER'."""
+    split: str
+    """Of which images: 'test' or 'validation'."""
+    quantity: str
+    """'accuracy'; of a stream 'RA', 'LA', 'BTI', 'BWT' or 'forgetting'; or another rate. Always in percent."""
+    network: str
+    """The architecture it was measured on; '' for the run's own."""
+    episodes: str
+    """The kind of episode, such as '2-way' or '5-way, 1 shot'; '' where there are none."""
+    values: list[float]
+    """One number for each of what `over` names, at least one."""
+    over: str
+    """What the values are spread over, such as 'evaluation networks' or 'episodes'."""
+    mean: float
+    """Of the values."""
+    std: float | None
+    """The sample standard deviation (n - 1) of the values; None for a single one."""
+    n: int
+    """The number of values."""
+    note: str
+    """What a reader must know of it, such as the images and steps of its training; '' for nothing."""
+
+
+class BudgetRecord(TypedDict):
+    """What a memory stores and recalls: `suite.types.Budget`."""
+
+    stored_numbers: int
+    """Every number that the memory stores; of a stream, all its memories together, or the replayed images."""
+    images_per_class: float
+    """The same as real images per class."""
+    recalled_per_class: int
+    """Images that the memory recalls of each class; 0 for methods without a memory."""
+
+
+class ScaleRecord(TypedDict):
+    """How much of the paper's compute the run used."""
+
+    label: str
+    """The scale's name, such as 'paper', 'cpu' or 'smoke'."""
+    reduced: bool
+    """Whether it used less than the paper; reduced runs are never ranked with full ones."""
+    reduced_by: NotRequired[list[str]]
+    """What was less, each as a text such as '200 of 50000 iterations'."""
+    protocol: NotRequired[str]
+    """The evaluation protocol in words."""
+    iterations: NotRequired[int]
+    """Outer iterations; of a stream, of all its tasks together."""
+    paper_iterations: NotRequired[int]
+    """Outer iterations of the paper."""
+    fraction: NotRequired[float]
+    """iterations / paper_iterations."""
+    validation_held_out: NotRequired[float]
+    """The fraction of the training images that was held out for validation."""
+    full_data_epochs: NotRequired[int]
+    """Epochs of the full-data control."""
+
+
+class FactsRecord(TypedDict):
+    """What else identifies the run. Only `dataset` is in every record; experiments may add keys."""
+
+    dataset: str
+    """The name of the data set or stream."""
+    dataset_digest: NotRequired[str]
+    """Digest of the images and labels that were loaded."""
+    preprocessing: NotRequired[dict[str, Any]]
+    """The transform of the images, with its constants."""
+    images: NotRequired[dict[str, int]]
+    """Distillation: the number of images of each split."""
+    memory_sha256: NotRequired[str]
+    """Distillation: hash of the memory's file."""
+    skipped_outer_steps: NotRequired[int]
+    """Distillation: outer steps left out because their gradient was not finite."""
+    coefficient_similarity: NotRequired[dict[str, float]]
+    """Distillation: mean cosine similarity of the classes' coefficients, within superclasses and between them."""
+    gradient_norms: NotRequired[dict[str, list[list[float | None]]]]
+    """Distillation: by when ('at the start', 'at the end'), unroll and inner step t, the norm of d loss / d w_t."""
+    tasks: NotRequired[list[Any]]
+    """Streams: how each task was made. Synthesis: the class names of each task."""
+    matrices: NotRequired[list[list[list[float | None]]]]
+    """Streams: by network, R[i][j], the accuracy on task j after task i; None where it was not measured."""
+    differs: NotRequired[list[str]]
+    """Streams: known deviations from the published benchmark."""
+    storage_numbers: NotRequired[int]
+    """Compress-then-recall: numbers that the method may store."""
+    most_stored_numbers: NotRequired[int]
+    """Compress-then-recall: numbers stored at the most at any time."""
+    working_numbers: NotRequired[int]
+    """Compress-then-recall: numbers of the memory that is being learned."""
+    episodes: NotRequired[dict[str, list[list[int]]]]
+    """Task extrapolation: by kind of episode, the classes of each."""
+    preprocessing_of: NotRequired[str]
+    """Task extrapolation: whether images are preprocessed for each task or for all classes together."""
+    extractor_numbers: NotRequired[int]
+    """Image recall: numbers of the feature extractor, which the budget does not count."""
+    classifier: NotRequired[str]
+    """Image recall: the accuracy of the full-data classifier on all classes, in words."""
+    classifier_labels: NotRequired[dict[str, float]]
+    """Image recall: how often the full-data classifier labels shots rightly, and how often labels conflict (%)."""
+
+
+class CostRecord(TypedDict):
+    """What the run cost. It differs from run to run, so comparisons of records leave it out."""
+
+    last_attempt_seconds: NotRequired[float]
+    """Wall-clock time of the attempt that finished the run, from its start to its record."""
+    upkeep_seconds_of_it: NotRequired[float]
+    """The part of it that went into checkpoints and the journal."""
+    attempts: NotRequired[int]
+    """How often the run was started or resumed, the last attempt included."""
+    loading_seconds: NotRequired[float]
+    """Distillation: loading and preprocessing the data."""
+    distillation_seconds: NotRequired[float]
+    """Distillation: outer steps, earlier attempts included."""
+    evaluation_seconds: NotRequired[float]
+    """Distillation: the evaluation of the memory and its controls in the last attempt."""
+    training_seconds: NotRequired[float]
+    """Baselines on streams: training and testing their networks in the last attempt."""
+    seconds_per_iteration: NotRequired[float]
+    """Mean seconds of an outer step."""
+    peak_memory_mib: NotRequired[float]
+    """On a GPU: peak allocation there in MiB."""
+    process_peak_memory_mib: NotRequired[float]
+    """On a CPU: peak resident size of the process in MiB."""
+
+
+class EnvironmentRecord(TypedDict):
+    """Versions, hardware and code state. It holds no host name and no path."""
+
+    suite: str | None
+    """Version of the suite, if it is installed."""
+    python: str
+    """Version of Python."""
+    packages: dict[str, str | None]
+    """Versions of the packages that results depend on; None for one that is not installed."""
+    system: str
+    """The operating system, such as 'Linux'."""
+    processor: str
+    """The CPU's model name."""
+    threads: int
+    """Threads of torch."""
+    device: str
+    """The GPU's name, or 'cpu'."""
+    cuda: str | None
+    """CUDA version of torch on a GPU; None on a CPU."""
+    deterministic: bool
+    """Whether all operations were deterministic."""
+    code: dict[str, Any]
+    """`commit` of the suite's checkout and whether it was `changed`; None for both outside a checkout."""
+    mixed: list[str]
+    """What of the environment changed between attempts; [] if nothing did."""
+
+
+class Record(TypedDict):
+    """A result record: what was measured, of what, how, and at what cost."""
+
+    schema: int
+    """`SCHEMA`."""
+    experiment: str
+    """The registered name of the experiment."""
+    name: str
+    """The name of the run or table, as in the gin file."""
+    cell: dict[str, str]
+    """By axis of the table, the label of the run's cell."""
+    seed: int
+    """The seed of all randomness."""
+    run_key: str
+    """Hash of configuration and seed, in hexadecimal digits."""
+    config: dict[str, Any]
+    """The experiment with all its components and settings; `is` names each component."""
+    config_text: str
+    """A gin file that gives this run alone."""
+    config_text_sha256: str
+    """Its hash."""
+    measurements: list[MeasuredRecord]
+    """What was measured, in the order of the tables."""
+    budget: BudgetRecord
+    """What the memory stores."""
+    scale: ScaleRecord
+    """How much of the paper's compute was used."""
+    facts: FactsRecord
+    """What else identifies the run."""
+    environment: EnvironmentRecord
+    """Where it was measured."""
+    cost: CostRecord
+    """What it cost."""
+
+
+Kinds = dict[str, tuple[type, ...]]
+"""By key, the types of its value in JSON."""
+
+
+def _kinds(record: type) -> Kinds:
+    """The keys of a TypedDict and the types that JSON gives their values."""
+
+    def kinds(hint: Any) -> tuple[type, ...]:
+        if isinstance(hint, UnionType):
+            return tuple(kind for part in get_args(hint) for kind in kinds(part))
+        if hint is float:
+            return (float, int)
+        return (dict,) if is_typeddict(hint) else (get_origin(hint) or hint,)
+
+    return {key: kinds(hint) for key, hint in get_type_hints(record).items()}
+
+
+FIELDS, MEASUREMENT_FIELDS = _kinds(Record), _kinds(MeasuredRecord)
+
+
+# ---------------------------------------------------------------- the check
+
+
+def misshapen(record: Any) -> str | None:
+    """What is wrong with a record of either schema that was read as JSON, in words, or None."""
+    if not isinstance(record, dict):
+        return "it is not a JSON object"
+    schema = record.get("schema", SCHEMA)
+    if isinstance(schema, int) and schema not in (1, SCHEMA):
+        return f"it has schema {schema}, and this version reads 1 and {SCHEMA}"
+    fields, part, measurement_fields = (
+        (FIELDS_1, "figures", FIGURE_FIELDS_1) if schema == 1 else (FIELDS, "measurements", MEASUREMENT_FIELDS)
+    )
+    problem = _mistyped(record, fields, "")
+    for i, measurement in enumerate([] if problem else record[part]):
+        problem = problem or _bad_measurement(measurement, measurement_fields, f"{part}[{i}]")
+    return problem
+
+
+def _mistyped(part: dict[str, Any], fields: Kinds, where: str) -> str | None:
+    for key, kinds in fields.items():
+        if key not in part:
+            return f"'{where}{key}' is missing"
+        if not isinstance(part[key], kinds) or (isinstance(part[key], bool) and bool not in kinds):
+            return f"'{where}{key}' is a {type(part[key]).__name__}"
+    return None
+
+
+def _bad_measurement(measurement: Any, fields: Kinds, where: str) -> str | None:
+    if not isinstance(measurement, dict):
+        return f"'{where}' is a {type(measurement).__name__}"
+    problem = _mistyped(measurement, fields, f"{where}.")
+    if problem:
+        return problem
+    values, n = measurement["values"], measurement["n"]
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        return f"'{where}.values' is not a list of numbers"
+    return f"'{where}' has {len(values)} values and n = {n}" if not values or len(values) != n else None
+
+
+# ---------------------------------------------------------------- schema 1
+
+
+def upgraded(record: dict[str, Any]) -> dict[str, Any]:
+    """A record that is not `misshapen`, in schema 2; the argument stays as it is.
+
+    Schema 1 had `figures`, each with a `name` that held what schema 2 has as method, quantity, network and kind of
+    episode, and two other names in `cost`. Names are parsed here and nowhere else.
+    """
+    if record["schema"] == SCHEMA:
+        return record
+    measurements = [
+        {key: value for key, value in figure.items() if key != "name"}
+        | {"note": str(figure.get("note", ""))}
+        | _fields(figure, record["config"])
+        for figure in record["figures"]
+    ]
+    changed = {
+        "schema": SCHEMA,
+        "measurements": measurements,
+        "cost": {COST_KEYS_1.get(key, key): value for key, value in record["cost"].items()},
+    }
+    return {key: value for key, value in record.items() if key != "figures"} | changed
+
+
+FIELDS_1: Kinds = {key: kinds for key, kinds in FIELDS.items() if key != "measurements"} | {"figures": (list,)}
+"""As `FIELDS`, of schema 1."""
+
+FIGURE_FIELDS_1: Kinds = {key: MEASUREMENT_FIELDS[key] for key in ("split", "values", "over", "mean", "std", "n")}
+FIGURE_FIELDS_1["name"] = (str,)
+"""As `MEASUREMENT_FIELDS`, of schema 1."""
+
+COST_KEYS_1 = {"last_sitting_seconds": "last_attempt_seconds", "sittings": "attempts"}
+"""Keys of the cost that have another name since."""
+
+STREAM_QUANTITIES_1 = ("RA", "LA", "BTI", "BWT", "forgetting")
+"""What experiments on streams measured."""
+
+STREAM_METHODS_1 = {
+    ("compress_then_recall", ""): MEMORY,
+    ("online", "replay"): "ER",
+    ("avalanche", "naive"): "naive (Avalanche)",
+    ("avalanche", "er"): "ER (Avalanche)",
+    ("avalanche", "agem"): "A-GEM (Avalanche)",
+    ("avalanche", "mer"): "MER (Avalanche)",
+}
+"""By experiment and its setting `method`, the method of a stream's measurements, where it is not that setting."""
+
+
+def _fields(figure: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
+    """What the name of a figure says: 'RA', 'memory on alexnet', '5-way, 1 shot: linear probe', 'full data'."""
+    name, episodes, network, quantity = figure["name"], "", "", ACCURACY
+    if figure["over"] == "episodes" and ": " in name:
+        episodes, name = name.split(": ", 1)
+    if name in STREAM_QUANTITIES_1:
+        experiment, setting = str(config.get("is", "")), str(config.get("method", ""))
+        name, quantity = STREAM_METHODS_1.get((experiment, setting), setting or experiment), name
+    elif name.startswith(f"{MEMORY} on "):
+        name, network = MEMORY, name.removeprefix(f"{MEMORY} on ")
+    return {"method": name, "quantity": quantity, "network": network, "episodes": episodes}

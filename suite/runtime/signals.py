@@ -1,0 +1,35 @@
+"""Signals that stop a run at its next checkpoint."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""The signals that ask a run to stop."""
+
+
+class Stop:
+    """Whether a signal asked the process to stop. The first is noted; a second ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        """The signal that came; None: none."""
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle `SIGNALS` within the block; the handlers of before come back after it."""
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            os._exit(128 + number)
+        self.signal = signal.Signals(number)
+        # os.write, since print() may be at work in what was interrupted
+        os.write(2, b"stopping at the next checkpoint; a second signal ends at once\n")

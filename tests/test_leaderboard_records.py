@@ -1,0 +1,207 @@
+"""Which records the leaderboard takes, of folders, files and trackers, and which it refuses in one sentence."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from board import GOOD, built, changed, contents, put, record
+from command_line import QUICK, command
+
+from leaderboard import collect, records
+
+# ---------------------------------------------------------------- what is refused
+
+
+BAD: list[tuple[str, str | Callable[[], str], str]] = [
+    ("a field is missing", lambda: json.dumps(changed(GOOD, "budget")), "'budget' is missing"),
+    (
+        "a field deep inside is missing",
+        lambda: json.dumps(changed(GOOD, "scale", "reduced")),
+        "'scale.reduced' is missing",
+    ),
+    ("a wrong type", lambda: json.dumps(changed(GOOD, "seed", to="three")), "'seed' is a str"),
+    (
+        "a wrong type inside",
+        lambda: json.dumps(changed(GOOD, "scale", "reduced", to="no")),
+        "'scale.reduced' is of a wrong",
+    ),
+    (
+        "a method that is a list",
+        lambda: json.dumps(changed(GOOD, "measurements", 0, "method", to=["x"])),
+        "'measurements[0].method' is a list",
+    ),
+    (
+        "a value that is true",
+        lambda: json.dumps(changed(GOOD, "measurements", 0, "values", to=[True, 1])),
+        "a list of numbers",
+    ),
+    ("an unknown schema", lambda: json.dumps(changed(GOOD, "schema", to=99)), "it has schema 99"),
+    ("NaN", lambda: json.dumps(changed(GOOD, "cost", "seconds", to=float("nan"))), "it holds NaN"),
+    ("infinity", lambda: json.dumps(GOOD).replace('"seed": 0', '"seed": 0, "x": 1e999'), "infinity"),
+    ("a name twice", lambda: json.dumps(GOOD).replace('"seed": 0', '"seed": 0, "seed": 1'), "it says 'seed' twice"),
+    ("more than all", lambda: json.dumps(record(test=(101.0, 80.0))), "not a percentage"),
+    ("a key that is a path", lambda: json.dumps(changed(GOOD, "run_key", to="../../etc")), "'run_key' is not a key"),
+    (
+        "a cell of lists",
+        lambda: json.dumps(changed(GOOD, "cell", "method", to=["a"])),
+        "'cell' holds what is not a text",
+    ),
+    ("a surrogate", lambda: json.dumps(changed(GOOD, "facts", "dataset", to="\ud800")), "half of a character"),
+    ("a surrogate for a name", lambda: json.dumps(changed(GOOD, "facts", "\udfff", to=1)), "half of a character"),
+    ("a number without end", lambda: json.dumps(changed(GOOD, "cost", "seconds_per_iteration", to=10**400)), "64 bits"),
+    (
+        "a mean of something else",
+        lambda: json.dumps(changed(GOOD, "measurements", 0, "mean", to=88.0)),
+        "not that of its",
+    ),
+    (
+        "a reason that is no list",
+        lambda: json.dumps(changed(GOOD, "scale", "reduced_by", to="x")),
+        "no list of texts",
+    ),
+    ("full with less", lambda: json.dumps(changed(GOOD, "scale", "reduced", to=False)), "calls itself full"),
+    (
+        "too much stored",
+        lambda: json.dumps(changed(GOOD, "budget", "images_per_class", to=10.0)),
+        "more than its budget",
+    ),
+    ("not an object", "[1]", "it is not a JSON object"),
+    ("no JSON", "{", "not a record"),
+    ("nothing", "", "not a record"),
+    ("no text", "\udcff", "not a record"),
+    ("nested without end", "[" * 100_000, "nested too deeply"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_a_bad_record_gets_one_sentence_and_the_good_ones_are_built(
+    text: str | Callable[[], str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "runs", GOOD)
+    bad = tmp_path / "runs" / "x" / "bad"
+    bad.mkdir(parents=True)
+    (bad / "result.json").write_text(text if isinstance(text, str) else text(), errors="surrogateescape")
+    status, err = built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site")
+    assert status == 1 and err.count("\n") == 1 and said in err and str(bad / "result.json") in err
+    assert len(list((tmp_path / "site" / "runs").glob("*.html"))) == 1
+
+
+def test_copies_of_a_record_count_once_and_two_that_disagree_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "a", GOOD)
+    put(tmp_path / "b", changed(GOOD, "cost", "seconds_per_iteration", to=9.0))  # the same run, read twice
+    found, complaints = records.read([tmp_path / "a", tmp_path / "b"])
+    assert len(found) == 1 and complaints == []
+    put(tmp_path / "c", record(test=(99.0, 99.0)))
+    status, err = built(capsys, "--records", tmp_path / "a", "--records", tmp_path / "c", "--out", tmp_path / "site")
+    assert status == 1 and "another record of the same run" in err and err.count("\n") == 1
+
+
+def test_one_seed_under_two_keys_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "runs", record(test=(70.0,)), folder="a")
+    put(tmp_path / "runs", changed(record(test=(90.0,)), "run_key", to="f" * 16), folder="b")
+    status, err = built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site")
+    assert status == 1 and "the same settings and seed under another key" in err and err.count("\n") == 1
+    assert "70.0" in (tmp_path / "site" / "components.html").read_text()
+
+
+def test_links_and_pipes_are_not_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "secret").write_text("of this machine")
+    run = put(tmp_path / "runs", GOOD, pictures=True)
+    (run / "operative.gin").unlink()
+    (run / "operative.gin").symlink_to(tmp_path / "secret")
+    piped = put(tmp_path / "runs", record(seed=1))
+    (piped / "result.json").unlink()
+    os.mkfifo(piped / "result.json")
+    (tmp_path / "runs" / "elsewhere").symlink_to(tmp_path)
+    status, err = built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site")
+    assert status == 1 and "no plain file" in err and "it is a link" in err and err.count("\n") == 2
+    assert not any(b"of this machine" in data for data in contents(tmp_path / "site").values())
+    collect.main([str(run), "--to", str(tmp_path / "kept")])
+    assert not list((tmp_path / "kept").rglob("operative.gin"))
+
+
+def test_runs_set_aside_and_hidden_folders_are_not_read_and_a_file_of_records_is(tmp_path: Path) -> None:
+    put(tmp_path / "runs", GOOD)
+    put(tmp_path / "runs", record(seed=1), folder=f"seed1-{GOOD['run_key']}.old1")
+    put(tmp_path / "runs" / ".hidden", record(seed=2))
+    assert len(records.read([tmp_path / "runs"])[0]) == 1
+    (tmp_path / "printed.json").write_text(json.dumps([record(seed=5), record(seed=6), {}]))
+    found, complaints = records.read([tmp_path / "printed.json"])
+    assert [entry.record["seed"] for entry in found] == [5, 6] and "number 3: 'schema' is missing" in complaints[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--records", "nowhere", "--out", "site"], "there is no nowhere"),
+        ([], "say where the site goes"),
+        (["--records", ".", "--out", "taken"], "holds something else than a site"),
+        (["--records", ".", "--readme", "missing.md"], "there is no file missing.md"),
+        (["--records", "", "--out", "site"], "it is empty"),
+        (["--records", ".", "--readme", "binary.md"], "is not a text"),
+        (["--tracking-uri", "what", "--out", "site"], "is no tracking store"),
+    ],
+)
+def test_wrong_commands_get_one_sentence(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "binary.md").write_bytes(b"\xff")
+    (tmp_path / "taken" / "thesis.txt").write_text("years of work")
+    status, err = built(capsys, *arguments)
+    assert status == 2 and said in err and err.count("\n") == 1
+    assert (tmp_path / "taken" / "thesis.txt").read_text() == "years of work"
+
+
+# ---------------------------------------------------------------- trackers
+
+
+def test_runs_of_a_tracker_are_shown_with_their_pictures(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = command(*QUICK, "--data-dir", data_dir, "--out", tmp_path / "runs")
+    assert done.status == 0, done.err
+    capsys.readouterr()
+    status, err = built(capsys, "--tracking-uri", f"sqlite:///{tmp_path}/runs/mlflow.db", "--out", tmp_path / "site")
+    assert status == 0, err
+    (page,) = (tmp_path / "site" / "runs").glob("*.html")
+    assert "quickstart, seed 0" in page.read_text()
+    assert (page.with_name(f"{page.stem}-recalled.png")).is_file()
+    # The same run from its folder gives the same pages.
+    assert built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "other")[0] == 0
+    assert contents(tmp_path / "other") == contents(tmp_path / "site")
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////nowhere/mlflow.db", "http://127.0.0.1:9"])
+def test_a_tracker_that_does_not_answer_gets_one_sentence_and_records_are_built(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "runs", GOOD)
+    where = ["--tracking-uri", uri, "--records", tmp_path / "runs", "--out", tmp_path / "site"]
+    status, err = built(capsys, *where)
+    assert status == 1 and err.count("\n") == 1 and "tracking" in err
+    before = contents(tmp_path / "site")
+    assert sum(name.startswith("runs/") and name.endswith(".html") for name in before) == 1
+    # Alone it leaves what was there.
+    status, err = built(capsys, "--tracking-uri", uri, "--out", tmp_path / "site")
+    assert status == 1 and "nothing was written" in err and contents(tmp_path / "site") == before
+    assert not Path("/nowhere").exists()
+
+
+# ---------------------------------------------------------------- collecting
+
+
+def test_collecting_takes_what_is_shown_and_no_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = put(tmp_path / "runs", GOOD, folder="seed0", pictures=True)
+    for name in ("run.json", "journal.jsonl", "memory.safetensors"):
+        (run / name).write_text("private")
+    assert collect.main([str(tmp_path / "runs"), "--to", str(tmp_path / "kept")]) == 0
+    kept = tmp_path / "kept" / "ablation_components" / "seed0"
+    assert set(contents(kept)) == {"result.json", "operative.gin", "metrics.csv", "figures/recalled.png"}
+    assert collect.main([str(tmp_path / "nowhere"), "--to", str(tmp_path / "kept")]) == 2
+    assert "there is no" in capsys.readouterr().err
