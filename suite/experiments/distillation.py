@@ -44,6 +44,7 @@ from suite.types import (
     Parameterization,
     Session,
     Setting,
+    Unrolled,
 )
 from suite.validation import check_types, require, require_labels
 
@@ -106,7 +107,7 @@ class Distillation:
         require(self, "clip", self.clip is None or self.clip > 0, "above 0, or None")
         require(self, "skip_not_finite", self.skip_not_finite >= 0, "at least 0")
         require(self, "gradient_norms", self.gradient_norms >= 0, "at least 0")
-        able = self.gradient_norms == 0 or hasattr(self.objective, "gradient_norms")
+        able = self.gradient_norms == 0 or isinstance(self.objective, Unrolled)
         require(self, "gradient_norms", able, "0 for an objective that unrolls nothing")
         require_augmentation(self)
         require(self, "validation", 0 <= self.validation < 1, "at least 0 and below 1")

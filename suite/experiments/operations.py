@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from suite.core.cpu_layers import fast
+from suite.core.cpu_layers import to_device
 from suite.core.networks import fresh_network
 from suite.core.unroll import pull_back, steps_with_graph
 from suite.evaluation.training import bound_by_convolutions
@@ -101,7 +101,7 @@ def evaluation_network(setting: Setting) -> nn.Module:
     """A network as the evaluation trains it."""
     with global_generators(Key(0)):
         network = setting.architecture.build(setting.shape, setting.classes).to(setting.device).train()
-    return fast(network, setting.device) if bound_by_convolutions(setting, network) else network
+    return to_device(network, setting.device) if bound_by_convolutions(setting, network) else network
 
 
 def network_pass(network: nn.Module, setting: Setting, kind: Kind, images: int) -> Callable[[], object]:

@@ -22,7 +22,7 @@ from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
 from suite.core.networks import fresh_network
 from suite.evaluation.protocol import Protocol
-from suite.evaluation.training import bound_by_convolutions, together
+from suite.evaluation.training import bound_by_convolutions, group_size
 from suite.experiments.operations import Kind, Operations, evaluation_network, network_pass, operations
 from suite.keys import Key
 from suite.parameterizations.standard import Standard
@@ -159,7 +159,7 @@ def pace(setting: Setting) -> Pace:
     if place not in _paces:
         step, with_an_image = sgd_step(setting, 0), sgd_step(setting, 1)
         reading = _evaluation_seconds(setting, "forward", READ_BATCH) / READ_BATCH
-        _paces[place] = Pace(step, with_an_image - step, reading, together(setting, 1, Protocol()) > 1)
+        _paces[place] = Pace(step, with_an_image - step, reading, group_size(setting, 1, Protocol()) > 1)
     return _paces[place]
 
 
