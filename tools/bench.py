@@ -226,6 +226,7 @@ def cost_table(options: argparse.Namespace) -> str:
 
     from suite.core.networks import fresh_network
     from suite.keys import Key
+    from suite.objectives.footprint import state_bytes, step_bytes
 
     case = _case(options)
     name = engine(options.memory, "eager")
@@ -251,7 +252,8 @@ def cost_table(options: argparse.Namespace) -> str:
     seconds = statistics.median(_seconds(step, case.device) for _ in range(3))
     rate = outer_flops(case.steps) / seconds
     peak = max(_rate(work, case.device) for work in _large_products(case.device))
-    state, graph = _objective(case, name)._sizes(setting, network, len(images))
+    state = state_bytes(network, _objective(case, name).inner_optimizer)
+    graph = step_bytes(setting, len(images))
     made: dict[str, Any] = {
         "MFLOP of a forward pass": one_pass / 1e6,
         "forward passes' worth an inner step": inner / one_pass,
