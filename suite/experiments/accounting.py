@@ -1,6 +1,6 @@
 """What every experiment states in one way: its budget, its scale beside the paper's, its augmentation, its memories."""
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from suite.core.outer_loop import PAPER_ITERATIONS
 from suite.keys import Key
 from suite.memory import Memory, described
 from suite.registry import fingerprint, name_of
-from suite.types import Architecture, Budget, Dataset, ImageShape, Params, Setting, Transform
+from suite.types import Architecture, Budget, Data, Dataset, ImageShape, Params, Setting, Transform
 
 # ---------------------------------------------------------------- budget
 
@@ -66,6 +66,20 @@ def value_of(component: Any, field: str) -> Any:
     return value_and_default(component, field)[0]
 
 
+def with_values(component: Any, **values: Any) -> Any:
+    """A dataclass with these values in the fields that it has; None leaves a field as it is."""
+    names = {declared.name for declared in fields(component)}
+    return replace(component, **{k: v for k, v in values.items() if k in names and v is not None})
+
+
+def smaller_parts(objective: object, *architectures: Architecture, named: bool = False) -> list[str]:
+    """Sizes of an objective and of networks that are below the paper's; `named` says which architecture is meant."""
+    smaller = below_default(objective, "inner_steps") + below_default(objective, "real_per_class")
+    for architecture in architectures:
+        smaller += below_default(architecture, "width", f"{name_of(architecture)} " if named else "")
+    return smaller
+
+
 def scale_of(experiment: Any, reduced_by: list[str]) -> dict[str, Any]:
     """How much of the paper's compute an experiment with `iterations` and an `evaluation` protocol uses."""
     return {
@@ -87,6 +101,15 @@ def augmentation_of(dataset: Dataset, name: str) -> str:
 
 
 # ---------------------------------------------------------------- what is kept
+
+
+def dataset_facts(data: Data) -> dict[str, Any]:
+    """What identifies the images of a run, for its record."""
+    return {
+        "dataset": data.info.name,
+        "dataset_digest": data.digest,
+        "preprocessing": data.transform.describe(),
+    }
 
 
 def label_of(architecture: Architecture) -> str:
