@@ -141,8 +141,7 @@ class CompressThenRecall:
         for t in range(1, info.tasks + 1):
             measured = t if self.whole_matrix or t == info.tasks else 1
             images = t * per_class * info.classes_per_task
-            training = protocol.epochs * images * pace.train
-            seconds += protocol.networks * (training + measured * info.test_per_task * pace.read)
+            seconds += pace.networks(protocol.networks, protocol.epochs, images, measured * info.test_per_task)
         return Cost(seconds, {}, step_seconds)
 
     def _objective(self, real_per_class: int | None = None) -> Objective:

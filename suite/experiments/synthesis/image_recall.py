@@ -140,9 +140,9 @@ class ImageRecall:
         seconds = 2 * self.iterations * step_seconds + self.backbone_epochs * info.train_size * whole.train
         seconds += 2 * info.test_size * whole.read
         for k in self.shots:
-            shown = self.ways * k * (4 * per_image + 1)
-            reading = 5 * self.ways * info.test_size / info.classes * pace.read
-            seconds += self._episodes * protocol.networks * (protocol.epochs * shown * pace.train + reading)
+            measured = self.ways * info.test_size // info.classes
+            for images in [self.ways * k * per_image] * 4 + [self.ways * k]:
+                seconds += self._episodes * pace.networks(protocol.networks, protocol.epochs, images, measured)
         return Cost(seconds, {}, step_seconds)
 
     @property
