@@ -84,7 +84,7 @@ def columns(table: Table) -> list[Column]:
 
 
 def _identity(table: Table) -> Iterator[Column]:
-    """What tells a row from the others."""
+    """What a row is: data set, budget, method, and what the method varies with."""
     page = table.page
     yield Column("data set", _dataset, markdown="data set", of_runs=False)
     yield Column("I/C", _budget, "budget in real images per class", markdown="I/C", of_runs=False)

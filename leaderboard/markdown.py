@@ -71,14 +71,14 @@ def _comparisons(table: Table) -> str:
     ]
     body = [
         [
-            format.dataset(one.dataset),
-            format.budget(one.images_per_class),
-            one.title,
-            format.difference(one.test),
-            str(one.test.seeds),
-            one.label + (" (reduced)" if one.reduced else ""),
+            format.dataset(comparison.dataset),
+            format.budget(comparison.images_per_class),
+            comparison.title,
+            format.difference(comparison.test),
+            str(comparison.test.seeds),
+            comparison.label + (" (reduced)" if comparison.reduced else ""),
         ]
-        for one in table.comparisons
+        for comparison in table.comparisons
     ]
     return _rows([head, ["---"] * len(head), *body])
 

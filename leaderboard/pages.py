@@ -138,13 +138,13 @@ PAGES = (
         "image-recall",
         "Image recall",
         "New classifiers: recall with images",
-        "In an episode a memory is asked with one or five test images (shots) of each class, and networks that learn "
+        "In an episode a memory is queried by one or five test images (shots) of each class, and networks that learn "
         "what it recalls are tested on the other test images. Beside it, classifiers that know all classes or look at "
         "the shots: nearest neighbours and a linear probe in features, fine-tuning, and recall by a label that a "
         "classifier gives to the shot.",
         names=("image_recall",),
         axis="method",
-        methods=("asked with images",),
+        methods=("asked with images",),  # the label in records
         ranked=False,
         episodes=True,
     ),

@@ -37,7 +37,7 @@ NEEDED: tuple[tuple[str, str, type | tuple[type, ...]], ...] = (
 
 
 class Quantity(NamedTuple):
-    """What a measurement measures, whatever the images: the fields that tell the measurements of a record apart."""
+    """What a measurement measures, whatever the images: the fields that distinguish the measurements of a record."""
 
     method: str = MEMORY
     """Such as 'memory' or 'random real images'."""
@@ -90,9 +90,9 @@ class Entry:
     def measurements(self) -> dict[Quantity, dict[str, dict[str, Any]]]:
         """By quantity and split, in the record's order; of two for the same, the first."""
         measurements: dict[Quantity, dict[str, dict[str, Any]]] = {}
-        for one in self.record["measurements"]:
-            quantity = Quantity(one["method"], one["quantity"], one["network"], one["episodes"])
-            measurements.setdefault(quantity, {}).setdefault(one["split"], one)
+        for measurement in self.record["measurements"]:
+            quantity = Quantity(*(measurement[name] for name in Quantity._fields))
+            measurements.setdefault(quantity, {}).setdefault(measurement["split"], measurement)
         return measurements
 
     def values(self, quantity: Quantity, split: str) -> list[float]:

@@ -128,12 +128,12 @@ def _shown(page: Page, entry: Entry) -> list[Quantity]:
     """What of a record gets a row each: the memory's accuracy, that in every kind of episode, or on every network."""
     if page.episodes:
         wanted = Quantity(quantity=page.quantity)
-        return [one for one in entry.measurements if one.episodes and one._replace(episodes="") == wanted]
+        return [of for of in entry.measurements if of.episodes and of._replace(episodes="") == wanted]
     if page.row_axis:
-        return [one for one in entry.measurements if one.of_memory]
+        return [of for of in entry.measurements if of.of_memory]
     if page.quantity == ACCURACY:
         return [OF_MEMORY]
-    of_stream = [one for one in entry.measurements if one.quantity == page.quantity]
+    of_stream = [of for of in entry.measurements if of.quantity == page.quantity]
     return of_stream[:1] or [Quantity(quantity=page.quantity)]
 
 
@@ -181,15 +181,15 @@ def _controls(page: Page, runs: tuple[Entry, ...], shows: Quantity) -> dict[str,
     if shows.network:
         return {}
     controls = {}
-    for one in dict.fromkeys(one for run in runs for one in run.measurements):
-        of_other_episodes = shows.episodes and one.episodes != shows.episodes
-        of_other_quantity = page.episodes and one.quantity != page.quantity
-        if one == shows or one.of_memory or of_other_episodes or of_other_quantity:
+    for quantity in dict.fromkeys(quantity for run in runs for quantity in run.measurements):
+        of_other_episodes = shows.episodes and quantity.episodes != shows.episodes
+        no_accuracy = page.episodes and quantity.quantity != page.quantity
+        if quantity == shows or quantity.of_memory or of_other_episodes or no_accuracy:
             continue
-        test = _estimate(page, runs, one, "test")
+        test = _estimate(page, runs, quantity, "test")
         if test is not None:
-            title = one._replace(episodes="").label if shows.episodes else one.label
-            controls[title] = Control(test, _note(runs[0], one))
+            title = quantity._replace(episodes="").label if shows.episodes else quantity.label
+            controls[title] = Control(test, _note(runs[0], quantity))
     return controls
 
 
@@ -202,6 +202,7 @@ def _note(entry: Entry, quantity: Quantity) -> str:
 
 
 def _estimate(page: Page, runs: Iterable[Entry], quantity: Quantity, split: str) -> Estimate | None:
+    """Over all runs; None if none measured it."""
     values = values_of(runs, quantity, split)
     return estimate(values, page.seeds, page.within) if values else None
 
@@ -209,10 +210,11 @@ def _estimate(page: Page, runs: Iterable[Entry], quantity: Quantity, split: str)
 def values_of(runs: Iterable[Entry], quantity: Quantity, split: str) -> dict[int, list[float]]:
     """By seed, the values of one quantity; runs that did not measure it are left out."""
     values = {entry.record["seed"]: entry.values(quantity, split) for entry in runs}
-    return {seed: own for seed, own in values.items() if own}
+    return {seed: of_seed for seed, of_seed in values.items() if of_seed}
 
 
 def _conditions(scale: dict[str, Any], config: dict[str, Any]) -> Conditions:
+    """What a record's scale and settings say of them."""
     return Conditions(
         label=scale["label"],
         reduced=scale["reduced"],

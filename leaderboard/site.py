@@ -36,8 +36,8 @@ PICTURES = {
     "similarity": "cosine similarity of the classes' coefficients",
     "gradient_norms": "the gradient's norm back through the inner steps",
     "matrix": "accuracy on each task after each task, the mean over networks",
-    "recalled_right": "cases whose class is told rightly: the shot, and what it recalled, each stretched",
-    "recalled_wrong": "cases whose class is told wrongly: the shot, and what it recalled, each stretched",
+    "recalled_right": "cases that were classified rightly: the shot, and what it recalled, each stretched",
+    "recalled_wrong": "cases that were classified wrongly: the shot, and what it recalled, each stretched",
     "after_each_task": "mean accuracy on the tasks so far, after each task",
 }
 """Pictures of a run that a page shows, by their file names, and what they are of."""

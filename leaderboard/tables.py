@@ -74,27 +74,28 @@ class Table:
 def tables(entries: Sequence[Entry], published: Sequence[Published]) -> tuple[Table, ...]:
     """All tables, in order; every record is in exactly one, and every printed number too."""
     homes = {name: page.slug for page in PAGES for name in page.names}
-    made = []
+    every = []
     for page in PAGES:
         runs = [entry for entry in entries if homes.get(entry.record["name"], OTHERS) == page.slug]
         printed = [number for number in published if number.table == page.slug]
         rows = _ranked(page, _ordered(page, _joined(rows_of(page, runs), printed)))
         comparisons = tuple(_comparisons(page, rows)) if page.axis and page.methods else ()
-        made.append(Table(page, rows, comparisons))
-    return tuple(made)
+        every.append(Table(page, rows, comparisons))
+    return tuple(every)
 
 
 def _joined(rows: list[Row], printed: Sequence[Published]) -> list[Row]:
     """Rows with the numbers printed for the same thing, and rows for printed numbers that nobody ran here."""
     by_place: dict[tuple[str, float | None, str, str], list[Published]] = {}
-    for one in printed:
-        by_place.setdefault((one.dataset, one.images_per_class, one.row, one.method), []).append(one)
-    joined, met = [], set()
+    for accuracy in printed:
+        place = (accuracy.dataset, accuracy.images_per_class, accuracy.row, accuracy.method)
+        by_place.setdefault(place, []).append(accuracy)
+    joined, places = [], set()
     for row in rows:
         place = (row.dataset, row.images_per_class, row.made_with, row.method)
         joined.append(replace(row, published=tuple(by_place.get(place, ()))))
-        met.add(place)
-    return joined + [Row(*place, published=tuple(of)) for place, of in by_place.items() if place not in met]
+        places.add(place)
+    return joined + [Row(*place, published=tuple(of)) for place, of in by_place.items() if place not in places]
 
 
 # ---------------------------------------------------------------- order and rank
@@ -183,8 +184,8 @@ def _comparisons(page: Page, rows: Sequence[Row]) -> Iterable[Comparison]:
 
 def _equal_sizes(first: Row, second: Row) -> bool:
     """Whether two objectives of one kind agree in their sizes, such as inner steps or real images."""
-    one, other = (row.first["config"].get("objective") for row in (first, second))
-    if not isinstance(one, dict) or not isinstance(other, dict) or one.get("is") != other.get("is"):
+    a, b = (row.first["config"].get("objective") for row in (first, second))
+    if not isinstance(a, dict) or not isinstance(b, dict) or a.get("is") != b.get("is"):
         return True
-    sizes = [key for key in set(one) & set(other) if number(one[key]) is not None and key not in OF_THE_METHOD]
-    return all(one[key] == other[key] for key in sizes)
+    sizes = [key for key in set(a) & set(b) if number(a[key]) is not None and key not in OF_THE_METHOD]
+    return all(a[key] == b[key] for key in sizes)

@@ -24,6 +24,7 @@ from torch.utils.data import TensorDataset
 from suite.datasets.sources import default_data_dir
 from suite.errors import RunError, SuiteError
 from suite.evaluation.comparison import Comparison, compare
+from suite.evaluation.evaluate import recall_all
 from suite.evaluation.protocol import Protocol, published
 from suite.images import preprocess
 from suite.keys import Key
@@ -75,10 +76,8 @@ class Memory:
 
     def recall(self) -> tuple[Float[Tensor, "n channels height width"], Int64[Tensor, " n"]]:
         """Every image, preprocessed as the networks saw it, class by class, and its label."""
-        classes = torch.arange(len(self.class_names))
-        with torch.no_grad():
-            images = self.parameterization.recall(self.tensors, classes)
-        return torch.flatten(images, 0, 1), classes.repeat_interleave(images.shape[1])
+        images = recall_all(self.parameterization, self.tensors, len(self.class_names))
+        return images.images, images.labels
 
     def display(self) -> tuple[Float[Tensor, "n channels height width"], Int64[Tensor, " n"]]:
         """The same with the preprocessing undone: pixels in [0, 1]."""

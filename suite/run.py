@@ -1,6 +1,6 @@
 """The command line: `python -m suite.run --gin FILE …`.
 
-Exit status: 0 done, 1 failed, 2 asked for wrongly, 75 stopped by a signal at a checkpoint (the same command goes on).
+Exit status: 0 done, 1 failed, 2 usage error, 75 stopped by a signal at a checkpoint (the same command goes on).
 """
 
 import argparse
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
     from suite.runtime.estimate import Estimate
 
 
-LAST_WORDS, LAST_WORDS_STOPPED = 60.0, 10.0
+TRACKER_FLUSH_SECONDS, TRACKER_FLUSH_SECONDS_STOPPED = 60.0, 10.0
 """Seconds that a tracker may take for the rest at the end, and after a signal; what it lacks then is sent later."""
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    """The command's options."""
+    command = argparse.ArgumentParser(
         prog="python -m suite.run",
         description="Distil data sets into memories, as gin files describe.",
         allow_abbrev=False,
     )
-    add = made.add_argument
+    add = command.add_argument
     add("--gin", action="append", default=[], metavar="FILE", help="configuration; later files win")
     add("--set", action="append", default=[], metavar="BINDING", help="one gin binding, as in 'ITERATIONS = 100'")
     add("--seed", type=int, metavar="N", help="this seed instead of the configuration's")
@@ -46,10 +47,11 @@ def parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print what would be done; needs no data")
     add("--list", nargs="?", const="all", metavar="KIND", help="print what is registered, all or of one kind")
     add("--json", action="store_true", help="print the result records as JSON on stdout")
-    return made
+    return command
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run what the arguments ask for (default: those of the process); returns the exit status."""
     options = parser().parse_args(arguments)
     try:
         return _main(options)
@@ -62,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
+    """List, plan or run."""
     from suite.registry import load_components, load_plugin
 
     load_components()
@@ -73,30 +76,25 @@ def _main(options: argparse.Namespace) -> int:
     from suite.config.resolve import resolve
 
     runs = resolve(options.gin, options.set, options.seed, options.only)
-    if options.dry_run:
-        return _dry_run(runs, options)
+    return _dry_run(runs, options) if options.dry_run else _run(runs, options)
 
+
+def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
+    """Do the runs, have their journals sent to the tracker, and print what they measured."""
     from suite.datasets.sources import default_data_dir
     from suite.runtime.device import prepare_device
     from suite.runtime.execute import RunContext, directory_of, execute_all
-    from suite.runtime.record import dumps, table
     from suite.runtime.run_directory import FINISHED
     from suite.runtime.signals import Stop
     from suite.storage.files import make_directory
     from suite.tracking.sender import Sender
-    from suite.tracking.uri import check_uri, default_uri, whole_uri
 
     device = prepare_device(options.device)
     out = make_directory(Path(options.out))
     data_dir = Path(options.data_dir) if options.data_dir else default_data_dir()
-    uri = None if options.tracking_uri == "none" else options.tracking_uri
-    if options.tracking_uri is None:
-        uri = default_uri(out)
-    if uri is not None:
-        check_uri(uri)
-        uri = whole_uri(uri)
-    left = [run for run in runs if options.fresh or not (directory_of(run, out) / FINISHED).is_file()]
-    _announce(left, options, device)
+    uri = _tracking_uri(options.tracking_uri, out)
+    unfinished = [run for run in runs if options.fresh or not (directory_of(run, out) / FINISHED).is_file()]
+    _announce(unfinished, options, device)
     stop, sender = Stop(), Sender(uri, out)
     try:
         with stop.listening():
@@ -104,25 +102,44 @@ def _main(options: argparse.Namespace) -> int:
             context = RunContext(out, data_dir, device, sender, stop, options.fresh, seconds, plugins)
             records = execute_all(runs, context)
     finally:
-        if not sender.close(LAST_WORDS if stop.signal is None else LAST_WORDS_STOPPED):
+        if not sender.close(TRACKER_FLUSH_SECONDS if stop.signal is None else TRACKER_FLUSH_SECONDS_STOPPED):
             later = f"{sys.executable} -m suite.sync {shlex.quote(str(out))} --tracking-uri {shlex.quote(str(uri))}"
             print(f"[tracking] not everything could be sent; nothing is lost, send it later: {later}", file=sys.stderr)
-    if options.json:
-        print(dumps(records[0]) if len(records) == 1 else "[" + ",\n".join(map(dumps, records)) + "]")
-        return 0
-    print(table(records))
-    done = {(record["name"], record["run_key"]) for record in records}
-    for run in [*runs, *(run.then for run in runs if run.then is not None)]:
-        if (run.name, run.key) not in done:
-            continue
-        print(f"pictures: {directory_of(run, out) / 'figures'}")
-    if uri is not None:
-        database = f"{sys.executable} -m mlflow ui --backend-store-uri {shlex.quote(uri)}"
-        print(f"compare runs: {uri if uri.startswith('http') else database}")
+    _print_records(runs, records, out, uri, options.json)
     return 0
 
 
+def _tracking_uri(given: str | None, out: Path) -> str | None:
+    """The address of the tracker in full; None for 'none', a database in `out` where none was given."""
+    from suite.tracking.uri import check_uri, default_uri, whole_uri
+
+    if given == "none":
+        return None
+    uri = default_uri(out) if given is None else given
+    check_uri(uri)
+    return whole_uri(uri)
+
+
+def _print_records(runs: "list[Run]", records: list[dict[str, Any]], out: Path, uri: str | None, as_json: bool) -> None:
+    """The records as JSON, or a table of them, with where the pictures are and how runs are compared."""
+    from suite.runtime.execute import directory_of
+    from suite.runtime.record import dumps, table
+
+    if as_json:
+        print(dumps(records[0]) if len(records) == 1 else "[" + ",\n".join(map(dumps, records)) + "]")
+        return
+    print(table(records))
+    done = {(record["name"], record["run_key"]) for record in records}
+    for run in [*runs, *(run.then for run in runs if run.then is not None)]:
+        if (run.name, run.key) in done:
+            print(f"pictures: {directory_of(run, out) / 'figures'}")
+    if uri is not None:
+        database = f"{sys.executable} -m mlflow ui --backend-store-uri {shlex.quote(uri)}"
+        print(f"compare runs: {uri if uri.startswith('http') else database}")
+
+
 def _list(kind: str, as_json: bool) -> int:
+    """Print what is registered, of one kind or of all."""
     from suite.registry import REGISTRIES, suggestion
 
     if kind != "all" and kind not in REGISTRIES:

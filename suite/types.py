@@ -6,7 +6,10 @@ protocol of its kind has (`COMPONENTS`). Some offer more, found by `isinstance`:
 
     RelatedTasks        a stream shows images as another of its tasks would
     Queried             a parameterization says what its memory is queried by
+    Unrolled            an objective differentiates through training, and measures gradients along it
+    Counted             an objective counts the work of an outer step
     SelectsInFeatures   a control trains a network to select in its features
+    Priced              an experiment estimates its time before it starts
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,6 +90,10 @@ class Split:
     def to(self, where: device) -> "Split":
         """The same images and labels on a device."""
         return Split(self.images.to(where), self.labels.to(where))
+
+    def at(self, rows: Int64[Tensor, " k"]) -> "Split":
+        """These rows, in this order."""
+        return Split(self.images[rows], self.labels[rows])
 
     def relabelled(self, classes: Sequence[int]) -> "Split":
         """The same images, their labels numbered anew by `relabel`."""
@@ -537,8 +544,11 @@ class Budget:
     """What a memory stores, as numbers and as real images per class, and what it recalls."""
 
     stored_numbers: int
+    """All numbers of its tensors, an extractor's weights apart."""
     images_per_class: float
+    """Real images of a class that take as many numbers."""
     recalled_per_class: int
+    """Images recalled for each class."""
 
 
 @dataclass(frozen=True)
@@ -548,6 +558,7 @@ class Outcome:
     measurements: tuple[Measurement, ...]
     """In the order in which tables show them."""
     budget: Budget
+    """What its memory stores and recalls."""
     scale: dict[str, Any]
     """How much of the paper's compute it used; `reduced` is True where it was less."""
     facts: dict[str, Any]
@@ -565,6 +576,7 @@ class Cost:
     """What a run is expected to take on this machine, in seconds."""
 
     own: float
+    """Work that no other run shares."""
     shared: dict[str, float]
     """Work that runs with the same entry (and seed) do once for all of them, by name."""
     step: float

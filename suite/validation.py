@@ -159,12 +159,12 @@ def checked(cls: C) -> C:
     Traceback (most recent call last):
     suite.errors.UsageError: Step.lr must be above 0, not -1
     """
-    own = getattr(cls, "__post_init__", None)
-    if own is not None:
+    post_init = getattr(cls, "__post_init__", None)
+    if post_init is not None:
 
         def __post_init__(self: Any) -> None:
             validate(self)
-            own(self)
+            post_init(self)
 
         cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
         return cls

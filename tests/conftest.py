@@ -1,5 +1,7 @@
 """What every test gets: one thread (two busy processes of two threads run many times slower), and a clean gin."""
 
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,3 +28,13 @@ def _clean_gin() -> Iterator[None]:
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One data directory for all tests, so that a data set is prepared once."""
     return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No address can be opened."""
+
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise urllib.error.URLError("there is no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from scipy.io import savemat
 
@@ -186,3 +187,21 @@ def write_zip(root: Path, members: dict[str, bytes]) -> str:
         for name, content in members.items():
             opened.writestr(name, content)
     return md5(file.read_bytes())
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+def damage(file: Path, harm: str, at: int = -5) -> None:
+    """Flip one bit of a file, cut its end off or empty it."""
+    content = bytearray(file.read_bytes())
+    if harm == "flip":
+        content[at] ^= 1
+    file.write_bytes({"flip": bytes(content), "truncate": bytes(content[:-7]), "empty": b""}[harm])
+
+
+def sentence(error: pytest.ExceptionInfo[Exception]) -> str:
+    """The message, which must be one line that a person can act on."""
+    words = str(error.value)
+    assert "\n" not in words and len(words) > 40
+    return words

@@ -69,8 +69,8 @@ def test_the_cost_of_a_step_is_counted(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_what_is_no_checkout_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["hypergradient", *DIGITS, "--reference", str(tmp_path)]) == 2
-    told = capsys.readouterr().err
-    assert "is no checkout of RememberThePast" in told and told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "is no checkout of RememberThePast" in message and message.count("\n") == 1
 
 
 def test_what_upkeep_costs_is_measured_on_whole_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,39 +86,39 @@ def test_what_upkeep_costs_is_measured_on_whole_runs(capsys: pytest.CaptureFixtu
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The commands that `gpu` gives, none of which is run."""
-    found: list[list[str]] = []
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that `gpu` would run, none of which is run."""
+    recorded: list[list[str]] = []
 
-    def ran(command: list[str], **_: Any) -> Any:
-        found.append(command[3:])
+    def run(command: list[str], **_: Any) -> Any:
+        recorded.append(command[3:])
         return bench.subprocess.CompletedProcess(command, 0, "{}", "")
 
-    monkeypatch.setattr(bench.subprocess, "run", ran)
-    monkeypatch.setattr(bench, "_continue_run", lambda name, *_: found.append([name]))
-    return found
+    monkeypatch.setattr(bench.subprocess, "run", run)
+    monkeypatch.setattr(bench, "_continue_run", lambda name, *_: recorded.append([name]))
+    return recorded
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_all_that_is_to_be_measured_on_a_gpu_is_asked_for_once(
-    device: str, asked: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_all_that_is_to_be_measured_on_a_gpu_is_done_once(
+    device: str, commands: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["gpu", "--out", str(tmp_path), "--device", device, "--reference", "checkout", "--steps", "7"]
     assert bench.main(words) == 0
-    tables = [command for command in asked if command[0] in ("hypergradient", "kernels")]
-    kept = {file.stem for file in tmp_path.glob("*.json")}
-    assert len(tables) == len(kept) == (9 if device == "cuda" else 6)
+    tables = [command for command in commands if command[0] in ("hypergradient", "kernels")]
+    saved = {file.stem for file in tmp_path.glob("*.json")}
+    assert len(tables) == len(saved) == (9 if device == "cuda" else 6)
     for command in tables:
         options = bench.parser().parse_args(command)
         assert options.steps == 7 and options.device == device
         assert options.command == "kernels" or options.reference == "checkout"
     exact = [c for c in tables if "--exact" in c]
     assert any("tf32" in c for c in exact) == (device == "cuda")
-    assert [c for c in asked if c not in tables] == [["bptt"], ["bptt-downsampled"], ["full"]]
-    asked.clear()
+    assert [c for c in commands if c not in tables] == [["bptt"], ["bptt-downsampled"], ["full"]]
+    commands.clear()
     (tmp_path / "cifar10-1.json").write_text('{"failed": "x"}')
     assert bench.main(words) == 0
-    assert len([c for c in asked if c[0] == "hypergradient"]) == 1  # what failed is tried again, what is done is not
+    assert len([c for c in commands if c[0] == "hypergradient"]) == 1  # what failed is tried again, what is done is not
     assert "was done before" in capsys.readouterr().out
 
 

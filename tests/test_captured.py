@@ -1,4 +1,4 @@
-"""The program is the plain hypergradient, whatever is called before it; on a GPU as captured graphs, too."""
+"""The captured hypergradient is the plain one at every call; on a GPU as CUDA graphs, too."""
 
 import json
 import os
@@ -69,10 +69,10 @@ def quick(name: str) -> InnerOptimizer:
 
 @pytest.mark.parametrize("optimizer", inner_optimizers.names())
 def test_it_is_the_hypergradient_call_after_call(optimizer: str) -> None:
-    program = CapturedHypergradient(inner, outer, *problem("first call"), quick(optimizer), STEPS)
+    captured = CapturedHypergradient(inner, outer, *problem("first call"), quick(optimizer), STEPS)
     for name in ("one", "other", "one"):
         expected = hypergradient_by_full_graph(inner, outer, *problem(name), quick(optimizer), STEPS)
-        assert_equal(program(*problem(name)), expected)
+        assert_equal(captured(*problem(name)), expected)
 
 
 def results(found: Hypergradient) -> list[Tensor]:
@@ -80,10 +80,10 @@ def results(found: Hypergradient) -> list[Tensor]:
 
 
 def test_what_it_gives_is_not_overwritten_by_the_next_call() -> None:
-    program = CapturedHypergradient(inner, outer, *problem(), SGDMomentum(), STEPS)
-    first = program(*problem("one"))
+    captured = CapturedHypergradient(inner, outer, *problem(), SGDMomentum(), STEPS)
+    first = captured(*problem("one"))
     kept = [v.clone() for v in results(first)]
-    program(*problem("other"))
+    captured(*problem("other"))
     assert all(torch.equal(a, b) for a, b in zip(kept, results(first), strict=True))
 
 
@@ -100,9 +100,9 @@ class Previous:
         return new, {"before": params, "rate": state["rate"]}
 
 
-def test_a_state_that_is_yesterdays_weights_is_kept_apart_from_todays() -> None:
-    program = CapturedHypergradient(inner, outer, *problem(), Previous(), STEPS)
-    assert_equal(program(*problem()), hypergradient_by_full_graph(inner, outer, *problem(), Previous(), STEPS))
+def test_a_state_that_holds_the_previous_weights_is_not_overwritten_by_the_next() -> None:
+    captured = CapturedHypergradient(inner, outer, *problem(), Previous(), STEPS)
+    assert_equal(captured(*problem()), hypergradient_by_full_graph(inner, outer, *problem(), Previous(), STEPS))
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ def gradients(execution: Any, recipe: Any, way: Any, calls: int, **fields: Any) 
 
 @pytest.mark.parametrize("way", [Standard(), Addressing(bases=2)], ids=["standard", "addressing"])
 @pytest.mark.parametrize("recipe", [MLP(width=5), ConvNet(width=4, depth=1)], ids=["mlp", "convnet"])
-def test_outer_steps_by_a_program_are_the_plain_ones(recipe: Any, way: Any) -> None:
-    plain, program = (gradients(execution, recipe, way, calls=3) for execution in ("eager", "captured"))
-    for one, other in zip(program, plain, strict=True):
+def test_captured_outer_steps_are_the_plain_ones(recipe: Any, way: Any) -> None:
+    plain, captured = (gradients(execution, recipe, way, calls=3) for execution in ("eager", "captured"))
+    for one, other in zip(captured, plain, strict=True):
         assert relative_error(one, other) < 1e-11
 
 

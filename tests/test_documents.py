@@ -209,7 +209,8 @@ def test_the_interface_opens(tmp_path: Path, data_dir: Path) -> None:
 
 def test_make_offers_what_the_readme_names() -> None:
     """CI runs `make test`, which runs this, and `make demo`; here: they are there, and start what they should."""
-    for target, words in (("demo", "suite.run --gin gin/quickstart.gin"), ("test", "pytest")):
+    targets = {"demo": "suite.run --gin gin/quickstart.gin", "test": "pytest", "quick": "not slow and not services"}
+    for target, words in targets.items():
         done = subprocess.run(["make", "-n", target], cwd=REPOSITORY, capture_output=True, text=True)
         assert done.returncode == 0 and words in done.stdout
     assert "make demo" in (REPOSITORY / ".ci" / "run").read_text()

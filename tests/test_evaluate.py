@@ -114,9 +114,9 @@ def test_training_on_the_full_batch_is_plain_descent_written_by_hand(momentum: f
         network = setting().architecture.build(SHAPE, CLASSES)
     velocity = [torch.zeros_like(p) for p in network.parameters()]
     for _ in range(7):
-        slopes = torch.autograd.grad(cross_entropy(network(data.images), data.labels), list(network.parameters()))
+        grads = torch.autograd.grad(cross_entropy(network(data.images), data.labels), list(network.parameters()))
         with torch.no_grad():
-            for p, v, g in zip(network.parameters(), velocity, slopes, strict=True):
+            for p, v, g in zip(network.parameters(), velocity, grads, strict=True):
                 v.mul_(momentum).add_(g)
                 p -= 0.1 * v
     for found, expected in zip(trained.parameters(), network.parameters(), strict=True):
@@ -137,17 +137,17 @@ def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(n: int, batch
 
 
 def test_separable_images_are_learned() -> None:
-    judged = evaluate(
+    accuracies = evaluate(
         setting(), lambda _: separable(), small(networks=3, epochs=30, lr=0.05), Key(0), {"test": separable(seed=1)}
     )
-    assert all(value > 99 for value in judged["test"])
+    assert all(value > 99 for value in accuracies["test"])
 
 
-def test_labels_are_taken_at_their_word() -> None:
+def test_labels_are_used_as_they_are_given() -> None:
     data = separable()
     turned = Split(data.images, (data.labels + 1) % CLASSES)
-    judged = evaluate(setting(), lambda _: turned, small(epochs=30, lr=0.05), Key(0), {"test": data})
-    assert judged["test"] == (0.0,)
+    accuracies = evaluate(setting(), lambda _: turned, small(epochs=30, lr=0.05), Key(0), {"test": data})
+    assert accuracies["test"] == (0.0,)
 
 
 def test_only_training_images_are_augmented_and_only_if_the_protocol_says_so() -> None:
@@ -175,7 +175,7 @@ def test_an_augmentation_is_drawn_for_each_image_of_a_batch() -> None:
     assert {2, 8} <= set(ways) and set(ways) <= {1, 2, 8}
 
 
-def test_a_network_with_dropout_and_running_statistics_may_judge() -> None:
+def test_a_network_may_have_dropout_and_running_statistics() -> None:
     @dataclass(frozen=True)
     class Dropping:
         def build(self, shape: ImageShape, classes: int) -> nn.Module:
@@ -194,7 +194,7 @@ def test_a_network_with_dropout_and_running_statistics_may_judge() -> None:
     assert results[0] == results[1]
 
 
-# ---------------------------------------------------------------- together, and in pieces
+# ---------------------------------------------------------------- side by side, and in pieces
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def assert_same_weights(found: nn.Module, expected: nn.Module) -> None:
     [MLP(width=6), ConvNet(width=4, depth=1), ConvNet(width=4, depth=1, norm="none", pooling="max"), ResNet12(width=2)],
     ids=["mlp", "convnet", "convnet without norm", "resnet12"],
 )
-def test_networks_trained_together_are_those_trained_one_by_one(recipe: Architecture) -> None:
+def test_networks_trained_side_by_side_are_those_trained_one_by_one(recipe: Architecture) -> None:
     """Own starts, own orders, own augmentations, own images; the last mini-batch is smaller than the others."""
     what, protocol = setting("flip_rotate", Double(recipe)), small(epochs=6, batch=4)
     sets, keys = [doubled(noise(10, seed)) for seed in range(3)], [Key(0)("network", i) for i in range(3)]
@@ -238,7 +238,7 @@ def test_networks_trained_together_are_those_trained_one_by_one(recipe: Architec
 
 
 @pytest.mark.parametrize("recipe", [MLP(), ConvNet(width=32)], ids=["mlp", "convnet"])
-def test_figures_together_and_one_by_one_agree_on_digits(recipe: Architecture, tmp_path: Any) -> None:
+def test_accuracies_side_by_side_and_one_by_one_agree_on_digits(recipe: Architecture, tmp_path: Any) -> None:
     """Within the tolerance that `Protocol` states."""
     info, data = Digits().info, Digits().load(tmp_path, Key(0), 0.1)
     what = Setting(info.shape, info.classes, recipe, Standard(), "none", torch.device("cpu"))
@@ -368,62 +368,62 @@ def test_a_pause_comes_with_every_epoch_and_may_stop(networks: int) -> None:
     assert len(paused) == 3 + 10 * networks  # a batch of four images each: one by one
 
 
-def test_missing_networks_are_judged_as_they_would_have_been_among_all() -> None:
+def test_missing_networks_have_the_accuracies_that_they_have_among_all() -> None:
     what, protocol, splits = setting("flip_rotate"), small(networks=5, batch=20), {"test": noise(300, 1)}
 
-    def judged(numbers: list[int]) -> list[Any]:
+    def evaluated(numbers: list[int]) -> list[Any]:
         return list(evaluate_each(what, lambda i: noise(6, i), protocol, Key(0), numbers, splits))  # type: ignore[arg-type]
 
-    everyone = judged([0, 1, 2, 3, 4])
+    everyone = evaluated([0, 1, 2, 3, 4])
     for numbers in ([3, 4], [1], [0, 2, 4]):
-        assert [one["test"] for one in judged(numbers)] == pytest.approx(
+        assert [one["test"] for one in evaluated(numbers)] == pytest.approx(
             [everyone[i]["test"] for i in numbers], abs=1.0
         )
 
 
-def test_every_network_is_found_before_the_next_is_begun() -> None:
+def test_every_network_is_evaluated_before_the_next_is_trained() -> None:
     """Where networks are trained one by one, none waits for another: an interruption loses one at the most."""
-    asked: list[int] = []
+    numbers: list[int] = []
 
     def training_set(i: int) -> Split:
-        asked.append(i)
+        numbers.append(i)
         return noise(4)
 
     found = evaluate_each(setting(), training_set, small(), Key(0), range(3), {"test": noise()})
     for i in range(3):
         next(found)
-        assert asked == list(range(i + 1))
+        assert numbers == list(range(i + 1))
 
 
-# ---------------------------------------------------------------- judging
+# ---------------------------------------------------------------- accuracies
 
 
 def test_every_network_has_a_training_set_and_a_start_of_its_own() -> None:
-    asked: list[int] = []
+    numbers: list[int] = []
 
     def training_set(network: int) -> Split:
-        asked.append(network)
+        numbers.append(network)
         return noise(6)
 
     splits: Any = {"test": noise(300, 1), "validation": noise(100, 2)}
-    judged = evaluate(setting(), training_set, small(networks=5), Key(0), splits)
-    assert asked == [0, 1, 2, 3, 4] and set(judged) == {"test", "validation"}
-    assert len(judged["test"]) == len(judged["validation"]) == 5
-    assert len(set(judged["test"])) > 1  # spread
-    assert all(0 <= value <= 100 for values in judged.values() for value in values)
+    accuracies = evaluate(setting(), training_set, small(networks=5), Key(0), splits)
+    assert numbers == [0, 1, 2, 3, 4] and set(accuracies) == {"test", "validation"}
+    assert len(accuracies["test"]) == len(accuracies["validation"]) == 5
+    assert len(set(accuracies["test"])) > 1  # spread
+    assert all(0 <= value <= 100 for values in accuracies.values() for value in values)
 
 
-def test_a_judgement_depends_on_its_key_alone_and_networks_do_not_depend_on_their_number() -> None:
-    def judge(networks: int, key: Key) -> tuple[float, ...]:
+def test_accuracies_depend_on_the_key_alone_and_networks_do_not_depend_on_their_number() -> None:
+    def evaluated(networks: int, key: Key) -> tuple[float, ...]:
         return evaluate(
             setting("flip_rotate"), lambda _: noise(6), small(networks=networks), key, {"test": noise(300, 1)}
         )["test"]
 
     torch.manual_seed(1)
-    five = judge(5, Key(0))
+    five = evaluated(5, Key(0))
     torch.manual_seed(2)
-    assert judge(5, Key(0)) == five and judge(2, Key(0)) == five[:2]
-    assert judge(5, Key(1)) != five
+    assert evaluated(5, Key(0)) == five and evaluated(2, Key(0)) == five[:2]
+    assert evaluated(5, Key(1)) != five
 
 
 class Table(nn.Module):

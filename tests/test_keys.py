@@ -9,9 +9,10 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from outer_steps import outer_states
 
 from suite.architectures.mlp import MLP
-from suite.core.outer_loop import begin, distill
+from suite.core.outer_loop import begin
 from suite.evaluation.evaluate import evaluate, recalled
 from suite.evaluation.protocol import Protocol
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -133,7 +134,9 @@ def _whole_run() -> tuple[list[torch.Tensor], dict]:
     objective = BPTT(inner_steps=3, classes_per_step=2, images_per_class_per_step=4, real_per_class=2)
     optimizer = SGDMomentum(lr=0.1, momentum=0.5)
     start = begin(setting, optimizer, 1.0, Key(5)("memory"))
-    *_, last = distill(setting, objective, optimizer, ClassRows.of(split, classes), start, Key(5), 2, max_grad_norm=2.0)
+    *_, last = outer_states(
+        setting, objective, optimizer, ClassRows.of(split, classes), start, Key(5), 2, max_grad_norm=2.0
+    )
     judged = evaluate(
         setting,
         lambda _: recalled(setting, last.memory),

@@ -1,4 +1,4 @@
-"""The outer loop: torch's own descent on the memory, resumable at every step, and loud when numbers go bad."""
+"""The outer loop: torch's own descent on the memory, resumable at every step; NaN and infinity raise."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from outer_steps import outer_states
 from torch import Tensor
 
 from suite.architectures.mlp import MLP
-from suite.core.outer_loop import NotFinite, OuterState, begin, distill, from_tensors, step, to_tensors
+from suite.core.outer_loop import NotFinite, OuterState, begin, from_tensors, step, to_tensors
 from suite.errors import RunError
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.no_momentum import NoMomentum
@@ -38,7 +39,7 @@ OBJECTIVE = BPTT(inner_steps=3, classes_per_step=2, images_per_class_per_step=4,
 
 @dataclass(frozen=True, eq=False)
 class Scripted:
-    """An objective whose gradients are known beforehand: one for every step, told apart by the step's key."""
+    """An objective whose gradients are known beforehand, one for every step; the step's number is read off its key."""
 
     gradients_of: list[Params]
     losses: list[float] = field(default_factory=list)
@@ -61,7 +62,7 @@ def one(value: float, other: float = 0.0) -> Params:
 
 def run(objective: Any, optimizer: InnerOptimizer, steps: int, clip: float | None = None) -> list[OuterState]:
     start = OuterState(0, one(0.0), optimizer.init(one(0.0)), {})
-    return list(distill(setting(Free()), objective, optimizer, real(), start, Key(0), steps, clip))
+    return list(outer_states(setting(Free()), objective, optimizer, real(), start, Key(0), steps, clip))
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,11 @@ def test_a_start_depends_on_its_key_alone(optimizer: InnerOptimizer) -> None:
 @pytest.mark.parametrize("optimizer", [SGDMomentum(lr=0.1, momentum=0.5), Adam(lr=0.01)])
 def test_going_on_from_any_progress_gives_the_same_bits(optimizer: InnerOptimizer) -> None:
     what, start = setting(), begin(setting(), optimizer, 1.0, Key(4))
-    whole = list(distill(what, OBJECTIVE, optimizer, real(), start, Key(4), 6, 2.0))
+    whole = list(outer_states(what, OBJECTIVE, optimizer, real(), start, Key(4), 6, 2.0))
     assert [p.iteration for p in whole] == [1, 2, 3, 4, 5, 6]
     for at in whole:
         saved = OuterState(at.iteration, *_through_a_file(at), {})
-        rest = list(distill(what, OBJECTIVE, optimizer, real(), saved, Key(4), 6, 2.0))
+        rest = list(outer_states(what, OBJECTIVE, optimizer, real(), saved, Key(4), 6, 2.0))
         assert len(rest) == 6 - at.iteration
         assert all(same(a, b) for a, b in zip(whole[at.iteration :], rest, strict=True))
 
@@ -112,7 +113,7 @@ def test_a_step_is_a_function_of_its_state_alone() -> None:
     """Repeated, and from a state that was stored, it gives the same bits; what it started from is unchanged."""
     what, optimizer = setting(), SGDMomentum(lr=0.1, momentum=0.5)
     images, state = real(), begin(what, optimizer, 1.0, Key(4))
-    for whole in distill(what, OBJECTIVE, optimizer, images, state, Key(4), 3, 2.0):
+    for whole in outer_states(what, OBJECTIVE, optimizer, images, state, Key(4), 3, 2.0):
         before = {k: v.clone() for k, v in to_tensors(state).items()}
         stored = from_tensors(state.iteration, before, what.device)
         for start in (state, state, stored):
@@ -131,7 +132,10 @@ def test_another_key_is_another_run_and_every_step_draws_anew() -> None:
     optimizer = NoMomentum(lr=1e-6)
     start = begin(setting(), optimizer, 1.0, Key(0))
     one, other = (
-        [p.metrics["loss"].item() for p in distill(setting(), OBJECTIVE, optimizer, real(), start, Key(seed), 4, None)]
+        [
+            p.metrics["loss"].item()
+            for p in outer_states(setting(), OBJECTIVE, optimizer, real(), start, Key(seed), 4, None)
+        ]
         for seed in (0, 1)
     )
     assert len({*one, *other}) == 8
@@ -140,7 +144,7 @@ def test_another_key_is_another_run_and_every_step_draws_anew() -> None:
 def test_a_memory_that_was_handed_out_is_not_changed_afterwards() -> None:
     optimizer = SGDMomentum(lr=0.1, momentum=0.5)
     handed = []
-    for progress in distill(
+    for progress in outer_states(
         setting(), OBJECTIVE, optimizer, real(), begin(setting(), optimizer, 1.0, Key(0)), Key(0), 4, 2.0
     ):
         assert not any(v.requires_grad for v in progress.memory.values())
@@ -153,7 +157,9 @@ def test_nothing_is_left_to_do_at_the_end() -> None:
     optimizer = NoMomentum()
     last = OuterState(5, one(1.0), {}, {})
     for iterations in (0, 4, 5):
-        assert list(distill(setting(Free()), Scripted([]), optimizer, real(), last, Key(0), iterations, None)) == []
+        assert (
+            list(outer_states(setting(Free()), Scripted([]), optimizer, real(), last, Key(0), iterations, None)) == []
+        )
 
 
 # ---------------------------------------------------------------- the step
@@ -167,7 +173,7 @@ def test_the_memory_moves_as_torch_moves_it(clip: float | None) -> None:
     leaves = {k: v.clone().requires_grad_() for k, v in start.memory.items()}
     reference = torch.optim.SGD(leaves.values(), lr=0.1, momentum=0.5)
     norms = []
-    for progress in distill(what, OBJECTIVE, optimizer, real(), start, key, 4, clip):
+    for progress in outer_states(what, OBJECTIVE, optimizer, real(), start, key, 4, clip):
         gradients, _ = OBJECTIVE.gradients(
             what, {k: v.detach() for k, v in leaves.items()}, real(), key(progress.iteration - 1)
         )
@@ -213,7 +219,7 @@ def _until_it_fails(
 ) -> tuple[list[OuterState], str]:
     start, handed = OuterState(0, one(0.0), {}, {}), []
     with pytest.raises(NotFinite) as failure:
-        for progress in distill(setting(Free()), objective, NoMomentum(lr=lr), real(), start, Key(0), steps, clip):
+        for progress in outer_states(setting(Free()), objective, NoMomentum(lr=lr), real(), start, Key(0), steps, clip):
             handed.append(progress)
     assert isinstance(failure.value, RunError) and "\n" not in str(failure.value)
     return handed, str(failure.value)
@@ -222,22 +228,22 @@ def _until_it_fails(
 @pytest.mark.parametrize("clip", [None, 2.0])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_a_gradient_that_is_not_finite_stops_the_run_by_name(bad: float, clip: float | None) -> None:
-    handed, told = _until_it_fails(Scripted([one(1.0), one(1.0), one(1.0, bad), one(1.0)]), clip=clip)
+    handed, message = _until_it_fails(Scripted([one(1.0), one(1.0), one(1.0, bad), one(1.0)]), clip=clip)
     assert [p.iteration for p in handed] == [1, 2]
     assert all(v.isfinite().all() for p in handed for v in p.memory.values())
-    assert told.startswith("outer step 3: hypergradient_norm, ") and "memory 'right'" in told
-    assert clip is not None or "'left'" not in told  # without clipping the other tensor is sound
-    assert "became NaN or infinite; lower the outer or inner learning rate" in told
+    assert message.startswith("outer step 3: hypergradient_norm, ") and "memory 'right'" in message
+    assert clip is not None or "'left'" not in message  # without clipping the other tensor is sound
+    assert "became NaN or infinite; lower the outer or inner learning rate" in message
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name() -> None:
-    handed, told = _until_it_fails(Scripted([one(1.0)] * 2, losses=[1.0, float("nan")]))
-    assert len(handed) == 1 and told.startswith("outer step 2: loss became NaN")
+    handed, message = _until_it_fails(Scripted([one(1.0)] * 2, losses=[1.0, float("nan")]))
+    assert len(handed) == 1 and message.startswith("outer step 2: loss became NaN")
 
 
 def test_a_memory_that_overflows_stops_the_run_by_name() -> None:
-    handed, told = _until_it_fails(Scripted([one(1e9), one(1e9, 1e11)]), lr=1e28)
-    assert len(handed) == 1 and told.startswith("outer step 2: memory 'right' became NaN or infinite")
+    handed, message = _until_it_fails(Scripted([one(1e9), one(1e9, 1e11)]), lr=1e28)
+    assert len(handed) == 1 and message.startswith("outer step 2: memory 'right' became NaN or infinite")
 
 
 def test_a_real_run_that_explodes_stops_by_name() -> None:
@@ -245,7 +251,7 @@ def test_a_real_run_that_explodes_stops_by_name() -> None:
     start = begin(what, optimizer, 1.0, Key(0))
     handed: list[OuterState] = []
     with pytest.raises(NotFinite, match=r"^outer step \d: .*became NaN or infinite"):
-        for progress in distill(what, BPTT(inner_steps=3), optimizer, real(), start, Key(0), 9, None):
+        for progress in outer_states(what, BPTT(inner_steps=3), optimizer, real(), start, Key(0), 9, None):
             handed.append(progress)
     assert all(v.isfinite().all() for p in handed for v in p.memory.values())
 
@@ -266,7 +272,7 @@ def test_a_thousand_outer_steps_need_no_more_memory_than_a_hundred() -> None:
         objective = BPTT(inner_steps=2, real_per_class=2, execution=execution)
         start = begin(what, SGDMomentum(), 1, Key(0))
         after = {}
-        for state in distill(what, objective, SGDMomentum(), real, start, Key(0), 1000, 2.0):
+        for state in outer_states(what, objective, SGDMomentum(), real, start, Key(0), 1000, 2.0):
             if state.iteration in (100, 1000):
                 after[state.iteration] = resident()
         assert after[1000] - after[100] < 4 * 2**20
@@ -278,7 +284,7 @@ def test_a_thousand_outer_steps_need_no_more_memory_than_a_hundred() -> None:
 def _handed(objective: Any, max_skipped: int, start: OuterState | None = None, steps: int = 6) -> list[OuterState]:
     start = OuterState(0, one(0.0), {}, {}) if start is None else start
     return list(
-        distill(setting(Free()), objective, NoMomentum(lr=1.0), real(), start, Key(0), steps, None, max_skipped)
+        outer_states(setting(Free()), objective, NoMomentum(lr=1.0), real(), start, Key(0), steps, None, max_skipped)
     )
 
 

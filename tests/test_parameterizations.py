@@ -1,25 +1,30 @@
 """Memories: what a budget affords, what is recalled from it, and where gradients go."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from command_line import as_people_run_it
+from outer_steps import outer_states
 from torch.nn.functional import interpolate, one_hot
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
-from suite.core.outer_loop import OuterState, begin, distill
+from suite.core.outer_loop import OuterState, begin
 from suite.errors import UsageError
+from suite.experiments.distillation import Distillation
 from suite.inner_optimizers.no_momentum import NoMomentum
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled
+from suite.parameterizations.image_queries import ImageQueries
 from suite.parameterizations.initial import uniform
 from suite.parameterizations.standard import Standard
 from suite.registry import parameterizations
-from suite.types import ClassRows, ImageShape, Parameterization, Params, Setting, Split
+from suite.types import ClassRows, ImageShape, Parameterization, Params, Setting, Split, query_kind
 
 COLOUR, GREY = ImageShape(3, 32, 32), ImageShape(1, 28, 28)
 TINY = ImageShape(2, 4, 6)
@@ -31,6 +36,21 @@ def stored(memory: Params) -> int:
 
 def double(memory: Params) -> Params:
     return {k: v.double() for k, v in memory.items()}
+
+
+# ---------------------------------------------------------------- queries
+
+
+def test_a_parameterization_is_queried_by_labels_unless_it_says_otherwise() -> None:
+    @dataclass(frozen=True)
+    class ByImages(Standard):
+        query_kind = "images"
+
+    assert [query_kind(p) for p in (Standard(), Addressing(), ByImages(), ImageQueries())] == [
+        *("labels", "labels", "images", "images")
+    ]
+    with as_people_run_it(), pytest.raises(UsageError, match=r"parameterization must be queried by class label, not "):
+        Distillation(parameterization=ByImages())
 
 
 # ---------------------------------------------------------------- budgets
@@ -314,7 +334,10 @@ def _after(way: Parameterization, steps: int) -> list[OuterState]:
     real = ClassRows.of(Split(pixels, torch.arange(6) % classes), classes)
     optimizer = NoMomentum(lr=0.5)
     start = begin(setting, optimizer, 1.0, Key(0))
-    return [start, *distill(setting, BPTT(inner_steps=2), optimizer, real, start, Key(0), steps, max_grad_norm=None)]
+    return [
+        start,
+        *outer_states(setting, BPTT(inner_steps=2), optimizer, real, start, Key(0), steps, max_grad_norm=None),
+    ]
 
 
 def test_a_penalty_pulls_at_the_matrices_while_a_memory_is_distilled() -> None:

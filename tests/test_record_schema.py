@@ -209,5 +209,6 @@ def test_an_installed_leaderboard_without_records_of_its_own_asks_where_to_put_t
     put(tmp_path / "runs", GOOD)
     assert collect.main([str(tmp_path / "runs")]) == UsageError.status
     assert "name the folder that records go to" in capsys.readouterr().err and not (tmp_path / "nowhere").exists()
-    assert built(capsys, "--out", tmp_path / "site") == (0, "")  # printed numbers alone
-    assert "Published figures" in (tmp_path / "site" / "field.html").read_text()
+    status, err = built(capsys, "--out", tmp_path / "site")
+    assert status == UsageError.status and "has no records of its own" in err and not (tmp_path / "site").exists()
+    assert built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site") == (0, "")

@@ -33,7 +33,7 @@ LONGER = sets(
 
 
 def go(data_dir: Path, out: Path, *arguments: str | Path) -> Done:
-    """The quick run, untracked."""
+    """The quick run without a tracker."""
     return command(*QUICK, "--data-dir", data_dir, "--out", out, "--tracking-uri", "none", *arguments)
 
 
@@ -95,10 +95,10 @@ def test_what_is_printed(data_dir: Path, tmp_path: Path) -> None:
     assert [words in row for words, row in zip(("memory", "random real", "full data"), rows, strict=True)] == [True] * 3
     assert all("smoke (reduced)" in row for row in rows) and "624 numbers" in rows[0]
     assert f"pictures: {only_run(tmp_path) / 'figures'}" in done.out
-    told = done.err.splitlines()
-    assert all(line.startswith(("[cost] ", "[seed 0] ")) for line in told)  # this is no terminal: lines, no bar
-    assert any("1/1" in line and "loss" in line for line in told)
-    assert any("evaluating the full data: network 1 of 1" in line for line in told)
+    lines = done.err.splitlines()
+    assert all(line.startswith(("[cost] ", "[seed 0] ")) for line in lines)  # this is no terminal: lines, no bar
+    assert any("1/1" in line and "loss" in line for line in lines)
+    assert any("evaluating the full data: network 1 of 1" in line for line in lines)
     # The control is measured once for equal settings and seed.
     again = go(data_dir, tmp_path, *sets("FULL_DATA_EPOCHS = 1", "ITERATIONS = 2"), "--json")
     assert "evaluating the full data" not in again.err
@@ -126,8 +126,8 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
     quiet = go(data_dir, tmp_path / "a", *many).err.splitlines()
     assert [line for line in quiet if "1/8" in line or "8/8" in line] == [line for line in quiet if "/8" in line]
     monkeypatch.setattr(session, "LINE_SECONDS", 0.0)
-    told = [line for line in go(data_dir, tmp_path / "b", *many).err.splitlines() if "/8" in line]
-    assert len(told) == 8 and all(words in told[-1] for words in ("8/8", "it/s", "s left", "loss", "validation"))
+    lines = [line for line in go(data_dir, tmp_path / "b", *many).err.splitlines() if "/8" in line]
+    assert len(lines) == 8 and all(words in lines[-1] for words in ("8/8", "it/s", "s left", "loss", "validation"))
 
 
 def test_progress_of_a_second_count_is_not_measured_from_the_first(
@@ -217,7 +217,7 @@ def test_a_cell_of_a_table_is_the_same_alone(data_dir: Path, tmp_path: Path) -> 
     assert "quickstart [no momentum] seed 0" in shown and "quickstart [full momentum] seed 0" in shown
 
 
-def test_telling_and_validating_do_not_change_the_memory(out: Path, data_dir: Path, tmp_path: Path) -> None:
+def test_logging_and_validating_do_not_change_the_memory(out: Path, data_dir: Path, tmp_path: Path) -> None:
     assert go(data_dir, tmp_path, *sets("VALIDATION_POINTS = 2", "NETWORKS = 1", "EPOCHS = 1")).status == 0
     tensors = [Memory.load(only_run(o) / "memory.safetensors").tensors for o in (out, tmp_path)]
     assert all((tensors[0][k] == tensors[1][k]).all() for k in tensors[0])
@@ -235,7 +235,7 @@ def uninterrupted(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int, signal.Signals], None]:
-    """Arrange for a signal to this process the n-th time the run tells something with these words."""
+    """Arrange for a signal to this process the n-th time the run reports something with these words."""
 
     def arrange(words: str, nth: int, number: signal.Signals) -> None:
         seen = 0
@@ -322,7 +322,7 @@ session.RunSession.progress = went
 
 
 @pytest.fixture
-def sitting(data_dir: Path, tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
+def attempt(data_dir: Path, tmp_path: Path) -> Callable[..., "subprocess.Popen[str]"]:
     """Start a run as a process of its own that does something at a step."""
 
     def begin(step: int, action: str, *arguments: str) -> "subprocess.Popen[str]":
@@ -336,9 +336,9 @@ def sitting(data_dir: Path, tmp_path: Path) -> Callable[..., "subprocess.Popen[s
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(
-    sitting: Callable[..., "subprocess.Popen[str]"], uninterrupted: Path, data_dir: Path, tmp_path: Path
+    attempt: Callable[..., "subprocess.Popen[str]"], uninterrupted: Path, data_dir: Path, tmp_path: Path
 ) -> None:
-    killed = ended(sitting(5, "os.kill(os.getpid(), signal.SIGKILL)"))
+    killed = ended(attempt(5, "os.kill(os.getpid(), signal.SIGKILL)"))
     assert killed.status == -signal.SIGKILL
     done = go(data_dir, tmp_path / "runs", *LONGER)
     assert done.status == 0 and "resuming from the checkpoint of step 4" in done.err
@@ -346,9 +346,9 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
 
 
 @pytest.fixture
-def waiting(sitting: Callable[..., "subprocess.Popen[str]"]) -> Iterator["subprocess.Popen[str]"]:
-    """A process that is at work on a run, and stays at step 3 until it is told to stop."""
-    process = sitting(3, "while self._stop.signal is None: time.sleep(0.02)")
+def waiting(attempt: Callable[..., "subprocess.Popen[str]"]) -> Iterator["subprocess.Popen[str]"]:
+    """A process that is at work on a run, and stays at step 3 until it is asked to stop."""
+    process = attempt(3, "while self._stop.signal is None: time.sleep(0.02)")
     assert process.stderr is not None
     assert "[cost]" in process.stderr.readline()
     assert "1/6" in process.stderr.readline()
@@ -372,8 +372,8 @@ def test_one_run_is_not_for_two_processes_and_a_signal_stops_it_with_75(
 
 
 @pytest.mark.slow
-def test_a_second_signal_ends_the_process_at_once(sitting: Callable[..., "subprocess.Popen[str]"]) -> None:
-    process = sitting(1, "print('here', flush=True); time.sleep(60)")
+def test_a_second_signal_ends_the_process_at_once(attempt: Callable[..., "subprocess.Popen[str]"]) -> None:
+    process = attempt(1, "print('here', flush=True); time.sleep(60)")
     assert process.stdout is not None and process.stdout.readline() == "here\n"
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)

@@ -24,9 +24,10 @@ from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol
 from suite.experiments.continual.compress_then_recall import CompressThenRecall
 from suite.experiments.distillation import Distillation
-from suite.experiments.synthesis import baselines, extrapolation, image_recall, joined, summary
+from suite.experiments.synthesis import baselines, episodic, extrapolation, image_recall, joined, summary
 from suite.experiments.synthesis.baselines import Pretrained
 from suite.experiments.synthesis.episodes import all_images, draw_episode, of_classes, sample_classes, tasks_of
+from suite.experiments.synthesis.episodic import EpisodicMemories
 from suite.experiments.synthesis.extrapolation import Extrapolation
 from suite.experiments.synthesis.image_recall import ImageRecall
 from suite.images.preprocess import PREPROCESSINGS, fit, moved
@@ -164,7 +165,7 @@ def test_shots_are_never_scored_and_the_memory_never_sees_a_test_image(
 ) -> None:
     data = Digits().load(data_dir, Key(0), 0.0)
     train, test = pictures(data.train), pictures(data.test)
-    evaluate, step, draw = baselines.evaluate, image_recall.step, image_recall.draw_episode
+    evaluate, step, draw = baselines.evaluate, episodic.step, image_recall.draw_episode
     scored: list[set[bytes]] = []
     shots: list[set[bytes]] = []
 
@@ -184,8 +185,9 @@ def test_shots_are_never_scored_and_the_memory_never_sees_a_test_image(
         return step(setting, objective, optimizer, real, *others)
 
     monkeypatch.setattr(baselines, "evaluate", watched)
-    for name, stand_in in (("step", watching), ("draw_episode", showing)):
-        monkeypatch.setattr(image_recall, name, stand_in)
+    monkeypatch.setattr(episodic, "step", watching)
+    for module in (episodic, image_recall):  # episodes of training, and of measuring
+        monkeypatch.setattr(module, "draw_episode", showing)
     session: Any = FakeSession(data_dir, tmp_path, due=False)
     outcome = ASKED.run(session)
     assert len(scored) == 5 * 2 * 10  # networks, numbers of shots, episodes of each
@@ -254,7 +256,7 @@ def test_an_outer_step_changes_the_extractor_and_every_shot_counts(data_dir: Pat
     session: Any = FakeSession(data_dir, tmp_path, due=False)
     ASKED.run(session)
     memory = Memory.load(tmp_path / "memory.safetensors")
-    start = ASKED._begin(torch.device("cpu"), Key(0)("memory")).memory
+    start = EpisodicMemories.of(ASKED, torch.device("cpu")).begin(Key(0)("memory")).memory
     assert set(start) == set(memory.tensors)
     assert all(
         not torch.equal(start[name], memory.tensors[name]) for name in ("bases", "matrices", "extractor.body.0.weight")

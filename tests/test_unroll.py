@@ -305,12 +305,12 @@ def test_whatever_takes_no_part_is_refused_by_name(retention: Retention) -> None
     def without_more(params: Params, inputs: Params, t: int) -> torch.Tensor:
         return inner(params, inputs | {"more": torch.zeros_like(inputs["more"])}, t)
 
-    told = _refusal(without_second, outer, SGDMomentum(), retention)
-    assert told.startswith("the parameter 'second' takes no part in the loss of inner step 0")
-    told = _refusal(without_more, outer, SGDMomentum(), retention)
-    assert told.startswith("'more' takes no part in the inner step")
-    told = _refusal(inner, lambda params: params["first"].square().sum(), SGDMomentum(), retention)
-    assert told.startswith("the parameter 'second' takes no part in the outer loss")
+    message = _refusal(without_second, outer, SGDMomentum(), retention)
+    assert message.startswith("the parameter 'second' takes no part in the loss of inner step 0")
+    message = _refusal(without_more, outer, SGDMomentum(), retention)
+    assert message.startswith("'more' takes no part in the inner step")
+    message = _refusal(inner, lambda params: params["first"].square().sum(), SGDMomentum(), retention)
+    assert message.startswith("the parameter 'second' takes no part in the outer loss")
 
 
 @dataclass(frozen=True)
@@ -326,8 +326,10 @@ class Deaf:
 
 @pytest.mark.parametrize("retention", [Retention(), Retention(3, 1)])
 def test_an_optimizer_that_cuts_its_gradients_off_is_refused(retention: Retention) -> None:
-    told = _refusal(inner, outer, Deaf(), retention)
-    assert told.startswith("'x' takes no part in the inner step") and "optimizer's step uses the gradients" in told
+    message = _refusal(inner, outer, Deaf(), retention)
+    assert (
+        message.startswith("'x' takes no part in the inner step") and "optimizer's step uses the gradients" in message
+    )
 
 
 SMALL = ImageShape(3, 32, 32)

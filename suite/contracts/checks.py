@@ -22,7 +22,16 @@ from suite.errors import RunError, SuiteError, first_line
 from suite.keys import Key, global_generators
 from suite.parameterizations.image_queries import addressed
 from suite.registry import REGISTRIES
-from suite.types import COMPONENTS, ImageShape, InnerOptimizer, Parameterization, Params, State
+from suite.types import (
+    COMPONENTS,
+    ImageShape,
+    InnerOptimizer,
+    Parameterization,
+    Params,
+    SelectsInFeatures,
+    State,
+    Unrolled,
+)
 
 
 @dataclass(frozen=True)
@@ -199,7 +208,7 @@ def _check_objective(objective: types.Objective) -> list[Finding]:
     """Its gradient is finite, repeatable, and complete."""
     setting, memory, real = small_setting()
     before = _copied({"memory": memory})
-    steps = {"inner_steps": 2} if hasattr(objective, "inner_steps") else {}
+    steps = {"inner_steps": 2} if isinstance(objective, Unrolled) else {}
     objective = replace(objective, **steps)  # type: ignore[type-var]
     (grads, metrics), (same_grads, _) = (objective.gradients(setting, memory, real, Key(0)("step")) for _ in range(2))
     complete = {k: v.shape for k, v in grads.items()} == {k: v.shape for k, v in memory.items()}
@@ -217,7 +226,7 @@ def _check_objective(objective: types.Objective) -> list[Finding]:
 def _check_control(control: types.Control) -> list[Finding]:
     """Its images are real ones, as many of every class, and chosen by data and key alone."""
     setting, _, real = small_setting()
-    short = {"epochs": 1} if hasattr(control, "epochs") else {}
+    short = {"epochs": 1} if isinstance(control, SelectsInFeatures) else {}
     control = replace(control, **short)  # type: ignore[type-var]
     choice, same_choice = (control.choose(setting, real, 3, Key(0)("control")) for _ in range(2))
     splits, same_splits = ([chosen(network) for network in (0, 1)] for chosen in (choice, same_choice))

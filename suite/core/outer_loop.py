@@ -8,7 +8,6 @@ where |g| is the norm over all tensors of the memory together and c is `max_grad
 function of an `OuterState`; a learning loop calls it, and logs and saves the states in between.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -89,24 +88,6 @@ def step(
         f"outer step {iteration}: {', '.join(not_finite)} became NaN or infinite{before}; "
         "lower the outer or inner learning rate, or clip the gradient harder"
     )
-
-
-def distill(
-    setting: Setting,
-    objective: Objective,
-    optimizer: InnerOptimizer,
-    real: ClassRows,
-    start: OuterState,
-    key: Key,
-    iterations: int,
-    max_grad_norm: float | None,
-    max_skipped: int = 0,
-) -> Iterator[OuterState]:
-    """Yield the state after every outer `step` from `start` up to iteration `iterations`."""
-    state = start
-    while state.iteration < iterations:
-        state = step(setting, objective, optimizer, real, state, key, max_grad_norm, max_skipped)
-        yield state
 
 
 def to_tensors(state: OuterState) -> Params:

@@ -1,19 +1,31 @@
 """What every experiment states in one way: its budget, its scale beside the paper's, its augmentation, its memories."""
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
+
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from suite.core.outer_loop import PAPER_ITERATIONS
 from suite.keys import Key
 from suite.memory import Memory, described
 from suite.registry import fingerprint, name_of
-from suite.types import Architecture, Budget, Dataset, ImageShape, Params, Setting, Transform
+from suite.types import (
+    Architecture,
+    Budget,
+    Data,
+    Dataset,
+    ImageShape,
+    Parameterization,
+    Params,
+    Setting,
+    Transform,
+)
 
 # ---------------------------------------------------------------- budget
 
 _FRESH_NUMBERS: dict[tuple[str, ImageShape, int, float], int] = {}
-"""Stored numbers of fresh memories that were counted, since a large memory takes seconds to make."""
+"""Stored numbers of fresh memories that were counted."""
 
 
 def stored_numbers(memory: Params) -> int:
@@ -32,11 +44,19 @@ def budget_of(setting: Setting, images_per_class: float, memory: Params | None =
     else:
         size = (fingerprint(parameterization), shape, classes, images_per_class)
         if size not in _FRESH_NUMBERS:
-            fresh = parameterization.init(shape, classes, images_per_class, Key(0)("memory"))
-            _FRESH_NUMBERS[size] = stored_numbers(fresh)
+            _FRESH_NUMBERS[size] = _fresh_numbers(parameterization, shape, classes, images_per_class)
         numbers = _FRESH_NUMBERS[size]
     per_class = parameterization.per_class(shape, classes, images_per_class)
     return Budget(numbers, numbers / (classes * shape.numel), per_class)
+
+
+def _fresh_numbers(parameterization: Parameterization, shape: ImageShape, classes: int, images_per_class: float) -> int:
+    """Numbers of a fresh memory, made without them where that is possible, since a large memory takes seconds."""
+    try:
+        with FakeTensorMode():
+            return stored_numbers(parameterization.init(shape, classes, images_per_class, Key(0)("memory")))
+    except (RuntimeError, TypeError, NotImplementedError):  # it looks at its numbers, which fake tensors lack
+        return stored_numbers(parameterization.init(shape, classes, images_per_class, Key(0)("memory")))
 
 
 # ---------------------------------------------------------------- scale
@@ -66,6 +86,20 @@ def value_of(component: Any, field: str) -> Any:
     return value_and_default(component, field)[0]
 
 
+def with_values(component: Any, **values: Any) -> Any:
+    """A dataclass with these values in the fields that it has; None leaves a field as it is."""
+    names = {declared.name for declared in fields(component)}
+    return replace(component, **{k: v for k, v in values.items() if k in names and v is not None})
+
+
+def smaller_parts(objective: object, *architectures: Architecture, named: bool = False) -> list[str]:
+    """Sizes of an objective and of networks that are below the paper's; `named` says which architecture is meant."""
+    smaller = below_default(objective, "inner_steps") + below_default(objective, "real_per_class")
+    for architecture in architectures:
+        smaller += below_default(architecture, "width", f"{name_of(architecture)} " if named else "")
+    return smaller
+
+
 def scale_of(experiment: Any, reduced_by: list[str]) -> dict[str, Any]:
     """How much of the paper's compute an experiment with `iterations` and an `evaluation` protocol uses."""
     return {
@@ -87,6 +121,15 @@ def augmentation_of(dataset: Dataset, name: str) -> str:
 
 
 # ---------------------------------------------------------------- what is kept
+
+
+def dataset_facts(data: Data) -> dict[str, Any]:
+    """What identifies the images of a run, for its record."""
+    return {
+        "dataset": data.info.name,
+        "dataset_digest": data.digest,
+        "preprocessing": data.transform.describe(),
+    }
 
 
 def label_of(architecture: Architecture) -> str:

@@ -17,19 +17,20 @@ from suite.evaluation.protocol import Protocol
 from suite.experiments import diagnostics, plots, timing
 from suite.experiments.accounting import (
     augmentation_of,
-    below_default,
     budget_of,
+    dataset_facts,
     save_memory,
     scale_of,
+    smaller_parts,
 )
 from suite.experiments.comparison import Comparison
-from suite.experiments.learning import Stopwatch, learn
+from suite.experiments.learning import Stopwatch, evenly_spaced, learn
 from suite.images.augment import AugmentationChoice
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.memory import Memory
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
-from suite.registry import describe, experiments, name_of
+from suite.registry import describe, experiments
 from suite.storage.files import sha256
 from suite.types import (
     Architecture,
@@ -44,6 +45,7 @@ from suite.types import (
     Parameterization,
     Session,
     Setting,
+    Unrolled,
 )
 from suite.validation import Fraction, NonNegativeInt, Positive, PositiveInt, require, require_labels
 
@@ -100,7 +102,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         require_labels(self)
-        able = self.gradient_norms == 0 or hasattr(self.objective, "gradient_norms")
+        able = self.gradient_norms == 0 or isinstance(self.objective, Unrolled)
         require(self, "gradient_norms", able, "0 for an objective that unrolls nothing")
 
     # ------------------------------------------------------------ sizes
@@ -203,14 +205,9 @@ class Distillation:
             save(state, None)
         return state, stopwatch.seconds
 
-    def _validates_at(self, iteration: int) -> bool:
-        """At the start, and at `validation_points` even distances up to and with the last step."""
-        points = self.validation_points if self.validation else 0
-        return iteration * points // self.iterations > (iteration - 1) * points // self.iterations
-
     def _validate(self, session: Session, setting: Setting, data: Data, state: OuterState) -> float | None:
         """Mean accuracy on validation images in percent, logged; None at steps without validation."""
-        if not self._validates_at(state.iteration):
+        if not evenly_spaced(state.iteration, self.iterations, self.validation_points if self.validation else 0):
             return None
         images, splits = recalled(setting, state.memory), {"validation": data.validation}
         protocol = replace(self.evaluation, networks=self.validation_networks)
@@ -235,9 +232,7 @@ class Distillation:
         """How much of the paper's compute the run uses."""
         steps, paper = self.iterations, PAPER_ITERATIONS
         reduced_by = [f"{steps} of {paper} iterations"] if steps < paper else []
-        reduced_by += below_default(self.objective, "inner_steps") + below_default(self.objective, "real_per_class")
-        for architecture in (self.architecture, *Comparison.of(self).elsewhere):
-            reduced_by += below_default(architecture, "width", f"{name_of(architecture)} ")
+        reduced_by += smaller_parts(self.objective, self.architecture, *Comparison.of(self).elsewhere, named=True)
         reduced_by += [self.evaluation.label()] if self.evaluation.reduced else []
         extra = {"validation_held_out": self.validation, "full_data_epochs": self.full_data_epochs}
         return scale_of(self, reduced_by) | extra
@@ -245,10 +240,8 @@ class Distillation:
     def _facts(self, session: Session, data: Data, state: OuterState) -> dict[str, Any]:
         """What else identifies the result."""
         return {
-            "dataset": data.info.name,
-            "dataset_digest": data.digest,
+            **dataset_facts(data),
             "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
-            "preprocessing": data.transform.describe(),
             "skipped_outer_steps": state.skipped,
             **diagnostics.coefficient_similarity(state.memory, data.info),
             "memory_sha256": sha256((session.directory / "memory.safetensors").read_bytes()),

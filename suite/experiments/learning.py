@@ -78,6 +78,15 @@ def learn(
     return state
 
 
+def evenly_spaced(iteration: int, iterations: int, points: int) -> bool:
+    """Whether a step is the start, or one of `points` at even distances up to and with the last; never for 0 points.
+
+    >>> [i for i in range(11) if evenly_spaced(i, 10, 3)]
+    [0, 4, 7, 10]
+    """
+    return iteration * points // iterations > (iteration - 1) * points // iterations
+
+
 def _words(caption: str, shown: dict[str, float]) -> str:
     parts = [caption] if caption else []
     if "loss" in shown:

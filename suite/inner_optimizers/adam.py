@@ -37,9 +37,9 @@ class Adam:
 
     def init(self, params: Params) -> State:
         """m and v, zero for every parameter, and the powers b1^0 and b2^0."""
-        one = torch.ones_like(next(iter(params.values())).reshape(-1)[0])
+        power = torch.ones_like(next(iter(params.values())).reshape(-1)[0])
         zeros = {k: torch.zeros_like(w) for k, w in params.items()}
-        return {"m": zeros, "v": dict(zeros), "power": {"b1": one, "b2": one.clone()}}
+        return {"m": zeros, "v": dict(zeros), "power": {"b1": power, "b2": power.clone()}}
 
     def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]:
         """The parameters, m, v and the powers b1^t and b2^t after step t."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -99,6 +99,7 @@ def tf32(where: device, wanted: bool) -> Iterator[None]:
 # ------------------------------------------------------------ programs
 
 
+@runtime_checkable
 class Unroll(Protocol):
     """What a program needs to know of an objective, a frozen dataclass."""
 

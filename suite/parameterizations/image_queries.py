@@ -168,7 +168,7 @@ def _skeleton(of: ImageQueries, shape: ImageShape) -> nn.Module:
     """The extractor as a function of weights that are given to it."""
     with global_generators(Key(0)):
         network = of.extractor.build(shape, of.dimension or 1)
-    dropout = any(getattr(part, "p", 0.0) for part in network.modules() if isinstance(part, nn.Dropout))
+    dropout = any(part.p for part in network.modules() if isinstance(part, nn.Dropout))
     if list(network.buffers()) or dropout:
         raise UsageError("ImageQueries.extractor must treat images one by one, without batch norm and dropout")
     if of.dimension is not None:

@@ -15,8 +15,8 @@ from suite.types import Cost, Priced
 LONG, FITS = 2 * 86400.0, 86400.0
 """Seconds: what is longer gets advice, which names the largest scale that is shorter."""
 
-SCALES = ("short", "cpu", "smoke")
-"""Files of `gin/scale/` below the paper's, from large to small."""
+SCALES = ("smoke", "cpu", "short")
+"""Files of `gin/scale/` below the paper's, from small to large."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def advice(
     if seconds <= LONG:
         return None
     sentence = f"this would take {duration(seconds)} on this machine ({where(device)})"
+    fitting = None
     for scale in SCALES:
         file = f"gin/scale/{scale}.gin"
         if file in [str(Path(name)) for name in files]:
@@ -84,8 +85,11 @@ def advice(
         except UsageError:
             continue  # the scale binds what an axis varies
         shorter = total(runs, costs(runs, device), device)
-        if shorter is not None and shorter <= FITS:
-            return f"{sentence}; with --gin {file} it takes {duration(shorter)}"
+        if shorter is None or shorter > FITS:
+            break
+        fitting = f"with --gin {file} it takes {duration(shorter)}"
+    if fitting is not None:
+        return f"{sentence}; {fitting}"
     return f"{sentence}, and no smaller scale fits a day; pick cells with --only, or use a GPU"
 
 

@@ -1,25 +1,23 @@
 """Compress-then-recall: every task of a stream becomes a memory, and all memories train a new network (paper, A.2)."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
 from suite.architectures.mlp import MLP
 from suite.core.outer_loop import OuterState, begin, step
-from suite.evaluation.evaluate import evaluate, recalled
+from suite.evaluation.evaluate import evaluate
 from suite.evaluation.protocol import Protocol
 from suite.experiments import plots, timing
-from suite.experiments.accounting import budget_of, save_memory, stored_numbers
+from suite.experiments.accounting import budget_of, stored_numbers, value_of, with_values
 from suite.experiments.continual import presets, streaming
 from suite.experiments.continual.reservoir import Reservoir
 from suite.experiments.continual.stand_ins import with_stand_ins
 from suite.experiments.continual.stream_state import Row, StreamState
 from suite.experiments.learning import Stopwatch, learn
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
-from suite.memory import Memory
+from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.registry import experiments
@@ -89,11 +87,10 @@ class CompressThenRecall:
 
     def __post_init__(self) -> None:
         require_labels(self)
-        info = self.stream.info
-        able = self.stand_ins == 0 or isinstance(self.stream, RelatedTasks)
-        require(self, "stand_ins", able, "0 for a stream whose law makes no other task of a task's images")
+        info, possible = self.stream.info, self.stand_ins == 0 or isinstance(self.stream, RelatedTasks)
+        require(self, "stand_ins", possible, "0 for a stream whose law makes no other task of a task's images")
         # What the parameterization can't store in a task's share it refuses here, before anything is run.
-        self.parameterization.per_class(info.shape, info.classes_per_task, self._images_per_class)
+        self.parameterization.per_class(info.shape, info.classes_per_task, self.images_per_class)
 
     # ------------------------------------------------------------ sizes
 
@@ -103,14 +100,14 @@ class CompressThenRecall:
         return int(self.images_per_task * self.stream.info.tasks)
 
     @property
+    def images_per_class(self) -> float:
+        """A task's share of the storage, in images per class."""
+        return self.images_per_task / self.stream.info.classes_per_task
+
+    @property
     def steps_per_task(self) -> int:
         """Outer steps of one task's memory."""
         return -(-self.stream.info.samples_per_task // self.batch) * self.replay
-
-    @property
-    def _images_per_class(self) -> float:
-        """A task's share of the storage, in images per class."""
-        return self.images_per_task / self.stream.info.classes_per_task
 
     def capacity(self, task: int) -> int:
         """Real images that may be kept while this task (from 0) is learned."""
@@ -124,7 +121,7 @@ class CompressThenRecall:
     def plan(self) -> dict[str, Any]:
         """Sizes, storage and steps, found without any data."""
         setting = self.setting(torch.device("cpu"))
-        budget = budget_of(setting, self._images_per_class)
+        budget = budget_of(setting, self.images_per_class)
         return {
             **presets.plan_of_stream(self),
             "storage": f"{self.stored_images} images, {budget.stored_numbers} numbers for the memory of a task",
@@ -137,27 +134,24 @@ class CompressThenRecall:
     def cost(self, device: torch.device) -> Cost:
         """Seconds of all tasks, their evaluation among them."""
         info, setting, protocol = self.stream.info, self.setting(device), self.evaluation
-        per_class = self.parameterization.per_class(info.shape, info.classes_per_task, self._images_per_class)
+        per_class = self.parameterization.per_class(info.shape, info.classes_per_task, self.images_per_class)
         pace = timing.pace(replace(setting, classes=info.outputs))
-        step_seconds = timing.outer_step(setting, self._objective_on_average(), self._images_per_class, per_class)
+        step_seconds = timing.outer_step(setting, self._objective_on_average(), self.images_per_class, per_class)
         seconds = self.steps_per_task * info.tasks * step_seconds
         for t in range(1, info.tasks + 1):
             measured = t if self.whole_matrix or t == info.tasks else 1
             images = t * per_class * info.classes_per_task
-            training = protocol.epochs * images * pace.train
-            seconds += protocol.networks * (training + measured * info.test_per_task * pace.read)
+            seconds += pace.networks(protocol.networks, protocol.epochs, images, measured * info.test_per_task)
         return Cost(seconds, {}, step_seconds)
 
     def _objective(self, real_per_class: int | None = None) -> Objective:
         """The objective with the incoming and the replayed images in its outer loss, of whatever classes they are."""
-        objective: Any = self.objective
-        names = {declared.name for declared in fields(objective)}
-        if "real_per_class" in names:
-            objective = replace(objective, real_per_class=real_per_class or self.batch + self.replay_batch)
-        if self.stand_ins and "images_per_class_per_step" in names:
-            each = objective.images_per_class_per_step  # of every task that a network learns
-            objective = replace(objective, images_per_class_per_step=each * (1 + self.stand_ins))
-        return objective
+        recalled_images = value_of(self.objective, "images_per_class_per_step")  # of every task that a network learns
+        return with_values(
+            self.objective,
+            real_per_class=real_per_class or self.batch + self.replay_batch,
+            images_per_class_per_step=recalled_images and recalled_images * (1 + self.stand_ins),
+        )
 
     def _objective_on_average(self) -> Objective:
         """The objective of the same size for plans, where every class has its part of the images."""
@@ -175,8 +169,7 @@ class CompressThenRecall:
             if t < state.task:
                 continue
             state = self._compress(session, setting, task, state, stopwatch)
-            rows = self._measure(session, setting, state, tasks)
-            state = replace(state, rows=(*state.rows, rows), seconds=stopwatch.seconds)
+            state = state.measured(self._measure(session, setting, state, tasks), stopwatch.seconds)
             state.save(session, self.steps_per_task)
         return self._outcome(session, setting, state, tasks)
 
@@ -189,7 +182,6 @@ class CompressThenRecall:
         finished_numbers = sum(map(stored_numbers, state.memories))
 
         def one_batch(outer: OuterState) -> OuterState:
-            """`replay` outer steps on the next incoming batch."""
             nonlocal state
             number = outer.iteration // self.replay
             incoming = order[number * self.batch : (number + 1) * self.batch]
@@ -198,13 +190,8 @@ class CompressThenRecall:
             state = replace(state, reservoir=reservoir, peak_numbers=max(state.peak_numbers, stored))
             for update in range(self.replay):
                 replayed = reservoir.draw(self.replay_batch, key("replay", number, update))
-                real = _rows_of(images, torch.cat([incoming, replayed]), setting)
-                of_step = setting
-                if self.stand_ins and isinstance(self.stream, RelatedTasks):
-                    of_step = with_stand_ins(setting, self.stream, self.stand_ins, key("stand-ins", number, update))
-                outer = step(
-                    of_step, self._objective(), self.outer_optimizer, real, outer, key("outer"), self.clip
-                )  # fmt: skip
+                real = images.at(torch.cat([incoming, replayed])).to(session.device)
+                outer = self._outer_step(setting, real, outer, key, key("stand-ins", number, update))
             return outer
 
         def save(outer: OuterState, score: float | None) -> None:
@@ -212,7 +199,7 @@ class CompressThenRecall:
 
         outer = learn(
             session,
-            state.outer or begin(setting, self.outer_optimizer, self._images_per_class, key),
+            state.outer or begin(setting, self.outer_optimizer, self.images_per_class, key),
             one_batch,
             -(-len(images) // self.batch) * self.replay,
             save,
@@ -223,64 +210,40 @@ class CompressThenRecall:
         )
         return state.finished(outer.memory)
 
+    def _outer_step(self, setting: Setting, real: Split, outer: OuterState, key: Key, stand_ins: Key) -> OuterState:
+        """One outer step on these real images; the networks learn stand-ins of other tasks beside the memory."""
+        if self.stand_ins and isinstance(self.stream, RelatedTasks):
+            setting = with_stand_ins(setting, self.stream, self.stand_ins, stand_ins)
+        rows = ClassRows.of(real, setting.classes)
+        return step(setting, self._objective(), self.outer_optimizer, rows, outer, key("outer"), self.clip)
+
     def _measure(self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]) -> list[Row]:
         """For each evaluation network, trained on all that is recalled, its accuracies on the tasks so far."""
-        info = self.stream.info
+        info, last, key = self.stream.info, len(tasks) - 1, session.key("evaluation", len(tasks))
         whole = replace(setting, classes=info.outputs, groups=streaming.output_groups(info, tasks))
-        splits = []
-        for memory, task in zip(state.memories, tasks, strict=True):
-            images = recalled(setting, memory)
-            labels = torch.tensor(task.classes, device=images.labels.device)[images.labels]
-            splits.append(Split(images.images, labels))
-        training = Split(torch.cat([s.images for s in splits]), torch.cat([s.labels for s in splits]))
-        last = len(tasks) - 1
-        all_of_them = self.whole_matrix or last == info.tasks - 1
-        tests = {str(j): task.test for j, task in enumerate(tasks) if all_of_them or j == last}
-        key = session.key("evaluation", len(tasks))
+        training = streaming.recalled_together(setting, state.memories, tasks)
+        first = 0 if self.whole_matrix or last == info.tasks - 1 else last
+        tests = {str(j): tasks[j].test for j in range(first, len(tasks))}
         accuracies = evaluate(whole, lambda network: training, self.evaluation, key, tests, session.pause)
         return streaming.rows(accuracies, info.tasks, self.evaluation.networks)
 
-    # ------------------------------------------------------------ what is left behind
-
     def _outcome(self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]) -> Outcome:
-        info, budget = self.stream.info, budget_of(setting, self._images_per_class)
-        matrices = [[rows[n] for rows in state.rows] for n in range(self.evaluation.networks)]
-        memories = self._save_memories(session, setting, state, tasks, budget)
-        streaming.plot_matrices(session, matrices)
+        """The record of what was measured, beside the memories and plots."""
+        info, budget = self.stream.info, budget_of(setting, self.images_per_class)
+        memories = streaming.save_memories(self, session, setting, state.memories, tasks, budget)
         plots.task_by_task(memories, make_directory(session.directory / "figures") / "recalled.png")
-        steps = self.steps_per_task * info.tasks
-        reduced_by = presets.reduced_by(self, self.replay)
+        matrices = [[rows[n] for rows in state.rows] for n in range(self.evaluation.networks)]
+        streaming.plot_matrices(session, matrices)
+        steps, images_per_class = self.steps_per_task * info.tasks, self.stored_images / info.outputs
+        sizes = {
+            "storage_numbers": self.stored_images * info.shape.numel,
+            "most_stored_numbers": state.peak_numbers,
+            "working_numbers": budget.stored_numbers,
+        }
         return Outcome(
             measurements=tuple(streaming.measurements(matrices, "memory", "evaluation networks")),
-            budget=Budget(
-                budget.stored_numbers * info.tasks, self.stored_images / info.outputs, budget.recalled_per_class
-            ),
-            scale={"iterations": steps} | streaming.scale(self, reduced_by),
-            facts=streaming.facts(self, tasks, matrices)
-            | {
-                "storage_numbers": self.stored_images * info.shape.numel,
-                "most_stored_numbers": state.peak_numbers,
-                "working_numbers": budget.stored_numbers,
-            },
+            budget=Budget(budget.stored_numbers * info.tasks, images_per_class, budget.recalled_per_class),
+            scale={"iterations": steps} | streaming.scale(self, presets.reduced_by(self, self.replay)),
+            facts=streaming.facts(self, tasks, matrices) | sizes,
             cost={"seconds_per_iteration": state.seconds / steps},
         )
-
-    def _save_memories(
-        self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask], budget: Budget
-    ) -> list[Memory]:
-        """A file for each task's memory."""
-        folder = make_directory(session.directory / "memories")
-        return [
-            save_memory(
-                folder / f"task-{t:03}.safetensors", memory, self, setting.shape, task.transform, budget,
-                dataset=self.stream.info.name, task=t, made_by=task.made_by, class_names=list(task.class_names),
-                superclasses=[], seed=session.key.seed,
-            )
-            for t, (memory, task) in enumerate(zip(state.memories, tasks, strict=True), 1)
-        ]  # fmt: skip
-
-
-def _rows_of(images: Split, rows: Int64[Tensor, " n"], setting: Setting) -> ClassRows:
-    """These images, on the device, with the rows of each class."""
-    batch = Split(images.images[rows], images.labels[rows]).to(setting.device)
-    return ClassRows.of(batch, setting.classes)

@@ -34,6 +34,10 @@ class StreamState:
         """With the memory of the task under way among the finished ones."""
         return replace(self, task=self.task + 1, memories=(*self.memories, memory), outer=None, reservoir=None)
 
+    def measured(self, rows: list[Row], seconds: float) -> "StreamState":
+        """With what was measured after a task, and the seconds of all outer steps until then."""
+        return replace(self, rows=(*self.rows, rows), seconds=seconds)
+
     def save(self, session: Session, steps_per_task: int) -> None:
         """Write a checkpoint; the names on disk are those of the first release."""
         tensors = {f"bank/{i}/{k}": v for i, memory in enumerate(self.memories) for k, v in memory.items()}

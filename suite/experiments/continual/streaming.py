@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from suite.evaluation.evaluate import accuracy
+from suite.evaluation.evaluate import accuracy, recalled
 from suite.experiments import plots
+from suite.experiments.accounting import save_memory
 from suite.experiments.continual import metrics, presets
+from suite.memory import Memory
 from suite.parameterizations.standard import Standard
 from suite.storage.files import make_directory
-from suite.types import Budget, Measurement, Outcome, Session, Setting, StreamInfo, StreamTask
+from suite.types import Budget, Measurement, Outcome, Params, Session, Setting, Split, StreamInfo, StreamTask
 
 Matrix = list[list[float | None]]
 """R[i][j], the accuracy in percent on task j after task i, None where it was not measured."""
@@ -65,6 +67,32 @@ def measurements(matrices: Matrices, method: str, over: str) -> list[Measurement
             percent = tuple(value for value in values if value is not None)
             measured.append(Measurement(method, "test", percent, over, quantity))
     return measured
+
+
+def recalled_together(setting: Setting, memories: Sequence[Params], tasks: Sequence[StreamTask]) -> Split:
+    """All images that the memories of these tasks recall, labelled as the head numbers the classes."""
+    recalls = [recalled(setting, memory) for memory in memories]
+    labels = [
+        torch.tensor(task.classes, device=images.labels.device)[images.labels]
+        for images, task in zip(recalls, tasks, strict=True)
+    ]
+    return Split(torch.cat([images.images for images in recalls]), torch.cat(labels))
+
+
+def save_memories(
+    experiment: Any, session: Session, setting: Setting, memories: Sequence[Params], tasks: Sequence[StreamTask],
+    budget: Budget,
+) -> list[Memory]:  # fmt: skip
+    """Write a file for each task's memory."""
+    folder = make_directory(session.directory / "memories")
+    return [
+        save_memory(
+            folder / f"task-{t:03}.safetensors", memory, experiment, setting.shape, task.transform, budget,
+            dataset=experiment.stream.info.name, task=t, made_by=task.made_by, class_names=list(task.class_names),
+            superclasses=[], seed=session.key.seed,
+        )
+        for t, (memory, task) in enumerate(zip(memories, tasks, strict=True), 1)
+    ]  # fmt: skip
 
 
 def scale(experiment: Any, reduced_by: list[str]) -> dict[str, Any]:

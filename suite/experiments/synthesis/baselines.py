@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from suite.controls.random_images import RandomImages
 from suite.evaluation.evaluate import evaluate, recalled
 from suite.evaluation.protocol import Protocol
-from suite.experiments.learning import Accuracies
+from suite.evaluation.training import train
+from suite.experiments.learning import Accuracies, Series
 from suite.experiments.synthesis.episodes import Episode, all_images, of_classes
-from suite.keys import Key
+from suite.keys import Key, global_generators
 from suite.parameterizations.image_queries import Asked
 from suite.types import Architecture, ClassRows, ImageShape, Parameterization, Params, Session, Setting, Split
 
@@ -33,6 +34,22 @@ def of_class(place: int) -> str:
 def beside_methods(ways: int) -> set[str]:
     """Names of what is measured in an episode that is no method's accuracy."""
     return {LABELS_RIGHT, LABEL_CONFLICTS, *map(of_class, range(ways))}
+
+
+def full_data_classifier(session: Session, series: Series, setting: Setting, images: Split, epochs: int) -> nn.Module:
+    """A classifier of all classes, trained on all training images once in a run."""
+    key = session.key("classifier")
+    protocol = Protocol(name="classifier", networks=1, epochs=epochs, batch=128)
+
+    def weights() -> Params:
+        network = train(setting, images, protocol, key, session.pause)
+        return {name: weight.detach() for name, weight in network.named_parameters()}
+
+    trained = series.once("classifier", weights)
+    with global_generators(key):
+        network = setting.architecture.build(setting.shape, setting.classes).to(session.device).eval()
+    network.load_state_dict(trained, strict=False)
+    return network
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from suite.datasets.digits import Digits
 from suite.datasets.some_classes import SomeClasses
 from suite.evaluation.protocol import Protocol
 from suite.experiments import plots, timing
-from suite.experiments.accounting import augmentation_of, budget_of, save_memory, scale_of
+from suite.experiments.accounting import augmentation_of, budget_of, scale_of
 from suite.experiments.learning import Series
 from suite.experiments.synthesis import summary
 from suite.experiments.synthesis.episodes import Cut, all_images, of_classes, sample_classes, tasks_of
@@ -23,7 +23,6 @@ from suite.experiments.synthesis.joined import JoinedEpisodes
 from suite.images.augment import AugmentationChoice
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
-from suite.memory import Memory
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.registry import experiments
@@ -182,8 +181,7 @@ class Extrapolation:
             real = of_classes(joined.train, classes)
             joined.oracles[classes] = self._learn(series, name, real, session.key("oracle", *classes))
         values = {f"{n}-way": series.measure(f"{n}-way", self.episodes, partial(joined.measure, n)) for n in self.ways}
-        memories = [self._save(session, t, joined) for t in range(len(joined.tasks))]
-        plots.task_by_task(memories, make_directory(session.directory / "figures") / "recalled.png")
+        plots.task_by_task(joined.save_memories(self), make_directory(session.directory / "figures") / "recalled.png")
         return Outcome(
             measurements=tuple(summary.measurements(values, self._notes())),
             budget=budget_of(self.setting(session.device, self.ways_per_task), self.images_per_class),
@@ -242,14 +240,3 @@ class Extrapolation:
             "full data": f"all training images of the classes, {self.full_data_epochs} epochs; the first "
             f"{self.bound_episodes} episodes",
         }
-
-    def _save(self, session: Session, t: int, joined: JoinedEpisodes) -> Memory:
-        """Write the memory of task t."""
-        setting, info = self.setting(session.device, self.ways_per_task), self.dataset.info
-        file = make_directory(session.directory / "memories") / f"task-{t + 1:03}.safetensors"
-        budget = budget_of(setting, self.images_per_class)
-        return save_memory(
-            file, joined.memories[t], self, setting.shape, joined.spaces[t].transform, budget, dataset=info.name,
-            task=t + 1, class_names=[info.class_names[c] for c in joined.tasks[t]], superclasses=[],
-            seed=session.key.seed,
-        )  # fmt: skip

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from suite.evaluation.evaluate import evaluate, recalled
 from suite.evaluation.protocol import Protocol
+from suite.experiments.accounting import budget_of, dataset_facts, save_memory
 from suite.experiments.learning import Accuracies
 from suite.experiments.synthesis.episodes import all_images, of_classes
 from suite.images import preprocess
+from suite.memory import Memory
+from suite.storage.files import make_directory
 from suite.types import ClassRows, Control, Data, Params, Session, Setting, Split
 
 ClassOfTask = tuple[int, int]
@@ -99,12 +102,24 @@ class JoinedEpisodes:
         """What identifies the tasks and episodes, for the record."""
         info = self.data.info
         return {
-            "dataset": info.name,
-            "dataset_digest": self.data.digest,
+            **dataset_facts(self.data),
             "tasks": [[info.class_names[c] for c in classes] for classes in self.tasks],
             "episodes": {
                 f"{n}-way": [list(self.classes_of(episode)) for episode in episodes]
                 for n, episodes in self.drawn.items()
             },
-            "preprocessing": self.data.transform.describe(),
         }
+
+    def save_memories(self, experiment: Any) -> list[Memory]:
+        """Write a file for each task's memory."""
+        info, folder = self.data.info, make_directory(self.session.directory / "memories")
+        setting = self.settings[len(self.tasks[0])]
+        budget = budget_of(setting, self.images_per_class)
+        return [
+            save_memory(
+                folder / f"task-{t:03}.safetensors", memory, experiment, setting.shape, space.transform, budget,
+                dataset=info.name, task=t, class_names=[info.class_names[c] for c in classes], superclasses=[],
+                seed=self.session.key.seed,
+            )
+            for t, (memory, space, classes) in enumerate(zip(self.memories, self.spaces, self.tasks, strict=True), 1)
+        ]  # fmt: skip

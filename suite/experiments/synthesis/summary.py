@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from suite.core.outer_loop import PAPER_ITERATIONS
-from suite.experiments.accounting import below, below_default, value_of
+from suite.experiments.accounting import below, smaller_parts, value_of
 from suite.types import Measurement
 
 PAPER_SIZES = {"episodes": 100, "draws": 10, "full_data_epochs": 300, "backbone_epochs": 100}
@@ -31,8 +31,7 @@ def reduced_by(experiment: Any) -> list[str]:
     """What is less than the paper's, in words."""
     objective, protocol = experiment.objective, experiment.evaluation
     smaller = below("iterations", experiment.iterations, PAPER_ITERATIONS)
-    smaller += below_default(objective, "inner_steps") + below_default(objective, "real_per_class")
-    smaller += below_default(experiment.architecture, "width")
+    smaller += smaller_parts(objective, experiment.architecture)
     for name, paper in PAPER_SIZES.items():
         smaller += below(name, value_of(experiment, name), paper)
     # An episode has one network by choice: episodes are many.

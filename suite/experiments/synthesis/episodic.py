@@ -1,0 +1,124 @@
+"""Memories learned by episodes: every outer step draws classes, and images of them that the memory is queried by."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+
+from suite.core.outer_loop import OuterState, begin, step
+from suite.experiments.learning import Series
+from suite.experiments.synthesis.episodes import Episode, draw_episode
+from suite.keys import Key
+from suite.parameterizations.addressing import Addressing
+from suite.parameterizations.image_queries import Asked, ImageQueries
+from suite.types import (
+    Budget,
+    ClassRows,
+    DatasetInfo,
+    InnerOptimizer,
+    Objective,
+    Parameterization,
+    Params,
+    Session,
+    Setting,
+)
+
+
+@dataclass(frozen=True)
+class EpisodicMemories:
+    """A memory that is queried by images, and one of as many bases and matrices that is queried by labels.
+
+    Both are learned by the same steps. The fields are the experiment's, but for the last two.
+    """
+
+    parameterization: ImageQueries
+    objective: Objective
+    outer_optimizer: InnerOptimizer
+    ways: int
+    shots: Sequence[int]
+    iterations: int
+    clip: float | None
+    info: DatasetInfo
+    """Of the data set."""
+    setting: Setting
+    """Of an episode's networks."""
+
+    @staticmethod
+    def of(experiment: Any, device: torch.device) -> "EpisodicMemories":
+        """Those of an experiment with these fields."""
+        names = [field.name for field in fields(EpisodicMemories)][:-2]
+        values = {name: getattr(experiment, name) for name in names}
+        return EpisodicMemories(**values, info=experiment.dataset.info, setting=experiment.setting(device))
+
+    @property
+    def labels(self) -> Addressing:
+        """The parameterization of the memory that is queried by labels."""
+        return Addressing(self.parameterization.bases, self.parameterization.initialization)
+
+    # ------------------------------------------------------------ sizes
+
+    @property
+    def budget(self) -> Budget:
+        """Of the memory that is queried by images, without its extractor; it recalls so many images for each shot."""
+        numbers = self.parameterization.numbers(self.info.shape)
+        images_per_class = numbers / (self.info.classes * self.info.shape.numel)
+        return Budget(numbers, images_per_class, self.parameterization.matrices)
+
+    @property
+    def images_per_class(self) -> float:
+        """What affords the memory that is queried by images: half a number more than it stores, against rounding."""
+        return self._affords(self.parameterization.numbers(self.info.shape))
+
+    def _affords(self, numbers: int) -> float:
+        return (numbers + 0.5) / (self.info.classes * self.info.shape.numel)
+
+    def largest(self) -> Setting:
+        """The setting with a memory that is queried by as many images as it ever is, all black: for plans."""
+        shape, budget = self.info.shape, self.images_per_class * self.info.classes / self.ways
+        images = torch.zeros(self.ways, max(self.shots), shape.channels, shape.height, shape.width)
+        queried = Asked(self.parameterization, images.to(self.setting.device), budget)
+        return replace(self.setting, parameterization=queried)
+
+    # ------------------------------------------------------------ learning
+
+    def begin(self, key: Key) -> OuterState:
+        """The start of the memory that is queried by images."""
+        return self._begin(self.parameterization, self.images_per_class, key)
+
+    def _begin(self, parameterization: Parameterization, images_per_class: float, key: Key) -> OuterState:
+        whole = replace(self.setting, classes=self.info.classes, parameterization=parameterization)
+        return begin(whole, self.outer_optimizer, images_per_class, key)
+
+    def learn(self, session: Session, series: Series, rows: ClassRows) -> tuple[Params, Params]:
+        """The memory that is queried by images and the one that is queried by labels, from these training images."""
+        device, key = session.device, session.key("outer")
+
+        def by_images(episode: Episode, classes: tuple[int, ...]) -> Asked:
+            return Asked(self.parameterization, episode.support.images.unflatten(0, (self.ways, -1)))
+
+        def by_labels(episode: Episode, classes: tuple[int, ...]) -> Asked:
+            return Asked(self.labels, torch.tensor(classes, device=device)[:, None])
+
+        start = self.begin(session.key("memory"))
+        memory = self._learn(series, "asked with images", start, rows, key, by_images)
+        k, r, info = self.parameterization.bases, self.parameterization.matrices, self.info
+        images_per_class = self._affords(k * info.shape.numel + r * info.classes * k)
+        start = self._begin(self.labels, images_per_class, session.key("labels"))
+        return memory, self._learn(series, "asked with labels", start, rows, key, by_labels)
+
+    def _learn(
+        self, series: Series, name: str, start: OuterState, rows: ClassRows, key: Key,
+        queried: Callable[[Episode, tuple[int, ...]], Asked],
+    ) -> Params:  # fmt: skip
+        """A memory that is queried for the classes drawn in every step; equal keys draw equal classes and images."""
+
+        def one_step(state: OuterState) -> OuterState:
+            of_step = key(state.iteration)
+            classes = tuple(of_step("classes").permutation(len(rows.rows))[: self.ways].tolist())
+            k = self.shots[int(of_step("number").permutation(len(self.shots))[0])]
+            episode = draw_episode(rows, classes, k, of_step("shots"))
+            posed = replace(self.setting, parameterization=queried(episode, classes))
+            return step(posed, self.objective, self.outer_optimizer, episode.query, state, of_step("step"), self.clip)
+
+        return series.learn(name, start, one_step, self.iterations)

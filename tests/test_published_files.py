@@ -1,0 +1,334 @@
+"""Published layouts are read, whatever is altered or missing is refused in one sentence."""
+
+import dataclasses
+import functools
+import http.server
+import os
+import pickle
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import published_layouts as layouts
+import pytest
+import torch
+
+from suite.datasets import cifar, mnist, svhn, tiny_imagenet
+from suite.errors import RunError
+from suite.keys import Key
+from suite.registry import datasets
+
+KEY = Key(3)
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+def idx_arrays(train: int = 20, test: int = 10) -> list[np.ndarray]:
+    y = [np.array(layouts.labels(n, 10), dtype=np.uint8) for n in (train, test)]
+    return [layouts.images(train, 1, 28)[:, 0], y[0], layouts.images(test, 1, 28, 1)[:, 0], y[1]]
+
+
+def use_idx(monkeypatch: pytest.MonkeyPatch, root: Path, plain: bool, zipped: bool, table: str = "MNIST_FILES") -> list:
+    arrays = idx_arrays()
+    monkeypatch.setattr(mnist, "SIZES", (20, 10))
+    monkeypatch.setattr(mnist, table, layouts.write_idx(root, getattr(mnist, table), arrays, plain, zipped))
+    return arrays
+
+
+@pytest.mark.parametrize(("plain", "zipped"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(("dataset", "table"), [(mnist.MNIST, "MNIST_FILES"), (mnist.FashionMNIST, "FASHION_FILES")])
+def test_idx_files_are_read(tmp_path, monkeypatch, dataset, table, plain, zipped) -> None:
+    arrays = use_idx(monkeypatch, tmp_path, plain, zipped, table)
+    raw = dataset().prepare(tmp_path, download=False).raw
+    assert np.array_equal(raw.train_images.numpy()[:, 0], arrays[0]) and raw.train_labels.tolist() == arrays[1].tolist()
+    assert np.array_equal(raw.test_images.numpy()[:, 0], arrays[2]) and raw.test_labels.tolist() == arrays[3].tolist()
+
+
+@pytest.mark.parametrize(("plain", "zipped"), [(True, False), (False, True)])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "empty"])
+def test_altered_idx_files_are_refused(tmp_path, monkeypatch, plain, zipped, harm) -> None:
+    use_idx(monkeypatch, tmp_path, plain, zipped)
+    file = next((tmp_path / "MNIST" / "raw").glob("t10k-images*"))
+    layouts.damage(file, harm)
+    with pytest.raises(RunError, match=re.escape(str(file))) as error:
+        mnist.MNIST().prepare(tmp_path, download=False)
+    assert "fetch it again" in layouts.sentence(error)
+    assert not list((tmp_path / "cache").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\0\x08",
+        b"\0\0\x08\0",
+        b"\0\0\x09\x01\0\0\0\x01x",
+        layouts.idx(np.zeros(5, np.uint8))[:-1],
+        layouts.idx(np.zeros(5, np.uint8)) + b"x",
+    ],
+)
+def test_what_is_no_idx_file_is_refused(content: bytes) -> None:
+    with pytest.raises(RunError, match="IDX"):
+        mnist.read_idx(content, Path("somewhere"))
+
+
+def test_counts_other_than_the_published_are_refused(tmp_path, monkeypatch) -> None:
+    use_idx(monkeypatch, tmp_path, True, False)
+    monkeypatch.setattr(mnist, "SIZES", (21, 10))
+    with pytest.raises(RunError, match="hold 20 training images") as error:
+        mnist.MNIST().prepare(tmp_path, download=False)
+    layouts.sentence(error)
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_debians_fashion_mnist_is_found_and_read_back_fast(tmp_path: Path, no_network: None) -> None:
+    prepared = mnist.FashionMNIST().prepare(tmp_path)
+    assert prepared.raw.train_images.shape == (60000, 1, 28, 28)
+    assert Counter(prepared.raw.train_labels.tolist()) == {c: 6000 for c in range(10)}
+    assert Counter(prepared.raw.test_labels.tolist()) == {c: 1000 for c in range(10)}
+    assert prepared.digest == "10b4cb90b4fd639f719ec713f76231e123349c15e62a5f7dc6c8d5b8acfa5daf"
+    start = time.perf_counter()
+    assert mnist.FashionMNIST().prepare(tmp_path).digest == prepared.digest
+    assert time.perf_counter() - start < 1
+
+
+def test_svhn_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = (layouts.images(20, 3, 32), layouts.labels(20, 10))
+    test = (layouts.images(10, 3, 32, 1), layouts.labels(10, 10))
+    monkeypatch.setattr(svhn, "SIZES", (20, 10))
+    monkeypatch.setattr(svhn, "FILES", layouts.write_svhn(tmp_path, train, test))
+    raw = svhn.SVHN().prepare(tmp_path, download=False).raw
+    assert np.array_equal(raw.train_images.numpy(), train[0]) and raw.train_labels.tolist() == train[1]
+    assert np.array_equal(raw.test_images.numpy(), test[0]) and raw.test_labels.tolist() == test[1]
+
+
+def test_altered_and_broken_svhn_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = (layouts.images(10, 3, 32), layouts.labels(10, 10))
+    monkeypatch.setattr(svhn, "FILES", layouts.write_svhn(tmp_path, part, part))
+    file = tmp_path / "test_32x32.mat"
+    layouts.damage(file, "flip")
+    with pytest.raises(RunError, match="not the published file") as error:
+        svhn.SVHN().prepare(tmp_path, download=False)
+    layouts.sentence(error)
+    file.write_bytes(b"MATLAB" * 100)
+    monkeypatch.setattr(svhn, "FILES", svhn.FILES | {file.name: layouts.md5(file.read_bytes())})
+    with pytest.raises(RunError, match="not a MATLAB file"):
+        svhn.SVHN().prepare(tmp_path, download=False)
+
+
+CIFARS = [(cifar.CIFAR10, "CIFAR10_FILES", 10), (cifar.CIFAR100, "CIFAR100_FILES", 100)]
+
+
+@pytest.mark.parametrize("archive", [False, True])
+@pytest.mark.parametrize(("dataset", "table", "classes"), CIFARS)
+def test_cifar_is_read(tmp_path, monkeypatch, dataset, table, classes, archive) -> None:
+    published = getattr(cifar, table)
+    pixels, y = layouts.images(classes, 3, 32), layouts.labels(classes, classes)
+    batches = layouts.cifar_batches(published, pixels, y)
+    monkeypatch.setattr(cifar, "SIZES", (classes * len(published.train), classes))
+    monkeypatch.setattr(cifar, table, layouts.write_cifar(tmp_path, published, batches, archive))
+    raw = dataset().prepare(tmp_path, download=False).raw
+    expected = np.concatenate([(pixels + shift).astype(np.uint8) for shift in range(len(published.train))])
+    assert np.array_equal(raw.train_images.numpy(), expected)
+    assert raw.train_labels.tolist() == y * len(published.train) and raw.test_labels.tolist() == y
+    assert np.array_equal(raw.test_images.numpy(), (pixels + len(published.train)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_batches_of_newer_pythons_are_read(protocol: int) -> None:
+    pixels = layouts.images(4, 3, 32)
+    content = pickle.dumps({"data": pixels.reshape(4, -1), "labels": [3, 1, 2, 0]}, protocol)
+    images, labels = cifar.read_batch(content, "labels", Path("batch"))
+    assert np.array_equal(images.numpy(), pixels) and labels.tolist() == [3, 1, 2, 0]
+
+
+class Hostile:
+    """Would make a file when unpickled by an unpickler that trusts its input."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("where", ["alone", "in a list", "in an object array", "beside a whole batch"])
+def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path: Path, where: str, protocol: int) -> None:
+    payload = Hostile(tmp_path / "made")
+    array = np.empty(2, dtype=object)
+    array[:] = [payload, 1]
+    batch = {"data": layouts.images(1, 3, 32).reshape(1, -1), "labels": [0], "more": payload}
+    things = {"alone": payload, "in a list": [payload], "in an object array": {"data": array, "labels": [0, 1]}}
+    content = pickle.dumps(things.get(where, batch), protocol)
+    with pytest.raises(RunError, match="refused") as error:
+        cifar.read_batch(content, "labels", Path("batch"))
+    assert "mkdir" in layouts.sentence(error)
+    assert not (tmp_path / "made").exists()
+    pickle.loads(content)
+    assert (tmp_path / "made").exists()  # an unpickler that trusts its input does run it
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [[], {"data": 1, "labels": [0]}, {"data": np.zeros((1, 3072)), "labels": [0]}, {"labels": [0]}],
+    ids=["a list", "no array", "floats", "no data"],
+)
+def test_a_pickle_that_is_no_batch_is_refused(thing: object) -> None:
+    with pytest.raises(RunError, match="refused"):
+        cifar.read_batch(pickle.dumps(thing, 2), "labels", Path("batch"))
+
+
+def test_cifar_is_verified_before_it_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = layouts.cifar_batches(cifar.CIFAR10_FILES, layouts.images(10, 3, 32), layouts.labels(10, 10))
+    published = layouts.write_cifar(tmp_path, cifar.CIFAR10_FILES, batches, archive=False)
+    monkeypatch.setattr(cifar, "CIFAR10_FILES", published)
+    monkeypatch.setattr(cifar, "read_batch", lambda *_: pytest.fail("unpickled before it was verified"))
+    layouts.damage(tmp_path / published.folder / "test_batch", "flip")
+    with pytest.raises(RunError, match="test_batch is not the published file") as error:
+        cifar.CIFAR10().prepare(tmp_path, download=False)
+    layouts.sentence(error)
+
+
+TINY = ("n01443537", "n01629819", "n01641577")
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    monkeypatch.setattr(tiny_imagenet, "WNIDS", TINY)
+    monkeypatch.setattr(tiny_imagenet, "TRAIN_EACH", 2)
+    monkeypatch.setattr(tiny_imagenet, "TEST_EACH", 4)
+    return layouts.tiny_imagenet_files(TINY, 2, 4)
+
+
+def test_every_layout_of_tiny_imagenet_gives_the_same_images(tmp_path, monkeypatch, tiny) -> None:
+    layouts.write_folder(tmp_path / "published", tiny)
+    layouts.write_folder(tmp_path / "sorted", layouts.sorted_by_class(tiny, "images/"))
+    layouts.write_folder(tmp_path / "flat", layouts.sorted_by_class(tiny, ""))
+    members = {f"tiny-imagenet-200/{path}": content for path, content in tiny.items()}
+    monkeypatch.setattr(tiny_imagenet, "ARCHIVE_MD5", layouts.write_zip(tmp_path / "zip", members))
+    roots = ("published", "sorted", "flat", "zip")
+    found = {root: tiny_imagenet.TinyImageNet().prepare(tmp_path / root, download=False) for root in roots}
+    assert len({prepared.digest for prepared in found.values()}) == 1
+    assert len({prepared.raw.source for prepared in found.values()}) == 1
+
+    raw = found["published"].raw
+    assert raw.train_labels.tolist() == [0, 0, 1, 1, 2, 2]
+    # By file name as text: val_0, val_1, val_10, val_11, val_2, …
+    order = sorted(range(12), key=lambda row: f"val_{row}.JPEG")
+    assert raw.test_labels.tolist() == [row % 3 for row in order]
+    for grey in (raw.train_images[0], raw.test_images[0]):
+        assert torch.equal(grey[0], grey[1]) and torch.equal(grey[0], grey[2])
+        assert (grey[0].float() - torch.arange(64).float()).abs().max() <= 3
+    assert not torch.equal(raw.train_images[1][0], raw.train_images[1][1])
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "tiny-imagenet-200/../../outside", "elsewhere/file"])
+def test_an_archive_that_leaves_its_folder_is_refused(tmp_path, monkeypatch, tiny, name) -> None:
+    members = {f"tiny-imagenet-200/{path}": content for path, content in tiny.items()} | {name: b"x"}
+    monkeypatch.setattr(tiny_imagenet, "ARCHIVE_MD5", layouts.write_zip(tmp_path / "data", members))
+    with pytest.raises(RunError, match="is refused") as error:
+        tiny_imagenet.TinyImageNet().prepare(tmp_path / "data", download=False)
+    layouts.sentence(error)
+    assert not list(tmp_path.rglob("outside")) and not Path("/outside").exists()
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate"])
+def test_an_altered_archive_is_refused(tmp_path, monkeypatch, tiny, harm) -> None:
+    members = {f"tiny-imagenet-200/{path}": content for path, content in tiny.items()}
+    monkeypatch.setattr(tiny_imagenet, "ARCHIVE_MD5", layouts.write_zip(tmp_path, members))
+    layouts.damage(tmp_path / "tiny-imagenet-200.zip", harm)
+    with pytest.raises(RunError, match="not the published file"):
+        tiny_imagenet.TinyImageNet().prepare(tmp_path, download=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"val/images/val_3.JPEG": b"no JPEG"}, "val_3.JPEG is not a whole JPEG"),
+        ({"val/images/val_3.JPEG": layouts.jpeg(layouts.images(1, 3, 64)[0])[:900]}, "val_3.JPEG is not a whole JPEG"),
+        ({"val/images/val_3.JPEG": layouts.jpeg(layouts.images(1, 3, 32)[0])}, "has the shape"),
+        ({"val/images/val_12.JPEG": layouts.jpeg(layouts.images(1, 3, 64)[0])}, "no class"),
+        ({"wnids.txt": b"n01443537\nn00000000"}, "other classes"),
+        ({"train/n01443537/images/x.JPEG": layouts.jpeg(layouts.images(1, 3, 64)[0])}, "hold 7 training images"),
+    ],
+)
+def test_tiny_imagenet_that_is_not_as_published_is_refused(tmp_path, tiny, change, words) -> None:
+    layouts.write_folder(tmp_path, tiny | change)
+    with pytest.raises(RunError, match=re.escape(words)) as error:
+        tiny_imagenet.TinyImageNet().prepare(tmp_path, download=False)
+    layouts.sentence(error)
+
+
+# ---------------------------------------------------------------- missing files and downloads
+
+NEEDS_FILES = ["cifar10", "cifar100", "fashion_mnist", "mnist", "svhn", "tiny_imagenet"]
+
+
+@pytest.fixture
+def not_debian(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mnist, "FASHION_FILES", dataclasses.replace(mnist.FASHION_FILES, elsewhere=()))
+
+
+@pytest.mark.parametrize("download", [True, False])
+@pytest.mark.parametrize("name", NEEDS_FILES)
+def test_missing_files_say_where_they_should_be_and_what_to_run(
+    tmp_path, no_network, not_debian, name, download
+) -> None:
+    with pytest.raises(RunError) as error:
+        datasets[name].build().prepare(tmp_path, download)
+    words = layouts.sentence(error)
+    assert words.startswith(f"{name}: ") and f"`python -m suite.datasets.prepare {name} --data-dir {tmp_path}`" in words
+    assert ("there is no network" in words) == download
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a web server for the folder `server`."""
+    handler = functools.partial(QuietHandler, directory=str(tmp_path / "server"))
+    monkeypatch.setenv("no_proxy", "*")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
+        thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_port}/"
+        serving.shutdown()
+        thread.join()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+def test_files_are_downloaded_verified_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+    use_idx(monkeypatch, tmp_path / "server", plain=False, zipped=True)
+    mirrors = (server + "nowhere/", server + "MNIST/raw/")
+    monkeypatch.setattr(mnist, "MNIST_FILES", dataclasses.replace(mnist.MNIST_FILES, mirrors=mirrors))
+    here = tmp_path / "here"
+    assert len(mnist.MNIST().load(here, KEY, 0.0).train) == 20
+    assert sorted(path.name for path in (here / "MNIST" / "raw").iterdir()) == sorted(
+        f"{file.name}.gz" for file in mnist.MNIST_FILES.files
+    )
+
+
+def test_a_download_with_another_digest_is_refused_and_removed(tmp_path, monkeypatch, server) -> None:
+    use_idx(monkeypatch, tmp_path / "server", plain=False, zipped=True)
+    mirrors = (server + "MNIST/raw/",)
+    monkeypatch.setattr(mnist, "MNIST_FILES", dataclasses.replace(mnist.MNIST_FILES, mirrors=mirrors))
+    layouts.damage(tmp_path / "server" / "MNIST" / "raw" / "train-images-idx3-ubyte.gz", "flip")
+    with pytest.raises(RunError, match="could not be downloaded") as error:
+        mnist.MNIST().prepare(tmp_path / "here")
+    layouts.sentence(error)
+    assert list((tmp_path / "here" / "MNIST" / "raw").iterdir()) == []
+
+
+def test_a_cached_data_set_needs_no_files_and_no_network(tmp_path, monkeypatch, no_network) -> None:
+    use_idx(monkeypatch, tmp_path, True, False)
+    digest = mnist.MNIST().prepare(tmp_path).digest
+    for file in (tmp_path / "MNIST" / "raw").iterdir():
+        file.unlink()
+    assert mnist.MNIST().prepare(tmp_path).digest == digest
