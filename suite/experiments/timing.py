@@ -64,7 +64,7 @@ _rates: dict[tuple[str, bool], Rates] = {}
 
 
 def rates(device: torch.device, plain: bool = False) -> Rates:
-    """Of a device, measured once in half a second: with `plain`, of torch's own layers on small images.
+    """Of a device, measured once in a third of a second: with `plain`, of torch's own layers on small images.
 
     Each sort of operation is most of one training step: calls of a narrow ConvNet on two images, convolutions of a wide
     one, products of an MLP, bytes of a narrow ConvNet on many pixels.
@@ -93,7 +93,7 @@ def _timed_step(
     return work, _least_seconds(network_pass(network, setting, "step", images), device)
 
 
-def _least_seconds(do: Callable[[], object], device: torch.device, enough: float = 0.1) -> float:
+def _least_seconds(do: Callable[[], object], device: torch.device, enough: float = 0.05) -> float:
     """Of running it once: the least of all tries in so many seconds, since the first sets up, and others work too."""
     tries = [_seconds(do, device)]
     while sum(tries) < enough or (len(tries) < 3 and sum(tries) < 10 * enough):
