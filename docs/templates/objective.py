@@ -46,5 +46,5 @@ class MeanMatching:
         return dict(zip(leaves, grads, strict=True)), {"loss": loss.detach()}
 
     def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:
-        """What `--dry-run` prints of one outer step. With a method `work`, its time is counted (`suite.types.Counted`)."""
+        """What `--dry-run` prints of one outer step. With a method `work` its time is counted (`types.Counted`)."""
         return {"matching": "mean pixels", "real images of a class in a step": self.real_per_class}
