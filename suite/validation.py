@@ -23,7 +23,6 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, runtime_checkable
 
 from suite.errors import UsageError
-from suite.types import COMPONENTS, query_kind
 
 # ---------------------------------------------------------------- limits
 
@@ -208,6 +207,8 @@ def require(config: Any, field: str, holds: bool, words: str) -> None:
 
 def require_labels(config: Any) -> None:
     """Refuse a `parameterization` whose memory is queried by anything but class labels."""
+    from suite.types import query_kind  # imports torch, which the registry need not wait for
+
     require(config, "parameterization", query_kind(config.parameterization) == "labels", "queried by class label")
 
 
@@ -294,6 +295,8 @@ def _words(hint: Any) -> str:
 
 def _gin_name(cls: type) -> str:
     """What gin calls instances of a class: `kind.NAME` for a kind of component and for a class of that kind."""
+    from suite.types import COMPONENTS  # as above
+
     for kind, protocol in COMPONENTS.items():
         if all(hasattr(cls, member) for member in vars(protocol) if not member.startswith("_")):
             return f"{kind}.NAME"

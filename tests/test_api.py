@@ -81,7 +81,7 @@ def test_the_same_bits_and_key_as_the_command(out: Path, data_dir: Path, tmp_pat
     files = [sha256((directory / "memory.safetensors").read_bytes()) for directory in (here, there)]
     assert files[0] == files[1]
     record = json.loads((here / "result.json").read_text())
-    assert record["figures"] == done.record["figures"] and record["config"] == done.record["config"]
+    assert record["measurements"] == done.record["measurements"] and record["config"] == done.record["config"]
 
 
 def test_what_is_left_out_is_the_quickstart_s() -> None:
@@ -165,7 +165,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
         distil(data_dir, directory=tmp_path, **longer)
     capsys.readouterr()
     resumed = distil(data_dir, directory=tmp_path, **longer)
-    assert "going on from the checkpoint of step 2" in capsys.readouterr().err
+    assert "resuming from the checkpoint of step 2" in capsys.readouterr().err
     assert all(torch.equal(resumed.tensors[k], whole.tensors[k]) for k in whole.tensors)
 
 
@@ -269,7 +269,7 @@ def test_evaluate_gives_the_accuracies_of_the_record(
     out: Path, memory: Memory, data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = json.loads((only_run(out) / "result.json").read_text())
-    figures = {f["name"]: tuple(f["values"]) for f in record["figures"] if f["split"] == "test"}
+    figures = {f["method"]: tuple(f["values"]) for f in record["measurements"] if f["split"] == "test"}
     comparison = memory.evaluate(SHORT, data_dir=data_dir)
     assert comparison.accuracies == figures and list(figures) == ["memory", "random real images"]
     assert comparison.mean() == pytest.approx(sum(figures["memory"]) / 2) and comparison.std() is not None

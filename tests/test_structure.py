@@ -74,6 +74,18 @@ def test_few_modules_lie_loose() -> None:
     assert len(loose) <= LOOSE_AT_MOST, loose
 
 
+LONGEST_EXPERIMENT, LONGEST_FUNCTION = 250, 40
+"""Lines of a file of `suite/experiments`, and of a function there."""
+
+
+def test_an_experiment_reads_like_a_section_of_the_paper() -> None:
+    for module in (m for m in MODULES if part(m) == "experiments"):
+        assert len(MODULES[module].read_text().splitlines()) <= LONGEST_EXPERIMENT, module
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, (module, node.name)
+
+
 def test_every_module_has_its_place() -> None:
     placed = {name for names in LAYERS for name in names}
     assert {part(m) for m in MODULES} - {"__init__"} <= placed

@@ -117,7 +117,7 @@ def test_a_failed_run_says_so_and_keeps_the_traceback(
     def broken(*_args: object, **_kwargs: object) -> None:
         raise ZeroDivisionError("a fault\nof two lines")
 
-    monkeypatch.setattr(evaluate, "train_all", broken)
+    monkeypatch.setattr(evaluate, "train_group", broken)
     done = command(*QUICK, *sets("VALIDATION_POINTS = 0"), "--data-dir", data_dir, "--out", out)
     assert done.status == 1 and "ZeroDivisionError" in done.complaint and "failure.txt" in done.complaint
     (run,) = Seen(out).runs()
@@ -159,7 +159,7 @@ def test_a_store_that_lost_the_run_gets_a_new_one(
     """Somebody deleted the database between two attempts."""
     from suite.evaluation import evaluate
 
-    monkeypatch.setattr(evaluate, "train_all", lambda *_: 1 / 0)
+    monkeypatch.setattr(evaluate, "train_group", lambda *_: 1 / 0)
     arguments = [*QUICK, *sets("VALIDATION_POINTS = 0"), "--data-dir", data_dir, "--out", out]
     assert command(*arguments).status == 1
     monkeypatch.undo()

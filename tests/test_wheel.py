@@ -144,9 +144,12 @@ def test_the_leaderboard_is_built_of_runs(ran: Installation) -> None:
     assert (ran.folder / "site" / "index.html").is_file() and list((ran.folder / "site").rglob("*.css"))
     ran.module("leaderboard.collect", "runs", "--to", "collected")
     assert list((ran.folder / "collected").rglob("result.json"))
-    for words in (["leaderboard.build", "--out", "other"], ["leaderboard.collect", "runs"]):
+    for words, sentence in (
+        (["leaderboard.build", "--out", "other"], "--records: an installed package has no records of its own"),
+        (["leaderboard.collect", "runs"], "--to: name the folder that records go to"),
+    ):
         refused = ran.module(*words, status=2).stderr
-        assert "an installed package has no records of its own" in refused and refused.count("\n") == 1
+        assert sentence in refused and refused.count("\n") == 1
     assert not (ran.folder / "other").exists()
 
 

@@ -38,14 +38,23 @@ class Comparison:
     """What is measured at the end of a distillation; its fields are the experiment's."""
 
     architecture: Architecture
+    """Of the networks that the memory was learned with."""
     transfer: Sequence[Architecture]
+    """Other architectures that judge it."""
     controls: Sequence[Control]
+    """Selections of real images."""
     images_per_class: float
+    """The memory's budget."""
     evaluation: Protocol
+    """How all networks are trained."""
     full_data_epochs: int
+    """Epochs on all training images; 0: not measured."""
     full_data_networks: int
+    """Networks on all training images."""
     validation: float
+    """Fraction of every training class that was set aside."""
     test: bool
+    """Whether test images are opened."""
 
     @staticmethod
     def of(experiment: Any) -> "Comparison":

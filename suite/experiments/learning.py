@@ -21,6 +21,7 @@ class Stopwatch:
     """Seconds that outer steps took, those of earlier attempts included."""
 
     seconds: float = 0.0
+    """Of all steps timed so far."""
 
     def timed(self, step: Callable[[OuterState], OuterState], state: OuterState) -> OuterState:
         """`step(state)`, with its duration added."""

@@ -46,9 +46,13 @@ class Rates:
     """Seconds that a machine takes for one operation of each sort, named as in `Operations`."""
 
     calls: float = 0.0
+    """Of a call of an operator."""
     convolutions: float = 0.0
+    """Of a floating point operation in a convolution."""
     products: float = 0.0
+    """Of one in a matrix product."""
     bytes: float = 0.0
+    """Of a byte read or written."""
 
     def seconds(self, work: Operations) -> float:
         """Of all this work."""

@@ -26,6 +26,9 @@ class AvalancheStrategy:
 
     'er' replays from a reservoir of T `images_per_task` images for T tasks, 'agem' stores `images_per_task` of each
     task (Chaudhry et al., 2019), 'mer' is meta-experience replay (Riemer et al., 2019). Needs the extra `avalanche`.
+
+    >>> AvalancheStrategy(method="agem").method_label
+    'A-GEM (Avalanche)'
     """
 
     stream: Stream = field(default_factory=Permutations)
@@ -63,6 +66,7 @@ class AvalancheStrategy:
         return 0 if self.method == "naive" else int(each * info.tasks)
 
     def plan(self) -> dict[str, Any]:
+        """Storage and networks, found without any data."""
         return {
             **presets.plan_of_stream(self),
             "method": f"{self.method} of Avalanche",

@@ -51,8 +51,10 @@ class CompressThenRecall:
     sampling in what finished memories leave of it: floor(M (T - t + 1) / T). For every incoming batch there are
     `replay` outer steps, whose outer loss is on the batch and on `replay_batch` images drawn from the reservoir. Then
     the memory, of M / T images' worth of numbers, takes its share and the images are cleared. After every task fresh
-    networks are trained on all that the memories recall. The memory that is being learned is working space of M / T
-    images beside the storage; the record has both.
+    networks are trained on all that the memories recall. The memory being learned is working space beside the storage.
+
+    >>> CompressThenRecall(images_per_task=10, batch=10, replay=20).steps_per_task
+    2000
     """
 
     stream: Stream = field(default_factory=Permutations)
@@ -89,8 +91,7 @@ class CompressThenRecall:
         require_labels(self)
         info, possible = self.stream.info, self.stand_ins == 0 or isinstance(self.stream, RelatedTasks)
         require(self, "stand_ins", possible, "0 for a stream whose law makes no other task of a task's images")
-        # What the parameterization can't store in a task's share it refuses here, before anything is run.
-        self.parameterization.per_class(info.shape, info.classes_per_task, self.images_per_class)
+        self.parameterization.per_class(info.shape, info.classes_per_task, self.images_per_class)  # refuses no room
 
     # ------------------------------------------------------------ sizes
 

@@ -45,6 +45,9 @@ class Online:
     of a reservoir over the whole stream, which may hold T `images_per_task` images for T tasks (Chaudhry et al., 2019).
     'joint': the upper bound, fresh networks trained on every task's images together by the evaluation protocol after
     the last task; only the last row of the matrix exists.
+
+    >>> Online(method="replay", images_per_task=10).stored_images
+    200
     """
 
     stream: Stream = field(default_factory=Permutations)

@@ -13,7 +13,9 @@ class Preset:
     """Published sizes of a benchmark."""
 
     tasks: int
+    """Tasks of the stream."""
     samples_per_task: int
+    """Training images of a task."""
     images_per_task: float
     """Stored images over tasks."""
     replay: int

@@ -18,11 +18,15 @@ class Reservoir:
     """
 
     capacity: int
+    """Items kept at the most."""
     seen: int
+    """Items that were added so far."""
     kept: Int64[Tensor, " kept"]
+    """Numbers of the items in its slots."""
 
     @staticmethod
     def empty(capacity: int) -> "Reservoir":
+        """A reservoir that has seen nothing."""
         return Reservoir(capacity, 0, torch.empty(0, dtype=torch.int64))
 
     def add(self, items: Int64[Tensor, " n"], key: Key) -> "Reservoir":

@@ -20,6 +20,7 @@ class WithStandIns:
     """
 
     of: Parameterization
+    """What the memory stores, and how its own images are recalled."""
     views: tuple[Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n c h w"]], ...]
     """Each shows images as another task of the stream would."""
 

@@ -57,7 +57,9 @@ class Pretrained:
     """An architecture whose networks begin with given weights, except those whose shape the classes change."""
 
     of: Architecture
+    """Builds the networks."""
     weights: Params
+    """By name; of another network of the architecture."""
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         """A network with the given weights and a fresh head."""
@@ -73,9 +75,11 @@ class EpisodeBaselines:
     """The memories and the classifier that an episode is measured with."""
 
     session: Session
+    """Of the run."""
     setting: Setting
     """Of an episode's networks; its parameterization is the one that is queried by images."""
     protocol: Protocol
+    """How an episode's networks are trained."""
     train: ClassRows
     """All training images."""
     memory: Params
@@ -83,6 +87,7 @@ class EpisodeBaselines:
     labels: Parameterization
     """Of the memory that is queried by labels."""
     memory_of_labels: Params
+    """Queried by labels."""
     backbone: nn.Module
     """Trained on all training images of all classes."""
     images_per_shot: int

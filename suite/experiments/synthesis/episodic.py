@@ -33,12 +33,19 @@ class EpisodicMemories:
     """
 
     parameterization: ImageQueries
+    """Of the memory that is queried by images."""
     objective: Objective
+    """Gives a memory its gradient."""
     outer_optimizer: InnerOptimizer
+    """Improves a memory."""
     ways: int
+    """Classes of a step."""
     shots: Sequence[int]
+    """Numbers of images of each class, one of which is drawn for a step."""
     iterations: int
+    """Outer steps of each memory."""
     clip: float | None
+    """Largest norm of a memory's gradient; None: not clipped."""
     info: DatasetInfo
     """Of the data set."""
     setting: Setting

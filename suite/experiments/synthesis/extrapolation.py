@@ -55,6 +55,9 @@ class Extrapolation:
     in one task, so no network that a memory was learned with ever told them apart. Beside it, on the same classes and
     with the same budget: the `controls`, and a memory distilled on exactly these classes (the oracle, whose bases
     are as many for each class); and all their training images.
+
+    >>> Extrapolation(ways_per_task=2).plan()["data set"]
+    'digits, 1x8x8, 5 tasks of 2 classes (slices)'
     """
 
     dataset: ImageDataset = field(default_factory=Digits)

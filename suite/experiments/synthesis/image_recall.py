@@ -73,6 +73,9 @@ class ImageRecall:
     and matrices, addressed by labels and learned by the same steps, by the label that the classifier gives to a shot
     ('recall by true label': by the true one); and random training images, as many as are recalled. Shots are never
     augmented.
+
+    >>> ImageRecall(ways=2, shots=(1, 5), draws=20).plan()["episodes"]
+    '100 of 2 ways, for each of 1, 5 shots'
     """
 
     dataset: Dataset = field(default_factory=Digits)

@@ -27,6 +27,7 @@ class JoinedEpisodes:
     """All that is measured in an episode, which joins one class from each of several tasks."""
 
     session: Session
+    """Of the run."""
     data: Data
     """In the space that every network is trained and tested in."""
     tasks: tuple[tuple[int, ...], ...]
@@ -38,10 +39,15 @@ class JoinedEpisodes:
     drawn: Mapping[int, Sequence[tuple[ClassOfTask, ...]]]
     """By ways, the classes of every episode."""
     controls: Sequence[Control]
+    """Real images of the same budget."""
     images_per_class: float
+    """Budget of a memory."""
     protocol: Protocol
+    """How networks are trained."""
     full_data_epochs: int
+    """Epochs on all training images of an episode's classes."""
     bound_episodes: int
+    """First episodes in which oracle and full data are measured."""
     train: ClassRows
     """All training images, on the device."""
     test: ClassRows
