@@ -55,9 +55,9 @@ def printed(file: Path, module: str) -> list[str]:
     return shlex.split(line.replace("\\\n", " "))
 
 
-def test_there_is_one_for_each_kind_named_in_contributing() -> None:
+def test_contributing_names_each_of_them() -> None:
     assert {file.stem for file in FILES} == set(KINDS)
-    assert all(f"{stem}.py" in (REPOSITORY / "CONTRIBUTING.md").read_text() for stem in KINDS)
+    assert all(f"`docs/templates/{stem}.py`" in (REPOSITORY / "CONTRIBUTING.md").read_text() for stem in KINDS)
 
 
 @pytest.mark.parametrize("stem", KINDS)
