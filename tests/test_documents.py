@@ -155,6 +155,14 @@ def test_every_path_that_a_document_names_is_there() -> None:
     assert stale == []
 
 
+def test_every_definition_that_contributing_names_is_in_its_file() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`(\w+)`(?: in| of)\s+`([\w/]+\.py)`", text)
+    assert len(named) >= 6
+    for name, file in named:
+        assert re.search(rf"^(?:def |class )?{name}\b", (REPOSITORY / file).read_text(), re.MULTILINE), (name, file)
+
+
 def is_module_or_part(name: str) -> bool:
     """Whether a dotted name is a module of the suite, or something in one."""
     if name in ("suite.protocol", "suite.resumable"):  # a name in gin, a tag in MLflow
