@@ -9,7 +9,7 @@
         depth: PositiveInt | None = None
 
 `register` (and `checked`, for dataclasses without a registry) has `validate` run before the class's own
-`__post_init__`, which is left for conditions between fields. A limit is any object with `words` and `holds` (`Limit`).
+`__post_init__`, which is left for conditions between fields. Another limit is another subclass of `Limit`.
 """
 
 import difflib
@@ -18,31 +18,31 @@ import inspect
 import math
 import types
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, runtime_checkable
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 from suite.errors import UsageError
 
 # ---------------------------------------------------------------- limits
 
 
-@runtime_checkable
-class Limit(Protocol):
+class Limit(ABC):
     """A condition on the value of one field, placed in its `Annotated` hint."""
 
     @property
+    @abstractmethod
     def words(self) -> str:
         """What a value must be, as the end of 'lr must be …'."""
-        ...
 
+    @abstractmethod
     def holds(self, value: Any) -> bool:
         """Whether a value, which has the type it is declared with, is within the limit."""
-        ...
 
 
 @dataclass(frozen=True)
-class Above:
+class Above(Limit):
     """Greater than `low` and finite."""
 
     low: float
@@ -59,7 +59,7 @@ class Above:
 
 
 @dataclass(frozen=True)
-class AtLeast:
+class AtLeast(Limit):
     """`low` or greater, and finite."""
 
     low: float
@@ -76,7 +76,7 @@ class AtLeast:
 
 
 @dataclass(frozen=True)
-class Below:
+class Below(Limit):
     """Less than `high`, and finite."""
 
     high: float
@@ -93,7 +93,7 @@ class Below:
 
 
 @dataclass(frozen=True)
-class MultipleOf:
+class MultipleOf(Limit):
     """A whole number of times `unit`."""
 
     unit: int
@@ -110,7 +110,7 @@ class MultipleOf:
 
 
 @dataclass(frozen=True)
-class OneOf:
+class OneOf(Limit):
     """One of a few names, which need not be known to the type checker (else `Literal`)."""
 
     names: tuple[str, ...]
