@@ -468,7 +468,7 @@ COMPONENTS: dict[str, type] = {
 
 @runtime_checkable
 class Session(Protocol):
-    """What a running experiment is given: where it works and whom it tells. Knows nothing of any experiment."""
+    """Services that a run offers its experiment: directories, checkpoints, metric logging, interruption."""
 
     key: Key
     device: device
@@ -490,7 +490,7 @@ class Session(Protocol):
         ...
 
     def checkpoint_due(self) -> bool:
-        """A signal asks for a checkpoint now, or the last one is long ago."""
+        """Whether a signal asked for a checkpoint, or enough time has passed since the last one."""
         ...
 
     def pause(self) -> None:

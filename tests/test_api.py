@@ -181,7 +181,7 @@ def test_without_a_directory_nothing_is_left(
     assert capsys.readouterr() == ("", "")
 
 
-def test_progress_is_told_unless_it_is_not_wanted(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_printed_unless_it_is_not_wanted(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     distil(data_dir)
     assert "2/2" in capsys.readouterr().err
 
@@ -273,8 +273,8 @@ def test_evaluate_gives_the_accuracies_of_the_record(
     comparison = memory.evaluate(SHORT, data_dir=data_dir)
     assert comparison.accuracies == figures and list(figures) == ["memory", "random real images"]
     assert comparison.mean() == pytest.approx(sum(figures["memory"]) / 2) and comparison.std() is not None
-    told = capsys.readouterr().err
-    assert told == "evaluating memory: 2 networks\nevaluating random real images: 2 networks\n"
+    printed = capsys.readouterr().err
+    assert printed == "evaluating memory: 2 networks\nevaluating random real images: 2 networks\n"
     assert memory.evaluate(networks=2, epochs=2, data_dir=data_dir, progress=False).accuracies == figures
     assert not capsys.readouterr().err
 

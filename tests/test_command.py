@@ -61,8 +61,8 @@ def test_a_wrong_command_is_refused_in_one_sentence(
     words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main(words) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"memory-suite: {sentence}") and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"memory-suite: {sentence}") and printed.count("\n") == 1
 
 
 def test_the_version_stands_in_one_place(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,7 @@ def run(experiment: CompressThenRecall, session: FakeSession) -> Any:
 def test_a_whole_stream_gives_the_matrix_and_its_measurements(data_dir: Path) -> None:
     session = session_in(data_dir)
     found = run(SMALL, session)
-    assert len(session.lines) == len(found.facts["differs"]) > 1  # every known deviation is told
+    assert len(session.lines) == len(found.facts["differs"]) > 1  # every known deviation is reported
     matrices = found.facts["matrices"]
     assert len(matrices) == 2 and all(len(r) == 3 and all(len(row) == 3 for row in r) for r in matrices)
     for r in matrices:
@@ -247,9 +247,9 @@ def test_stand_ins_are_the_memory_s_images_as_other_tasks_and_pass_its_gradient(
         assert torch.equal(images[:, (i + 1) * each : (i + 2) * each].flatten(2), alone.flatten(2)[:, :, order])
     assert torch.equal(both.recall(memory, some), images[some])
     leaves = {k: v.requires_grad_() for k, v in memory.items()}
-    slopes = torch.autograd.grad(both.recall(leaves, classes).sum(), list(leaves.values()))
+    grads = torch.autograd.grad(both.recall(leaves, classes).sum(), list(leaves.values()))
     expected = torch.autograd.grad(own.recall(leaves, classes).sum(), list(leaves.values()))
-    assert all(torch.allclose(a, 3 * b, rtol=1e-4, atol=1e-4) for a, b in zip(slopes, expected, strict=True))
+    assert all(torch.allclose(a, 3 * b, rtol=1e-4, atol=1e-4) for a, b in zip(grads, expected, strict=True))
 
 
 def test_another_task_of_a_stream_is_its_law_and_passes_gradients() -> None:
@@ -258,8 +258,8 @@ def test_another_task_of_a_stream_is_its_law_and_passes_gradients() -> None:
     assert torch.equal(permuted.flatten(2).sort().values, images.flatten(2).sort().values)
     turned = Rotations(of=PLAIN).another(images.requires_grad_(), Key(1))
     assert turned.shape == images.shape and not torch.equal(turned, images)
-    (slope,) = torch.autograd.grad(turned.sum(), images)
-    assert float(slope.sum()) > 0
+    (grad,) = torch.autograd.grad(turned.sum(), images)
+    assert float(grad.sum()) > 0
     assert not torch.equal(turned, Rotations(of=PLAIN).another(images, Key(2)))
 
 
@@ -317,7 +317,7 @@ def test_more_replay_memory_than_images_is_no_fault_and_wrong_numbers_are(data_d
     assert "steps" in ONLINE.plan()
 
 
-# ---------------------------------------------------------------- what is left, foretold, and configured
+# ---------------------------------------------------------------- files, estimated times, configuration
 
 
 def test_every_task_s_memory_is_a_file_that_recalls_what_was_measured(data_dir: Path) -> None:
@@ -335,7 +335,7 @@ def test_every_task_s_memory_is_a_file_that_recalls_what_was_measured(data_dir: 
     assert pictures == {"matrix.png", "after_each_task.png", "recalled.png"}
 
 
-def test_times_are_foretold(data_dir: Path) -> None:
+def test_times_are_estimated(data_dir: Path) -> None:
     for experiment in (SMALL, ONLINE, replace(ONLINE, method="joint")):
         cost, less = experiment.cost(torch.device("cpu")), replace(experiment, evaluation=Protocol(networks=1))
         assert cost.own > 0 and cost.step > 0

@@ -172,9 +172,9 @@ def test_the_default_directory_follows_the_environment(monkeypatch: pytest.Monke
 
 def test_the_command_prepares_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare.main(["digits", "--data-dir", str(tmp_path)]) == 0
-    told = capsys.readouterr().out
-    assert "1346 training and 451 test images of 1x8x8" in told
-    assert "cc1746b686398a5a" in told and str(tmp_path / "cache" / "digits-v1.safetensors") in told
+    printed = capsys.readouterr().out
+    assert "1346 training and 451 test images of 1x8x8" in printed
+    assert "cc1746b686398a5a" in printed and str(tmp_path / "cache" / "digits-v1.safetensors") in printed
 
 
 def test_the_command_names_every_data_set_of_the_room() -> None:
@@ -189,8 +189,8 @@ def test_the_command_ends_with_two_for_an_unknown_name(tmp_path: Path, capsys: p
 
 def test_the_command_ends_with_one_where_a_data_set_is_missing(tmp_path, capsys, no_network) -> None:
     assert prepare.main(["mnist", "digits", "--data-dir", str(tmp_path), "--offline"]) == 1
-    told = capsys.readouterr()
-    assert told.err.count("\n") == 1 and told.err.startswith("mnist: ") and "digits: " in told.out
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1 and printed.err.startswith("mnist: ") and "digits: " in printed.out
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -141,7 +141,7 @@ def test_a_network_that_diverged_labels_nothing() -> None:
 def test_what_was_evaluated_is_not_evaluated_again(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sitting that ends in the evaluation leaves every finished network's accuracies to the next."""
+    """An attempt that ends in the evaluation leaves every finished network's accuracies to the next."""
     arguments = [*QUICK, "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
 
     def breaks(*_: object, **__: object) -> None:

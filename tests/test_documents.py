@@ -1,5 +1,6 @@
 """README and docs say what is true: every command in them runs here, and their examples work as printed."""
 
+import importlib
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPOSITORY
+from test_structure import LAYERS
 
 from leaderboard import build
 from suite import api
@@ -26,6 +28,7 @@ DOCUMENTS = [
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "leaderboard/README.md")),
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
+TEMPLATES = REPOSITORY / "docs" / "templates"
 SMOKE = ["--gin", "gin/scale/smoke.gin", "--set", "ARCHITECTURE = @architectures.mlp()", "--tracking-uri", "none"]
 
 
@@ -57,13 +60,18 @@ def test_every_command_is_one_that_a_test_here_runs() -> None:
     assert [line for line in commands() if not line.startswith(tested)] == []
 
 
+def example(text: str) -> str:
+    """The Python block of a document that holds a text."""
+    (block,) = [b for document in DOCUMENTS for b in blocks(document.read_text(), "python") if text in b]
+    return block
+
+
 @pytest.fixture
 def lion(tmp_path: Path) -> Path:
-    """The README's examples of a method and of a stream, in files as its text says; the method's."""
-    for name, most in (("Lion", 30), ("Noise", 45)):
-        (example,) = [b for b in blocks((REPOSITORY / "README.md").read_text(), "python") if f"class {name}" in b]
-        assert len(example.strip().split("\n")) < most
-        (tmp_path / f"{name.lower()}.py").write_text(example)
+    """The README's example of a method, in a file as its text says."""
+    method = example("class Lion")
+    assert len(method.strip().split("\n")) < 30
+    (tmp_path / "lion.py").write_text(method)
     return tmp_path / "lion.py"
 
 
@@ -88,8 +96,8 @@ def test_run_commands(command: str, lion: Path, data_dir: Path) -> None:
 @pytest.mark.slow
 def test_the_commands_that_look_after_runs(data_dir: Path, tmp_path: Path) -> None:
     """As printed, in a directory where a run was made."""
-    made = [sys.executable, "-m", "suite.run", "--gin", "gin/quickstart.gin", *SMOKE, "--data-dir", str(data_dir)]
-    assert run(made, tmp_path).returncode == 0
+    command = [sys.executable, "-m", "suite.run", "--gin", "gin/quickstart.gin", *SMOKE, "--data-dir", str(data_dir)]
+    assert run(command, tmp_path).returncode == 0
     lines = [line for line in commands() if line.startswith(("python -m suite.runs", "python -m suite.sync"))]
     assert len(lines) == 5
     for line in lines:
@@ -101,8 +109,8 @@ def test_the_commands_that_look_after_runs(data_dir: Path, tmp_path: Path) -> No
 def test_the_commands_of_the_leaderboard(data_dir: Path, tmp_path: Path) -> None:
     """As printed, where a run was made; what would write into the repository's own records writes elsewhere."""
     smoke = [word for word in SMOKE if word not in ("--tracking-uri", "none")]
-    made = [sys.executable, "-m", "suite.run", "--gin", "gin/quickstart.gin", *smoke, "--data-dir", str(data_dir)]
-    assert run(made, tmp_path).returncode == 0
+    command = [sys.executable, "-m", "suite.run", "--gin", "gin/quickstart.gin", *smoke, "--data-dir", str(data_dir)]
+    assert run(command, tmp_path).returncode == 0
     lines = [line for line in commands() if line.startswith("python -m leaderboard.")]
     assert len(lines) == 5
     for line in lines:
@@ -117,11 +125,12 @@ def test_the_commands_of_the_leaderboard(data_dir: Path, tmp_path: Path) -> None
     assert (tmp_path / "site" / "index.html").is_file() and list((tmp_path / "kept").rglob("result.json"))
 
 
-def test_the_printed_method_passes_its_check(lion: Path) -> None:
-    for file, what in (("lion.py", "inner_optimizers.lion"), ("noise.py", "streams.noise")):
-        done = run([sys.executable, "-m", "suite.check", file], lion.parent)
+def test_the_printed_methods_pass_their_check(lion: Path) -> None:
+    """The README's, as printed, and the templates that documents name."""
+    for file, component in (("lion.py", "inner_optimizers.lion"), (TEMPLATES / "stream.py", "streams.noise")):
+        done = run([sys.executable, "-m", "suite.check", str(file)], lion.parent)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert what in done.stdout and "every promise is kept" in done.stdout
+        assert component in done.stdout and "every promise is kept" in done.stdout
 
 
 def test_printed_options_exist() -> None:
@@ -129,6 +138,57 @@ def test_printed_options_exist() -> None:
     known |= {option for action in build.parser()._actions for option in action.option_strings}
     named = {word for word in re.findall(r"--[a-z][a-z-]*", (REPOSITORY / "README.md").read_text())}
     assert named - known <= {"--backend-store-uri"}
+    assert {option for option in parser()._option_string_actions if len(option) > 2} - named == {"--help"}
+
+
+def test_every_path_that_a_document_names_is_there() -> None:
+    """Modules, folders and links, so that a move can't leave a stale path behind."""
+    stale = []
+    for document in DOCUMENTS:
+        text = document.read_text()
+        paths = re.findall(r"`((?:suite|docs|gin|tests|tools|leaderboard)/[\w/.]+)`", text)
+        links = [link for link in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", text) if "://" not in link]
+        stale += [path for path in paths if not (REPOSITORY / path).exists()]
+        stale += [link for link in links if not (document.parent / link).exists()]
+        named = re.findall(r"`(suite(?:\.[a-z_]+)+)", text)
+        stale += [name for name in named if not is_module_or_part(name)]
+    assert stale == []
+
+
+def test_every_definition_that_contributing_names_is_in_its_file() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`(\w+)`(?: in| of)\s+`([\w/]+\.py)`", text)
+    assert len(named) >= 6
+    for name, file in named:
+        assert re.search(rf"^(?:def |class )?{name}\b", (REPOSITORY / file).read_text(), re.MULTILINE), (name, file)
+
+
+def is_module_or_part(name: str) -> bool:
+    """Whether a dotted name is a module of the suite, or something in one."""
+    if name in ("suite.protocol", "suite.resumable"):  # a name in gin, a tag in MLflow
+        return True
+    path = REPOSITORY.joinpath(*name.split("."))
+    if path.is_dir() or path.with_suffix(".py").is_file():
+        return True
+    module, _, part = name.rpartition(".")
+    return hasattr(importlib.import_module(module), part)
+
+
+def test_contributing_lists_the_rooms_as_they_are() -> None:
+    """The table's rows are the layers of the test of imports, in their order."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    table = text[text.index("| room |") : text.index("`leaderboard/` reads")]
+    rows = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines()[2:] if line]
+    row_of = {name: i for i, row in enumerate(rows) for name in row}
+    assert set(row_of) == {name for layer in LAYERS for name in layer}
+    places = [row_of[name] for layer in LAYERS for name in layer]
+    assert places == sorted(places)
+
+
+def test_the_tour_of_contributing_has_six_files() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    tour = re.findall(r"^(\d)\. `(suite/[\w/]+\.py)`", text, re.MULTILINE)
+    assert [number for number, _ in tour] == list("123456") and all((REPOSITORY / file).is_file() for _, file in tour)
 
 
 def test_three_lines_train_a_network(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,9 +196,8 @@ def test_three_lines_train_a_network(tmp_path: Path, data_dir: Path, monkeypatch
     assert main(arguments) == 0
     (memory,) = (tmp_path / "runs").rglob("memory.safetensors")
     monkeypatch.chdir(memory.parent)
-    (example,) = [b for b in blocks((REPOSITORY / "README.md").read_text(), "python") if "Memory.load" in b]
     space: dict[str, object] = {"torch": torch}
-    exec(example, space)
+    exec(example("Memory.load"), space)
     images, labels = next(iter(space["loader"]))  # type: ignore[call-overload]
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     torch.nn.functional.cross_entropy(network(images), labels).backward()
@@ -152,9 +211,8 @@ def test_the_lines_in_python_distil_and_evaluate(data_dir: Path, monkeypatch: py
     monkeypatch.setitem(PROTOCOLS, "paper", short)
     small = replace(api.quickstart(), architecture=MLP(width=16), evaluation=short)
     monkeypatch.setattr(api, "quickstart", lambda: replace(small, objective=DistributionMatching()))
-    (example,) = [b for b in blocks((REPOSITORY / "README.md").read_text(), "python") if "suite.distil(" in b]
     space: dict[str, object] = {}
-    exec(example.replace("memory.evaluate()", "accuracies = memory.evaluate()"), space)
+    exec(example("suite.distil(").replace("memory.evaluate()", "accuracies = memory.evaluate()"), space)
     assert repr(space["memory"]).startswith("Memory(digits, addressing, 624 numbers")
     assert "random real images  " in repr(space["accuracies"])
 
@@ -163,8 +221,7 @@ def test_the_printed_stream_is_a_benchmark_of_avalanche(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SUITE_DATA_DIR", str(data_dir))
-    (example,) = [b for b in blocks((REPOSITORY / "README.md").read_text(), "python") if "to_avalanche(" in b]
-    exec(example, {})
+    exec(example("to_avalanche("), {})
     assert capsys.readouterr().out.split("\n")[:5] == [f"{t} 200" for t in range(5)]
 
 

@@ -38,7 +38,7 @@ def weights() -> Params:
     return {"matrix": numbers(4, 3, name="matrix"), "bias": numbers(3, name="bias"), "scale": numbers(name="scale")}
 
 
-def slopes(step: int) -> Params:
+def drawn_grads(step: int) -> Params:
     return {k: numbers(*v.shape, name=f"{k} {step}") for k, v in weights().items()}
 
 
@@ -50,7 +50,7 @@ def trajectory(optimizer: InnerOptimizer, steps: int = 6) -> list[tuple[Params, 
     params, state = weights(), optimizer.init(weights())
     passed = []
     for step in range(steps):
-        params, state = optimizer.step(params, slopes(step), state)
+        params, state = optimizer.step(params, drawn_grads(step), state)
         passed.append((params, state))
     return passed
 
@@ -62,8 +62,8 @@ def test_steps_are_those_of_torch(name: str) -> None:
     leaves = [v.requires_grad_() for v in weights().values()]
     reference = theirs(leaves, lr=0.03, **settings)
     for step, (params, _) in enumerate(trajectory(ours)):
-        for leaf, slope in zip(leaves, slopes(step).values(), strict=True):
-            leaf.grad = slope
+        for leaf, grad in zip(leaves, drawn_grads(step).values(), strict=True):
+            leaf.grad = grad
         reference.step()
         for found, leaf in zip(params.values(), leaves, strict=True):
             torch.testing.assert_close(found, leaf.detach(), rtol=1e-13, atol=1e-13)
@@ -87,7 +87,7 @@ def test_a_step_changes_nothing_it_is_given_and_repeats_to_the_bit(name: str) ->
     params = weights()
     state = optimizer.init(params)
     for step in range(3):
-        grads = slopes(step)
+        grads = drawn_grads(step)
         given = [*flat(params, state), *grads.values()]
         versions, values = [v._version for v in given], [v.clone() for v in given]
         found, again = optimizer.step(params, grads, state), optimizer.step(params, grads, state)
@@ -103,7 +103,7 @@ def test_a_step_keeps_names_shapes_and_types(name: str, dtype: torch.dtype) -> N
     optimizer = inner_optimizers[name].build()
     params = {k: v.to(dtype) for k, v in weights().items()}
     state = optimizer.init(params)
-    after, after_state = optimizer.step(params, {k: v.to(dtype) for k, v in slopes(0).items()}, state)
+    after, after_state = optimizer.step(params, {k: v.to(dtype) for k, v in drawn_grads(0).items()}, state)
 
     def form(parts: State) -> dict:
         return {slot: {k: (v.shape, v.dtype) for k, v in part.items()} for slot, part in parts.items()}
@@ -118,10 +118,10 @@ def test_a_detached_state_goes_on_with_the_same_values(name: str) -> None:
     """What truncation and checkpoints rely on: the state is nothing but tensors."""
     optimizer = inner_optimizers[name].build()
     leaves = {k: v.requires_grad_() for k, v in weights().items()}
-    params, state = optimizer.step(leaves, slopes(0), optimizer.init(leaves))
+    params, state = optimizer.step(leaves, drawn_grads(0), optimizer.init(leaves))
     cut = {slot: {k: v.detach().clone() for k, v in part.items()} for slot, part in state.items()}
-    whole = optimizer.step(params, slopes(1), state)
-    resumed = optimizer.step({k: v.detach() for k, v in params.items()}, slopes(1), cut)
+    whole = optimizer.step(params, drawn_grads(1), state)
+    resumed = optimizer.step({k: v.detach() for k, v in params.items()}, drawn_grads(1), cut)
     assert all(torch.equal(a, b) for a, b in zip(flat(*whole), flat(*resumed), strict=True))
     assert not any(v.requires_grad for v in flat(*resumed))
 
@@ -188,8 +188,8 @@ def by_recursion(way: str, lr: float, momentum: float, steps: int) -> torch.Tens
     passed = []
     for t in range(steps):
         passed.append(w)
-        slope = torch.autograd.grad(curved(w, {"x": x}, t), list(w.values()))
-        velocity = {k: mu * velocity[k] + g for k, g in zip(w, slope, strict=True)}
+        grads = torch.autograd.grad(curved(w, {"x": x}, t), list(w.values()))
+        velocity = {k: mu * velocity[k] + g for k, g in zip(w, grads, strict=True)}
         w = {k: (v - lr * velocity[k]).detach().requires_grad_() for k, v in w.items()}
 
     a = list(torch.autograd.grad(judged(w), list(w.values())))
@@ -198,8 +198,8 @@ def by_recursion(way: str, lr: float, momentum: float, steps: int) -> torch.Tens
     for t in reversed(range(steps)):
         w = passed[t]
         u = [u_k - lr * a_k for u_k, a_k in zip(u, a, strict=True)]
-        slope = torch.autograd.grad(curved(w, {"x": x}, t), list(w.values()), create_graph=True)
-        product = sum((g * u_k).sum() for g, u_k in zip(slope, u, strict=True))
+        grads = torch.autograd.grad(curved(w, {"x": x}, t), list(w.values()), create_graph=True)
+        product = sum((g * u_k).sum() for g, u_k in zip(grads, u, strict=True))
         *to_w, to_x = torch.autograd.grad(product, [*w.values(), x])
         total += to_x
         a = [a_k + h for a_k, h in zip(a, to_w, strict=True)]
@@ -240,7 +240,7 @@ def test_a_unit_that_is_dead_leaves_the_hypergradient_finite(name: str, engine: 
 
 @pytest.mark.parametrize("engine", [hypergradient, hypergradient_by_full_graph])
 def test_without_a_root_the_dead_unit_makes_adam_fail(engine: Any) -> None:
-    """Shows that the test above can fail: the slope of a root at zero is infinite."""
+    """Shows that the test above can fail: the derivative of a root at zero is infinite."""
     found = _with_a_dead_unit(Adam(eps_root=0.0), engine)
     assert found.loss.isfinite() and found.gradients["x"].isnan().any()
 
@@ -264,8 +264,8 @@ def _with_a_dead_unit(optimizer: InnerOptimizer, engine: Any) -> Hypergradient:
     }
     inputs = {"x": numbers(4, 3, name="x")}
     leaf = {k: v.requires_grad_() for k, v in params.items()}
-    slope = torch.autograd.grad(inner(leaf, inputs, 0), leaf["first"])[0]
-    assert (slope[:, 1] == 0).all() and (slope[:, 0] != 0).all()
+    grad = torch.autograd.grad(inner(leaf, inputs, 0), leaf["first"])[0]
+    assert (grad[:, 1] == 0).all() and (grad[:, 0] != 0).all()
     return engine(inner, outer, params, inputs, optimizer, 3)
 
 

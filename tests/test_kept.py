@@ -214,8 +214,8 @@ def test_an_episode_that_was_measured_before_the_stop_is_not_measured_again(
     for kind, episodes in measured.items():
         assert [one["memory"] for one in map(dict, episodes)] == after[f"{kind}: memory"][: len(episodes)]
         for e, episode in enumerate(map(dict, episodes)):
-            told = {what: value for what, value in episode.items() if f"{kind}: {what}" in after}
-            assert {what: after[f"{kind}: {what}"][e] for what in told} == told
+            common = {what: value for what, value in episode.items() if f"{kind}: {what}" in after}
+            assert {what: after[f"{kind}: {what}"][e] for what in common} == common
 
 
 def test_a_network_that_was_through_the_stream_before_the_stop_is_not_trained_again(

@@ -88,7 +88,7 @@ def test_a_bad_record_gets_one_sentence_and_the_good_ones_are_built(
     assert len(list((tmp_path / "site" / "runs").glob("*.html"))) == 1
 
 
-def test_copies_of_a_record_count_once_and_two_that_disagree_are_told(
+def test_copies_of_a_record_count_once_and_two_that_disagree_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(tmp_path / "a", GOOD)
@@ -100,7 +100,7 @@ def test_copies_of_a_record_count_once_and_two_that_disagree_are_told(
     assert status == 1 and "another record of the same run" in err and err.count("\n") == 1
 
 
-def test_one_seed_under_two_keys_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_seed_under_two_keys_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path / "runs", record(test=(70.0,)), folder="a")
     put(tmp_path / "runs", changed(record(test=(90.0,)), "run_key", to="f" * 16), folder="b")
     status, err = built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site")

@@ -80,9 +80,9 @@ def test_the_gradient_is_that_of_the_loss(name: str, recalls: str) -> None:
         moved = {k: v + sign * eps * direction[k] for k, v in memory.items()}
         return float(objective.gradients(what, moved, rows, key)[1]["loss"])
 
-    slope = sum(float((found[k] * direction[k]).sum()) for k in memory)
-    assert slope == pytest.approx((loss(1) - loss(-1)) / (2 * eps), rel=1e-6)
-    assert float(metrics["loss"]) > 0 and abs(slope) > 1e-3
+    derivative = sum(float((found[k] * direction[k]).sum()) for k in memory)
+    assert derivative == pytest.approx((loss(1) - loss(-1)) / (2 * eps), rel=1e-6)
+    assert float(metrics["loss"]) > 0 and abs(derivative) > 1e-3
 
 
 def test_gradient_matching_is_the_published_distance() -> None:
@@ -99,8 +99,8 @@ def test_gradient_matching_is_the_published_distance() -> None:
         gradients = []
         for x in (batch.images, images[c]):
             loss = cross_entropy(network(x), torch.full((len(x),), c))
-            slopes = torch.autograd.grad(loss, [*network.parameters()], create_graph=True)
-            named = zip(network.named_parameters(), slopes, strict=True)
+            grads = torch.autograd.grad(loss, [*network.parameters()], create_graph=True)
+            named = zip(network.named_parameters(), grads, strict=True)
             gradients.append({n: g for (n, p), g in named if p.dim() > 1})
         for n in gradients[0]:
             one, other = (g[n].reshape(len(g[n]), -1) for g in gradients)

@@ -79,8 +79,8 @@ def written_out(
             batch += [recalled[c][row] for row in rows]
             labels += [c] * len(rows)
         scores = functional_call(network, dict(zip(names, w, strict=True)), (operation(torch.stack(batch)),))
-        slopes = torch.autograd.grad(cross_entropy(scores, torch.tensor(labels)), w, create_graph=True)
-        velocity = [0.9 * v + g for v, g in zip(velocity, slopes, strict=True)]
+        grads = torch.autograd.grad(cross_entropy(scores, torch.tensor(labels)), w, create_graph=True)
+        velocity = [0.9 * v + g for v, g in zip(velocity, grads, strict=True)]
         w = [w_k - 0.05 * v for w_k, v in zip(w, velocity, strict=True)]
 
     shown, truth = [], []
@@ -200,13 +200,13 @@ def test_a_step_depends_on_its_key_alone_and_changes_nothing_it_is_given() -> No
     start, images = memory(way), real()
     before = {k: v.clone() for k, v in start.items()}
     torch.manual_seed(1)
-    one, told = BPTT(inner_steps=3).gradients(setting(way, "flip_rotate"), start, images, Key(0)("a"))
+    one, metrics = BPTT(inner_steps=3).gradients(setting(way, "flip_rotate"), start, images, Key(0)("a"))
     torch.manual_seed(2)
-    again, told_again = BPTT(inner_steps=3).gradients(setting(way, "flip_rotate"), start, images, Key(0)("a"))
+    again, metrics_again = BPTT(inner_steps=3).gradients(setting(way, "flip_rotate"), start, images, Key(0)("a"))
     other, _ = BPTT(inner_steps=3).gradients(setting(way, "flip_rotate"), start, images, Key(0)("b"))
     assert all(torch.equal(one[k], again[k]) and not torch.equal(one[k], other[k]) for k in one)
-    assert set(told) == {"loss", "inner_loss", "inner_loss_first"}
-    assert all(torch.equal(told[k], told_again[k]) for k in told)
+    assert set(metrics) == {"loss", "inner_loss", "inner_loss_first"}
+    assert all(torch.equal(metrics[k], metrics_again[k]) for k in metrics)
     assert all(torch.equal(start[k], before[k]) and not start[k].requires_grad for k in start)
 
 

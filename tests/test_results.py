@@ -130,7 +130,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_bad_record_is_told_in_words(what: str) -> None:
+def test_a_bad_record_is_reported_in_words(what: str) -> None:
     change, words = BROKEN[what]
     problem = records.invalid(broken(change))
     assert problem is not None and words in problem and "\n" not in problem

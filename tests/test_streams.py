@@ -254,7 +254,7 @@ def test_every_stream_keeps_its_promises(entry: Entry, data_dir: Path) -> None:
     assert [f for f in check("streams", entry.name, data_dir) if f.verdict != "kept"] == []
 
 
-def test_a_stream_that_breaks_its_promises_is_told(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
+def test_a_stream_that_breaks_its_promises_is_reported(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
     def fixed(self: Permutations, task: int, key: Key) -> torch.Tensor:
         return torch.zeros(64, dtype=torch.int64)
 

@@ -140,7 +140,7 @@ def test_a_limit_of_one_s_own_is_a_subclass() -> None:
 
 
 @pytest.mark.parametrize("kind", COMPONENTS)
-def test_a_field_for_a_component_is_told_how_gin_refers_to_one(kind: str) -> None:
+def test_the_error_of_a_component_s_field_says_how_gin_refers_to_one(kind: str) -> None:
     cls = make_dataclass("Of", [("part", COMPONENTS[kind]), ("more", Sequence[COMPONENTS[kind]], ())], frozen=True)  # type: ignore[misc]
     with pytest.raises(UsageError) as error:
         validate(cls("digits"))

@@ -154,8 +154,8 @@ def test_the_leaderboard_is_built_of_runs(ran: Installation) -> None:
 
 
 def test_data_is_prepared_and_python_distils(ran: Installation, data_dir: Path) -> None:
-    told = ran.run(str(ran.bin / "memory-suite"), "data", "digits", "--data-dir", str(data_dir)).stdout
-    assert told.startswith("digits: 1346 training")
+    printed = ran.run(str(ran.bin / "memory-suite"), "data", "digits", "--data-dir", str(data_dir)).stdout
+    assert printed.startswith("digits: 1346 training")
     program = f"""
 import suite
 from suite.evaluation.protocol import Protocol

@@ -52,7 +52,7 @@ class Extrapolation:
 
     In an episode of n ways, for n in `ways`, a fresh network of n outputs is trained on what the memories of n
     different tasks recall for one class of each, and tested on all test images of those classes: no two of them were
-    in one task, so no network that a memory was learned with ever told them apart. Beside it, on the same classes and
+    in one task, so no network that a memory was learned with ever separated them. Beside it, on the same classes and
     with the same budget: the `controls`, and a memory distilled on exactly these classes (the oracle, whose bases
     are as many for each class); and all their training images.
 
