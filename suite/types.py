@@ -353,8 +353,7 @@ class ClassRows:
         for c in classes:
             rows = self.rows[c]
             picks.append(rows[key(c).permutation(len(rows))[:each]])
-        index = torch.cat(picks).to(self.split.labels.device)
-        return Split(self.split.images[index], self.split.labels[index])
+        return self.split.at(torch.cat(picks).to(self.split.labels.device))
 
 
 @runtime_checkable

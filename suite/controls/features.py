@@ -32,5 +32,4 @@ def select(
 ) -> Split:
     """`each` real images of every class, at the positions that `pick` gives for the class's features."""
     rows = torch.cat([r[pick(features[r.to(features.device)], each).cpu()] for r in real.rows])
-    rows = rows.to(real.split.labels.device)
-    return Split(real.split.images[rows], real.split.labels[rows])
+    return real.split.at(rows.to(real.split.labels.device))

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
 from suite.datasets.base import ImageDataset, prepared_splits
 from suite.datasets.digits import Digits
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import datasets
 from suite.storage.files import json_sha256
-from suite.types import Data, DatasetInfo
+from suite.types import Data, DatasetInfo, relabel
 
 
 @datasets.register("some_classes")
@@ -61,15 +59,15 @@ class SomeClasses:
     def load(self, data_dir: Path, key: Key, validation: float) -> Data:
         """Preprocessed splits of the images of these classes."""
         prepared = self.of.prepare(data_dir)
-        raw, number = prepared.raw, torch.full((self.of.info.classes,), -1)
-        number[list(self.classes)] = torch.arange(len(self.classes))
-        train, test = number[raw.train_labels] >= 0, number[raw.test_labels] >= 0
+        raw = prepared.raw
+        train_labels, test_labels = (relabel(labels, self.classes) for labels in (raw.train_labels, raw.test_labels))
+        train, test = train_labels >= 0, test_labels >= 0
         raw = replace(
             raw,
             train_images=raw.train_images[train],
-            train_labels=number[raw.train_labels[train]],
+            train_labels=train_labels[train],
             test_images=raw.test_images[test],
-            test_labels=number[raw.test_labels[test]],
+            test_labels=test_labels[test],
         )
         digest = json_sha256([prepared.digest, list(self.classes)])
         return prepared_splits(self.of, self.info, raw, digest, data_dir, key, validation)

@@ -31,10 +31,10 @@ def draw(split: Split, samples: int, key: Key, name: str) -> Split:
     if samples > len(split):
         raise RunError(f"{name}: a task needs {samples} training images and has {len(split)}; lower samples_per_task")
     rows = key.permutation(len(split))[:samples]
-    return Split(split.images[rows], split.labels[rows])
+    return split.at(rows)
 
 
 def of_classes(split: Split, classes: tuple[int, ...]) -> Split:
     """The images of these classes, in the split's order."""
     rows = torch.isin(split.labels, torch.tensor(classes)).nonzero()[:, 0]
-    return Split(split.images[rows], split.labels[rows])
+    return split.at(rows)

@@ -5,14 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import torch
-
 from suite.datasets.cifar import CIFAR100
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import streams
 from suite.streams.base import draw, load, of_classes
-from suite.types import Dataset, Split, StreamInfo, StreamTask
+from suite.types import Dataset, StreamInfo, StreamTask
 from suite.validation import Above, Fraction, PositiveInt
 
 
@@ -64,9 +62,7 @@ class ClassSplits:
         """The tasks in order; a function of the key. RunError for too few training images."""
         data, info, k = load(self, data_dir, key, self.left_out), self.info, self.classes_per_task
         order = key("classes").permutation(self.of.info.classes)[: info.outputs]
-        place = torch.full((self.of.info.classes,), -1)
-        place[order] = torch.arange(info.outputs)
-        train, test = (Split(split.images, place[split.labels]) for split in (data.train, data.test))
+        train, test = (split.relabelled(order.tolist()) for split in (data.train, data.test))
         for t in range(self.number):
             classes = tuple(range(k * t, k * (t + 1)))
             names = tuple(self.of.info.class_names[int(order[c])] for c in classes)

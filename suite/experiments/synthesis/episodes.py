@@ -74,5 +74,4 @@ def of_classes(rows: ClassRows, classes: tuple[int, ...]) -> ClassRows:
 
 def all_images(rows: ClassRows) -> Split:
     """The images of all classes, class by class."""
-    every = torch.cat(rows.rows).to(rows.split.labels.device)
-    return Split(rows.split.images[every], rows.split.labels[every])
+    return rows.split.at(torch.cat(rows.rows).to(rows.split.labels.device))
