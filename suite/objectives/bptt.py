@@ -24,7 +24,7 @@ from suite.keys import Key
 from suite.objectives.footprint import FIXED, outer_loss_bytes, state_bytes, step_bytes
 from suite.objectives.losses import Batches, Problem, program, tf32
 from suite.registry import objectives
-from suite.types import EXPECTED_MEMORY, ClassRows, InnerOptimizer, Params, Passes, Setting
+from suite.types import EXPECTED_MEMORY, ClassRows, Optimizer, Params, Passes, Setting
 from suite.validation import Above, Positive, PositiveInt
 
 
@@ -47,7 +47,7 @@ class BPTT:
     (torch.Size([2, 1, 1, 8, 8]), ['inner_loss', 'inner_loss_first', 'loss'])
     """
 
-    inner_optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
+    inner_optimizer: Optimizer = field(default_factory=SGDMomentum)
     """Trains the network; the hypergradient passes through its state."""
     inner_steps: PositiveInt = 150
     """T."""
