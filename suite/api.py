@@ -31,7 +31,7 @@ from suite.runtime.execute import RunContext, directory_of, execute
 from suite.runtime.signals import Stop
 from suite.storage.files import make_directory
 from suite.tracking.sender import Sender
-from suite.types import Architecture, Dataset, InnerOptimizer, Objective, Parameterization
+from suite.types import Architecture, Dataset, Objective, Optimizer, Parameterization
 
 KINDS = {
     "dataset": "datasets",
@@ -51,8 +51,8 @@ def distil(
     architecture: str | Architecture | None = None,
     parameterization: str | Parameterization | None = None,
     objective: str | Objective | None = None,
-    inner_optimizer: str | InnerOptimizer | None = None,
-    outer_optimizer: str | InnerOptimizer | None = None,
+    inner_optimizer: str | Optimizer | None = None,
+    outer_optimizer: str | Optimizer | None = None,
     images_per_class: float = 1,
     iterations: int = 150,
     seed: int = 0,
@@ -140,7 +140,7 @@ def _built(field: str, value: Any) -> Any:
     return component(KINDS[field], value)
 
 
-def _with_inner(objective: Any, inner_optimizer: str | InnerOptimizer) -> Any:
+def _with_inner(objective: Any, inner_optimizer: str | Optimizer) -> Any:
     """The objective with this inner optimizer; UsageError for one that has none."""
     if not is_dataclass(objective) or "inner_optimizer" not in [field.name for field in fields(objective)]:
         raise UsageError(f"inner_optimizer: the objective {type(objective).__name__} has none; leave it out")

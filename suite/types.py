@@ -293,8 +293,11 @@ def query_kind(parameterization: Parameterization) -> QueryKind:
 
 
 @runtime_checkable
-class InnerOptimizer(Protocol):
-    """Training of a network as two pure functions, out of place, differentiable through `params`, `grads`, `state`."""
+class Optimizer(Protocol):
+    """Descent on named tensors, a network's parameters or a memory: two pure functions, out of place.
+
+    Differentiable through `params`, `grads` and `state`. The inner loop and the outer loop use the same ones.
+    """
 
     def init(self, params: Params) -> State:
         """The state before the first step."""
@@ -454,7 +457,7 @@ COMPONENTS: dict[str, type] = {
     "datasets": Dataset,
     "architectures": Architecture,
     "parameterizations": Parameterization,
-    "inner_optimizers": InnerOptimizer,
+    "inner_optimizers": Optimizer,
     "objectives": Objective,
     "controls": Control,
     "streams": Stream,

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 from suite.core.outer_loop import OuterState, step
 from suite.keys import Key
-from suite.types import ClassRows, InnerOptimizer, Objective, Setting
+from suite.types import ClassRows, Objective, Optimizer, Setting
 
 
 def outer_states(
     setting: Setting,
     objective: Objective,
-    optimizer: InnerOptimizer,
+    optimizer: Optimizer,
     real: ClassRows,
     state: OuterState,
     key: Key,

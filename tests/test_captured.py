@@ -25,7 +25,7 @@ from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.standard import Standard
 from suite.registry import inner_optimizers
-from suite.types import ClassRows, ImageShape, InnerOptimizer, Params, Setting, Split, State
+from suite.types import ClassRows, ImageShape, Optimizer, Params, Setting, Split, State
 
 STEPS, CLASSES = 7, 4
 SHAPE = ImageShape(1, 8, 8)
@@ -62,7 +62,7 @@ def assert_equal(found: Hypergradient, expected: Hypergradient) -> None:
     torch.testing.assert_close(found.inner_losses, expected.inner_losses, rtol=1e-13, atol=0)
 
 
-def quick(name: str) -> InnerOptimizer:
+def quick(name: str) -> Optimizer:
     optimizer: Any = inner_optimizers[name].build()
     return replace(optimizer, lr=0.05)
 

@@ -14,7 +14,7 @@ from suite.inner_optimizers.no_momentum import NoMomentum
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.registry import inner_optimizers
-from suite.types import InnerOptimizer, Params, State
+from suite.types import Optimizer, Params, State
 
 OPTIMIZERS = inner_optimizers.names()
 
@@ -46,7 +46,7 @@ def flat(params: Params, state: State) -> list[torch.Tensor]:
     return [*params.values(), *(v for part in state.values() for v in part.values())]
 
 
-def trajectory(optimizer: InnerOptimizer, steps: int = 6) -> list[tuple[Params, State]]:
+def trajectory(optimizer: Optimizer, steps: int = 6) -> list[tuple[Params, State]]:
     params, state = weights(), optimizer.init(weights())
     passed = []
     for step in range(steps):
@@ -129,7 +129,7 @@ def test_a_detached_state_goes_on_with_the_same_values(name: str) -> None:
 # ---------------------------------------------------------------- hypergradients
 
 
-def quadratic(optimizer: InnerOptimizer, steps: int = 7) -> torch.Tensor:
+def quadratic(optimizer: Optimizer, steps: int = 7) -> torch.Tensor:
     """d (c.w_T) / dx for inner losses w'Hw/2 - x.w: their Hessian is constant, so is the way back of plain descent."""
     root, c = numbers(3, 3, name="root"), numbers(3, name="c")
     hessian = root @ root.T
@@ -216,7 +216,7 @@ def by_recursion(way: str, lr: float, momentum: float, steps: int) -> torch.Tens
     ],
 )
 def test_the_three_arms_of_the_momentum_table_are_the_recursions_written_by_hand(
-    way: str, optimizer: InnerOptimizer
+    way: str, optimizer: Optimizer
 ) -> None:
     expected = by_recursion(way, 0.3, 0.7, steps=6)
     found = hypergradient(curved, judged, *problem(), optimizer, 6).gradients["x"]
@@ -245,7 +245,7 @@ def test_without_a_root_the_dead_unit_makes_adam_fail(engine: Any) -> None:
     assert found.loss.isfinite() and found.gradients["x"].isnan().any()
 
 
-def _with_a_dead_unit(optimizer: InnerOptimizer, engine: Any) -> Hypergradient:
+def _with_a_dead_unit(optimizer: Optimizer, engine: Any) -> Hypergradient:
     """Two hidden units, of which the second is off for every image: its gradient is zero, but computed from them."""
 
     def scores(params: Params, x: torch.Tensor) -> torch.Tensor:

@@ -144,7 +144,7 @@ def _whole_run() -> tuple[list[torch.Tensor], dict]:
         Key(5)("evaluate"),
         {"test": split},
     )
-    return [*last.memory.values(), *last.state["momentum"].values(), *last.metrics.values()], judged
+    return [*last.memory.values(), *last.optimizer_state["momentum"].values(), *last.metrics.values()], judged
 
 
 def test_distilling_and_evaluating_neither_read_nor_change_global_generators() -> None:

@@ -275,6 +275,18 @@ def test_precision_is_a_choice_whose_error_shows() -> None:
     assert 1e-4 < float((plain - low).norm() / plain.norm()) < 0.5
     with pytest.raises(UsageError, match="'tf32' is a GPU's"):
         BPTT(precision="tf32").gradients(what, start, some, Key(0))
+    with pytest.raises(UsageError, match="'tf32' is a GPU's"):
+        BPTT(precision="tf32").gradient_norms(what, start, some, Key(0))
+
+
+@pytest.mark.parametrize("execution", ["eager", "captured"])
+def test_gradient_norms_are_those_of_the_same_unroll(execution: Any) -> None:
+    """With every graph kept, with none, and where the outer steps are programs."""
+    what, start = setting(Standard(), "flip_rotate"), memory(Standard(), 2.0)
+    plain = BPTT(inner_steps=3, classes_per_step=2)
+    norms = replace(plain, execution=execution).gradient_norms(what, start, real(), Key(0))
+    assert len(norms) == 4 and norms == plain.gradient_norms(what, start, real(), Key(0))
+    assert norms == replace(plain, memory_gib=1e-6).gradient_norms(what, start, real(), Key(0))
 
 
 # ---------------------------------------------------------------- plan

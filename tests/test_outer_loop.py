@@ -19,7 +19,7 @@ from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.standard import Standard
-from suite.types import ClassRows, ImageShape, InnerOptimizer, Parameterization, Params, Setting, Split
+from suite.types import ClassRows, ImageShape, Optimizer, Parameterization, Params, Setting, Split
 
 SHAPE, CLASSES = ImageShape(1, 6, 6), 3
 
@@ -60,7 +60,7 @@ def one(value: float, other: float = 0.0) -> Params:
     return {"left": torch.full((2,), value), "right": torch.full((1, 2), other)}
 
 
-def run(objective: Any, optimizer: InnerOptimizer, steps: int, clip: float | None = None) -> list[OuterState]:
+def run(objective: Any, optimizer: Optimizer, steps: int, clip: float | None = None) -> list[OuterState]:
     start = OuterState(0, one(0.0), optimizer.init(one(0.0)), {})
     return list(outer_states(setting(Free()), objective, optimizer, real(), start, Key(0), steps, clip))
 
@@ -75,7 +75,7 @@ class Free(Standard):
 
 def same(a: OuterState, b: OuterState) -> bool:
     def tensors(p: OuterState) -> dict[str, Tensor]:
-        state = {f"{slot} {k}": v for slot, part in p.state.items() for k, v in part.items()}
+        state = {f"{slot} {k}": v for slot, part in p.optimizer_state.items() for k, v in part.items()}
         return {f"memory {k}": v for k, v in p.memory.items()} | state | p.metrics
 
     one, other = tensors(a), tensors(b)
@@ -86,7 +86,7 @@ def same(a: OuterState, b: OuterState) -> bool:
 
 
 @pytest.mark.parametrize("optimizer", [SGDMomentum(lr=0.1, momentum=0.5), Adam(lr=0.01)])
-def test_a_start_depends_on_its_key_alone(optimizer: InnerOptimizer) -> None:
+def test_a_start_depends_on_its_key_alone(optimizer: Optimizer) -> None:
     torch.manual_seed(1)
     first = begin(setting(), optimizer, 1.0, Key(0))
     torch.manual_seed(2)
@@ -94,11 +94,11 @@ def test_a_start_depends_on_its_key_alone(optimizer: InnerOptimizer) -> None:
     other = begin(setting(), optimizer, 1.0, Key(1))
     assert not any(torch.equal(first.memory[k], other.memory[k]) for k in first.memory)
     fresh = optimizer.init(first.memory)
-    assert all(torch.equal(first.state[s][k], v) for s, part in fresh.items() for k, v in part.items())
+    assert all(torch.equal(first.optimizer_state[s][k], v) for s, part in fresh.items() for k, v in part.items())
 
 
 @pytest.mark.parametrize("optimizer", [SGDMomentum(lr=0.1, momentum=0.5), Adam(lr=0.01)])
-def test_going_on_from_any_progress_gives_the_same_bits(optimizer: InnerOptimizer) -> None:
+def test_going_on_from_any_progress_gives_the_same_bits(optimizer: Optimizer) -> None:
     what, start = setting(), begin(setting(), optimizer, 1.0, Key(4))
     whole = list(outer_states(what, OBJECTIVE, optimizer, real(), start, Key(4), 6, 2.0))
     assert [p.iteration for p in whole] == [1, 2, 3, 4, 5, 6]
@@ -124,7 +124,7 @@ def test_a_step_is_a_function_of_its_state_alone() -> None:
 
 def _through_a_file(progress: OuterState) -> tuple[Params, dict[str, Params]]:
     """What a checkpoint keeps: copies of the tensors, and nothing else."""
-    state = {slot: {k: v.clone() for k, v in part.items()} for slot, part in progress.state.items()}
+    state = {slot: {k: v.clone() for k, v in part.items()} for slot, part in progress.optimizer_state.items()}
     return {k: v.clone() for k, v in progress.memory.items()}, state
 
 

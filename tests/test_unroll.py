@@ -25,7 +25,7 @@ from suite.inner_optimizers.no_momentum import NoMomentum
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
 from suite.registry import inner_optimizers, parameterizations
-from suite.types import ImageShape, InnerOptimizer, Params, State
+from suite.types import ImageShape, Optimizer, Params, State
 from tools.exactness import NETWORKS, long_row, short_row
 
 OPTIMIZERS = inner_optimizers.names()
@@ -76,7 +76,7 @@ def problem() -> tuple[Params, Params]:
     return params, {"x": numbers(5, 4, name="x"), "more": numbers(4, 4, name="more")}
 
 
-def quick(name: str) -> InnerOptimizer:
+def quick(name: str) -> Optimizer:
     optimizer: Any = inner_optimizers[name].build()
     return replace(optimizer, lr=0.05)
 
@@ -290,7 +290,7 @@ def test_an_optimizer_with_an_odd_state_is_differentiated_like_any_other(retenti
 # ---------------------------------------------------------------- refusals
 
 
-def _refusal(inner_loss: Any, outer_loss: Any, optimizer: InnerOptimizer, retention: Retention) -> str:
+def _refusal(inner_loss: Any, outer_loss: Any, optimizer: Optimizer, retention: Retention) -> str:
     with pytest.raises(UsageError) as refused:
         hypergradient(inner_loss, outer_loss, *problem(), optimizer, 3, retention)
     assert "\n" not in str(refused.value)

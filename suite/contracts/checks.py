@@ -25,7 +25,7 @@ from suite.registry import REGISTRIES
 from suite.types import (
     COMPONENTS,
     ImageShape,
-    InnerOptimizer,
+    Optimizer,
     Parameterization,
     Params,
     SelectsInFeatures,
@@ -80,12 +80,12 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
 # ---------------------------------------------------------------- one check for each kind
 
 
-def _check_inner_optimizer(optimizer: InnerOptimizer) -> list[Finding]:
+def _check_inner_optimizer(optimizer: Optimizer) -> list[Finding]:
     """Its step is a pure function, and hypergradients through it are exact."""
     return [*_pure_step(optimizer), *_exact_hypergradient(optimizer)]
 
 
-def _pure_step(optimizer: InnerOptimizer) -> list[Finding]:
+def _pure_step(optimizer: Optimizer) -> list[Finding]:
     generator = Key(0)("contract").generator()
     params, grads = (
         {k: torch.randn(3, 2, generator=generator, dtype=torch.float64) for k in ("a", "b")} for _ in range(2)
@@ -106,7 +106,7 @@ def _pure_step(optimizer: InnerOptimizer) -> list[Finding]:
     ]
 
 
-def _exact_hypergradient(optimizer: InnerOptimizer) -> list[Finding]:
+def _exact_hypergradient(optimizer: Optimizer) -> list[Finding]:
     standard = REGISTRIES["parameterizations"]["standard"].build()
     problem = Problem(optimizer, standard, "mlp", 4, width=16)
     gradient = problem.gradient()

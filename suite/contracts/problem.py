@@ -20,7 +20,7 @@ from suite.core.unroll import (
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
 from suite.registry import REGISTRIES
-from suite.types import ClassRows, ImageShape, InnerOptimizer, Parameterization, Params, Setting, Split
+from suite.types import ClassRows, ImageShape, Optimizer, Parameterization, Params, Setting, Split
 
 SHAPE, CLASSES = ImageShape(1, 16, 16), 2
 """Images and classes of the small problems."""
@@ -34,7 +34,7 @@ class Problem:
 
     def __init__(
         self,
-        optimizer: InnerOptimizer,
+        optimizer: Optimizer,
         parameterization: Parameterization,
         network: str,
         steps: int,

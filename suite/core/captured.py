@@ -23,7 +23,7 @@ from suite.core.unroll import (
     record_segment,
 )
 from suite.errors import UsageError
-from suite.types import InnerOptimizer, Params, State
+from suite.types import Optimizer, Params, State
 
 ALIGNMENT = 64
 """Every tensor of a row starts at a multiple of this many numbers, which GPU libraries are fastest with."""
@@ -44,7 +44,7 @@ class CapturedHypergradient:
         outer_loss: OuterLoss | Sequence[OuterLoss],
         params: Params,
         inputs: Params,
-        optimizer: InnerOptimizer,
+        optimizer: Optimizer,
         steps: int,
         compiled: bool = False,
     ) -> None:

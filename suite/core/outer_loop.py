@@ -16,7 +16,7 @@ from torch import Tensor
 
 from suite.errors import RunError
 from suite.keys import Key
-from suite.types import ClassRows, InnerOptimizer, Objective, Params, Setting, State
+from suite.types import ClassRows, Objective, Optimizer, Params, Setting, State
 
 PAPER_ITERATIONS = 50_000
 """Outer steps of a memory (paper, A.1)."""
@@ -33,7 +33,7 @@ class OuterState:
     """Outer steps done, skipped ones included."""
     memory: Params
     """The memory's tensors."""
-    state: State
+    optimizer_state: State
     """The outer optimizer's state."""
     metrics: dict[str, Tensor]
     """Scalars that the last step measured (`loss` and `hypergradient_norm` among them); empty at the start, after a
@@ -46,7 +46,7 @@ class NotFinite(RunError):
     """NaN or infinity in the training of a memory."""
 
 
-def begin(setting: Setting, optimizer: InnerOptimizer, images_per_class: float, key: Key) -> OuterState:
+def begin(setting: Setting, optimizer: Optimizer, images_per_class: float, key: Key) -> OuterState:
     """A fresh memory of `images_per_class` real images' worth of stored numbers, at iteration 0."""
     memory = setting.parameterization.init(setting.shape, setting.classes, images_per_class, key("memory"))
     memory = {k: v.to(setting.device) for k, v in memory.items()}
@@ -56,7 +56,7 @@ def begin(setting: Setting, optimizer: InnerOptimizer, images_per_class: float, 
 def step(
     setting: Setting,
     objective: Objective,
-    optimizer: InnerOptimizer,
+    optimizer: Optimizer,
     real: ClassRows,
     state: OuterState,
     key: Key,
@@ -75,7 +75,7 @@ def step(
     norm = torch.stack([g.norm() for g in grads.values()]).norm()
     grads = _clipped(grads, norm, max_grad_norm)
     with torch.no_grad():
-        memory, optimizer_state = optimizer.step(state.memory, grads, state.state)
+        memory, optimizer_state = optimizer.step(state.memory, grads, state.optimizer_state)
     metrics = metrics | {"hypergradient_norm": norm}
     not_finite = _not_finite(metrics, memory)
     iteration = state.iteration + 1
@@ -92,7 +92,7 @@ def step(
 
 def to_tensors(state: OuterState) -> Params:
     """The tensors that a checkpoint stores: `memory/NAME`, and `state/SLOT/NAME` of the outer optimizer."""
-    slots = {f"state/{slot}/{k}": v for slot, part in state.state.items() for k, v in part.items()}
+    slots = {f"state/{slot}/{k}": v for slot, part in state.optimizer_state.items() for k, v in part.items()}
     return {f"memory/{k}": v for k, v in state.memory.items()} | slots
 
 

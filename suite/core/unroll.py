@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from suite.errors import UsageError
-from suite.types import InnerOptimizer, Params, State
+from suite.types import Optimizer, Params, State
 from suite.validation import NonNegativeInt, PositiveInt, checked
 
 InnerLoss = Callable[[Params, Params, int | Tensor], Tensor]
@@ -121,7 +121,7 @@ def hypergradient(
     outer_loss: OuterLoss | Sequence[OuterLoss],
     params: Params,
     inputs: Params,
-    optimizer: InnerOptimizer,
+    optimizer: Optimizer,
     steps: int,
     retention: Retention = Retention(),
     watch: Watch | None = None,
@@ -182,7 +182,7 @@ def hypergradient_by_full_graph(
     outer_loss: OuterLoss | Sequence[OuterLoss],
     params: Params,
     inputs: Params,
-    optimizer: InnerOptimizer,
+    optimizer: Optimizer,
     steps: int,
 ) -> Hypergradient:
     """The same hypergradient by plain autograd through one graph of all steps.
@@ -206,7 +206,7 @@ def hypergradient_by_full_graph(
 
 
 def inner_step(
-    inner_loss: InnerLoss, params: Params, state: State, inputs: Params, optimizer: InnerOptimizer, t: int | Tensor
+    inner_loss: InnerLoss, params: Params, state: State, inputs: Params, optimizer: Optimizer, t: int | Tensor
 ) -> tuple[Params, State, Tensor]:
     """F_t without a graph: (w_{t+1}, s_{t+1}) and the loss of step t."""
     leaves = _leaves(params)
@@ -222,7 +222,7 @@ def record_segment(
     params: Params,
     state: State,
     inputs: Params,
-    optimizer: InnerOptimizer,
+    optimizer: Optimizer,
     steps: Iterable[int | Tensor],
 ) -> Segment:
     """The inner steps of these numbers, starting from fresh leaves, with their graph."""

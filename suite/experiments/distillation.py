@@ -39,8 +39,8 @@ from suite.types import (
     Cost,
     Data,
     Dataset,
-    InnerOptimizer,
     Objective,
+    Optimizer,
     Outcome,
     Parameterization,
     Session,
@@ -69,7 +69,7 @@ class Distillation:
     """What the memory stores, and how images are recalled from it."""
     objective: Objective = field(default_factory=BPTT)
     """Gives the memory its gradient."""
-    outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
+    outer_optimizer: Optimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
     """Improves the memory."""
     images_per_class: Positive = 1
     """Budget, in real images of each class."""

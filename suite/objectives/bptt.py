@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from suite.core.cpu_layers import PIECE
 from suite.core.networks import fresh_network
-from suite.core.unroll import Hypergradient, Retention, hypergradient, through_recall
+from suite.core.unroll import Hypergradient, Retention, Watch, hypergradient, through_recall
 from suite.images import augment
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.objectives.footprint import FIXED, outer_loss_bytes, state_bytes, step_bytes
 from suite.objectives.losses import Batches, Problem, program, tf32
 from suite.registry import objectives
-from suite.types import EXPECTED_MEMORY, ClassRows, InnerOptimizer, Params, Passes, Setting
+from suite.types import EXPECTED_MEMORY, ClassRows, Optimizer, Params, Passes, Setting
 from suite.validation import Above, Positive, PositiveInt
 
 
@@ -47,7 +47,7 @@ class BPTT:
     (torch.Size([2, 1, 1, 8, 8]), ['inner_loss', 'inner_loss_first', 'loss'])
     """
 
-    inner_optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
+    inner_optimizer: Optimizer = field(default_factory=SGDMomentum)
     """Trains the network; the hypergradient passes through its state."""
     inner_steps: PositiveInt = 150
     """T."""
@@ -102,17 +102,26 @@ class BPTT:
         return images, network, Batches(rows, labels[rows], augmented(outer.images), outer.labels)
 
     def _unroll(
-        self, setting: Setting, images: Float[Tensor, "n c h w"], network: nn.Module, batches: Batches
+        self,
+        setting: Setting,
+        images: Float[Tensor, "n c h w"],
+        network: nn.Module,
+        batches: Batches,
+        retention: Retention | None = None,
+        watch: Watch | None = None,
     ) -> Hypergradient:
-        """Training from the network's fresh weights, and the way back."""
+        """Training from the network's fresh weights, and the way back.
+
+        `retention` None: what `memory_gib` affords. With `watch`, which a program can't call, steps are run one by one.
+        """
         problem = Problem(network, batches, self.precision == "bfloat16")
         params: Params = dict(network.named_parameters())
         inputs = {"images": images}
-        if self.execution != "eager":
+        if self.execution != "eager" and watch is None:
             return program(self, setting, problem, images)(params, inputs)
         losses = problem.inner_loss, problem.outer_losses()
-        retention = self._retention(setting, network, batches.rows.shape[1])
-        return hypergradient(*losses, params, inputs, self.inner_optimizer, self.inner_steps, retention)
+        retention = retention or self._retention(setting, network, batches.rows.shape[1])
+        return hypergradient(*losses, params, inputs, self.inner_optimizer, self.inner_steps, retention, watch)
 
     def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
         """Of one outer step: the norm of d outer loss / d w_t for t = 0, ..., T, over all weights together."""
@@ -121,12 +130,10 @@ class BPTT:
         def watch(t: int, params_bar: Params) -> None:
             norms[t] = torch.stack([g.norm() for g in params_bar.values()]).norm()
 
-        images, network, batches = self._drawn(setting, memory, real, key)
-        problem = Problem(network, batches, self.precision == "bfloat16")
-        losses = problem.inner_loss, problem.outer_losses()
-        params: Params = dict(network.named_parameters())
-        inputs = {"images": images.detach()}
-        hypergradient(*losses, params, inputs, self.inner_optimizer, self.inner_steps, Retention(), watch)
+        with tf32(setting.device, self.precision == "tf32"):
+            images, network, batches = self._drawn(setting, memory, real, key)
+            # Every step is recomputed: `watch` sees no step whose graph was kept.
+            self._unroll(setting, images.detach(), network, batches, Retention(), watch)
         return torch.stack([norms[t] for t in range(self.inner_steps + 1)]).tolist()
 
     def _classes(self, setting: Setting, key: Key) -> Int64[Tensor, " k"]:

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from suite.core.networks import fresh_network
 from suite.keys import Key
 from suite.registry import fingerprint
-from suite.types import InnerOptimizer, Setting
+from suite.types import Optimizer, Setting
 
 SLACK = 1.35
 """Bytes that a graph takes of a process for each byte it saves, as seen: gaps between tensors, and temporaries."""
@@ -20,7 +20,7 @@ _graph_bytes: dict[tuple[object, ...], int] = {}
 """Measured once for each network, image shape, device and number of images."""
 
 
-def state_bytes(network: nn.Module, optimizer: InnerOptimizer) -> int:
+def state_bytes(network: nn.Module, optimizer: Optimizer) -> int:
     """Of one state of the inner loop: weights, and the optimizer's slots."""
     state = optimizer.init({k: p.detach() for k, p in network.named_parameters()})
     tensors = [*network.parameters(), *(v for part in state.values() for v in part.values())]

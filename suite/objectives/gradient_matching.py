@@ -15,7 +15,7 @@ from suite.images import augment
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.registry import objectives
-from suite.types import ClassRows, InnerOptimizer, Params, Passes, Setting
+from suite.types import ClassRows, Optimizer, Params, Passes, Setting
 from suite.validation import PositiveInt
 
 TRAINING_BATCH = 256
@@ -53,7 +53,7 @@ class GradientMatching:
     """The network is first trained for a number of stages drawn from 0, ..., stages - 1."""
     steps_per_stage: PositiveInt = 1
     """Training steps of a stage, on 256 recalled images each."""
-    inner_optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
+    inner_optimizer: Optimizer = field(default_factory=SGDMomentum)
     """Of that training."""
 
     def gradients(

@@ -19,7 +19,7 @@ from suite.core.unroll import OuterLoss
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import fingerprint
-from suite.types import InnerOptimizer, Params, Setting
+from suite.types import Optimizer, Params, Setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ class Unroll(Protocol):
     """What a program needs to know of an objective, a frozen dataclass."""
 
     @property
-    def inner_optimizer(self) -> InnerOptimizer:
+    def inner_optimizer(self) -> Optimizer:
         """Trains the network."""
         ...
 

@@ -30,8 +30,8 @@ from suite.types import (
     Budget,
     ClassRows,
     Cost,
-    InnerOptimizer,
     Objective,
+    Optimizer,
     Outcome,
     Parameterization,
     RelatedTasks,
@@ -67,7 +67,7 @@ class CompressThenRecall:
     """Of every task's memory."""
     objective: Objective = field(default_factory=BPTT)
     """Its `real_per_class` is not used: the outer loss takes the incoming and the replayed images."""
-    outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
+    outer_optimizer: Optimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
     """Improves the memory."""
     images_per_task: Annotated[float, AtLeast(1)] = 10
     """Storage of a task, in real images."""

@@ -23,7 +23,7 @@ from suite.streams.permutations import Permutations
 from suite.types import (
     Architecture,
     Cost,
-    InnerOptimizer,
+    Optimizer,
     Outcome,
     Params,
     Session,
@@ -56,7 +56,7 @@ class Online:
     """Of the networks."""
     method: Literal["naive", "replay", "joint"] = "replay"
     """How they learn."""
-    optimizer: InnerOptimizer = field(default_factory=SGDMomentum)
+    optimizer: Optimizer = field(default_factory=SGDMomentum)
     """Of the networks; the protocol's own for 'joint'."""
     images_per_task: Positive = 10
     """Storage of a task, in real images."""

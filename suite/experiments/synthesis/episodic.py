@@ -16,8 +16,8 @@ from suite.types import (
     Budget,
     ClassRows,
     DatasetInfo,
-    InnerOptimizer,
     Objective,
+    Optimizer,
     Parameterization,
     Params,
     Session,
@@ -36,7 +36,7 @@ class EpisodicMemories:
     """Of the memory that is queried by images."""
     objective: Objective
     """Gives a memory its gradient."""
-    outer_optimizer: InnerOptimizer
+    outer_optimizer: Optimizer
     """Improves a memory."""
     ways: int
     """Classes of a step."""

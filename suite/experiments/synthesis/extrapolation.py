@@ -34,8 +34,8 @@ from suite.types import (
     Control,
     Cost,
     Data,
-    InnerOptimizer,
     Objective,
+    Optimizer,
     Outcome,
     Parameterization,
     Params,
@@ -73,7 +73,7 @@ class Extrapolation:
     """Of a task's memory."""
     objective: Objective = field(default_factory=BPTT)
     """Gives a memory its gradient."""
-    outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
+    outer_optimizer: Optimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
     """Improves a memory."""
     images_per_class: Positive = 10
     """Budget of a memory, in real images of each class."""

@@ -39,8 +39,8 @@ from suite.types import (
     Cost,
     Data,
     Dataset,
-    InnerOptimizer,
     Objective,
+    Optimizer,
     Outcome,
     Params,
     Session,
@@ -86,7 +86,7 @@ class ImageRecall:
     """Of the memory."""
     objective: Objective = field(default_factory=BPTT)
     """Gives the memory its gradient."""
-    outer_optimizer: InnerOptimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
+    outer_optimizer: Optimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
     """Improves the memory."""
     ways: int = 2
     """Classes of an episode."""
