@@ -18,6 +18,9 @@ TrainingSet = Callable[[int], Split]
 Splits = dict[str, Split]
 """The images to test on, by name, such as 'test' or 'validation'."""
 
+READ_BATCH = 500
+"""Images that a network classifies at a time, where no cache asks for fewer."""
+
 Accuracies = dict[str, tuple[float, ...]]
 """For each split the accuracy in percent of every network."""
 
@@ -55,11 +58,16 @@ def evaluate_each(
         networks = train_group(setting, sets, protocol, [key("network", i) for i in group], pause)
         while remaining and remaining[0] in group:
             network = networks[group.index(remaining.pop(0))]
-            batch = PIECE if bound_by_convolutions(setting, network) else 500
+            batch = read_batch(setting, network)
             yield {name: accuracy(network, split, batch, setting) for name, split in splits.items()}
 
 
-def accuracy(network: nn.Module, split: Split, batch: int = 500, setting: Setting | None = None) -> float:
+def read_batch(setting: Setting, network: nn.Module) -> int:
+    """Images that a trained network classifies at a time: as many as it is fast on, which a CPU's caches bound."""
+    return PIECE if bound_by_convolutions(setting, network) else READ_BATCH
+
+
+def accuracy(network: nn.Module, split: Split, batch: int = READ_BATCH, setting: Setting | None = None) -> float:
     """Percent of a split's images that the network classifies correctly; logits that are not finite never do.
 
     With a setting that has groups, the logits of other groups' classes are masked.

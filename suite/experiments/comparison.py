@@ -148,7 +148,7 @@ class Comparison:
         measured = (info.test_size if self.test else 0) + round(self.validation * info.train_size)
         seconds = 0.0
         for architecture in (self.architecture, *self.elsewhere):
-            pace = timing.pace(replace(setting, architecture=architecture))
+            pace = timing.pace(replace(setting, architecture=architecture), self.evaluation)
             seconds += pace.networks(self.evaluation.networks, self.evaluation.epochs, images, measured)
         return seconds
 
@@ -156,7 +156,7 @@ class Comparison:
         """Seconds of each control, by a hash of all that it depends on; `data` describes the data set."""
         if not self.test:
             return {}
-        protocol, pace = self.evaluation, timing.pace(setting)
+        protocol, pace = self.evaluation, timing.pace(setting, self.evaluation)
         about = {"data": data, "held out": self.validation, "on": describe(self.architecture)}
         about |= {"augmentation": setting.augmentation, "protocol": describe(protocol)}
         images = self.real_per_class * setting.classes

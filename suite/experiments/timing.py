@@ -21,6 +21,7 @@ from torch import nn
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
 from suite.core.networks import fresh_network
+from suite.evaluation.evaluate import read_batch
 from suite.evaluation.protocol import Protocol
 from suite.evaluation.training import bound_by_convolutions, group_size
 from suite.experiments.operations import Kind, Operations, evaluation_network, network_pass, operations
@@ -31,9 +32,6 @@ from suite.types import Architecture, ClassRows, Counted, ImageShape, Objective,
 
 CAPTURED_CALL = 3e-6
 """Seconds of a kernel that is replayed in a CUDA graph: an estimate, not measured."""
-
-READ_BATCH = 500
-"""Images that `suite.evaluation.evaluate` gives a network at once."""
 
 TRIAL_IMAGES = 64
 """Real images of each class for a trial step of an objective that counts no work."""
@@ -129,8 +127,10 @@ def _solved(timed: dict[str, tuple[Operations, float]]) -> Rates:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of evaluation networks."""
+    """Seconds of evaluation networks that are trained by one protocol."""
 
+    batch: int
+    """Images of the protocol's mini-batch."""
     step: float
     """Of a training step, whatever its batch."""
     image: float
@@ -143,27 +143,29 @@ class Pace:
     @property
     def train(self) -> float:
         """Of training on an image in full batches."""
-        return self.image + self.step / Protocol().batch
+        return self.image + self.step / self.batch
 
     def networks(self, networks: int, epochs: int, train_images: int, test_images: int) -> float:
         """Seconds of so many networks, each trained on `train_images` and measured on `test_images`."""
-        batch = Protocol().batch
-        group = max(1, batch // max(1, train_images)) if self.side_by_side else 1
-        steps = math.ceil(networks / group) * epochs * math.ceil(train_images / batch)
+        group = max(1, self.batch // max(1, train_images)) if self.side_by_side else 1
+        steps = math.ceil(networks / group) * epochs * math.ceil(train_images / self.batch)
         return steps * self.step + networks * (epochs * train_images * self.image + test_images * self.read)
 
 
 _paces: dict[tuple[object, ...], Pace] = {}
+"""By network and mini-batch."""
 
 
-def pace(setting: Setting) -> Pace:
-    """Of the evaluation's networks."""
+def pace(setting: Setting, protocol: Protocol) -> Pace:
+    """The pace of a setting's evaluation networks under a protocol."""
     network = type(setting.architecture), fingerprint(setting.architecture), setting.shape, setting.classes
-    place = (*network, str(setting.device))
+    place = (*network, str(setting.device), protocol.batch)
     if place not in _paces:
         step, with_an_image = sgd_step(setting, 0), sgd_step(setting, 1)
-        reading = _evaluation_seconds(setting, "forward", READ_BATCH) / READ_BATCH
-        _paces[place] = Pace(step, with_an_image - step, reading, group_size(setting, 1, Protocol()) > 1)
+        batch = read_batch(setting, evaluation_network(setting))
+        reading = _evaluation_seconds(setting, "forward", batch) / batch
+        side_by_side = group_size(setting, 1, protocol) > 1
+        _paces[place] = Pace(protocol.batch, step, with_an_image - step, reading, side_by_side)
     return _paces[place]
 
 
