@@ -70,7 +70,9 @@ class Retention:
 
     @staticmethod
     def within(max_bytes: int, steps: int, state_bytes: int, graph_bytes: int) -> "Retention":
-        """The fastest policy that fits into `max_bytes`; the smallest one if none fits.
+        """As many graphs at stride 1 as fit into `max_bytes`; where not one fits, no graph and the least stride that does.
+
+        Where no stride fits either, the one that needs least. Graphs at a larger stride are not considered.
 
         >>> Retention.within(max_bytes=60, steps=100, state_bytes=2, graph_bytes=10)
         Retention(graphs=0, stride=5)

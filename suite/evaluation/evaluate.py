@@ -44,8 +44,8 @@ def evaluate_each(
 ) -> Iterator[dict[str, float]]:
     """Yield the accuracies in percent, by split, of the networks of these numbers, in order.
 
-    The key and a network's number alone decide its draws. A network is always trained with its whole `group_of`, even
-    if the others' accuracies are not wanted, so that its last bits do not depend on which networks are.
+    The key and a network's number alone decide its draws. The whole group of a network (`group_of`) is trained even
+    when only some of its accuracies are wanted, since grouping changes last bits.
     """
     splits = {name: split.to(setting.device) for name, split in splits.items()}
     size = cache(lambda images: group_size(setting, images, protocol))
@@ -86,7 +86,7 @@ def accuracy(network: nn.Module, split: Split, batch: int = READ_BATCH, setting:
 
 
 def recalled(setting: Setting, memory: Params) -> Split:
-    """Every image that a setting's memory recalls, class by class, with its label."""
+    """What `recall_all` gives for the memory and the classes of a setting."""
     return recall_all(setting.parameterization, memory, setting.classes)
 
 

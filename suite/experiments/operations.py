@@ -21,7 +21,7 @@ from suite.registry import fingerprint
 from suite.types import Params, Setting
 
 Kind = Literal["forward", "gradient", "step", "unrolled"]
-"""Of passes, as `suite.types.Passes` says."""
+"""The kinds of passes, as `suite.types.Passes` says."""
 
 FEW, MORE = 2, 4
 """Images of the two batches that are counted. More than one, since batch norm refuses a single one."""
@@ -79,7 +79,7 @@ _counts: dict[tuple[object, ...], tuple[Operations, Operations]] = {}
 
 
 def operations(setting: Setting, kind: Kind, images: float, in_evaluation: bool = False) -> Operations:
-    """Of one pass over so many images by a network of the inner loop, or of the evaluation."""
+    """Operations of one pass over so many images by a network of the inner loop, or of the evaluation."""
     network = type(setting.architecture), fingerprint(setting.architecture), setting.shape, setting.classes
     place = (*network, str(setting.device), kind, in_evaluation)
     if place not in _counts:

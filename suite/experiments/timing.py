@@ -53,7 +53,7 @@ class Rates:
     """Of a byte read or written."""
 
     def seconds(self, work: Operations) -> float:
-        """Of all this work."""
+        """Seconds of all this work."""
         return sum(rate * getattr(work, sort) for sort, rate in vars(self).items())
 
 
@@ -62,7 +62,7 @@ _rates: dict[tuple[str, bool], Rates] = {}
 
 
 def rates(device: torch.device, plain: bool = False) -> Rates:
-    """Of a device, measured once in a third of a second: with `plain`, of torch's own layers on small images.
+    """A device's rates, measured once in a third of a second: with `plain`, of torch's own layers on small images.
 
     Each sort of operation is most of one training step: calls of a narrow ConvNet on two images, convolutions of a wide
     one, products of an MLP, bytes of a narrow ConvNet on many pixels.
@@ -92,7 +92,7 @@ def _timed_step(
 
 
 def _least_seconds(do: Callable[[], object], device: torch.device, enough: float = 0.05) -> float:
-    """Of running it once: the least of all tries in so many seconds, since the first sets up, and others work too."""
+    """Seconds of one call: the least of all tries in `enough` seconds, since the first sets up, and others work too."""
     tries = [_seconds(do, device)]
     while sum(tries) < enough or (len(tries) < 3 and sum(tries) < 10 * enough):
         tries.append(_seconds(do, device))
@@ -100,7 +100,7 @@ def _least_seconds(do: Callable[[], object], device: torch.device, enough: float
 
 
 def _seconds(do: Callable[[], object], device: torch.device) -> float:
-    """Of running it once; of one thread those at work, since other processes may hold it up."""
+    """Seconds of one call; of a single thread those at work, since other processes may hold it up."""
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     started = clock()
     do()
@@ -142,7 +142,7 @@ class Pace:
 
     @property
     def train(self) -> float:
-        """Of training on an image in full batches."""
+        """Seconds of training on an image in full batches."""
         return self.image + self.step / self.batch
 
     def networks(self, networks: int, epochs: int, train_images: int, test_images: int) -> float:

@@ -21,20 +21,20 @@ _graph_bytes: dict[tuple[object, ...], int] = {}
 
 
 def state_bytes(network: nn.Module, optimizer: Optimizer) -> int:
-    """Of one state of the inner loop: weights, and the optimizer's slots."""
+    """Bytes of one state of the inner loop: weights, and the optimizer's slots."""
     state = optimizer.init({k: p.detach() for k, p in network.named_parameters()})
     tensors = [*network.parameters(), *(v for part in state.values() for v in part.values())]
     return sum(v.numel() * v.element_size() for v in tensors)
 
 
 def step_bytes(setting: Setting, images: int) -> int:
-    """Of the graph of one inner step on a batch, which is linear in the images: from graphs of one and of two."""
+    """Bytes of the graph of one inner step on a batch, linear in the images: from graphs of one and of two."""
     one, two = graph_bytes(setting, 1), graph_bytes(setting, 2)
     return int(SLACK * (one + (two - one) * (images - 1)))
 
 
 def outer_loss_bytes(setting: Setting, images: int) -> int:
-    """Of the graph of the outer loss on real images: plain, about half of an inner step's, image for image."""
+    """Bytes of the outer loss's graph on real images: about half of an inner step's, image for image."""
     return images * (graph_bytes(setting, 2) - graph_bytes(setting, 1)) // 2
 
 
