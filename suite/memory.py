@@ -318,6 +318,6 @@ def _file_name(name: str) -> str:
 
 
 def cosine_similarities(matrices: Float[Tensor, "r classes bases"]) -> Float[Tensor, "classes classes"]:
-    """Cosine similarity of the coefficients of every two classes: all r rows of a class, one after the other, are its vector."""
+    """Cosine similarity of every two classes' coefficients: all r rows of a class, one after the other."""
     vectors = torch.nn.functional.normalize(torch.flatten(matrices.transpose(0, 1), 1), dim=1)
     return vectors @ vectors.T

@@ -13,6 +13,7 @@ over vector-Jacobian products of F_t, with cotangents a of w, u of s and x̄ of 
 
 Nothing here knows what an optimizer does: autograd differentiates its `step`. The time is linear in T. The memory that
 is needed follows from `Retention`: states, from which a step is recomputed with its graph, or the graphs themselves.
+`suite.core.captured` repeats this sweep, step by step, in the form that a GPU replays as CUDA graphs.
 """
 
 import math
@@ -70,7 +71,7 @@ class Retention:
 
     @staticmethod
     def within(max_bytes: int, steps: int, state_bytes: int, graph_bytes: int) -> "Retention":
-        """As many graphs at stride 1 as fit into `max_bytes`; where not one fits, no graph and the least stride that does.
+        """As many graphs at stride 1 as fit into `max_bytes`; where none fits, no graph and the least stride that fits.
 
         Where no stride fits either, the one that needs least. Graphs at a larger stride are not considered.
 
