@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from suite.core import trees
 from suite.core.cpu_layers import to_device
 from suite.core.networks import fresh_network
 from suite.core.unroll import pull_back, record_segment
@@ -107,7 +108,7 @@ def evaluation_network(setting: Setting) -> nn.Module:
 def network_pass(network: nn.Module, setting: Setting, kind: Kind, images: int) -> Callable[[], object]:
     """One pass over noise; its steps are those of gradient descent with momentum."""
     optimizer = SGDMomentum()
-    params: Params = {k: p.detach() for k, p in network.named_parameters()}
+    params = trees.detached(dict(network.named_parameters()))
     state = optimizer.init(params)
     shape = (images, setting.shape.channels, setting.shape.height, setting.shape.width)
     inputs = {"images": torch.randn(shape, generator=Key(0)("timing").generator()).to(next(iter(params.values())))}
@@ -121,7 +122,7 @@ def network_pass(network: nn.Module, setting: Setting, kind: Kind, images: int) 
             return loss(params)
 
     def gradient() -> Params:
-        leaves = {k: v.detach().requires_grad_() for k, v in params.items()}
+        leaves = trees.leaves(params)
         grads = torch.autograd.grad(loss(leaves), list(leaves.values()), allow_unused=True)
         return {k: g for k, g in zip(leaves, grads, strict=True) if g is not None}
 

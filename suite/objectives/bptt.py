@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from suite.core import trees
 from suite.core.cpu_layers import PIECE
 from suite.core.networks import fresh_network
 from suite.core.unroll import Hypergradient, Retention, Watch, hypergradient, through_recall
@@ -73,7 +74,7 @@ class BPTT:
         self, setting: Setting, memory: Params, real: ClassRows, key: Key
     ) -> tuple[Params, dict[str, Tensor]]:
         """The hypergradient in the memory's tensors; the outer loss, and the first and last inner loss."""
-        leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
+        leaves = trees.leaves(memory)
         with tf32(setting.device, self.precision == "tf32"):
             images, network, batches = self._drawn(setting, leaves, real, key)
             unroll = self._unroll(setting, images.detach(), network, batches)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from suite.core import trees
 from suite.core.networks import fresh_network
 from suite.keys import Key
 from suite.registry import fingerprint
@@ -22,7 +23,7 @@ _graph_bytes: dict[tuple[object, ...], int] = {}
 
 def state_bytes(network: nn.Module, optimizer: Optimizer) -> int:
     """Bytes of one state of the inner loop: weights, and the optimizer's slots."""
-    state = optimizer.init({k: p.detach() for k, p in network.named_parameters()})
+    state = optimizer.init(trees.detached(dict(network.named_parameters())))
     tensors = [*network.parameters(), *(v for part in state.values() for v in part.values())]
     return sum(v.numel() * v.element_size() for v in tensors)
 
@@ -50,7 +51,7 @@ def graph_bytes(setting: Setting, images: int) -> int:
 def _measured_bytes(setting: Setting, images: int) -> int:
     """The sizes of all storages that an inner step's graph saves, each counted once."""
     network = fresh_network(setting, Key(0))
-    params = {k: p.detach().requires_grad_() for k, p in network.named_parameters()}
+    params = trees.leaves(dict(network.named_parameters()))
     sizes: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
