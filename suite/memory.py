@@ -66,12 +66,12 @@ class Memory:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of every class, in the order of the labels."""
+        """Names of the classes, in the order of the labels."""
         return tuple(self.about["class_names"])
 
     @property
     def shape(self) -> ImageShape:
-        """Of one recalled image."""
+        """Shape of one recalled image."""
         return ImageShape(*self.about["shape"])
 
     def recall(self) -> tuple[Float[Tensor, "n channels height width"], Int64[Tensor, " n"]]:
@@ -318,6 +318,6 @@ def _file_name(name: str) -> str:
 
 
 def cosine_similarities(matrices: Float[Tensor, "r classes bases"]) -> Float[Tensor, "classes classes"]:
-    """Of the coefficients of every two classes: all r rows of a class, one after the other, are its vector."""
+    """Cosine similarity of every two classes' coefficients: all r rows of a class, one after the other."""
     vectors = torch.nn.functional.normalize(torch.flatten(matrices.transpose(0, 1), 1), dim=1)
     return vectors @ vectors.T

@@ -407,7 +407,7 @@ class Unrolled(Protocol):
         ...
 
     def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
-        """Of one outer step: the norm of d outer loss / d w_t for t = 0, ..., inner_steps."""
+        """Norms of d outer loss / d w_t in one outer step, for t = 0, ..., inner_steps."""
         ...
 
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
 from suite.architectures.resnet12 import ResNet12
-from suite.evaluation.evaluate import accuracy
+from suite.core.cpu_layers import PIECE
+from suite.evaluation.evaluate import READ_BATCH, accuracy, read_batch
 from suite.evaluation.protocol import Protocol
 from suite.evaluation.training import train
 from suite.experiments import timing
 from suite.experiments.distillation import Distillation
-from suite.experiments.operations import Operations, operations
+from suite.experiments.operations import Operations, evaluation_network, operations
 from suite.experiments.timing import Pace, Rates
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
@@ -146,12 +147,47 @@ def test_the_rates_are_those_that_give_the_seconds() -> None:
 
 
 def test_evaluation_networks_pay_for_steps_and_images() -> None:
-    pace = Pace(step=1.0, image=0.01, read=0.001)
+    pace = Pace(batch=640, step=1.0, image=0.01, read=0.001)
     assert pace.networks(2, 3, 700, 50) == pytest.approx(2 * (3 * (2 * 1.0 + 7.0) + 0.05))  # two batches of 640 at most
     together = replace(pace, side_by_side=True)  # 64 networks of ten images make one batch
     assert together.networks(64, 1, 10, 0) == pytest.approx(1.0 + 64 * 0.1)
     assert together.networks(65, 1, 10, 0) == pytest.approx(2.0 + 65 * 0.1)
     assert pace.train == pytest.approx(0.01 + 1 / 640)
+    small = replace(pace, batch=100)
+    assert small.networks(2, 3, 700, 50) == pytest.approx(2 * (3 * (7 * 1.0 + 7.0) + 0.05))
+    assert replace(small, side_by_side=True).networks(65, 1, 10, 0) == pytest.approx(7.0 + 65 * 0.1)
+    assert small.train == pytest.approx(0.01 + 1 / 100)
+
+
+@pytest.mark.parametrize(
+    ("file", "cells"),
+    [
+        ("quickstart", []),
+        ("continual/rotations", ["compress-then-recall"]),
+        ("continual/rotations", ["joint"]),
+        ("synthesis/extrapolation", []),
+        ("synthesis/image_recall", []),
+    ],
+)
+def test_the_announced_cost_is_that_of_the_protocol_s_batch(
+    file: str, cells: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "outer_step", lambda *parts: 0.0)  # which no protocol changes
+    experiment: Any = resolve([f"gin/{file}.gin"], ["ARCHITECTURE = @architectures.mlp()"], only=cells)[0].experiment
+
+    def seconds(batch: int) -> float:
+        cost = replace(experiment, evaluation=replace(experiment.evaluation, batch=batch)).cost(CPU)
+        return float(cost.own + sum(cost.shared.values()))
+
+    assert seconds(1) > 1.5 * seconds(640)
+
+
+def test_convolutional_networks_on_a_cpu_read_few_images_at_a_time() -> None:
+    for what, batch in ((setting(ConvNet(width=4), LARGE), PIECE), (setting(), READ_BATCH)):
+        assert read_batch(what, evaluation_network(what)) == batch
+        pace = timing.pace(what, Protocol())
+        reading = timing._evaluation_seconds(what, "forward", batch)
+        assert pace.read == pytest.approx(reading / batch)
 
 
 # ---------------------------------------------------------------- work that objectives count
@@ -251,7 +287,8 @@ def ratios(what: Setting) -> dict[str, float]:
     real, memory = ClassRows.of(noise(what, 320), 10), what.parameterization.init(what.shape, 10, 2, Key(0))
     network = train(what, noise(what, 10), Protocol(networks=1, epochs=1), Key(0))
     test = noise(what, 200)
-    found = {"reading": 200 * timing.pace(what).read / measured(lambda: accuracy(network, test, setting=what))}
+    seconds = measured(lambda: accuracy(network, test, read_batch(what, network), what))
+    found = {"reading": 200 * timing.pace(what, Protocol()).read / seconds}
     for images in (10, 64):
         data, protocol = noise(what, images), Protocol(networks=1, epochs=4)
         seconds = measured(lambda data=data, protocol=protocol: train(what, data, protocol, Key(0))) / 4

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from suite.core import trees
 from suite.core.outer_loop import begin
 from suite.core.unroll import (
     Hypergradient,
@@ -86,7 +87,7 @@ class Problem:
         return torch.flatten(recalled, 0, 1), inner, outer
 
     def _gradient_by(self, method: Callable[..., Hypergradient]) -> Params:
-        leaves = {k: v.detach().requires_grad_() for k, v in self.memory.items()}
+        leaves = trees.leaves(self.memory)
         images, inner, outer = self._losses(leaves)
         unroll = method(inner, outer, self.params, {"images": images.detach()}, self.optimizer, self.steps)
         return through_recall(images, leaves, unroll.gradients["images"])

@@ -3,6 +3,7 @@
 unroll      training as a function of what it is trained on, and its hypergradient by a reverse sweep
 networks    the networks that are unrolled
 captured    the same sweep as CUDA graphs
+trees       leaves, detached copies and zeros of named tensors
 cpu_layers  memory layout and layers that are fast on a CPU
 outer_loop  one step of descent on a memory
 """

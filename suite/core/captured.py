@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from suite.core import trees
 from suite.core.unroll import (
     Hypergradient,
     InnerLoss,
@@ -93,7 +94,7 @@ class CapturedHypergradient:
         params, state = self._layout.unpack(self._history[-1].clone())
         outer, params_bar = outer_value_and_grad(params, self._outer_loss)
         self._outer.copy_(outer)
-        self._bar.copy_(self._layout.pack((params_bar, {slot: _zeros(part) for slot, part in state.items()})))
+        self._bar.copy_(self._layout.pack((params_bar, {slot: trees.zeros_like(part) for slot, part in state.items()})))
         for v in self._inputs_bar.values():
             v.zero_()
 
@@ -206,7 +207,3 @@ def _capture(device: torch.device, step: Callable[[], None], prepare: Callable[[
 
 def _copies(tensors: Params) -> Params:
     return {k: v.detach().clone() for k, v in tensors.items()}
-
-
-def _zeros(tensors: Params) -> Params:
-    return {k: torch.zeros_like(v) for k, v in tensors.items()}

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from suite.core import trees
 from suite.errors import RunError
 from suite.keys import Key
 from suite.types import ClassRows, Objective, Optimizer, Params, Setting, State
@@ -112,7 +113,7 @@ def from_tensors(iteration: int, tensors: Params, device: torch.device) -> Outer
 
 def _with_penalty(setting: Setting, memory: Params, grads: Params) -> Params:
     """g + ∇p(m); a penalty may depend on some of the tensors only, or on none."""
-    leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
+    leaves = trees.leaves(memory)
     penalty = setting.parameterization.penalty(leaves)
     if not penalty.requires_grad:
         return grads

@@ -13,6 +13,7 @@ over vector-Jacobian products of F_t, with cotangents a of w, u of s and x̄ of 
 
 Nothing here knows what an optimizer does: autograd differentiates its `step`. The time is linear in T. The memory that
 is needed follows from `Retention`: states, from which a step is recomputed with its graph, or the graphs themselves.
+`suite.core.captured` repeats this sweep, step by step, in the form that a GPU replays as CUDA graphs.
 """
 
 import math
@@ -23,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from suite.core import trees
 from suite.errors import UsageError
 from suite.types import Optimizer, Params, State
 from suite.validation import NonNegativeInt, PositiveInt, checked
@@ -70,7 +72,9 @@ class Retention:
 
     @staticmethod
     def within(max_bytes: int, steps: int, state_bytes: int, graph_bytes: int) -> "Retention":
-        """The fastest policy that fits into `max_bytes`; the smallest one if none fits.
+        """As many graphs at stride 1 as fit into `max_bytes`; where none fits, no graph and the least stride that fits.
+
+        Where no stride fits either, the one that needs least. Graphs at a larger stride are not considered.
 
         >>> Retention.within(max_bytes=60, steps=100, state_bytes=2, graph_bytes=10)
         Retention(graphs=0, stride=5)
@@ -142,7 +146,8 @@ def hypergradient(
     >>> hypergradient(inner_loss, lambda params: params["w"].sum(), start, inputs, NoMomentum(lr=0.5), 2).gradients
     {'x': tensor([0.7500])}
     """
-    params, state = _detached(params), _detached_state(optimizer.init(params))
+    state = {slot: trees.detached(part) for slot, part in optimizer.init(params).items()}
+    params = trees.detached(params)
     recomputed = max(0, steps - retention.graphs)
     states: dict[int, TrainingState] = {}
     losses: list[Tensor] = []
@@ -157,8 +162,8 @@ def hypergradient(
     outer, params_bar = outer_value_and_grad(last.next_params, outer_loss)
     if watch is not None:
         watch(steps, params_bar)
-    state_bar: State = {slot: _zeros(part) for slot, part in state.items()}
-    inputs_bar = _zeros(inputs)
+    state_bar: State = {slot: trees.zeros_like(part) for slot, part in state.items()}
+    inputs_bar = trees.zeros_like(inputs)
     if recomputed < steps:
         params_bar, state_bar, inputs_bar = pull_back(last, params_bar, state_bar, inputs_bar)
     del last  # and with it the state that it started from, which no recomputation needs
@@ -189,8 +194,8 @@ def hypergradient_by_full_graph(
 
     The reference that `hypergradient` is tested against. It keeps the graphs of all steps.
     """
-    inputs = _leaves(inputs)
-    params, state = _leaves(params), optimizer.init(params)
+    inputs = trees.leaves(inputs)
+    params, state = trees.leaves(params), optimizer.init(params)
     losses: list[Tensor] = []
     for t in range(steps):
         loss = inner_loss(params, inputs, t)
@@ -209,11 +214,11 @@ def inner_step(
     inner_loss: InnerLoss, params: Params, state: State, inputs: Params, optimizer: Optimizer, t: int | Tensor
 ) -> tuple[Params, State, Tensor]:
     """F_t without a graph: (w_{t+1}, s_{t+1}) and the loss of step t."""
-    leaves = _leaves(params)
-    loss = inner_loss(leaves, _detached(inputs), t)
+    leaves = trees.leaves(params)
+    loss = inner_loss(leaves, trees.detached(inputs), t)
     grads = _grads(loss, leaves, f"the loss of inner step {t}")
     with torch.no_grad():
-        params, state = optimizer.step(_detached(leaves), dict(zip(leaves, grads, strict=True)), state)
+        params, state = optimizer.step(trees.detached(leaves), dict(zip(leaves, grads, strict=True)), state)
     return params, state, loss.detach()
 
 
@@ -226,8 +231,8 @@ def record_segment(
     steps: Iterable[int | Tensor],
 ) -> Segment:
     """The inner steps of these numbers, starting from fresh leaves, with their graph."""
-    first_params, inputs = _leaves(params), _leaves(inputs)
-    first_state = {slot: _leaves(part) for slot, part in state.items()}
+    first_params, inputs = trees.leaves(params), trees.leaves(inputs)
+    first_state = {slot: trees.leaves(part) for slot, part in state.items()}
     params, state, losses = first_params, first_state, []
     for t in steps:
         loss = inner_loss(params, inputs, t)
@@ -240,7 +245,7 @@ def record_segment(
 def outer_value_and_grad(params: Params, outer_loss: OuterLoss | Sequence[OuterLoss]) -> tuple[Tensor, Params]:
     """l(w_T) and ∇l(w_T), term by term."""
     first, *rest = _terms(outer_loss)
-    leaves = _leaves(params)
+    leaves = trees.leaves(params)
     loss = first(leaves)
     total, grads = loss.detach(), _grads(loss, leaves, "the outer loss")
     for term in rest:
@@ -320,19 +325,3 @@ def _grads(loss: Tensor, params: Params, what: str, create_graph: bool = False) 
         if grad is None:
             raise UsageError(f"the parameter '{name}' takes no part in {what}; remove it from the network")
     return grads
-
-
-def _leaves(params: Params) -> Params:
-    return {k: v.detach().requires_grad_() for k, v in params.items()}
-
-
-def _detached(params: Params) -> Params:
-    return {k: v.detach() for k, v in params.items()}
-
-
-def _detached_state(state: State) -> State:
-    return {slot: _detached(part) for slot, part in state.items()}
-
-
-def _zeros(params: Params) -> Params:
-    return {k: torch.zeros_like(v) for k, v in params.items()}

@@ -18,6 +18,9 @@ TrainingSet = Callable[[int], Split]
 Splits = dict[str, Split]
 """The images to test on, by name, such as 'test' or 'validation'."""
 
+READ_BATCH = 500
+"""Images that a network classifies at a time, where no cache asks for fewer."""
+
 Accuracies = dict[str, tuple[float, ...]]
 """For each split the accuracy in percent of every network."""
 
@@ -41,8 +44,8 @@ def evaluate_each(
 ) -> Iterator[dict[str, float]]:
     """Yield the accuracies in percent, by split, of the networks of these numbers, in order.
 
-    The key and a network's number alone decide its draws. A network is always trained with its whole `group_of`, even
-    if the others' accuracies are not wanted, so that its last bits do not depend on which networks are.
+    The key and a network's number alone decide its draws. The whole group of a network (`group_of`) is trained even
+    when only some of its accuracies are wanted, since grouping changes last bits.
     """
     splits = {name: split.to(setting.device) for name, split in splits.items()}
     size = cache(lambda images: group_size(setting, images, protocol))
@@ -55,11 +58,16 @@ def evaluate_each(
         networks = train_group(setting, sets, protocol, [key("network", i) for i in group], pause)
         while remaining and remaining[0] in group:
             network = networks[group.index(remaining.pop(0))]
-            batch = PIECE if bound_by_convolutions(setting, network) else 500
+            batch = read_batch(setting, network)
             yield {name: accuracy(network, split, batch, setting) for name, split in splits.items()}
 
 
-def accuracy(network: nn.Module, split: Split, batch: int = 500, setting: Setting | None = None) -> float:
+def read_batch(setting: Setting, network: nn.Module) -> int:
+    """Images that a trained network classifies at a time: as many as it is fast on, which a CPU's caches bound."""
+    return PIECE if bound_by_convolutions(setting, network) else READ_BATCH
+
+
+def accuracy(network: nn.Module, split: Split, batch: int = READ_BATCH, setting: Setting | None = None) -> float:
     """Percent of a split's images that the network classifies correctly; logits that are not finite never do.
 
     With a setting that has groups, the logits of other groups' classes are masked.
@@ -78,7 +86,7 @@ def accuracy(network: nn.Module, split: Split, batch: int = 500, setting: Settin
 
 
 def recalled(setting: Setting, memory: Params) -> Split:
-    """Every image that a setting's memory recalls, class by class, with its label."""
+    """What `recall_all` gives for the memory and the classes of a setting."""
     return recall_all(setting.parameterization, memory, setting.classes)
 
 

@@ -137,7 +137,7 @@ class Distillation:
         seconds = self.iterations * step_seconds + comparison.seconds_of_memory(setting, info, images)
         if self.validation and self.validation_points:
             networks, held_out = self.validation_networks, round(self.validation * info.train_size)
-            of_one = timing.pace(setting).networks(networks, self.evaluation.epochs, images, held_out)
+            of_one = timing.pace(setting, self.evaluation).networks(networks, self.evaluation.epochs, images, held_out)
             seconds += (min(self.validation_points, self.iterations) + 1) * of_one
         return Cost(seconds, comparison.seconds_of_controls(setting, describe(self.dataset), info), step_seconds)
 

@@ -144,7 +144,7 @@ class FinalMeasurements:
         measured = (info.test_size if self.test else 0) + round(self.validation * info.train_size)
         seconds = 0.0
         for architecture in (self.architecture, *self.elsewhere):
-            pace = timing.pace(replace(setting, architecture=architecture))
+            pace = timing.pace(replace(setting, architecture=architecture), self.evaluation)
             seconds += pace.networks(self.evaluation.networks, self.evaluation.epochs, images, measured)
         return seconds
 
@@ -152,7 +152,7 @@ class FinalMeasurements:
         """Seconds of each control, by a hash of all that it depends on, the described data set among it."""
         if not self.test:
             return {}
-        protocol, pace = self.evaluation, timing.pace(setting)
+        protocol, pace = self.evaluation, timing.pace(setting, self.evaluation)
         about = {"data": described_dataset, "held out": self.validation, "on": describe(self.architecture)}
         about |= {"augmentation": setting.augmentation, "protocol": describe(protocol)}
         images = affordable_per_class(self.images_per_class) * setting.classes

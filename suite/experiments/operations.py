@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from suite.core import trees
 from suite.core.cpu_layers import to_device
 from suite.core.networks import fresh_network
 from suite.core.unroll import pull_back, record_segment
@@ -21,7 +22,7 @@ from suite.registry import fingerprint
 from suite.types import Params, Setting
 
 Kind = Literal["forward", "gradient", "step", "unrolled"]
-"""Of passes, as `suite.types.Passes` says."""
+"""The kinds of passes, as `suite.types.Passes` says."""
 
 FEW, MORE = 2, 4
 """Images of the two batches that are counted. More than one, since batch norm refuses a single one."""
@@ -79,7 +80,7 @@ _counts: dict[tuple[object, ...], tuple[Operations, Operations]] = {}
 
 
 def operations(setting: Setting, kind: Kind, images: float, in_evaluation: bool = False) -> Operations:
-    """Of one pass over so many images by a network of the inner loop, or of the evaluation."""
+    """Operations of one pass over so many images by a network of the inner loop, or of the evaluation."""
     network = type(setting.architecture), fingerprint(setting.architecture), setting.shape, setting.classes
     place = (*network, str(setting.device), kind, in_evaluation)
     if place not in _counts:
@@ -107,7 +108,7 @@ def evaluation_network(setting: Setting) -> nn.Module:
 def network_pass(network: nn.Module, setting: Setting, kind: Kind, images: int) -> Callable[[], object]:
     """One pass over noise; its steps are those of gradient descent with momentum."""
     optimizer = SGDMomentum()
-    params: Params = {k: p.detach() for k, p in network.named_parameters()}
+    params = trees.detached(dict(network.named_parameters()))
     state = optimizer.init(params)
     shape = (images, setting.shape.channels, setting.shape.height, setting.shape.width)
     inputs = {"images": torch.randn(shape, generator=Key(0)("timing").generator()).to(next(iter(params.values())))}
@@ -121,7 +122,7 @@ def network_pass(network: nn.Module, setting: Setting, kind: Kind, images: int) 
             return loss(params)
 
     def gradient() -> Params:
-        leaves = {k: v.detach().requires_grad_() for k, v in params.items()}
+        leaves = trees.leaves(params)
         grads = torch.autograd.grad(loss(leaves), list(leaves.values()), allow_unused=True)
         return {k: g for k, g in zip(leaves, grads, strict=True) if g is not None}
 

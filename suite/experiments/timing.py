@@ -11,7 +11,8 @@ time. Nothing else is run, so that weeks of work are estimated in a second.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,6 +22,7 @@ from torch import nn
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
 from suite.core.networks import fresh_network
+from suite.evaluation.evaluate import read_batch
 from suite.evaluation.protocol import Protocol
 from suite.evaluation.training import bound_by_convolutions, group_size
 from suite.experiments.operations import Kind, Operations, evaluation_network, network_pass, operations
@@ -32,8 +34,8 @@ from suite.types import Architecture, ClassRows, Counted, ImageShape, Objective,
 CAPTURED_CALL = 3e-6
 """Seconds of a kernel that is replayed in a CUDA graph: an estimate, not measured."""
 
-READ_BATCH = 500
-"""Images that `suite.evaluation.evaluate` gives a network at once."""
+SHARED = 0.75
+"""n threads of a CPU work n ** SHARED times as fast as one: an estimate, so that a busy machine gives the same rates."""
 
 TRIAL_IMAGES = 64
 """Real images of each class for a trial step of an objective that counts no work."""
@@ -55,7 +57,7 @@ class Rates:
     """Of a byte read or written."""
 
     def seconds(self, work: Operations) -> float:
-        """Of all this work."""
+        """Seconds of all this work."""
         return sum(rate * getattr(work, sort) for sort, rate in vars(self).items())
 
 
@@ -64,7 +66,7 @@ _rates: dict[tuple[str, bool], Rates] = {}
 
 
 def rates(device: torch.device, plain: bool = False) -> Rates:
-    """Of a device, measured once in a third of a second: with `plain`, of torch's own layers on small images.
+    """A device's rates, measured once in a third of a second: with `plain`, of torch's own layers on small images.
 
     Each sort of operation is most of one training step: calls of a narrow ConvNet on two images, convolutions of a wide
     one, products of an MLP, bytes of a narrow ConvNet on many pixels.
@@ -79,7 +81,8 @@ def rates(device: torch.device, plain: bool = False) -> Rates:
             "products": (MLP(width=512), large, 256 * many),
             "bytes": (ConvNet(width=16), small, 256) if plain else (ConvNet(width=16), large, 40 * many),
         }
-        _rates[place] = _solved({sort: _timed_step(device, *step, plain) for sort, step in steps.items()})
+        timed = {sort: _timed_step(device, *step, plain) for sort, step in steps.items()}
+        _rates[place] = _with_all_threads(_solved(timed), device)
     return _rates[place]
 
 
@@ -94,21 +97,44 @@ def _timed_step(
 
 
 def _least_seconds(do: Callable[[], object], device: torch.device, enough: float = 0.05) -> float:
-    """Of running it once: the least of all tries in so many seconds, since the first sets up, and others work too."""
-    tries = [_seconds(do, device)]
-    while sum(tries) < enough or (len(tries) < 3 and sum(tries) < 10 * enough):
-        tries.append(_seconds(do, device))
+    """Seconds of one call: the least of all tries in `enough` seconds, since the first sets up.
+
+    On a CPU those of one thread at work, which other processes can't hold up.
+    """
+    with _one_thread() if device.type == "cpu" else nullcontext():
+        tries = [_seconds(do, device)]
+        while sum(tries) < enough or (len(tries) < 3 and sum(tries) < 10 * enough):
+            tries.append(_seconds(do, device))
     return min(tries)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for torch's operators, and afterwards as many as before."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _seconds(do: Callable[[], object], device: torch.device) -> float:
-    """Of running it once; of one thread those at work, since other processes may hold it up."""
-    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    """Seconds of one call: at work on a CPU, until the device is done elsewhere."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     started = clock()
     do()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return clock() - started
+
+
+def _with_all_threads(rates: Rates, device: torch.device) -> Rates:
+    """A CPU's rates with as many threads as torch has: work on numbers is shared among them, calls are not."""
+    speedup = torch.get_num_threads() ** SHARED if device.type == "cpu" else 1.0
+    return replace(
+        rates, convolutions=rates.convolutions / speedup, products=rates.products / speedup, bytes=rates.bytes / speedup
+    )
 
 
 def _solved(timed: dict[str, tuple[Operations, float]]) -> Rates:
@@ -129,8 +155,10 @@ def _solved(timed: dict[str, tuple[Operations, float]]) -> Rates:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of evaluation networks."""
+    """Seconds of evaluation networks that are trained by one protocol."""
 
+    batch: int
+    """Images of the protocol's mini-batch."""
     step: float
     """Of a training step, whatever its batch."""
     image: float
@@ -142,28 +170,30 @@ class Pace:
 
     @property
     def train(self) -> float:
-        """Of training on an image in full batches."""
-        return self.image + self.step / Protocol().batch
+        """Seconds of training on an image in full batches."""
+        return self.image + self.step / self.batch
 
     def networks(self, networks: int, epochs: int, train_images: int, test_images: int) -> float:
         """Seconds of so many networks, each trained on `train_images` and measured on `test_images`."""
-        batch = Protocol().batch
-        group = max(1, batch // max(1, train_images)) if self.side_by_side else 1
-        steps = math.ceil(networks / group) * epochs * math.ceil(train_images / batch)
+        group = max(1, self.batch // max(1, train_images)) if self.side_by_side else 1
+        steps = math.ceil(networks / group) * epochs * math.ceil(train_images / self.batch)
         return steps * self.step + networks * (epochs * train_images * self.image + test_images * self.read)
 
 
 _paces: dict[tuple[object, ...], Pace] = {}
+"""By network and mini-batch."""
 
 
-def pace(setting: Setting) -> Pace:
-    """Of the evaluation's networks."""
+def pace(setting: Setting, protocol: Protocol) -> Pace:
+    """The pace of a setting's evaluation networks under a protocol."""
     network = type(setting.architecture), fingerprint(setting.architecture), setting.shape, setting.classes
-    place = (*network, str(setting.device))
+    place = (*network, str(setting.device), protocol.batch)
     if place not in _paces:
         step, with_an_image = sgd_step(setting, 0), sgd_step(setting, 1)
-        reading = _evaluation_seconds(setting, "forward", READ_BATCH) / READ_BATCH
-        _paces[place] = Pace(step, with_an_image - step, reading, group_size(setting, 1, Protocol()) > 1)
+        batch = read_batch(setting, evaluation_network(setting))
+        reading = _evaluation_seconds(setting, "forward", batch) / batch
+        side_by_side = group_size(setting, 1, protocol) > 1
+        _paces[place] = Pace(protocol.batch, step, with_an_image - step, reading, side_by_side)
     return _paces[place]
 
 

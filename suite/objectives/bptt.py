@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from suite.core import trees
 from suite.core.cpu_layers import PIECE
 from suite.core.networks import fresh_network
 from suite.core.unroll import Hypergradient, Retention, Watch, hypergradient, through_recall
@@ -73,7 +74,7 @@ class BPTT:
         self, setting: Setting, memory: Params, real: ClassRows, key: Key
     ) -> tuple[Params, dict[str, Tensor]]:
         """The hypergradient in the memory's tensors; the outer loss, and the first and last inner loss."""
-        leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
+        leaves = trees.leaves(memory)
         with tf32(setting.device, self.precision == "tf32"):
             images, network, batches = self._drawn(setting, leaves, real, key)
             unroll = self._unroll(setting, images.detach(), network, batches)
@@ -93,9 +94,9 @@ class BPTT:
         labels = classes.repeat_interleave(per_class).to(setting.device)
 
         shown = min(self.images_per_class_per_step, per_class)
-        draws = key("inner").subsets(self.inner_steps * len(classes), per_class, shown)
-        first = torch.arange(len(classes)).repeat(self.inner_steps) * per_class
-        rows = (draws + first[:, None]).view(self.inner_steps, -1).to(setting.device)
+        within_class = key("inner").subsets(self.inner_steps * len(classes), per_class, shown)
+        class_offset = torch.arange(len(classes)).repeat(self.inner_steps) * per_class
+        rows = (within_class + class_offset[:, None]).view(self.inner_steps, -1).to(setting.device)
 
         network = fresh_network(setting, key("network"), self.rewritten)
         outer = real.draw(classes.tolist(), self.real_per_class, key("real"))
@@ -124,7 +125,7 @@ class BPTT:
         return hypergradient(*losses, params, inputs, self.inner_optimizer, self.inner_steps, retention, watch)
 
     def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
-        """Of one outer step: the norm of d outer loss / d w_t for t = 0, ..., T, over all weights together."""
+        """Norms of d outer loss / d w_t in one outer step, for t = 0, ..., T, over all weights together."""
         norms: dict[int, Tensor] = {}
 
         def watch(t: int, params_bar: Params) -> None:

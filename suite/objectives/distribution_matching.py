@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from suite.core import trees
 from suite.core.networks import fresh_network
 from suite.core.unroll import through_recall
 from suite.images import augment
@@ -43,7 +44,7 @@ class DistributionMatching:
     ) -> tuple[Params, dict[str, Tensor]]:
         """Gradient of the distance in the memory's tensors, and the distance itself as `loss`."""
         augmented = augment.draw(setting.augmentation, key("augmentation"))
-        leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
+        leaves = trees.leaves(memory)
         recalled = setting.parameterization.recall(leaves, torch.arange(setting.classes, device=setting.device))
         images = recalled.detach().requires_grad_()
         network: Any = fresh_network(setting, key("network")).requires_grad_(False)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from suite.core import trees
 from suite.core.networks import fresh_network
 from suite.keys import Key
 from suite.registry import fingerprint
@@ -21,20 +22,20 @@ _graph_bytes: dict[tuple[object, ...], int] = {}
 
 
 def state_bytes(network: nn.Module, optimizer: Optimizer) -> int:
-    """Of one state of the inner loop: weights, and the optimizer's slots."""
-    state = optimizer.init({k: p.detach() for k, p in network.named_parameters()})
+    """Bytes of one state of the inner loop: weights, and the optimizer's slots."""
+    state = optimizer.init(trees.detached(dict(network.named_parameters())))
     tensors = [*network.parameters(), *(v for part in state.values() for v in part.values())]
     return sum(v.numel() * v.element_size() for v in tensors)
 
 
 def step_bytes(setting: Setting, images: int) -> int:
-    """Of the graph of one inner step on a batch, which is linear in the images: from graphs of one and of two."""
+    """Bytes of the graph of one inner step on a batch, linear in the images: from graphs of one and of two."""
     one, two = graph_bytes(setting, 1), graph_bytes(setting, 2)
     return int(SLACK * (one + (two - one) * (images - 1)))
 
 
 def outer_loss_bytes(setting: Setting, images: int) -> int:
-    """Of the graph of the outer loss on real images: plain, about half of an inner step's, image for image."""
+    """Bytes of the outer loss's graph on real images: about half of an inner step's, image for image."""
     return images * (graph_bytes(setting, 2) - graph_bytes(setting, 1)) // 2
 
 
@@ -50,7 +51,7 @@ def graph_bytes(setting: Setting, images: int) -> int:
 def _measured_bytes(setting: Setting, images: int) -> int:
     """The sizes of all storages that an inner step's graph saves, each counted once."""
     network = fresh_network(setting, Key(0))
-    params = {k: p.detach().requires_grad_() for k, p in network.named_parameters()}
+    params = trees.leaves(dict(network.named_parameters()))
     sizes: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:

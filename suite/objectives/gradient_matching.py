@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from suite.core import trees
 from suite.core.networks import fresh_network
 from suite.core.unroll import through_recall
 from suite.images import augment
@@ -61,7 +62,7 @@ class GradientMatching:
     ) -> tuple[Params, dict[str, Tensor]]:
         """Gradient of D in the memory's tensors, and D itself as `loss`."""
         augmented = augment.draw(setting.augmentation, key("augmentation"))
-        leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
+        leaves = trees.leaves(memory)
         classes = torch.arange(setting.classes, device=setting.device)
         recalled = setting.parameterization.recall(leaves, classes)
         images = recalled.detach().requires_grad_()
@@ -85,18 +86,18 @@ class GradientMatching:
         self, network: nn.Module, images: Float[Tensor, "n c h w"], classes: Int64[Tensor, " k"], key: Key
     ) -> Params:
         """The network's weights, fresh or after some stages of training on recalled images."""
-        params = {k: p.detach() for k, p in network.named_parameters()}
+        params = trees.detached(dict(network.named_parameters()))
         stages = int(torch.randint(self.stages, (), generator=key("stage").generator()))
         labels = classes.repeat_interleave(len(images) // len(classes))
         state = self.inner_optimizer.init(params)
         for step in range(stages * self.steps_per_stage):
             order = key("training", step).permutation(len(images))[:TRAINING_BATCH].to(images.device)
-            params = {k: p.detach().requires_grad_() for k, p in params.items()}
+            params = trees.leaves(params)
             loss = cross_entropy(functional_call(network, params, (images[order],)), labels[order])
             grads = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
             with torch.no_grad():
                 params, state = self.inner_optimizer.step(params, grads, state)
-        return {k: p.detach().requires_grad_() for k, p in params.items()}
+        return trees.leaves(params)
 
     def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:
         """Sizes of an outer step on a memory of `per_class` images for each class."""

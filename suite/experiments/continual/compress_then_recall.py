@@ -138,7 +138,7 @@ class CompressThenRecall:
         """Seconds of all tasks, their evaluation among them."""
         info, setting, protocol = self.stream.info, self.setting(device), self.evaluation
         per_class = self.parameterization.per_class(info.shape, info.classes_per_task, self.images_per_class)
-        pace = timing.pace(replace(setting, classes=info.outputs))
+        pace = timing.pace(replace(setting, classes=info.outputs), protocol)
         step_seconds = timing.outer_step(setting, self._objective_on_average(), self.images_per_class, per_class)
         seconds = self.steps_per_task * info.tasks * step_seconds
         for t in range(1, info.tasks + 1):

@@ -103,7 +103,7 @@ class Online:
         """Seconds of all networks, their evaluation among them."""
         info, protocol = self.stream.info, self.evaluation
         setting = Setting(info.shape, info.outputs, self.architecture, Standard(), self.augmentation, device)
-        pace = timing.pace(setting)
+        pace = timing.pace(setting, protocol)
         if self.method == "joint":
             images = info.tasks * info.samples_per_task
             seconds = protocol.epochs * images * pace.train + info.tasks * info.test_per_task * pace.read

@@ -155,7 +155,7 @@ class Extrapolation:
         step_seconds = timing.outer_step(setting, self.objective, self.images_per_class, per_class)
         seconds = self.iterations * step_seconds * (info.classes // self.ways_per_task)
         for n in self.ways:
-            pace = timing.pace(self.setting(device, n))
+            pace = timing.pace(self.setting(device, n), protocol)
             test = n * info.test_size // info.classes * pace.read
             real = n * min(affordable_per_class(self.images_per_class), info.train_size // info.classes)
             shown = (self.episodes + self.bound_episodes) * n * per_class + len(self.controls) * self.episodes * real

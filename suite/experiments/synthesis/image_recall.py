@@ -139,7 +139,7 @@ class ImageRecall:
         memories, most = EpisodicMemories.of(self, device), per_image * max(self.shots)
         setting = memories.largest()
         step_seconds = timing.outer_step(setting, self.objective, memories.images_per_class, most)
-        pace, whole = timing.pace(setting), timing.pace(self._whole(device))
+        pace, whole = timing.pace(setting, protocol), timing.pace(self._whole(device), protocol)
         seconds = 2 * self.iterations * step_seconds + self.backbone_epochs * info.train_size * whole.train
         seconds += 2 * info.test_size * whole.read
         for k in self.shots:
