@@ -35,7 +35,7 @@ CAPTURED_CALL = 3e-6
 """Seconds of a kernel that is replayed in a CUDA graph: an estimate, not measured."""
 
 SHARED = 0.75
-"""n threads of a CPU work n ** SHARED times as fast as one: an estimate, so that a busy machine gives the same rates."""
+"""n threads of a CPU are taken to work n ** SHARED times as fast as one, which a busy machine can not distort."""
 
 TRIAL_IMAGES = 64
 """Real images of each class for a trial step of an objective that counts no work."""
