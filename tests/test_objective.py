@@ -11,13 +11,13 @@ from torch.nn.functional import cross_entropy
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
+from suite.core import cpu_layers
 from suite.core.networks import fresh_network
 from suite.errors import UsageError
 from suite.images import augment
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
-from suite.objectives import losses
 from suite.objectives.bptt import BPTT
 from suite.objectives.footprint import FIXED
 from suite.parameterizations.addressing import Addressing
@@ -367,7 +367,7 @@ def test_images_of_the_outer_loss_are_judged_in_pieces_to_the_same_gradient(monk
     way = Standard()
     found = []
     for piece in (1, 7, 1000):
-        monkeypatch.setattr(losses, "PIECE", piece)
+        monkeypatch.setattr(cpu_layers, "PIECE", piece)
         found.append(BPTT(inner_steps=2).gradients(setting(way), memory(way), real(), Key(0)))
     for gradients, metrics in found[1:]:
         torch.testing.assert_close(gradients["images"], found[0][0]["images"], rtol=1e-12, atol=1e-16)

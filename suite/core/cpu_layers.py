@@ -24,6 +24,15 @@ PIECE = 40
 """Images of one forward pass on a CPU; the activations of more do not fit into its caches."""
 
 
+def piece_of(images: int, device: torch.device) -> int:
+    """How many of so many images pass at a time, where their losses can be added: PIECE on a CPU, all elsewhere.
+
+    >>> piece_of(640, torch.device("cpu")), piece_of(640, torch.device("cuda"))
+    (40, 640)
+    """
+    return min(images, PIECE) if device.type == "cpu" else images
+
+
 def to_device(network: nn.Module, device: torch.device, replace_layers: bool = True) -> nn.Module:
     """Move a network to a device, in place; on a CPU in channels-last layout, with this module's `GroupNorm`.
 

@@ -5,7 +5,7 @@ from torch import nn
 from suite.core.cpu_layers import to_device
 from suite.errors import UsageError
 from suite.keys import Key, global_generators
-from suite.registry import name_of
+from suite.registry import fingerprint, name_of
 from suite.types import Setting
 
 
@@ -26,6 +26,12 @@ def require_unrollable(module: nn.Module, name: str) -> None:
             raise UsageError(
                 f"{name} uses dropout in '{part_name}', which would draw anew when a step is recomputed; set it to 0"
             )
+
+
+def network_identity(setting: Setting) -> tuple[object, ...]:
+    """Equal for settings that build equal networks on one device: a key for what is measured or built once."""
+    architecture = setting.architecture
+    return type(architecture), fingerprint(architecture), setting.shape, setting.classes, str(setting.device)
 
 
 def fresh_network(setting: Setting, key: Key, replace_layers: bool = True) -> nn.Module:

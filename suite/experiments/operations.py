@@ -13,12 +13,11 @@ from torch.utils._pytree import tree_leaves
 
 from suite.core import trees
 from suite.core.cpu_layers import to_device
-from suite.core.networks import fresh_network
+from suite.core.networks import fresh_network, network_identity
 from suite.core.unroll import pull_back, record_segment
 from suite.evaluation.training import bound_by_convolutions
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
-from suite.registry import fingerprint
 from suite.types import Params, Setting
 
 Kind = Literal["forward", "gradient", "step", "unrolled"]
@@ -76,19 +75,18 @@ class _Counter(TorchDispatchMode):
 
 
 _counts: dict[tuple[object, ...], tuple[Operations, Operations]] = {}
-"""For each network, kind of pass and place: operations of a pass whatever its images, and of each image."""
+"""By network, kind of pass and use: the operations of a pass whatever its images, and those of each image."""
 
 
 def operations(setting: Setting, kind: Kind, images: float, in_evaluation: bool = False) -> Operations:
     """Operations of one pass over so many images by a network of the inner loop, or of the evaluation."""
-    network = type(setting.architecture), fingerprint(setting.architecture), setting.shape, setting.classes
-    place = (*network, str(setting.device), kind, in_evaluation)
-    if place not in _counts:
+    identity = (*network_identity(setting), kind, in_evaluation)
+    if identity not in _counts:
         module = evaluation_network(setting) if in_evaluation else fresh_network(setting, Key(0))
         few, more = (_counted(network_pass(module, setting, kind, n)) for n in (FEW, MORE))
         each = Operations().plus(more, 1 / (MORE - FEW)).plus(few, -1 / (MORE - FEW))
-        _counts[place] = few.plus(each, -FEW), each
-    fixed, each = _counts[place]
+        _counts[identity] = few.plus(each, -FEW), each
+    fixed, each = _counts[identity]
     return fixed.plus(each, images)
 
 

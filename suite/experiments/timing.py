@@ -21,7 +21,7 @@ from torch import nn
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
-from suite.core.networks import fresh_network
+from suite.core.networks import fresh_network, network_identity
 from suite.evaluation.evaluate import read_batch
 from suite.evaluation.protocol import Protocol
 from suite.evaluation.training import bound_by_convolutions, group_size
@@ -71,8 +71,8 @@ def rates(device: torch.device, plain: bool = False) -> Rates:
     Each sort of operation is most of one training step: calls of a narrow ConvNet on two images, convolutions of a wide
     one, products of an MLP, bytes of a narrow ConvNet on many pixels.
     """
-    place = str(device), plain
-    if place not in _rates:
+    identity = str(device), plain
+    if identity not in _rates:
         many = 1 if device.type == "cpu" else 16  # times the images, so that a GPU has enough to do
         large, small = ImageShape(1, 28, 28), ImageShape(1, 8, 8)
         steps: dict[str, tuple[Architecture, ImageShape, int]] = {
@@ -82,8 +82,8 @@ def rates(device: torch.device, plain: bool = False) -> Rates:
             "bytes": (ConvNet(width=16), small, 256) if plain else (ConvNet(width=16), large, 40 * many),
         }
         timed = {sort: _timed_step(device, *step, plain) for sort, step in steps.items()}
-        _rates[place] = _with_all_threads(_solved(timed), device)
-    return _rates[place]
+        _rates[identity] = _with_all_threads(_solved(timed), device)
+    return _rates[identity]
 
 
 def _timed_step(
@@ -186,15 +186,14 @@ _paces: dict[tuple[object, ...], Pace] = {}
 
 def pace(setting: Setting, protocol: Protocol) -> Pace:
     """The pace of a setting's evaluation networks under a protocol."""
-    network = type(setting.architecture), fingerprint(setting.architecture), setting.shape, setting.classes
-    place = (*network, str(setting.device), protocol.batch)
-    if place not in _paces:
+    identity = (*network_identity(setting), protocol.batch)
+    if identity not in _paces:
         step, with_an_image = sgd_step(setting, 0), sgd_step(setting, 1)
         batch = read_batch(setting, evaluation_network(setting))
         reading = _evaluation_seconds(setting, "forward", batch) / batch
         side_by_side = group_size(setting, 1, protocol) > 1
-        _paces[place] = Pace(protocol.batch, step, with_an_image - step, reading, side_by_side)
-    return _paces[place]
+        _paces[identity] = Pace(protocol.batch, step, with_an_image - step, reading, side_by_side)
+    return _paces[identity]
 
 
 def sgd_step(setting: Setting, images: int) -> float:
@@ -228,10 +227,10 @@ _trials: dict[tuple[object, ...], float] = {}
 
 def _trial(setting: Setting, objective: Objective, images_per_class: float) -> float:
     """Seconds of one outer step on a fresh memory and noise for real images, measured."""
-    parts = setting.architecture, setting.parameterization, objective
-    sizes = setting.shape, setting.classes, setting.augmentation, images_per_class, str(setting.device)
-    place = (*map(type, parts), *map(fingerprint, parts), *sizes)
-    if place not in _trials:
+    parts = setting.parameterization, objective
+    sizes = setting.augmentation, images_per_class
+    identity = (*network_identity(setting), *map(type, parts), *map(fingerprint, parts), *sizes)
+    if identity not in _trials:
         memory = setting.parameterization.init(setting.shape, setting.classes, images_per_class, Key(0))
         memory = {k: v.to(setting.device) for k, v in memory.items()}
         labels = torch.arange(setting.classes).repeat_interleave(TRIAL_IMAGES)
@@ -239,5 +238,5 @@ def _trial(setting: Setting, objective: Objective, images_per_class: float) -> f
         noise = torch.randn(shape, generator=Key(0)("timing").generator())
         real = ClassRows.of(Split(noise, labels).to(setting.device), setting.classes)
         step = partial(objective.gradients, setting, memory, real, Key(0))
-        _trials[place] = _least_seconds(step, setting.device)
-    return _trials[place]
+        _trials[identity] = _least_seconds(step, setting.device)
+    return _trials[identity]

@@ -8,6 +8,7 @@ w_T by its loss L on real images:
 The gradient of the outer loss in x (`suite.core.unroll`) is pulled back through the recall to the memory's tensors.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from suite.core import trees
-from suite.core.cpu_layers import PIECE
+from suite.core.cpu_layers import piece_of
 from suite.core.networks import fresh_network
 from suite.core.unroll import Hypergradient, Retention, Watch, hypergradient, through_recall
 from suite.images import augment
@@ -121,7 +122,8 @@ class BPTT:
         if self.execution != "eager" and watch is None:
             return program(self, setting, problem, images)(params, inputs)
         losses = problem.inner_loss, problem.outer_losses()
-        retention = retention or self._retention(setting, network, batches.rows.shape[1])
+        if retention is None:
+            retention, _ = self._retention(setting, network, batches.rows.shape[1])
         return hypergradient(*losses, params, inputs, self.inner_optimizer, self.inner_steps, retention, watch)
 
     def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
@@ -153,10 +155,8 @@ class BPTT:
         """Sizes of an outer step on a memory of `per_class` images for each class, and the memory it needs."""
         batch, real = self._sizes(setting, per_class)
         network = fresh_network(setting, Key(0))
-        retention = self._retention(setting, network, batch)
-        state, graph = state_bytes(network, self.inner_optimizer), step_bytes(setting, batch)
-        piece = min(real, PIECE) if setting.device.type == "cpu" else real
-        unroll_bytes = retention.peak_bytes(self.inner_steps, state, graph) + outer_loss_bytes(setting, piece)
+        retention, unroll_bytes = self._retention(setting, network, batch)
+        peak_bytes = unroll_bytes + outer_loss_bytes(setting, piece_of(real, setting.device)) + FIXED
         return {
             "inner steps": self.inner_steps,
             "inner batch": batch,
@@ -164,16 +164,17 @@ class BPTT:
             "network parameters": sum(p.numel() for p in network.parameters()),
             "inner steps are run": self.execution,
             "inner steps whose graphs are kept": min(retention.graphs, self.inner_steps),
-            EXPECTED_MEMORY: round((unroll_bytes + FIXED) / 2**20),
+            EXPECTED_MEMORY: round(peak_bytes / 2**20),
         }
 
     def work(self, setting: Setting, per_class: int) -> list[Passes]:
         """The inner steps with their way back, those run without a graph first, and the outer loss in pieces."""
         batch, real = self._sizes(setting, per_class)
-        retention, captured = self._retention(setting, fresh_network(setting, Key(0)), batch), self.execution != "eager"
+        retention, _ = self._retention(setting, fresh_network(setting, Key(0)), batch)
+        captured = self.execution != "eager"
         replayed = max(0, self.inner_steps - retention.graphs)
         again = replayed * (2 - 1 / retention.stride)  # forth, and between kept states once more
-        pieces = -(-real // PIECE) if setting.device.type == "cpu" else 1
+        pieces = math.ceil(real / piece_of(real, setting.device))
         return [
             Passes("step", batch, again, captured),
             Passes("unrolled", batch, self.inner_steps, captured),
@@ -185,9 +186,9 @@ class BPTT:
         classes = min(self.classes_per_step or setting.classes, setting.classes)
         return classes * min(self.images_per_class_per_step, per_class), classes * self.real_per_class
 
-    def _retention(self, setting: Setting, network: nn.Module, batch: int) -> Retention:
-        """As many graphs as fit; a program keeps every state and one graph."""
-        if self.execution != "eager":
-            return Retention()
-        state, graph = state_bytes(network, self.inner_optimizer), step_bytes(setting, batch)
-        return Retention.within(int(self.memory_gib * 2**30), self.inner_steps, state, graph)
+    def _retention(self, setting: Setting, network: nn.Module, batch: int) -> tuple[Retention, int]:
+        """What `memory_gib` affords (a program keeps every state and one graph), and the bytes that an unroll needs."""
+        sizes = self.inner_steps, state_bytes(network, self.inner_optimizer), step_bytes(setting, batch)
+        eager = self.execution == "eager"
+        retention = Retention.within(int(self.memory_gib * 2**30), *sizes) if eager else Retention()
+        return retention, retention.peak_bytes(*sizes)

@@ -6,9 +6,8 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from suite.core import trees
-from suite.core.networks import fresh_network
+from suite.core.networks import fresh_network, network_identity
 from suite.keys import Key
-from suite.registry import fingerprint
 from suite.types import Optimizer, Setting
 
 SLACK = 1.35
@@ -41,11 +40,10 @@ def outer_loss_bytes(setting: Setting, images: int) -> int:
 
 def graph_bytes(setting: Setting, images: int) -> int:
     """Bytes that autograd saves for one inner step on so many images, weights left out."""
-    network = type(setting.architecture), fingerprint(setting.architecture)
-    place = (*network, setting.shape, setting.classes, str(setting.device), images)
-    if place not in _graph_bytes:
-        _graph_bytes[place] = _measured_bytes(setting, images)
-    return _graph_bytes[place]
+    identity = (*network_identity(setting), images)
+    if identity not in _graph_bytes:
+        _graph_bytes[identity] = _measured_bytes(setting, images)
+    return _graph_bytes[identity]
 
 
 def _measured_bytes(setting: Setting, images: int) -> int:

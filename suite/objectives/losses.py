@@ -13,8 +13,8 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from suite.core.captured import CapturedHypergradient
-from suite.core.cpu_layers import PIECE
-from suite.core.networks import fresh_network
+from suite.core.cpu_layers import piece_of
+from suite.core.networks import fresh_network, network_identity
 from suite.core.unroll import OuterLoss
 from suite.errors import UsageError
 from suite.keys import Key
@@ -72,7 +72,7 @@ class Problem:
     def outer_losses(self) -> list[OuterLoss]:
         """Mean cross-entropy on the real images, in parts whose activations stay in a CPU's caches."""
         real, labels = self.batches.real, self.batches.real_labels
-        piece = PIECE if real.device.type == "cpu" else len(real)
+        piece = piece_of(len(real), real.device)
 
         def loss(images: Tensor, labels: Tensor, params: Params) -> Tensor:
             return cross_entropy(self.scores(params, images), labels, reduction="sum") / len(real)
@@ -128,22 +128,22 @@ PROGRAMS = 2
 """Programs kept at most: each holds all states of its unroll on the device."""
 
 _programs: dict[tuple[object, ...], tuple[Problem, CapturedHypergradient]] = {}
-"""By objective, network and sizes, least recently used first; with each the problem whose data it reads."""
+"""By objective, network and sizes, least recently used first; before each the problem whose data it reads."""
 
 
 def program(
     objective: Unroll, setting: Setting, problem: Problem, images: Float[Tensor, "n c h w"]
 ) -> CapturedHypergradient:
     """The program of all outer steps of the size of this problem, filled with its data."""
-    network = type(setting.architecture), fingerprint(setting.architecture), setting.shape, setting.classes
     sizes = problem.batches.rows.shape, len(problem.batches.real), len(images)
-    place = (fingerprint(objective), *network, str(setting.device), *sizes)
-    kept = _programs.pop(place, None) or _built(objective, setting, problem, images)
+    identity = (fingerprint(objective), *network_identity(setting), *sizes)
+    built = _programs.pop(identity, None) or _built(objective, setting, problem, images)
     while len(_programs) >= PROGRAMS:
         del _programs[next(iter(_programs))]
-    _programs[place] = kept
-    kept[0].batches.fill(problem.batches)
-    return kept[1]
+    _programs[identity] = built
+    fixed_problem, captured = built
+    fixed_problem.batches.fill(problem.batches)
+    return captured
 
 
 def _built(

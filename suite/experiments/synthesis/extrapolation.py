@@ -154,16 +154,19 @@ class Extrapolation:
         per_class = budget_of(setting, self.images_per_class).recalled_per_class
         step_seconds = timing.outer_step(setting, self.objective, self.images_per_class, per_class)
         seconds = self.iterations * step_seconds * (info.classes // self.ways_per_task)
+        feature_epochs = sum(control.epochs for control in self.controls if isinstance(control, SelectsInFeatures))
         for n in self.ways:
-            pace = timing.pace(self.setting(device, n), protocol)
-            test = n * info.test_size // info.classes * pace.read
+            pace, whole = timing.pace(self.setting(device, n), protocol), n * info.train_size // info.classes
             real = n * min(affordable_per_class(self.images_per_class), info.train_size // info.classes)
-            shown = (self.episodes + self.bound_episodes) * n * per_class + len(self.controls) * self.episodes * real
-            networks = self.episodes * (1 + len(self.controls)) + 2 * self.bound_episodes
-            seconds += protocol.networks * (protocol.epochs * shown * pace.train + networks * test)
-            whole = n * info.train_size // info.classes
-            seconds += protocol.networks * self.bound_episodes * self.full_data_epochs * whole * pace.train
-            feature_epochs = sum(control.epochs for control in self.controls if isinstance(control, SelectsInFeatures))
+            for episodes, epochs, images in (
+                (self.episodes, protocol.epochs, n * per_class),  # memories
+                (self.episodes * len(self.controls), protocol.epochs, real),
+                (self.bound_episodes, protocol.epochs, n * per_class),  # oracles
+                (self.bound_episodes, self.full_data_epochs, whole),
+            ):
+                seconds += episodes * pace.networks(
+                    protocol.networks, epochs, images, n * info.test_size // info.classes
+                )
             seconds += self.episodes * feature_epochs * whole * pace.train
             seconds += self.bound_episodes * self.iterations * step_seconds * n / self.ways_per_task
         return Cost(seconds, {}, step_seconds)

@@ -141,16 +141,16 @@ class ImageRecall:
         step_seconds = timing.outer_step(setting, self.objective, memories.images_per_class, most)
         pace, whole = timing.pace(setting, protocol), timing.pace(self._whole(device), protocol)
         seconds = 2 * self.iterations * step_seconds + self.backbone_epochs * info.train_size * whole.train
-        seconds += 2 * info.test_size * whole.read
+        seconds += 2 * info.test_size * whole.read  # its accuracy, and its features of the query images
         for k in self.shots:
             measured = self.ways * info.test_size // info.classes
+            # The memory, classify-then-recall, recall by true label and random real images; and fine-tuning on shots.
             for images in [self.ways * k * per_image] * 4 + [self.ways * k]:
                 seconds += self._episodes * pace.networks(protocol.networks, protocol.epochs, images, measured)
         return Cost(seconds, {}, step_seconds)
 
     @property
-    def _episodes(self) -> int:
-        """Of each number of shots."""
+    def _episodes(self) -> int:  # of each number of shots
         return self.draws * (self.dataset.info.classes // self.ways)
 
     def _kind(self, shots: int) -> str:
