@@ -1,6 +1,7 @@
 """The shape of the code: imports run one way, outside packages stay where they belong, and no draw is unkeyed."""
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -184,6 +185,12 @@ def test_nothing_is_unpickled() -> None:
         for node in ast.walk(tree(module)):
             if isinstance(node, ast.Call):
                 assert dotted(node.func) not in {"torch.load", "torch.save", "eval", "exec", "os.system"}, module
+
+
+def test_every_package_of_the_suite_is_in_the_wheel() -> None:
+    listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {".".join(file.relative_to(REPOSITORY).parent.parts) for file in SUITE.rglob("__init__.py")}
+    assert set(listed) == folders | {"suite.packaged.gin", "leaderboard"}
 
 
 def test_the_configuration_folder_is_no_package() -> None:

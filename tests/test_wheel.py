@@ -22,7 +22,7 @@ SMOKE = [
     *("--gin", "gin/quickstart.gin", "--gin", "gin/scale/smoke.gin"),
     *sets("ARCHITECTURE = @architectures.mlp()", "FULL_DATA_EPOCHS = 0"),
 ]
-SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "suite", "leaderboard", "gin", "tools", "tests")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "suite", "leaderboard", "gin", "tools", "tests")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 SUITE = Path(__file__).resolve().parents[1]
 
 ROOT = SUITE / "packaged" if (SUITE / "packaged").is_dir() else SUITE.parent
-"""The folder that holds `gin/`: of an installed package (setup.py puts it there), else the checkout.
+"""The folder that holds `gin/`: of an installed package (pyproject.toml puts it there), else the checkout.
 
 A file or an include is looked for in the working directory first, then here.
 """
