@@ -117,7 +117,7 @@ def test_the_inner_optimizer_is_that_of_the_objective(data_dir: Path) -> None:
         ({"iterations": 0}, "iterations must be above 0"),
         ({"images_per_class": "one"}, "images_per_class must be a number"),
         ({"objective": "distribution_matching", "inner_optimizer": "adam"}, "DistributionMatching has none"),
-        ({"inner_optimizer": "sgd"}, "no inner_optimizers is called 'sgd'"),
+        ({"inner_optimizer": "sgd"}, "no optimizer is called 'sgd'"),
         ({"parameterization": Addressing(bases=100)}, "at most"),
         ({"device": "gpu"}, "'gpu' is not a device"),
     ],
@@ -131,7 +131,7 @@ def test_a_parameterization_that_nobody_registered_is_refused_before_the_run() -
     class Unregistered(Standard):
         """A method without a name."""
 
-    with as_people_run_it(), pytest.raises(RunError, match=r"no parameterizations is called 'Unregistered'"):
+    with as_people_run_it(), pytest.raises(RunError, match=r"no parameterization is called 'Unregistered'"):
         suite.distil("digits", parameterization=Unregistered())
 
 
