@@ -58,7 +58,7 @@ class Registry:
     """
 
     def __init__(self, kind: str, singular: str) -> None:
-        """Of a kind as gin names it, with what a sentence calls one component of it."""
+        """`kind` is gin's name of it; `singular` is what a sentence calls one component."""
         self.kind, self.singular = kind, singular
         self._entries: dict[str, Entry] = {}
 
