@@ -44,9 +44,6 @@ KINDS = {
 }
 """The fields of `Distillation` that hold components, and the kind of each."""
 
-CHECKPOINT_SECONDS = 60.0
-"""Between checkpoints, as in the command."""
-
 
 def distil(
     dataset: str | Dataset,
@@ -96,7 +93,7 @@ def distil(
     prepared = prepare_device(device)
     with _kept_in(directory) as out, nullcontext() if progress else redirect_stderr(io.StringIO()):
         data = Path(data_dir) if data_dir is not None else default_data_dir()
-        execute(run, RunContext(out, data, prepared, Sender(None, out), Stop(), False, CHECKPOINT_SECONDS))
+        execute(run, RunContext(out=out, data_dir=data, device=prepared, sender=Sender(None, out), stop=Stop()))
         return Memory.load(directory_of(run, out) / "memory.safetensors")
 
 

@@ -101,6 +101,26 @@ def test_capacity_shrinks_by_a_task_s_share() -> None:
     assert [many.capacity(t) for t in range(20)] == list(range(200, 0, -10))
 
 
+def test_a_run_that_is_stopped_while_it_evaluates_keeps_the_memory_that_it_compressed(data_dir: Path) -> None:
+    class Stopped(FakeSession):
+        """A session that a signal stops in the second evaluation."""
+
+        evaluations = 0
+
+        def pause(self) -> None:
+            if len(self.logged) > 4:
+                raise KeyboardInterrupt
+
+    first = Stopped(data_dir, Path(tempfile.mkdtemp(dir=data_dir)), due=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(SMALL, first)
+    assert first.saved[0] == 2 * SMALL.steps_per_task and len(first.saved[2]["matrix"]) == 1
+    second, whole = session_in(data_dir, before=first), session_in(data_dir)
+    outcome = run(SMALL, second)
+    assert min(second.logged) > first.saved[0]  # no outer step is done twice
+    assert outcome.facts["matrices"] == run(SMALL, whole).facts["matrices"]
+
+
 @pytest.mark.parametrize("stream", [Permutations, Rotations])
 def test_storage_never_exceeds_the_budget(stream: Any, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every moment of the stream: real images kept and finished memories together."""

@@ -266,21 +266,33 @@ def measured(do: Callable[[], object]) -> float:
     return min(seconds)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
-def test_estimates_are_near_what_is_measured(name: str) -> None:
-    """Training, measuring and outer steps: within a factor of three each, since machines are shared; as a rule 1.5."""
-    architecture, shape = NETWORKS[name]
-    what = setting(architecture, shape)
-    real, memory = ClassRows.of(noise(what, 320), 10), what.parameterization.init(shape, 10, 2, Key(0))
+TRIES = 4
+"""Of a comparison with a clock, each with the machine's rates measured anew: other processes come and go."""
+
+
+def within_one_try(holds: Callable[[], str]) -> None:
+    """Pass if one of the tries finds nothing wrong."""
+    wrong = []
+    for _ in range(TRIES):
+        for cache in (timing._rates, timing._paces):
+            cache.clear()
+        wrong.append(holds())
+        if not wrong[-1]:
+            return
+    pytest.fail("; ".join(wrong))
+
+
+def ratios(what: Setting) -> dict[str, float]:
+    """Estimated over measured seconds of reading, of training steps, and of outer steps of each objective."""
+    real, memory = ClassRows.of(noise(what, 320), 10), what.parameterization.init(what.shape, 10, 2, Key(0))
     network = train(what, noise(what, 10), Protocol(networks=1, epochs=1), Key(0))
     test = noise(what, 200)
     seconds = measured(lambda: accuracy(network, test, read_batch(what, network), what))
-    ratios = {"reading": 200 * timing.pace(what, Protocol()).read / seconds}
+    found = {"reading": 200 * timing.pace(what, Protocol()).read / seconds}
     for images in (10, 64):
         data, protocol = noise(what, images), Protocol(networks=1, epochs=4)
         seconds = measured(lambda data=data, protocol=protocol: train(what, data, protocol, Key(0))) / 4
-        ratios[f"a step on {images}"] = timing.sgd_step(what, images) / seconds
+        found[f"a step on {images}"] = timing.sgd_step(what, images) / seconds
     objectives: list[Objective] = [
         BPTT(inner_steps=3, real_per_class=8),
         BPTT(inner_steps=3, real_per_class=8, memory_gib=1e-6),
@@ -289,9 +301,23 @@ def test_estimates_are_near_what_is_measured(name: str) -> None:
     ]
     for objective in objectives:
         seconds = measured(lambda objective=objective: objective.gradients(what, memory, real, Key(0)))
-        ratios[str(objective)] = timing.outer_step(what, objective, 2, 2) / seconds
-    assert all(1 / 3 < ratio < 3 for ratio in ratios.values()), ratios
-    assert 1 / 2 < math.exp(sum(map(math.log, ratios.values())) / len(ratios)) < 2, ratios
+        found[str(objective)] = timing.outer_step(what, objective, 2, 2) / seconds
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_estimates_are_near_what_is_measured(name: str) -> None:
+    """Training, measuring and outer steps: within a factor of three each, and of two on the average."""
+    what = setting(*NETWORKS[name])
+
+    def holds() -> str:
+        found = ratios(what)
+        mean = math.exp(sum(map(math.log, found.values())) / len(found))
+        near = all(1 / 3 < ratio < 3 for ratio in found.values()) and 1 / 2 < mean < 2
+        return "" if near else f"mean {mean:.2f} of {found}"
+
+    within_one_try(holds)
 
 
 @pytest.mark.slow
@@ -390,13 +416,16 @@ def test_long_work_is_advised_against_before_it_starts() -> None:
 
 
 def test_an_estimate_is_near_what_a_run_takes(data_dir: Any, tmp_path: Any) -> None:
-    """Within a factor of five, since these machines are shared."""
     slower = sets("ITERATIONS = 40", "INNER_STEPS = 30", "VALIDATION_POINTS = 0")
-    place = ["--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none", "--json"]
-    done = command(*QUICK, *slower, *place)
+    place = ["--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none", "--json", "--fresh"]
     (run,) = resolve([w for w in QUICK if w.endswith(".gin")], [w for w in (*QUICK, *slower) if " = " in w])
-    step = run.experiment.cost(CPU).step  # type: ignore[attr-defined]
-    assert 0.2 < step / done.record["cost"]["seconds_per_iteration"] < 5
+
+    def holds() -> str:
+        seconds = command(*QUICK, *slower, *place).record["cost"]["seconds_per_iteration"]
+        ratio = run.experiment.cost(CPU).step / seconds  # type: ignore[attr-defined]
+        return "" if 0.2 < ratio < 5 else f"estimated over measured: {ratio:.2f}"
+
+    within_one_try(holds)
 
 
 def test_a_method_without_an_estimate_still_runs(data_dir: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

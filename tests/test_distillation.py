@@ -14,6 +14,7 @@ from suite.errors import RunError, UsageError
 from suite.evaluation.cached import _AccuracyFile
 from suite.evaluation.evaluate import accuracy
 from suite.experiments.distillation import Distillation
+from suite.experiments.learning import evenly_spaced
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.objectives.gradient_matching import GradientMatching
@@ -25,7 +26,8 @@ ABLATION, QUICKSTART = "gin/ablation_momentum.gin", "gin/quickstart.gin"
 @pytest.mark.parametrize(("iterations", "points"), [(500, 3), (19, 10), (2, 1), (7, 7), (100, 25)])
 def test_validation_points_are_as_many_as_asked_and_end_with_the_last(iterations: int, points: int) -> None:
     (run,) = resolve([QUICKSTART], [f"ITERATIONS = {iterations}", f"VALIDATION_POINTS = {points}"])
-    at = [i for i in range(iterations + 1) if run.experiment._validates_at(i)]  # type: ignore[attr-defined]
+    experiment: Any = run.experiment
+    at = [i for i in range(iterations + 1) if evenly_spaced(i, iterations, experiment.validation_points)]
     assert len(at) == points + 1 and at[0] == 0 and at[-1] == iterations
     assert max(b - a for a, b in pairwise(at)) <= -(-iterations // points)
 
@@ -109,9 +111,10 @@ def test_a_plan_counts_what_a_memory_stores_and_makes_equal_memories_once() -> N
             return 1
 
         def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
-            made.append(images_per_class)
             drawn = torch.rand(classes, shape.numel, generator=key.generator())
-            return {"values": drawn[drawn < self.kept[0]]}
+            values = drawn[drawn < self.kept[0]]  # whose size tensors without values do not have
+            made.append(images_per_class)
+            return {"values": values}
 
         def recall(self, memory: Params, queries: Any) -> torch.Tensor:
             raise NotImplementedError

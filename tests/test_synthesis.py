@@ -24,8 +24,8 @@ from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol
 from suite.experiments.continual.compress_then_recall import CompressThenRecall
 from suite.experiments.distillation import Distillation
-from suite.experiments.synthesis import baselines, episodic, extrapolation, image_recall, joined, summary
-from suite.experiments.synthesis.baselines import Pretrained
+from suite.experiments.synthesis import episode_measurement, episodic, extrapolation, image_recall, joined, summary
+from suite.experiments.synthesis.episode_measurement import Pretrained
 from suite.experiments.synthesis.episodes import all_images, draw_episode, of_classes, sample_classes, tasks_of
 from suite.experiments.synthesis.episodic import EpisodicMemories
 from suite.experiments.synthesis.extrapolation import Extrapolation
@@ -165,7 +165,7 @@ def test_shots_are_never_scored_and_the_memory_never_sees_a_test_image(
 ) -> None:
     data = Digits().load(data_dir, Key(0), 0.0)
     train, test = pictures(data.train), pictures(data.test)
-    evaluate, step, draw = baselines.evaluate, episodic.step, image_recall.draw_episode
+    evaluate, step, draw = episode_measurement.evaluate, episodic.step, image_recall.draw_episode
     scored: list[set[bytes]] = []
     shots: list[set[bytes]] = []
 
@@ -184,7 +184,7 @@ def test_shots_are_never_scored_and_the_memory_never_sees_a_test_image(
         assert rest <= train and not rest & shots[-1] and shots[-1] <= train
         return step(setting, objective, optimizer, real, *others)
 
-    monkeypatch.setattr(baselines, "evaluate", watched)
+    monkeypatch.setattr(episode_measurement, "evaluate", watched)
     monkeypatch.setattr(episodic, "step", watching)
     for module in (episodic, image_recall):  # episodes of training, and of measuring
         monkeypatch.setattr(module, "draw_episode", showing)

@@ -53,6 +53,11 @@ class Comparison:
         ]
 
 
+def affordable_per_class(images_per_class: float) -> int:
+    """Real images of each class that a budget pays for, one at the least."""
+    return max(1, int(images_per_class))
+
+
 def compare(
     setting: Setting,
     memory: Params,
@@ -69,7 +74,7 @@ def compare(
     before each method. The same key gives the accuracies that a run's record holds.
     """
     real = ClassRows.of(data.train.to(setting.device), setting.classes)
-    images = min(max(1, int(images_per_class)), *(len(rows) for rows in real.rows))
+    images = min(affordable_per_class(images_per_class), *(len(rows) for rows in real.rows))
     all_recalled = recalled(setting, memory)
     accuracies = {}
 

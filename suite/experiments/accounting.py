@@ -1,5 +1,6 @@
 """What every experiment states in one way: its budget, its scale beside the paper's, its augmentation, its memories."""
 
+from collections.abc import Iterable
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from suite.core.outer_loop import PAPER_ITERATIONS
 from suite.keys import Key
 from suite.memory import Memory, described
 from suite.registry import fingerprint, name_of
+from suite.storage.files import make_directory
 from suite.types import (
     Architecture,
     Budget,
@@ -18,6 +20,7 @@ from suite.types import (
     ImageShape,
     Parameterization,
     Params,
+    Session,
     Setting,
     Transform,
 )
@@ -68,7 +71,7 @@ def below(name: str, used: float | None, paper: float | None) -> list[str]:
 
 
 def below_default(component: object, field: str, label: str = "") -> list[str]:
-    """The same of a component's field, whose default is the paper's size; nothing if it has no such field."""
+    """['field used of default'] where a component's field is below its default, the paper's size; else nothing."""
     used, paper = value_and_default(component, field)
     return below(f"{label}{field}", used, paper)
 
@@ -151,3 +154,18 @@ def save_memory(
     saved = Memory({name: tensor.cpu() for name, tensor in memory.items()}, whole, transform)
     saved.save(file)
     return saved
+
+
+def save_task_memories(
+    session: Session, experiment: Any, shape: ImageShape, budget: Budget,
+    tasks: Iterable[tuple[Params, Transform, dict[str, Any]]],
+) -> list[Memory]:  # fmt: skip
+    """Write the memory of every task in the run's `memories`: its tensors, its preprocessing and what it is."""
+    folder, seed = make_directory(session.directory / "memories"), session.key.seed
+    return [
+        save_memory(
+            folder / f"task-{t:03}.safetensors", memory, experiment, shape, transform, budget,
+            task=t, superclasses=[], seed=seed, **about,
+        )
+        for t, (memory, transform, about) in enumerate(tasks, 1)
+    ]  # fmt: skip

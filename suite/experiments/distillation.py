@@ -23,8 +23,8 @@ from suite.experiments.accounting import (
     scale_of,
     smaller_parts,
 )
-from suite.experiments.comparison import Comparison
-from suite.experiments.learning import Stopwatch, evenly_spaced, learn
+from suite.experiments.final_measurements import FinalMeasurements
+from suite.experiments.learning import Place, Stopwatch, evenly_spaced, learn
 from suite.images.augment import AugmentationChoice
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.memory import Memory
@@ -130,7 +130,7 @@ class Distillation:
 
     def cost(self, device: torch.device) -> Cost:
         """Seconds of the run with its evaluation, and of the controls, which runs may share."""
-        setting, info, comparison = self.setting(device), self.dataset.info, Comparison.of(self)
+        setting, info, comparison = self.setting(device), self.dataset.info, FinalMeasurements.of(self)
         per_class = self.parameterization.per_class(setting.shape, setting.classes, self.images_per_class)
         images = per_class * setting.classes
         step_seconds = timing.outer_step(setting, self.objective, self.images_per_class, per_class)
@@ -151,9 +151,9 @@ class Distillation:
         real = ClassRows.of(data.train.to(session.device), setting.classes)
         loaded = time.monotonic()
         state, distillation_seconds = self._distil(session, setting, data, real)
-        memory = self._save(session, setting, data, state)
+        memory = self._write_memory(session, setting, data, state)
         distilled = time.monotonic()
-        measurements = Comparison.of(self).measure(session, setting, data, real, state.memory)
+        measurements = FinalMeasurements.of(self).measure(session, setting, data, real, state.memory)
         session.pause()
         first = begin(setting, self.outer_optimizer, self.images_per_class, session.key).memory
         memories, key = {"at the start": first, "at the end": state.memory}, session.key("gradient norms")
@@ -175,40 +175,37 @@ class Distillation:
     def _distil(self, session: Session, setting: Setting, data: Data, real: ClassRows) -> tuple[OuterState, float]:
         """The state after the last outer step, and the seconds that all steps took."""
         state = begin(setting, self.outer_optimizer, self.images_per_class, session.key)
-        saved, stopwatch, restored = -1, Stopwatch(), session.restore()
+        stopwatch, restored = Stopwatch(), session.restore()
         if restored is not None:
-            saved, tensors, extra = restored
-            state = replace(from_tensors(saved, tensors, session.device), skipped=extra["skipped"])
+            iteration, tensors, extra = restored
+            state = replace(from_tensors(iteration, tensors, session.device), skipped=extra["skipped"])
             stopwatch.seconds = extra["seconds"]
         else:
             self._validate(session, setting, data, state)
+        last = state  # that a checkpoint holds
 
         def one_step(before: OuterState) -> OuterState:
-            nonlocal state
             key, clip, skip = session.key("outer"), self.clip, self.skip_not_finite
-            state = step(setting, self.objective, self.outer_optimizer, real, before, key, clip, skip)
-            return state
+            return step(setting, self.objective, self.outer_optimizer, real, before, key, clip, skip)
 
-        def save(now: OuterState, score: float | None) -> None:
-            nonlocal saved
-            saved = now.iteration
+        def checkpoint(now: OuterState, score: float | None) -> None:
+            nonlocal last
+            last = now
             extra = {"seconds": stopwatch.seconds, "skipped": now.skipped}
-            session.checkpoint(saved, to_tensors(now), extra, score)
+            session.checkpoint(now.iteration, to_tensors(now), extra, score)
 
+        validate, place = partial(self._validate, session, setting, data), Place(0, self.iterations)
         try:
-            validate = partial(self._validate, session, setting, data)
-            learn(session, state, one_step, self.iterations, save, stopwatch, validate=validate)
+            state = learn(session, state, one_step, self.iterations, checkpoint, stopwatch, place, validate)
         except NotFinite as error:
-            if saved < state.iteration:
-                save(state, None)
-            self._save(session, setting, data, state)
-            raise NotFinite(f"{error} (the memory of step {state.iteration} is kept in {session.directory})") from error
-        if saved < state.iteration:
-            save(state, None)
+            self._write_memory(session, setting, data, last)
+            raise NotFinite(f"{error} (the memory of step {last.iteration} is kept in {session.directory})") from error
+        if last.iteration < state.iteration:
+            checkpoint(state, None)
         return state, stopwatch.seconds
 
     def _validate(self, session: Session, setting: Setting, data: Data, state: OuterState) -> float | None:
-        """Mean accuracy on validation images in percent, logged; None at steps without validation."""
+        """None at steps without validation; else the mean accuracy on validation images in percent, which is logged."""
         if not evenly_spaced(state.iteration, self.iterations, self.validation_points if self.validation else 0):
             return None
         images, splits = recalled(setting, state.memory), {"validation": data.validation}
@@ -220,7 +217,7 @@ class Distillation:
 
     # ------------------------------------------------------------ what is left behind
 
-    def _save(self, session: Session, setting: Setting, data: Data, state: OuterState) -> Memory:
+    def _write_memory(self, session: Session, setting: Setting, data: Data, state: OuterState) -> Memory:
         """Write the memory."""
         info, budget = data.info, budget_of(setting, self.images_per_class, state.memory)
         return save_memory(
@@ -234,7 +231,9 @@ class Distillation:
         """How much of the paper's compute the run uses."""
         steps, paper = self.iterations, PAPER_ITERATIONS
         reduced_by = [f"{steps} of {paper} iterations"] if steps < paper else []
-        reduced_by += smaller_parts(self.objective, self.architecture, *Comparison.of(self).elsewhere, named=True)
+        reduced_by += smaller_parts(
+            self.objective, self.architecture, *FinalMeasurements.of(self).elsewhere, named=True
+        )
         reduced_by += [self.evaluation.label()] if self.evaluation.reduced else []
         extra = {"validation_held_out": self.validation, "full_data_epochs": self.full_data_epochs}
         return scale_of(self, reduced_by) | extra

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from suite.core.outer_loop import LOGGED_POINTS, OuterState, from_tensors, to_tensors
+from suite.core.outer_loop import LOGGED_POINTS, NotFinite, OuterState, from_tensors, to_tensors
 from suite.types import Params, Session
 
-Accuracies = dict[str, float]
-"""Accuracies in percent, by the name of what was measured."""
+Measured = dict[str, float]
+"""What was measured, by name; accuracies in percent."""
 
 
 @dataclass
@@ -35,6 +35,18 @@ Save = Callable[[OuterState, float | None], None]
 """Writes a checkpoint of a run whose memory is in this state; with its validation accuracy, if that was measured."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the outer steps of one memory are among those of its run."""
+
+    steps_before: int
+    """Outer steps of the memories before it."""
+    total: int
+    """Outer steps of all memories."""
+    caption: str = ""
+    """Name of the memory, for the progress line."""
+
+
 def _no_validation(state: OuterState) -> float | None:
     return None
 
@@ -46,30 +58,30 @@ def learn(
     iterations: int,
     save: Save,
     stopwatch: Stopwatch,
-    *,
-    steps_before: int = 0,
-    total: int | None = None,
-    caption: str = "",
+    place: Place,
     validate: Callable[[OuterState], float | None] = _no_validation,
 ) -> OuterState:
     """Improve a memory until its state has made `iterations` outer steps; `step` makes one or several of them.
 
     About LOGGED_POINTS times a run the metrics are logged. A checkpoint is saved where `validate` gives a score, and
-    where the session asks for one; that of the last step is the caller's, who knows what comes next.
-    `steps_before` and `total` place these steps among all of the run's. What `save` and `step` raise ends the loop.
+    where the session asks for one; that of the last step is the caller's, who knows what comes next. Where a step
+    raises NotFinite, the state before it is saved first.
     """
-    total = iterations if total is None else total
-    log_every = max(1, total // LOGGED_POINTS)
+    log_every = max(1, place.total // LOGGED_POINTS)
     shown = {name: points[-1][1] for name in ("loss", "validation_accuracy") if (points := session.history(name))}
     while state.iteration < iterations:
-        before = steps_before + state.iteration
-        state = stopwatch.timed(step, state)
-        position = steps_before + state.iteration
-        if position // log_every > before // log_every or position == total:
+        before = place.steps_before + state.iteration
+        try:
+            state = stopwatch.timed(step, state)
+        except NotFinite:
+            save(state, None)
+            raise
+        position = place.steps_before + state.iteration
+        if position // log_every > before // log_every or position == place.total:
             metrics = {name: value.item() for name, value in state.metrics.items()}
             session.log(position, metrics)
             shown |= metrics
-        session.progress(position, total, _words(caption, shown))
+        session.progress(position, place.total, _words(place.caption, shown))
         score = validate(state)
         if score is not None:
             shown["validation_accuracy"] = score
@@ -107,7 +119,7 @@ class Series:
         self.stopwatch = Stopwatch()
         self._session, self._outer_steps = session, outer_steps
         self._steps_done = 0
-        self._measured: dict[str, list[Accuracies]] = {}
+        self._measured: dict[str, list[Measured]] = {}
         self._state: OuterState | None = None
         """Of the memory that is being learned."""
         restored = session.restore()
@@ -124,9 +136,7 @@ class Series:
                 iterations,
                 self._save_state,
                 self.stopwatch,
-                steps_before=self._steps_done,
-                total=self._outer_steps,
-                caption=name,
+                Place(self._steps_done, self._outer_steps, name),
             )
             self.tensors[name], self._state = state.memory, None
             self._steps_done += iterations
@@ -141,8 +151,8 @@ class Series:
             self._save(self._steps_done)
         return self.tensors[name]
 
-    def measure(self, name: str, count: int, measure_one: Callable[[int], Accuracies]) -> dict[str, tuple[float, ...]]:
-        """For everything that `measure_one` names, a value for each number below `count` that has it."""
+    def measure(self, name: str, count: int, measure_one: Callable[[int], Measured]) -> dict[str, tuple[float, ...]]:
+        """By name, a value for each number below `count` for which `measure_one` returned that name."""
         measured = self._measured.setdefault(name, [])
         while len(measured) < count:
             self._session.pause()
@@ -175,7 +185,7 @@ class Series:
         device = self._session.device
         parts: dict[str, Params] = {name: {} for name in [*state["memories"], "under way"]}
         for name, value in tensors.items():
-            part, rest = name.split(": ", 1)
+            part, rest = name.rsplit(": ", 1)
             parts[part][rest] = value
         under_way = parts.pop("under way")
         self.tensors = {name: {k: v.to(device) for k, v in part.items()} for name, part in parts.items()}

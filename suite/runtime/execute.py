@@ -40,6 +40,9 @@ from suite.tracking.sender import Sender
 from suite.tracking.store import flat
 from suite.types import Outcome
 
+CHECKPOINT_SECONDS = 60.0
+"""Between checkpoints, unless a command says otherwise."""
+
 Record = dict[str, Any]
 """A result record (`suite.runtime.record`)."""
 
@@ -58,9 +61,9 @@ class RunContext:
     """Sends journals to the tracker."""
     stop: Stop
     """Whether a signal asked to stop."""
-    fresh: bool
+    fresh: bool = False
     """Start again, and keep an earlier run's directory under another name."""
-    checkpoint_seconds: float
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     """Time between checkpoints."""
     plugins: tuple[str, ...] = ()
     """Files with outside methods; named in `run.json`, so that a resumed run loads them."""

@@ -1,5 +1,6 @@
 """Compress-then-recall: every task of a stream becomes a memory, and all memories train a new network (paper, A.2)."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -12,10 +13,11 @@ from suite.evaluation.protocol import Protocol
 from suite.experiments import plots, timing
 from suite.experiments.accounting import budget_of, stored_numbers, value_of, with_values
 from suite.experiments.continual import presets, streaming
+from suite.experiments.continual.metrics import Row
 from suite.experiments.continual.reservoir import Reservoir
 from suite.experiments.continual.stand_ins import with_stand_ins
-from suite.experiments.continual.stream_state import Row, StreamState
-from suite.experiments.learning import Stopwatch, learn
+from suite.experiments.continual.stream_state import StreamState
+from suite.experiments.learning import Place, Stopwatch, learn
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
@@ -72,7 +74,7 @@ class CompressThenRecall:
     batch: PositiveInt = 10
     """Images that come in at once."""
     replay: PositiveInt = 20
-    """Outer steps for every incoming batch."""
+    """Outer steps for every incoming batch; what `Online` calls updates."""
     replay_batch: PositiveInt = 10
     """Images of the reservoir in each outer loss."""
     clip: Positive | None = 2.0
@@ -108,7 +110,7 @@ class CompressThenRecall:
     @property
     def steps_per_task(self) -> int:
         """Outer steps of one task's memory."""
-        return -(-self.stream.info.samples_per_task // self.batch) * self.replay
+        return math.ceil(self.stream.info.samples_per_task / self.batch) * self.replay
 
     def capacity(self, task: int) -> int:
         """Real images that may be kept while this task (from 0) is learned."""
@@ -151,12 +153,12 @@ class CompressThenRecall:
         return with_values(
             self.objective,
             real_per_class=real_per_class or self.batch + self.replay_batch,
-            images_per_class_per_step=recalled_images and recalled_images * (1 + self.stand_ins),
+            images_per_class_per_step=None if recalled_images is None else recalled_images * (1 + self.stand_ins),
         )
 
     def _objective_on_average(self) -> Objective:
         """The objective of the same size for plans, where every class has its part of the images."""
-        return self._objective(-(-(self.batch + self.replay_batch) // self.stream.info.classes_per_task))
+        return self._objective(math.ceil((self.batch + self.replay_batch) / self.stream.info.classes_per_task))
 
     # ------------------------------------------------------------ the run
 
@@ -164,21 +166,23 @@ class CompressThenRecall:
         """Compress and measure task after task."""
         presets.announce_deviations(self, session)
         setting, state = self.setting(session.device), StreamState.restored(session)
-        stopwatch, tasks = Stopwatch(state.seconds), list[StreamTask]()
+        stopwatch = Stopwatch(state.seconds)
+        tasks: list[StreamTask] = []
         for t, task in enumerate(self.stream.tasks(session.data_dir, session.key("stream"))):
             tasks.append(task)
-            if t < state.task:
-                continue
-            state = self._compress(session, setting, task, state, stopwatch)
-            state = state.measured(self._measure(session, setting, state, tasks), stopwatch.seconds)
-            state.save(session, self.steps_per_task)
+            if t == len(state.memories):
+                state = self._compress(session, setting, task, state, stopwatch)
+                state.save(session, self.steps_per_task)
+            if t == len(state.rows):
+                state = replace(state, rows=(*state.rows, self._measure(session, setting, state, tasks)))
+                state.save(session, self.steps_per_task)
         return self._outcome(session, setting, state, tasks)
 
     def _compress(
         self, session: Session, setting: Setting, task: StreamTask, state: StreamState, stopwatch: Stopwatch
     ) -> StreamState:
         """The stream's state with this task's memory among the finished ones."""
-        t, images = state.task, task.train.relabelled(task.classes)
+        t, images = len(state.memories), task.train.relabelled(task.classes)
         key, order = session.key("task", t), session.key("order", t).permutation(len(images))
         finished_numbers = sum(map(stored_numbers, state.memories))
 
@@ -187,34 +191,27 @@ class CompressThenRecall:
             number = outer.iteration // self.replay
             incoming = order[number * self.batch : (number + 1) * self.batch]
             reservoir = (state.reservoir or Reservoir.empty(self.capacity(t))).add(incoming, key("reservoir"))
-            stored = finished_numbers + len(reservoir.kept) * setting.shape.numel
-            state = replace(state, reservoir=reservoir, peak_numbers=max(state.peak_numbers, stored))
             for update in range(self.replay):
                 replayed = reservoir.draw(self.replay_batch, key("replay", number, update))
                 real = images.at(torch.cat([incoming, replayed])).to(session.device)
                 outer = self._outer_step(setting, real, outer, key, key("stand-ins", number, update))
+            stored = finished_numbers + len(reservoir.kept) * setting.shape.numel
+            state = replace(state, reservoir=reservoir, peak_numbers=max(state.peak_numbers, stored))
             return outer
 
         def save(outer: OuterState, score: float | None) -> None:
             replace(state, outer=outer, seconds=stopwatch.seconds).save(session, self.steps_per_task)
 
-        outer = learn(
-            session,
-            state.outer or begin(setting, self.outer_optimizer, self.images_per_class, key),
-            one_batch,
-            -(-len(images) // self.batch) * self.replay,
-            save,
-            stopwatch,
-            steps_before=t * self.steps_per_task,
-            total=self.steps_per_task * self.stream.info.tasks,
-            caption=f"task {t + 1}",
-        )
-        return state.finished(outer.memory)
+        start = state.outer or begin(setting, self.outer_optimizer, self.images_per_class, key)
+        steps = math.ceil(len(images) / self.batch) * self.replay
+        place = Place(t * self.steps_per_task, self.steps_per_task * self.stream.info.tasks, f"task {t + 1}")
+        outer = learn(session, start, one_batch, steps, save, stopwatch, place)
+        return state.finished(outer.memory, stopwatch.seconds)
 
-    def _outer_step(self, setting: Setting, real: Split, outer: OuterState, key: Key, stand_ins: Key) -> OuterState:
+    def _outer_step(self, setting: Setting, real: Split, outer: OuterState, key: Key, stand_in_key: Key) -> OuterState:
         """One outer step on these real images; the networks learn stand-ins of other tasks beside the memory."""
         if self.stand_ins and isinstance(self.stream, RelatedTasks):
-            setting = with_stand_ins(setting, self.stream, self.stand_ins, stand_ins)
+            setting = with_stand_ins(setting, self.stream, self.stand_ins, stand_in_key)
         rows = ClassRows.of(real, setting.classes)
         return step(setting, self._objective(), self.outer_optimizer, rows, outer, key("outer"), self.clip)
 
@@ -231,11 +228,11 @@ class CompressThenRecall:
     def _outcome(self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]) -> Outcome:
         """The record of what was measured, beside the memories and plots."""
         info, budget = self.stream.info, budget_of(setting, self.images_per_class)
-        memories = streaming.save_memories(self, session, setting, state.memories, tasks, budget)
+        memories = streaming.save_memories(self, session, budget, state.memories, tasks)
         plots.task_by_task(memories, make_directory(session.directory / "figures") / "recalled.png")
         matrices = [[rows[n] for rows in state.rows] for n in range(self.evaluation.networks)]
         streaming.plot_matrices(session, matrices)
-        steps, images_per_class = self.steps_per_task * info.tasks, self.stored_images / info.outputs
+        steps, storage_per_class = self.steps_per_task * info.tasks, self.stored_images / info.outputs
         sizes = {
             "storage_numbers": self.stored_images * info.shape.numel,
             "most_stored_numbers": state.peak_numbers,
@@ -243,7 +240,7 @@ class CompressThenRecall:
         }
         return Outcome(
             measurements=tuple(streaming.measurements(matrices, "memory", "evaluation networks")),
-            budget=Budget(budget.stored_numbers * info.tasks, images_per_class, budget.recalled_per_class),
+            budget=Budget(budget.stored_numbers * info.tasks, storage_per_class, budget.recalled_per_class),
             scale={"iterations": steps} | streaming.scale(self, presets.reduced_by(self, self.replay)),
             facts=streaming.facts(self, tasks, matrices) | sizes,
             cost={"seconds_per_iteration": state.seconds / steps},

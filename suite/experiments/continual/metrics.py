@@ -1,4 +1,4 @@
-"""Figures of continual learning, from the matrix of accuracies and of nothing else.
+"""Quantities of continual learning, from the matrix of accuracies and of nothing else.
 
 R[i][j] is the accuracy in percent on task j after task i was learned, None where it was not measured.
 """
@@ -6,7 +6,11 @@ R[i][j] is the accuracy in percent on task j after task i was learned, None wher
 from collections.abc import Sequence
 from statistics import fmean
 
-Matrix = Sequence[Sequence[float | None]]
+Row = list[float | None]
+"""Accuracies in percent on each task after one of them was learned; None where not measured."""
+
+Matrix = list[Row]
+"""R: a row after each task."""
 
 
 def retained(r: Matrix) -> float:

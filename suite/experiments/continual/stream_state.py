@@ -4,19 +4,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from suite.core.outer_loop import OuterState, from_tensors, to_tensors
+from suite.experiments.continual.metrics import Row
 from suite.experiments.continual.reservoir import Reservoir
 from suite.types import Params, Session
-
-Row = list[float | None]
-"""Accuracies in percent on each task after one of them was learned; None where not measured."""
 
 
 @dataclass(frozen=True, eq=False)
 class StreamState:
     """Finished memories and measurements, and the memory of the task that is being compressed."""
 
-    task: int = 0
-    """Tasks that are compressed and measured."""
     memories: tuple[Params, ...] = ()
     """Of the finished tasks, in order."""
     rows: tuple[list[Row], ...] = ()
@@ -30,25 +26,21 @@ class StreamState:
     peak_numbers: int = 0
     """Numbers stored at the most so far: finished memories and kept images."""
 
-    def finished(self, memory: Params) -> "StreamState":
-        """With the memory of the task under way among the finished ones."""
-        return replace(self, task=self.task + 1, memories=(*self.memories, memory), outer=None, reservoir=None)
-
-    def measured(self, rows: list[Row], seconds: float) -> "StreamState":
-        """With what was measured after a task, and the seconds of all outer steps until then."""
-        return replace(self, rows=(*self.rows, rows), seconds=seconds)
+    def finished(self, memory: Params, seconds: float) -> "StreamState":
+        """With the memory of the task under way among the finished ones, and the seconds of all outer steps."""
+        return replace(self, memories=(*self.memories, memory), outer=None, reservoir=None, seconds=seconds)
 
     def save(self, session: Session, steps_per_task: int) -> None:
         """Write a checkpoint; the names on disk are those of the first release."""
         tensors = {f"bank/{i}/{k}": v for i, memory in enumerate(self.memories) for k, v in memory.items()}
         state: dict[str, Any] = {
-            "task": self.task,
+            "task": len(self.memories),
             "matrix": list(self.rows),
             "seconds": self.seconds,
             "most": self.peak_numbers,
             "pool": None,
         }
-        iteration = self.task * steps_per_task
+        iteration = len(self.memories) * steps_per_task
         if self.outer is not None and self.reservoir is not None:
             iteration += self.outer.iteration
             tensors |= to_tensors(self.outer) | {"pool": self.reservoir.kept}
@@ -76,6 +68,4 @@ class StreamState:
             outer = from_tensors(iteration, under_way, session.device)
             reservoir = Reservoir(capacity, seen, tensors["pool"])
         ordered = tuple(memories[i] for i in sorted(memories))
-        return StreamState(
-            state["task"], ordered, tuple(state["matrix"]), outer, reservoir, state["seconds"], state["most"]
-        )
+        return StreamState(ordered, tuple(state["matrix"]), outer, reservoir, state["seconds"], state["most"])

@@ -10,15 +10,13 @@ from torch import Tensor, nn
 
 from suite.evaluation.evaluate import accuracy, recalled
 from suite.experiments import plots
-from suite.experiments.accounting import save_memory
+from suite.experiments.accounting import save_task_memories
 from suite.experiments.continual import metrics, presets
+from suite.experiments.continual.metrics import Matrix, Row
 from suite.memory import Memory
 from suite.parameterizations.standard import Standard
 from suite.storage.files import make_directory
 from suite.types import Budget, Measurement, Outcome, Params, Session, Setting, Split, StreamInfo, StreamTask
-
-Matrix = list[list[float | None]]
-"""R[i][j], the accuracy in percent on task j after task i, None where it was not measured."""
 
 Matrices = list[Matrix]
 """For each network its own."""
@@ -34,12 +32,12 @@ def output_groups(info: StreamInfo, tasks: Sequence[StreamTask]) -> Int64[Tensor
     return groups
 
 
-def rows(accuracies: Mapping[str, Sequence[float]], tasks: int, networks: int) -> Matrix:
+def rows(accuracies: Mapping[str, Sequence[float]], tasks: int, networks: int) -> list[Row]:
     """For each network a row of its matrix, from its accuracies by task number ('0', '1', ...)."""
     return [[accuracies[str(j)][n] if str(j) in accuracies else None for j in range(tasks)] for n in range(networks)]
 
 
-def row_so_far(network: nn.Module, setting: Setting, tasks: Sequence[StreamTask], t: int) -> list[float | None]:
+def row_so_far(network: nn.Module, setting: Setting, tasks: Sequence[StreamTask], t: int) -> Row:
     """A row of a network's matrix: its accuracies on the tasks up to t, and None for the later ones."""
     accuracies = [accuracy(network, task.test, setting=setting) for task in tasks[: t + 1]]
     return [*accuracies, *([None] * (len(tasks) - t - 1))]
@@ -80,19 +78,13 @@ def recalled_together(setting: Setting, memories: Sequence[Params], tasks: Seque
 
 
 def save_memories(
-    experiment: Any, session: Session, setting: Setting, memories: Sequence[Params], tasks: Sequence[StreamTask],
-    budget: Budget,
-) -> list[Memory]:  # fmt: skip
+    experiment: Any, session: Session, budget: Budget, memories: Sequence[Params], tasks: Sequence[StreamTask]
+) -> list[Memory]:
     """Write a file for each task's memory."""
-    folder = make_directory(session.directory / "memories")
-    return [
-        save_memory(
-            folder / f"task-{t:03}.safetensors", memory, experiment, setting.shape, task.transform, budget,
-            dataset=experiment.stream.info.name, task=t, made_by=task.made_by, class_names=list(task.class_names),
-            superclasses=[], seed=session.key.seed,
-        )
-        for t, (memory, task) in enumerate(zip(memories, tasks, strict=True), 1)
-    ]  # fmt: skip
+    info = experiment.stream.info
+    about = [{"dataset": info.name, "made_by": task.made_by, "class_names": list(task.class_names)} for task in tasks]
+    transforms = [task.transform for task in tasks]
+    return save_task_memories(session, experiment, info.shape, budget, zip(memories, transforms, about, strict=True))
 
 
 def scale(experiment: Any, reduced_by: list[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from suite.experiments import plots
-from suite.experiments.synthesis.baselines import of_class
+from suite.experiments.synthesis.episode_measurement import of_class
 from suite.experiments.synthesis.episodes import Episode
 from suite.experiments.synthesis.summary import Values
 from suite.storage.files import make_directory

@@ -1,7 +1,7 @@
 """Memories learned by episodes: every outer step draws classes, and images of them that the memory is queried by."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -54,12 +54,20 @@ class EpisodicMemories:
     @staticmethod
     def of(experiment: Any, device: torch.device) -> "EpisodicMemories":
         """Those of an experiment with these fields."""
-        names = [field.name for field in fields(EpisodicMemories)][:-2]
-        values = {name: getattr(experiment, name) for name in names}
-        return EpisodicMemories(**values, info=experiment.dataset.info, setting=experiment.setting(device))
+        return EpisodicMemories(
+            experiment.parameterization,
+            experiment.objective,
+            experiment.outer_optimizer,
+            experiment.ways,
+            experiment.shots,
+            experiment.iterations,
+            experiment.clip,
+            experiment.dataset.info,
+            experiment.setting(device),
+        )
 
     @property
-    def labels(self) -> Addressing:
+    def by_label(self) -> Addressing:
         """The parameterization of the memory that is queried by labels."""
         return Addressing(self.parameterization.bases, self.parameterization.initialization)
 
@@ -74,7 +82,7 @@ class EpisodicMemories:
 
     @property
     def images_per_class(self) -> float:
-        """What affords the memory that is queried by images: half a number more than it stores, against rounding."""
+        """The budget that buys exactly the memory queried by images; half a number is added against rounding."""
         return self._affords(self.parameterization.numbers(self.info.shape))
 
     def _affords(self, numbers: int) -> float:
@@ -105,13 +113,13 @@ class EpisodicMemories:
             return Asked(self.parameterization, episode.support.images.unflatten(0, (self.ways, -1)))
 
         def by_labels(episode: Episode, classes: tuple[int, ...]) -> Asked:
-            return Asked(self.labels, torch.tensor(classes, device=device)[:, None])
+            return Asked(self.by_label, torch.tensor(classes, device=device)[:, None])
 
         start = self.begin(session.key("memory"))
         memory = self._learn(series, "asked with images", start, rows, key, by_images)
         k, r, info = self.parameterization.bases, self.parameterization.matrices, self.info
         images_per_class = self._affords(k * info.shape.numel + r * info.classes * k)
-        start = self._begin(self.labels, images_per_class, session.key("labels"))
+        start = self._begin(self.by_label, images_per_class, session.key("labels"))
         return memory, self._learn(series, "asked with labels", start, rows, key, by_labels)
 
     def _learn(

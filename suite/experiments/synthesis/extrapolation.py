@@ -13,6 +13,7 @@ from suite.core.outer_loop import PAPER_ITERATIONS, OuterState, begin, step
 from suite.datasets.base import ImageDataset
 from suite.datasets.digits import Digits
 from suite.datasets.some_classes import SomeClasses
+from suite.evaluation.comparison import affordable_per_class
 from suite.evaluation.protocol import Protocol
 from suite.experiments import plots, timing
 from suite.experiments.accounting import augmentation_of, budget_of, scale_of
@@ -156,7 +157,7 @@ class Extrapolation:
         for n in self.ways:
             pace = timing.pace(self.setting(device, n), protocol)
             test = n * info.test_size // info.classes * pace.read
-            real = n * min(max(1, int(self.images_per_class)), info.train_size // info.classes)
+            real = n * min(affordable_per_class(self.images_per_class), info.train_size // info.classes)
             shown = (self.episodes + self.bound_episodes) * n * per_class + len(self.controls) * self.episodes * real
             networks = self.episodes * (1 + len(self.controls)) + 2 * self.bound_episodes
             seconds += protocol.networks * (protocol.epochs * shown * pace.train + networks * test)
@@ -236,7 +237,7 @@ class Extrapolation:
 
     def _notes(self) -> dict[str, str]:
         """What a reader must know of a method's measurements."""
-        each = max(1, int(self.images_per_class))
+        each = affordable_per_class(self.images_per_class)
         return {control.label: f"{each} real images per class, drawn for each episode" for control in self.controls} | {
             "oracle memory": f"a memory of the same budget for each class, distilled on exactly the episode's "
             f"classes; the first {self.bound_episodes} episodes, whose classes may repeat",

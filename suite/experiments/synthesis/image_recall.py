@@ -14,16 +14,16 @@ from suite.evaluation.evaluate import accuracy
 from suite.evaluation.protocol import Protocol
 from suite.experiments import timing
 from suite.experiments.accounting import augmentation_of, below, dataset_facts, save_memory, scale_of
-from suite.experiments.learning import Accuracies, Series
+from suite.experiments.learning import Measured, Series
 from suite.experiments.synthesis import summary
-from suite.experiments.synthesis.baselines import (
+from suite.experiments.synthesis.cases import plot_cases
+from suite.experiments.synthesis.episode_measurement import (
     LABEL_CONFLICTS,
     LABELS_RIGHT,
-    EpisodeBaselines,
+    EpisodeMeasurement,
     beside_methods,
     full_data_classifier,
 )
-from suite.experiments.synthesis.cases import plot_cases
 from suite.experiments.synthesis.episodes import Episode, draw_episode, tasks_of
 from suite.experiments.synthesis.episodic import EpisodicMemories
 from suite.images.augment import AugmentationChoice, AugmentationName
@@ -176,19 +176,19 @@ class ImageRecall:
         train_rows, test_rows = self._rows(session, data)
         tasks = tasks_of(self.dataset.info, self.ways, "slices", Key(0))
         series, memories = Series(session, 2 * self.iterations), EpisodicMemories.of(self, session.device)
-        memory, memory_of_labels = memories.learn(session, series, train_rows)
+        memory, memory_by_label = memories.learn(session, series, train_rows)
         whole = self._whole(session.device)
         backbone = full_data_classifier(session, series, whole, data.train, self.backbone_epochs)
-        baselines = EpisodeBaselines(
-            session, self.setting(session.device), self.evaluation, train_rows, memory, memories.labels,
-            memory_of_labels, backbone, self.parameterization.matrices,
+        baselines = EpisodeMeasurement(
+            session, self.setting(session.device), self.evaluation, train_rows, memory, memories.by_label,
+            memory_by_label, backbone, self.parameterization.matrices,
         )  # fmt: skip
 
         def episode(k: int, e: int) -> tuple[Episode, tuple[int, ...]]:
             classes = tasks[e % len(tasks)]
             return draw_episode(test_rows, classes, k, session.key("episode", k, e)), classes
 
-        def measure(k: int, e: int) -> Accuracies:
+        def measure(k: int, e: int) -> Measured:
             return baselines.measure(*episode(k, e), session.key("evaluation", k, e))
 
         values = {k: series.measure(self._kind(k), self._episodes, partial(measure, k)) for k in self.shots}
@@ -228,7 +228,7 @@ class ImageRecall:
         )  # fmt: skip
 
     def _methods(self, values: dict[int, summary.Values]) -> tuple[dict[str, summary.Values], dict[str, str]]:
-        """Accuracies by kind of episode and method, and what a reader must know of the methods."""
+        """Measured by kind of episode and method, and what a reader must know of the methods."""
         beside, epochs = beside_methods(self.ways), self.backbone_epochs
         note = {"full-data classifier": f"trained on all training images of all classes for {epochs} epochs"}
         return {

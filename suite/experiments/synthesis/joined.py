@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from suite.evaluation.comparison import affordable_per_class
 from suite.evaluation.evaluate import evaluate, recalled
 from suite.evaluation.protocol import Protocol
-from suite.experiments.accounting import budget_of, dataset_facts, save_memory
-from suite.experiments.learning import Accuracies
+from suite.experiments.accounting import budget_of, dataset_facts, save_task_memories
+from suite.experiments.learning import Measured
 from suite.experiments.synthesis.episodes import all_images, of_classes
 from suite.images import preprocess
 from suite.memory import Memory
-from suite.storage.files import make_directory
 from suite.types import ClassRows, Control, Data, Params, Session, Setting, Split
 
 ClassOfTask = tuple[int, int]
@@ -66,8 +66,8 @@ class JoinedEpisodes:
         first = (episode for episodes in self.drawn.values() for episode in episodes[: self.bound_episodes])
         return sorted({self.classes_of(episode) for episode in first})
 
-    def measure(self, ways: int, number: int) -> Accuracies:
-        """Accuracies of the memories and of what stands beside them on an episode's test images, by method."""
+    def measure(self, ways: int, number: int) -> Measured:
+        """Measured of the memories and of what stands beside them on an episode's test images, by method."""
         episode = sorted(self.drawn[ways][number], key=lambda pair: self.tasks[pair[0]][pair[1]])
         classes = self.classes_of(episode)
         setting, key = self.settings[ways], self.session.key("evaluation", ways, number)
@@ -80,7 +80,7 @@ class JoinedEpisodes:
 
         images = self._recalled_together(episode)
         accuracies = {"memory": accuracy_of(lambda network: images)}
-        each = max(1, int(self.images_per_class))
+        each = affordable_per_class(self.images_per_class)
         for control in self.controls:
             accuracies[control.label] = accuracy_of(control.choose(setting, real, each, key(control.label)))
         if number < self.bound_episodes:
@@ -118,14 +118,8 @@ class JoinedEpisodes:
 
     def save_memories(self, experiment: Any) -> list[Memory]:
         """Write a file for each task's memory."""
-        info, folder = self.data.info, make_directory(self.session.directory / "memories")
-        setting = self.settings[len(self.tasks[0])]
+        info, setting = self.data.info, self.settings[len(self.tasks[0])]
+        about = [{"dataset": info.name, "class_names": [info.class_names[c] for c in task]} for task in self.tasks]
+        tasks = zip(self.memories, (space.transform for space in self.spaces), about, strict=True)
         budget = budget_of(setting, self.images_per_class)
-        return [
-            save_memory(
-                folder / f"task-{t:03}.safetensors", memory, experiment, setting.shape, space.transform, budget,
-                dataset=info.name, task=t, class_names=[info.class_names[c] for c in classes], superclasses=[],
-                seed=self.session.key.seed,
-            )
-            for t, (memory, space, classes) in enumerate(zip(self.memories, self.spaces, self.tasks, strict=True), 1)
-        ]  # fmt: skip
+        return save_task_memories(self.session, experiment, setting.shape, budget, tasks)

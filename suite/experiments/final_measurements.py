@@ -9,6 +9,7 @@ import torch
 
 from suite import __version__
 from suite.evaluation.cached import CachedAccuracies, LazyTrainingSet
+from suite.evaluation.comparison import affordable_per_class
 from suite.evaluation.evaluate import Accuracies, Splits, recalled
 from suite.evaluation.protocol import Protocol
 from suite.experiments import timing
@@ -34,7 +35,7 @@ NETWORKS = "evaluation networks"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FinalMeasurements:
     """What is measured at the end of a distillation; its fields are the experiment's."""
 
     architecture: Architecture
@@ -57,19 +58,14 @@ class Comparison:
     """Whether test images are opened."""
 
     @staticmethod
-    def of(experiment: Any) -> "Comparison":
+    def of(experiment: Any) -> "FinalMeasurements":
         """That of an experiment with these fields."""
-        return Comparison(**{field.name: getattr(experiment, field.name) for field in fields(Comparison)})
+        return FinalMeasurements(**{field.name: getattr(experiment, field.name) for field in fields(FinalMeasurements)})
 
     @property
     def elsewhere(self) -> list[Architecture]:
         """The architectures of `transfer` that are not the memory's own."""
         return [other for other in self.transfer if describe(other) != describe(self.architecture)]
-
-    @property
-    def real_per_class(self) -> int:
-        """Real images of each class that the budget pays for, one at the least."""
-        return max(1, int(self.images_per_class))
 
     # ------------------------------------------------------------ measuring
 
@@ -112,7 +108,7 @@ class Comparison:
     def _controls(
         self, cached: CachedAccuracies, setting: Setting, real: ClassRows, about: dict[str, Any]
     ) -> Iterator[Measurement]:
-        each = min(self.real_per_class, *(len(rows) for rows in real.rows))
+        each = min(affordable_per_class(self.images_per_class), *(len(rows) for rows in real.rows))
         size, protocol = each * setting.classes, self.evaluation
         note = f"{each} real images per class, {protocol.sgd_steps(size)} SGD steps"
         note += ", more than the budget" if self.images_per_class < 1 else ""
@@ -152,25 +148,25 @@ class Comparison:
             seconds += pace.networks(self.evaluation.networks, self.evaluation.epochs, images, measured)
         return seconds
 
-    def seconds_of_controls(self, setting: Setting, data: Any, info: DatasetInfo) -> dict[str, float]:
-        """Seconds of each control, by a hash of all that it depends on; `data` describes the data set."""
+    def seconds_of_controls(self, setting: Setting, described_dataset: Any, info: DatasetInfo) -> dict[str, float]:
+        """Seconds of each control, by a hash of all that it depends on, the described data set among it."""
         if not self.test:
             return {}
         protocol, pace = self.evaluation, timing.pace(setting, self.evaluation)
-        about = {"data": data, "held out": self.validation, "on": describe(self.architecture)}
+        about = {"data": described_dataset, "held out": self.validation, "on": describe(self.architecture)}
         about |= {"augmentation": setting.augmentation, "protocol": describe(protocol)}
-        images = self.real_per_class * setting.classes
+        images = affordable_per_class(self.images_per_class) * setting.classes
         train_images = info.train_size - round(self.validation * info.train_size)
         seconds: dict[str, float] = {}
         for control in self.controls:
-            name = json_sha256([about, describe(control), images])
-            seconds[name] = pace.networks(protocol.networks, protocol.epochs, images, info.test_size)
+            identity = json_sha256([about, describe(control), images])
+            seconds[identity] = pace.networks(protocol.networks, protocol.epochs, images, info.test_size)
             if isinstance(control, SelectsInFeatures) and control.epochs:  # in features that controls share
                 seconds[json_sha256([about, "features", control.epochs])] = control.epochs * train_images * pace.train
         if self.full_data_epochs:
             epochs, networks = self.full_data_epochs, self.full_data_networks
-            name = json_sha256([about, "full data", epochs, networks])
-            seconds[name] = pace.networks(networks, epochs, train_images, info.test_size)
+            identity = json_sha256([about, "full data", epochs, networks])
+            seconds[identity] = pace.networks(networks, epochs, train_images, info.test_size)
         return seconds
 
 

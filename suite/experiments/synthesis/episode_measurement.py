@@ -11,7 +11,7 @@ from suite.controls.random_images import RandomImages
 from suite.evaluation.evaluate import evaluate, recalled
 from suite.evaluation.protocol import Protocol
 from suite.evaluation.training import train
-from suite.experiments.learning import Accuracies, Series
+from suite.experiments.learning import Measured, Series
 from suite.experiments.synthesis.episodes import Episode, all_images, of_classes
 from suite.keys import Key, global_generators
 from suite.parameterizations.image_queries import Asked
@@ -71,7 +71,7 @@ class Pretrained:
 
 
 @dataclass(frozen=True, eq=False)
-class EpisodeBaselines:
+class EpisodeMeasurement:
     """The memories and the classifier that an episode is measured with."""
 
     session: Session
@@ -84,17 +84,17 @@ class EpisodeBaselines:
     """All training images."""
     memory: Params
     """Queried by images."""
-    labels: Parameterization
+    by_label: Parameterization
     """Of the memory that is queried by labels."""
-    memory_of_labels: Params
+    memory_by_label: Params
     """Queried by labels."""
     backbone: nn.Module
     """Trained on all training images of all classes."""
     images_per_shot: int
     """Recalled."""
 
-    def measure(self, episode: Episode, classes: tuple[int, ...], key: Key) -> Accuracies:
-        """Accuracies by method, and `beside_methods`; every network is scored on the query images."""
+    def measure(self, episode: Episode, classes: tuple[int, ...], key: Key) -> Measured:
+        """Measured by method, and `beside_methods`; every network is scored on the query images."""
         ways, shots = len(classes), len(episode.support) // len(classes)
         query = all_images(episode.query)
         by_class = {
@@ -108,8 +108,10 @@ class EpisodeBaselines:
         def trained_on(images: Split, setting: Setting = self.setting) -> float:
             return self._accuracies(setting, images, {"query": query}, key)["query"]
 
-        by_image = recalled(self._queried(self.setting.parameterization, episode.support.images, ways), self.memory)
-        measured = self._accuracies(self.setting, by_image, {"memory": query} | by_class, key)
+        recalled_by_image = recalled(
+            self._queried(self.setting.parameterization, episode.support.images, ways), self.memory
+        )
+        measured = self._accuracies(self.setting, recalled_by_image, {"memory": query} | by_class, key)
         measured[LABELS_RIGHT] = 100 * float((given_labels == true_labels).float().mean())
         measured[LABEL_CONFLICTS] = 100.0 * _conflict(given_labels.view(ways, shots))
         measured["classify-then-recall"] = trained_on(self._recalled_by_label(given_labels, ways))
@@ -119,7 +121,7 @@ class EpisodeBaselines:
         measured["fine-tuned classifier"] = trained_on(episode.support, self._fine_tuning())
         return measured | self._without_training(episode.support, query, classes)
 
-    def _accuracies(self, setting: Setting, images: Split, splits: Mapping[str, Split], key: Key) -> Accuracies:
+    def _accuracies(self, setting: Setting, images: Split, splits: Mapping[str, Split], key: Key) -> Measured:
         """Mean accuracy on each split of networks trained on these images."""
         accuracies = evaluate(setting, lambda network: images, self.protocol, key, dict(splits), self.session.pause)
         return {name: sum(values) / len(values) for name, values in accuracies.items()}
@@ -129,14 +131,14 @@ class EpisodeBaselines:
         return replace(self.setting, parameterization=Asked(parameterization, queries.unflatten(0, (ways, -1))))
 
     def _recalled_by_label(self, labels: Int64[Tensor, " n"], ways: int) -> Split:
-        return recalled(self._queried(self.labels, labels, ways), self.memory_of_labels)
+        return recalled(self._queried(self.by_label, labels, ways), self.memory_by_label)
 
     def _fine_tuning(self) -> Setting:
         """The full-data classifier with a fresh head; shots are not augmented."""
         weights = {name: weight.detach() for name, weight in self.backbone.named_parameters()}
         return replace(self.setting, architecture=Pretrained(self.setting.architecture, weights), augmentation="none")
 
-    def _without_training(self, support: Split, query: Split, classes: tuple[int, ...]) -> Accuracies:
+    def _without_training(self, support: Split, query: Split, classes: tuple[int, ...]) -> Measured:
         """Nearest neighbours, class means and a linear probe in the classifier's features; the classifier itself."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.neighbors import KNeighborsClassifier
