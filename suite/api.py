@@ -17,6 +17,7 @@ from typing import Any
 
 from suite.config.resolve import Run
 from suite.config.to_gin import gin_text
+from suite.core.device import prepare_device
 from suite.datasets.sources import default_data_dir
 from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol, published
@@ -26,7 +27,6 @@ from suite.memory import Memory, rebuilt
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.registry import component, describe, load_components, suggestion
-from suite.runtime.device import prepare_device
 from suite.runtime.execute import RunContext, directory_of, execute
 from suite.runtime.signals import Stop
 from suite.storage.files import make_directory

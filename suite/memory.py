@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from suite.core.device import prepare_device
 from suite.datasets.sources import default_data_dir
 from suite.errors import RunError, SuiteError
 from suite.evaluation.comparison import Comparison, compare
@@ -119,9 +120,12 @@ class Memory:
 
         `protocol` is a published one by name, or an object; `networks` and `epochs` make it shorter. `controls` are
         real images that a memory of this budget must beat, by name or as objects; None: those it was distilled with.
-        `architecture` None: the one it was distilled with. The data set is read from `data_dir` (None: the command's
-        default) and must be the one the memory was distilled from. The networks' draws follow from the memory's seed.
-        Raises RunError for a memory that says too little of itself, and for missing or other data.
+        `architecture` None: the one it was distilled with. `device` None: a GPU if there is one; it is set up as for a
+        run (`suite.core.device.prepare_device`), so that both measure the same. The data set is read from `data_dir`
+        (None: the command's default) and must be the one the memory was distilled from. The networks' draws follow
+        from the memory's seed.
+        Raises RunError for a memory that says too little of itself, and for missing or other data; UsageError for a
+        device that is not there.
         """
         load_components()
         config = self.about.get("config", {})
@@ -137,7 +141,7 @@ class Memory:
             _component("architectures", config["architecture"] if architecture is None else architecture),
             self.parameterization,
             dataset.augmentation if config["augmentation"] == "default" else config["augmentation"],
-            torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+            prepare_device(device),
         )
         beside = [_component("controls", c) for c in (config["controls"] if controls is None else controls)]
         data = dataset.load(folder, key("data"), config["validation"])

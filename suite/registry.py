@@ -54,11 +54,12 @@ class Registry:
     SGDMomentum(lr=0.1, momentum=0.9)
     >>> inner_optimizers["sgd"]
     Traceback (most recent call last):
-    suite.errors.UsageError: no inner_optimizers is called 'sgd'; there are: adam, forward_only_momentum, ...
+    suite.errors.UsageError: no optimizer is called 'sgd'; there are: adam, forward_only_momentum, ...
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, singular: str) -> None:
+        """`kind` is gin's name of it; `singular` is what a sentence calls one component."""
+        self.kind, self.singular = kind, singular
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -87,8 +88,12 @@ class Registry:
 
     def __getitem__(self, name: str) -> Entry:
         if name not in self._entries:
-            raise UsageError(f"no {self.kind} is called '{name}'; {suggestion(name, self.names())}")
+            raise UsageError(self.unknown(name))
         return self._entries[name]
+
+    def unknown(self, name: str) -> str:
+        """The sentence for a name that nothing is registered under."""
+        return f"no {self.singular} is called '{name}'; {suggestion(name, self.names())}"
 
     def __iter__(self) -> Iterator[Entry]:
         return (self._entries[name] for name in self.names())
@@ -113,14 +118,14 @@ def _origin(build: Callable[..., Any]) -> str:
     return file if file and not module.count(".") else module
 
 
-datasets = Registry("datasets")
-architectures = Registry("architectures")
-parameterizations = Registry("parameterizations")
-inner_optimizers = Registry("inner_optimizers")
-objectives = Registry("objectives")
-controls = Registry("controls")
-streams = Registry("streams")
-experiments = Registry("experiments")
+datasets = Registry("datasets", "data set")
+architectures = Registry("architectures", "architecture")
+parameterizations = Registry("parameterizations", "parameterization")
+inner_optimizers = Registry("inner_optimizers", "optimizer")
+objectives = Registry("objectives", "objective")
+controls = Registry("controls", "control")
+streams = Registry("streams", "stream")
+experiments = Registry("experiments", "experiment")
 
 REGISTRIES = {
     registry.kind: registry

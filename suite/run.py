@@ -81,8 +81,8 @@ def _main(options: argparse.Namespace) -> int:
 
 def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
     """Do the runs, have their journals sent to the tracker, and print what they measured."""
+    from suite.core.device import prepare_device
     from suite.datasets.sources import default_data_dir
-    from suite.runtime.device import prepare_device
     from suite.runtime.execute import RunContext, directory_of, execute_all
     from suite.runtime.run_directory import FINISHED
     from suite.runtime.signals import Stop
@@ -186,7 +186,7 @@ def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.dev
 
 
 def _dry_run(runs: "list[Run]", options: argparse.Namespace) -> int:
-    from suite.runtime.device import prepare_device
+    from suite.core.device import prepare_device
     from suite.runtime.durations import duration
     from suite.runtime.estimate import where
 

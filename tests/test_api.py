@@ -117,7 +117,7 @@ def test_the_inner_optimizer_is_that_of_the_objective(data_dir: Path) -> None:
         ({"iterations": 0}, "iterations must be above 0"),
         ({"images_per_class": "one"}, "images_per_class must be a number"),
         ({"objective": "distribution_matching", "inner_optimizer": "adam"}, "DistributionMatching has none"),
-        ({"inner_optimizer": "sgd"}, "no inner_optimizers is called 'sgd'"),
+        ({"inner_optimizer": "sgd"}, "no optimizer is called 'sgd'"),
         ({"parameterization": Addressing(bases=100)}, "at most"),
         ({"device": "gpu"}, "'gpu' is not a device"),
     ],
@@ -131,7 +131,7 @@ def test_a_parameterization_that_nobody_registered_is_refused_before_the_run() -
     class Unregistered(Standard):
         """A method without a name."""
 
-    with as_people_run_it(), pytest.raises(RunError, match=r"no parameterizations is called 'Unregistered'"):
+    with as_people_run_it(), pytest.raises(RunError, match=r"no parameterization is called 'Unregistered'"):
         suite.distil("digits", parameterization=Unregistered())
 
 
@@ -315,6 +315,40 @@ def test_evaluate_refuses_what_it_can_not_judge(memory: Memory, data_dir: Path, 
     assert "no protocol is called 'papre'" in sentence(memory, protocol="papre")
     assert "did you mean 'herding'" in sentence(memory, controls=["herdin"])
     assert "networks must be above 0" in sentence(memory, networks=0)
+    assert "'gpu' is not a device" in sentence(memory, device="gpu")
+
+
+def test_evaluate_sets_a_gpu_up_as_a_run_does(memory: Memory, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deterministic kernels and no TF32; on a machine without a GPU the data set is what is refused after that."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
+    other = Memory(memory.tensors, memory.about | {"dataset_digest": "0" * 64}, memory.transform)
+    before = _switches()
+    try:
+        _switch(False, True, True, True)
+        with as_people_run_it(), pytest.raises(RunError, match="is not the data"):
+            other.evaluate(data_dir=data_dir, device="cuda")
+        assert list(_switches().values()) == [True, False, False, False]
+    finally:
+        _switch(**before)
+
+
+def _switches() -> dict[str, bool]:
+    """The process's switches for repeatable numbers on a GPU."""
+    return {
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "benchmark": torch.backends.cudnn.benchmark,
+        "convolutions_in_tf32": torch.backends.cudnn.allow_tf32,
+        "products_in_tf32": torch.backends.cuda.matmul.allow_tf32,
+    }
+
+
+def _switch(deterministic: bool, benchmark: bool, convolutions_in_tf32: bool, products_in_tf32: bool) -> None:
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cudnn.allow_tf32 = convolutions_in_tf32
+    torch.backends.cuda.matmul.allow_tf32 = products_in_tf32
 
 
 # ---------------------------------------------------------------- looked at

@@ -17,7 +17,7 @@ from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
 from suite.contracts.problem import relative_error
 from suite.core.captured import CapturedHypergradient
-from suite.core.unroll import Hypergradient, hypergradient_by_full_graph
+from suite.core.unroll import Hypergradient, InnerLoop, hypergradient_by_full_graph
 from suite.errors import UsageError
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -62,6 +62,14 @@ def assert_equal(found: Hypergradient, expected: Hypergradient) -> None:
     torch.testing.assert_close(found.inner_losses, expected.inner_losses, rtol=1e-13, atol=0)
 
 
+def initial(name: str = "") -> Params:
+    return problem(name)[0]
+
+
+def loop(optimizer: Optimizer, name: str = "") -> InnerLoop:
+    return InnerLoop(inner, optimizer, problem(name)[1])
+
+
 def quick(name: str) -> Optimizer:
     optimizer: Any = inner_optimizers[name].build()
     return replace(optimizer, lr=0.05)
@@ -69,9 +77,9 @@ def quick(name: str) -> Optimizer:
 
 @pytest.mark.parametrize("optimizer", inner_optimizers.names())
 def test_it_is_the_hypergradient_call_after_call(optimizer: str) -> None:
-    captured = CapturedHypergradient(inner, outer, *problem("first call"), quick(optimizer), STEPS)
+    captured = CapturedHypergradient(loop(quick(optimizer), "first call"), [outer], initial("first call"), STEPS)
     for name in ("one", "other", "one"):
-        expected = hypergradient_by_full_graph(inner, outer, *problem(name), quick(optimizer), STEPS)
+        expected = hypergradient_by_full_graph(loop(quick(optimizer), name), [outer], initial(name), STEPS)
         assert_equal(captured(*problem(name)), expected)
 
 
@@ -80,7 +88,7 @@ def results(found: Hypergradient) -> list[Tensor]:
 
 
 def test_what_it_gives_is_not_overwritten_by_the_next_call() -> None:
-    captured = CapturedHypergradient(inner, outer, *problem(), SGDMomentum(), STEPS)
+    captured = CapturedHypergradient(loop(SGDMomentum()), [outer], initial(), STEPS)
     first = captured(*problem("one"))
     kept = [v.clone() for v in results(first)]
     captured(*problem("other"))
@@ -101,8 +109,8 @@ class Previous:
 
 
 def test_a_state_that_holds_the_previous_weights_is_not_overwritten_by_the_next() -> None:
-    captured = CapturedHypergradient(inner, outer, *problem(), Previous(), STEPS)
-    assert_equal(captured(*problem()), hypergradient_by_full_graph(inner, outer, *problem(), Previous(), STEPS))
+    captured = CapturedHypergradient(loop(Previous()), [outer], initial(), STEPS)
+    assert_equal(captured(*problem()), hypergradient_by_full_graph(loop(Previous()), [outer], initial(), STEPS))
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ class Counting:
 
 def test_a_state_of_whole_numbers_is_refused() -> None:
     with pytest.raises(UsageError, match="numbers of the parameters' kind"):
-        CapturedHypergradient(inner, outer, *problem(), Counting(), STEPS)
+        CapturedHypergradient(loop(Counting()), [outer], initial(), STEPS)
 
 
 # ---------------------------------------------------------------- in the objective

@@ -160,7 +160,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "misspelt field, scoped": (["outer/inner_optimizers.sgd_momentum.momentun = 0.5"], ["did you mean 'momentum'"]),
     "misspelt field of run": (["run.seed = [1]"], ["'seed'", "did you mean 'seeds'"]),
     "misspelt field of the protocol": (["suite.protocol.network = 3"], ["did you mean 'networks'"]),
-    "misspelt component": (["DATASET = @datasets.digit()"], ["'digit'", "did you mean 'digits'", "cifar100"]),
+    "misspelt component": (
+        ["DATASET = @datasets.digit()"],
+        ["no data set is called 'digit'; did you mean 'digits'", "cifar100"],
+    ),
     "misspelt component in a binding": (["parameterizations.adressing.bases = 6"], ["did you mean 'addressing'"]),
     "misspelt kind": (["DATASET = @dataset.digits()"], ["'dataset.digits'", "did you mean 'datasets.digits'"]),
     "misspelt experiment": (["run.experiment = @experiments.distilation()"], ["did you mean 'distillation'"]),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from suite.core.unroll import Hypergradient, hypergradient, hypergradient_by_full_graph
+from suite.core.unroll import Hypergradient, InnerLoop, hypergradient, hypergradient_by_full_graph
 from suite.errors import UsageError
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.forward_only_momentum import ForwardOnlyMomentum
@@ -138,7 +138,9 @@ def quadratic(optimizer: Optimizer, steps: int = 7) -> torch.Tensor:
         return params["w"] @ hessian @ params["w"] / 2 - inputs["x"] @ params["w"]
 
     start, inputs = {"w": numbers(3, name="w")}, {"x": numbers(3, name="x")}
-    return hypergradient(inner, lambda params: c @ params["w"], start, inputs, optimizer, steps).gradients["x"]
+    return hypergradient(InnerLoop(inner, optimizer, inputs), [lambda params: c @ params["w"]], start, steps).gradients[
+        "x"
+    ]
 
 
 def test_on_a_quadratic_forward_only_momentum_goes_back_as_plain_descent() -> None:
@@ -219,7 +221,8 @@ def test_the_three_arms_of_the_momentum_table_are_the_recursions_written_by_hand
     way: str, optimizer: Optimizer
 ) -> None:
     expected = by_recursion(way, 0.3, 0.7, steps=6)
-    found = hypergradient(curved, judged, *problem(), optimizer, 6).gradients["x"]
+    start, inputs = problem()
+    found = hypergradient(InnerLoop(curved, optimizer, inputs), [judged], start, 6).gradients["x"]
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-14)
 
 
@@ -266,7 +269,7 @@ def _with_a_dead_unit(optimizer: Optimizer, engine: Any) -> Hypergradient:
     leaf = {k: v.requires_grad_() for k, v in params.items()}
     grad = torch.autograd.grad(inner(leaf, inputs, 0), leaf["first"])[0]
     assert (grad[:, 1] == 0).all() and (grad[:, 0] != 0).all()
-    return engine(inner, outer, params, inputs, optimizer, 3)
+    return engine(InnerLoop(inner, optimizer, inputs), [outer], params, 3)
 
 
 # ---------------------------------------------------------------- settings

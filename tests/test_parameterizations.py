@@ -111,6 +111,16 @@ def test_a_memory_never_stores_more_than_its_budget_nor_wastes_an_image(
         assert stored(free.init(shape, classes, images_per_class, Key(0))) <= budget
 
 
+def test_the_stored_numbers_are_counted_without_making_a_memory() -> None:
+    for bases, matrices in ((3, 2), (7, 5)):
+        addressing, shape = Addressing(bases=bases), ImageShape(3, 4, 5)
+        stored = addressing.numbers(shape, 6, matrices)
+        made = addressing.init(shape, 6, (stored + 0.5) / (6 * shape.numel), Key(0))
+        assert stored == sum(v.numel() for v in made.values()) and len(made["matrices"]) == matrices
+    with pytest.raises(UsageError, match=r"^addressing.bases must be a number"):
+        Addressing(bases=None).numbers(shape, 6, 2)
+
+
 def test_a_budget_that_is_no_whole_number_is_not_rounded_up() -> None:
     shape, images_per_class = ImageShape(1, 8, 8), 1.7
     memory = Addressing(bases=1).init(shape, 2, images_per_class, Key(0))

@@ -73,6 +73,16 @@ def plugin(directory: Path, name: str, text: str = OPTIMIZER) -> Path:
 # ---------------------------------------------------------------- names
 
 
+def test_a_name_that_is_not_there_is_refused_in_plain_words() -> None:
+    for kind, word in {
+        "datasets": "data set",
+        "inner_optimizers": "optimizer",
+        "architectures": "architecture",
+    }.items():
+        with pytest.raises(UsageError, match=rf"^no {word} is called 'nothing'; .*there are: "):
+            registry.REGISTRIES[kind]["nothing"]
+
+
 def test_the_suite_registers_what_it_promises() -> None:
     own = {
         kind: [entry.name for entry in entries if entry.origin.startswith("suite.")]

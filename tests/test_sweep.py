@@ -10,7 +10,7 @@ from board import measurement
 from command_line import QUICK, Done, command, resolve, sets
 
 from suite.config.resolve import Run
-from suite.core.unroll import Retention, hypergradient
+from suite.core.unroll import InnerLoop, Retention, hypergradient
 from suite.errors import UsageError
 from suite.experiments.plots import gradient_norms, sweep
 from suite.inner_optimizers.no_momentum import NoMomentum
@@ -86,7 +86,8 @@ def test_the_watch_sees_the_gradient_in_the_weights_of_every_step() -> None:
         return params["w"].cos().sum()
 
     optimizer, seen = NoMomentum(lr=0.1), {}
-    hypergradient(inner, outer, w, x, optimizer, 4, Retention(), lambda t, bar: seen.update({t: bar["w"].clone()}))
+    loop = InnerLoop(inner, optimizer, x)
+    hypergradient(loop, [outer], w, 4, Retention(), lambda t, bar: seen.update({t: bar["w"].clone()}))
     state, states = w, [w]
     for t in range(4):
         leaf = {"w": state["w"].clone().requires_grad_()}

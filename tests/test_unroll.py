@@ -19,7 +19,7 @@ from suite.architectures.mlp import MLP
 from suite.architectures.resnet12 import ResNet12
 from suite.architectures.timm_models import Timm
 from suite.core.networks import require_unrollable
-from suite.core.unroll import Hypergradient, Retention, hypergradient, hypergradient_by_full_graph
+from suite.core.unroll import Hypergradient, InnerLoop, InnerLoss, Retention, hypergradient, hypergradient_by_full_graph
 from suite.errors import UsageError
 from suite.inner_optimizers.no_momentum import NoMomentum
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -76,6 +76,14 @@ def problem() -> tuple[Params, Params]:
     return params, {"x": numbers(5, 4, name="x"), "more": numbers(4, 4, name="more")}
 
 
+def initial() -> Params:
+    return problem()[0]
+
+
+def loop(optimizer: Optimizer, inner_loss: InnerLoss = inner) -> InnerLoop:
+    return InnerLoop(inner_loss, optimizer, problem()[1])
+
+
 def quick(name: str) -> Optimizer:
     optimizer: Any = inner_optimizers[name].build()
     return replace(optimizer, lr=0.05)
@@ -93,18 +101,18 @@ STEPS = 10
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_what_is_kept_does_not_change_the_hypergradient(optimizer: str) -> None:
-    expected = hypergradient_by_full_graph(inner, outer, *problem(), quick(optimizer), STEPS)
+    expected = hypergradient_by_full_graph(loop(quick(optimizer)), [outer], initial(), STEPS)
     assert all(g.norm() > 0 for g in expected.gradients.values())
     for graphs in (0, 2, STEPS, STEPS + 5):
         for stride in (1, 3, 7, STEPS, STEPS + 5):
-            found = hypergradient(inner, outer, *problem(), quick(optimizer), STEPS, Retention(graphs, stride))
+            found = hypergradient(loop(quick(optimizer)), [outer], initial(), STEPS, Retention(graphs, stride))
             assert difference(found, expected) < 1e-12
             torch.testing.assert_close(found.loss, expected.loss, rtol=1e-14, atol=0)
             torch.testing.assert_close(found.inner_losses, expected.inner_losses, rtol=1e-14, atol=0)
 
 
 def test_inner_losses_come_in_order_and_nothing_keeps_a_graph() -> None:
-    found = hypergradient(inner, outer, *problem(), SGDMomentum(), STEPS)
+    found = hypergradient(loop(SGDMomentum()), [outer], initial(), STEPS)
     params, inputs = problem()
     assert found.inner_losses.shape == (STEPS,) and found.inner_losses[0] == inner(params, inputs, 0)
     assert not any(v.requires_grad for v in (found.loss, found.inner_losses, *found.gradients.values()))
@@ -115,13 +123,13 @@ def test_nothing_given_is_changed() -> None:
     params = {k: nn.Parameter(v) for k, v in params.items()}
     given = [*params.values(), *inputs.values()]
     before = [v.detach().clone() for v in given]
-    hypergradient(inner, outer, dict(params), inputs, SGDMomentum(lr=0.5), 4, Retention(1, 2))
+    hypergradient(InnerLoop(inner, SGDMomentum(lr=0.5), inputs), [outer], dict(params), 4, Retention(1, 2))
     assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))
     assert all(v.grad is None for v in given) and not any(v.requires_grad for v in inputs.values())
 
 
 def test_two_unrolls_agree_to_the_bit() -> None:
-    one, other = (hypergradient(inner, outer, *problem(), SGDMomentum(lr=0.1), 6, Retention(2, 2)) for _ in range(2))
+    one, other = (hypergradient(loop(SGDMomentum(lr=0.1)), [outer], initial(), 6, Retention(2, 2)) for _ in range(2))
     assert all(torch.equal(one.gradients[k], other.gradients[k]) for k in one.gradients)
     assert torch.equal(one.loss, other.loss)
 
@@ -139,9 +147,9 @@ def test_an_outer_loss_in_parts_is_their_sum(retention: Retention) -> None:
     def whole(params: Params) -> torch.Tensor:
         return torch.stack([part(params) for part in parts]).sum()
 
-    expected = hypergradient(inner, whole, *problem(), SGDMomentum(), STEPS, retention)
+    expected = hypergradient(loop(SGDMomentum()), [whole], initial(), STEPS, retention)
     for method in (hypergradient, hypergradient_by_full_graph):
-        found = method(inner, parts, *problem(), SGDMomentum(), STEPS)
+        found = method(loop(SGDMomentum()), parts, initial(), STEPS)
         assert difference(found, expected) < 1e-13
         torch.testing.assert_close(found.loss, expected.loss, rtol=1e-14, atol=0)
 
@@ -185,7 +193,7 @@ def _live_states(retention: Retention) -> int:
         return _pull(params, inputs, t)
 
     start, inputs = {"w": torch.zeros(9)}, {"x": torch.ones(1)}
-    hypergradient(counting, lambda params: params["w"].sum(), start, inputs, NoMomentum(), LONG, retention)
+    hypergradient(InnerLoop(counting, NoMomentum(), inputs), [lambda params: params["w"].sum()], start, LONG, retention)
     return most
 
 
@@ -215,7 +223,9 @@ def _live_saved(retention: Retention) -> int:
 
     start, inputs = {"w": torch.zeros(3)}, {"x": torch.ones(1)}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
-        hypergradient(_pull, lambda params: params["w"].sum(), start, inputs, NoMomentum(), LONG, retention)
+        hypergradient(
+            InnerLoop(_pull, NoMomentum(), inputs), [lambda params: params["w"].sum()], start, LONG, retention
+        )
     return most
 
 
@@ -234,7 +244,7 @@ def _calls(retention: Retention) -> list[int]:
         calls.append(t)
         return inner(params, inputs, t)
 
-    hypergradient(noting, outer, *problem(), NoMomentum(), 6, retention)
+    hypergradient(loop(NoMomentum(), noting), [outer], initial(), 6, retention)
     return calls
 
 
@@ -253,11 +263,11 @@ def test_one_step_is_the_analytic_gradient() -> None:
     """w1 = w0 - lr (w0 - x), so the gradient of |w1 - y|²/2 in x is lr (w1 - y)."""
     w, x, y = numbers(4, name="w"), numbers(4, name="x"), numbers(4, name="y")
     found = hypergradient(
-        lambda params, inputs, t: (params["w"] - inputs["x"]).square().sum() / 2,
-        lambda params: (params["w"] - y).square().sum() / 2,
+        InnerLoop(
+            lambda params, inputs, t: (params["w"] - inputs["x"]).square().sum() / 2, NoMomentum(lr=0.3), {"x": x}
+        ),
+        [lambda params: (params["w"] - y).square().sum() / 2],
         {"w": w},
-        {"x": x},
-        NoMomentum(lr=0.3),
         1,
     )
     after = w - 0.3 * (w - x)
@@ -282,8 +292,8 @@ class Odd:
 
 @pytest.mark.parametrize("retention", [Retention(), Retention(2, 3), Retention(9, 1)])
 def test_an_optimizer_with_an_odd_state_is_differentiated_like_any_other(retention: Retention) -> None:
-    expected = hypergradient_by_full_graph(inner, outer, *problem(), Odd(), 6)
-    found = hypergradient(inner, outer, *problem(), Odd(), 6, retention)
+    expected = hypergradient_by_full_graph(loop(Odd()), [outer], initial(), 6)
+    found = hypergradient(loop(Odd()), [outer], initial(), 6, retention)
     assert difference(found, expected) < 1e-12
 
 
@@ -292,7 +302,7 @@ def test_an_optimizer_with_an_odd_state_is_differentiated_like_any_other(retenti
 
 def _refusal(inner_loss: Any, outer_loss: Any, optimizer: Optimizer, retention: Retention) -> str:
     with pytest.raises(UsageError) as refused:
-        hypergradient(inner_loss, outer_loss, *problem(), optimizer, 3, retention)
+        hypergradient(loop(optimizer, inner_loss), [outer_loss], initial(), 3, retention)
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
@@ -377,12 +387,14 @@ def test_a_whole_network_is_trained_as_torch_trains_it() -> None:
     with global_generators(Key(0)("network")):
         network = ConvNet(width=4).build(ImageShape(1, 8, 8), 2).double()
     images, labels = numbers(6, 1, 8, 8, name="images"), torch.arange(6) % 2
+
+    def inner_loss(params: Params, inputs: Params, t: int) -> torch.Tensor:
+        return cross_entropy(functional_call(network, params, (inputs["x"],)), labels)
+
     found = hypergradient(
-        lambda params, inputs, t: cross_entropy(functional_call(network, params, (inputs["x"],)), labels),
-        lambda params: cross_entropy(functional_call(network, params, (images.flip(0),)), labels),
+        InnerLoop(inner_loss, SGDMomentum(lr=0.1, momentum=0.9), {"x": images}),
+        [lambda params: cross_entropy(functional_call(network, params, (images.flip(0),)), labels)],
         dict(network.named_parameters()),
-        {"x": images},
-        SGDMomentum(lr=0.1, momentum=0.9),
         5,
     )
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)

@@ -31,11 +31,11 @@ from typing import Any
 import torch
 
 from suite.contracts.problem import relative_error
+from suite.core.device import prepare_device
 from suite.core.networks import fresh_network
 from suite.errors import SuiteError
 from suite.keys import Key
 from suite.objectives.footprint import state_bytes, step_bytes
-from suite.runtime.device import prepare_device
 from suite.runtime.environment import environment
 from suite.types import EXPECTED_MEMORY
 from tools.contenders import (

@@ -13,7 +13,7 @@ from typing import Any
 import gin
 from gin import config as gin_config
 
-from suite.config.explain import explain
+from suite.config.gin_errors import explain
 from suite.config.root import Root
 from suite.errors import SuiteError, UsageError, first_line
 from suite.validation import validate

@@ -11,11 +11,11 @@ from suite.core import trees
 from suite.core.outer_loop import begin
 from suite.core.unroll import (
     Hypergradient,
+    InnerLoop,
     InnerLoss,
     OuterLoss,
     hypergradient,
     hypergradient_by_full_graph,
-    inner_step,
     through_recall,
 )
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -67,9 +67,10 @@ class Problem:
     def outer_loss(self, memory: Params) -> float:
         """The outer loss of a network trained on what the memory recalls, without any gradient."""
         images, inner, outer = self._losses(memory)
+        loop = InnerLoop(inner, self.optimizer, {"images": images})
         params, state = self.params, self.optimizer.init(self.params)
         for t in range(self.steps):
-            params, state, _ = inner_step(inner, params, state, {"images": images}, self.optimizer, t)
+            params, state, _ = loop.step(params, state, t)
         return float(outer(params))
 
     def _losses(self, memory: Params) -> tuple[Tensor, InnerLoss, OuterLoss]:
@@ -89,7 +90,8 @@ class Problem:
     def _gradient_by(self, method: Callable[..., Hypergradient]) -> Params:
         leaves = trees.leaves(self.memory)
         images, inner, outer = self._losses(leaves)
-        unroll = method(inner, outer, self.params, {"images": images.detach()}, self.optimizer, self.steps)
+        loop = InnerLoop(inner, self.optimizer, {"images": images.detach()})
+        unroll = method(loop, [outer], self.params, self.steps)
         return through_recall(images, leaves, unroll.gradients["images"])
 
 

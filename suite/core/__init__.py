@@ -4,6 +4,7 @@ unroll      training as a function of what it is trained on, and its hypergradie
 networks    the networks that are unrolled
 captured    the same sweep as CUDA graphs
 trees       leaves, detached copies and zeros of named tensors
+device      the device, set up for repeatable numbers
 cpu_layers  memory layout and layers that are fast on a CPU
 outer_loop  one step of descent on a memory
 """

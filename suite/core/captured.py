@@ -8,6 +8,7 @@ recomputed in the reverse sweep. `suite.core.unroll.hypergradient` remains the p
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,16 +16,14 @@ from torch import Tensor
 from suite.core import trees
 from suite.core.unroll import (
     Hypergradient,
-    InnerLoss,
+    InnerLoop,
     OuterLoss,
     TrainingState,
-    inner_step,
     outer_value_and_grad,
     pull_back,
-    record_segment,
 )
 from suite.errors import UsageError
-from suite.types import Optimizer, Params, State
+from suite.types import Params, State
 
 ALIGNMENT = 64
 """Every tensor of a row starts at a multiple of this many numbers, which GPU libraries are fastest with."""
@@ -41,20 +40,18 @@ class CapturedHypergradient:
 
     def __init__(
         self,
-        inner_loss: InnerLoss,
-        outer_loss: OuterLoss | Sequence[OuterLoss],
+        loop: InnerLoop,
+        outer_losses: Sequence[OuterLoss],
         params: Params,
-        inputs: Params,
-        optimizer: Optimizer,
         steps: int,
         compiled: bool = False,
     ) -> None:
-        self._inner_loss, self._outer_loss, self._optimizer, self._steps = inner_loss, outer_loss, optimizer, steps
-        self._inputs, self._inputs_bar = _copies(inputs), _copies(inputs)
+        self._loop, self._inputs_bar = replace(loop, inputs=_copies(loop.inputs)), _copies(loop.inputs)
+        self._outer_losses, self._steps = outer_losses, steps
         params = _copies(params)
-        start = (params, optimizer.init(params))
+        start = (params, loop.optimizer.init(params))
         self._layout = _RowLayout(start)
-        like = next(iter(inputs.values()))
+        like = next(iter(loop.inputs.values()))
         self._history = like.new_empty(steps + 1, self._layout.width)  # row t: (w_t, s_t)
         self._bar = like.new_empty(self._layout.width)  # (a, u)
         self._inner_losses, self._outer = like.new_empty(steps), like.new_empty(())
@@ -68,10 +65,10 @@ class CapturedHypergradient:
 
     def __call__(self, params: Params, inputs: Params) -> Hypergradient:
         """The hypergradient at w_0 = `params` and x = `inputs`, with the losses on the way; all of them copies."""
-        for k, fixed in self._inputs.items():
+        for k, fixed in self._loop.inputs.items():
             fixed.copy_(inputs[k].detach())
         params = _copies(params)
-        self._history[0] = self._layout.pack((params, self._optimizer.init(params)))
+        self._history[0] = self._layout.pack((params, self._loop.optimizer.init(params)))
         self._t.fill_(0)
         for _ in range(self._steps):
             self._run_forward()
@@ -84,7 +81,7 @@ class CapturedHypergradient:
 
     def _forward_step(self) -> None:
         """(w_t, s_t) -> (w_{t+1}, s_{t+1}), and t <- t + 1."""
-        params, state, loss = self._step(*self._state_at_t(), self._inputs, self._t)
+        params, state, loss = self._step(*self._state_at_t(), self._loop.inputs, self._t)
         self._inner_losses.index_copy_(0, self._t, loss.detach()[None])
         self._t.add_(1)
         self._history.index_copy_(0, self._t, self._layout.pack((params, state))[None])
@@ -92,7 +89,7 @@ class CapturedHypergradient:
     def _outer_step(self) -> None:
         """l(w_T), and (a, u, x̄) <- (∇l(w_T), 0, 0)."""
         params, state = self._layout.unpack(self._history[-1].clone())
-        outer, params_bar = outer_value_and_grad(params, self._outer_loss)
+        outer, params_bar = outer_value_and_grad(params, self._outer_losses)
         self._outer.copy_(outer)
         self._bar.copy_(self._layout.pack((params_bar, {slot: trees.zeros_like(part) for slot, part in state.items()})))
         for v in self._inputs_bar.values():
@@ -102,7 +99,7 @@ class CapturedHypergradient:
         """t <- t - 1, and (a, u, x̄) at t + 1 -> (a, u, x̄) at t."""
         self._t.sub_(1)
         params_bar, state_bar, inputs_bar = self._vjp(
-            *self._state_at_t(), self._inputs, self._t, *self._layout.unpack(self._bar), self._inputs_bar
+            *self._state_at_t(), self._loop.inputs, self._t, *self._layout.unpack(self._bar), self._inputs_bar
         )
         self._bar.copy_(self._layout.pack((params_bar, state_bar)))
         for k, v in self._inputs_bar.items():
@@ -115,7 +112,7 @@ class CapturedHypergradient:
     # ------------------------------------------------------------ F_t and its VJP by plain autograd
 
     def _plain_step(self, params: Params, state: State, inputs: Params, t: Tensor) -> tuple[Params, State, Tensor]:
-        return inner_step(self._inner_loss, params, state, inputs, self._optimizer, t)
+        return replace(self._loop, inputs=inputs).step(params, state, t)
 
     def _plain_vjp(
         self,
@@ -127,14 +124,14 @@ class CapturedHypergradient:
         state_bar: State,
         inputs_bar: Params,
     ) -> tuple[Params, State, Params]:
-        segment = record_segment(self._inner_loss, params, state, inputs, self._optimizer, [t])
+        segment = replace(self._loop, inputs=inputs).record(params, state, [t])
         return pull_back(segment, params_bar, state_bar, inputs_bar)
 
     # ------------------------------------------------------------ the same by torch.func, which torch.compile can fuse
 
     def _functional_step(self, params: Params, state: State, inputs: Params, t: Tensor) -> tuple[Params, State, Tensor]:
-        grads, loss = torch.func.grad_and_value(self._inner_loss)(params, inputs, t)
-        return *self._optimizer.step(params, grads, state), loss
+        grads, loss = torch.func.grad_and_value(self._loop.loss)(params, inputs, t)
+        return *self._loop.optimizer.step(params, grads, state), loss
 
     def _functional_vjp(
         self,

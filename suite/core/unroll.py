@@ -35,7 +35,7 @@ InnerLoss = Callable[[Params, Params, int | Tensor], Tensor]
 `suite.core.captured` passes t as a tensor of one number on the device."""
 
 OuterLoss = Callable[[Params], Tensor]
-"""l: network parameters after the last step -> the outer loss, or one term of it."""
+"""l: network parameters after the last step -> the outer loss, or one term of their sum."""
 
 Watch = Callable[[int, Params], None]
 """(t, d l(w_T) / d w_t) -> None."""
@@ -103,6 +103,39 @@ class Hypergradient:
 
 
 @dataclass(frozen=True, eq=False)
+class InnerLoop:
+    """Training of a network on inputs, step by step: F_t as a function of (w_t, s_t)."""
+
+    loss: InnerLoss
+    """L."""
+    optimizer: Optimizer
+    """Its `step` gives (w_{t+1}, s_{t+1})."""
+    inputs: Params
+    """x."""
+
+    def step(self, params: Params, state: State, t: int | Tensor) -> tuple[Params, State, Tensor]:
+        """F_t without a graph: (w_{t+1}, s_{t+1}) and the loss of step t."""
+        leaves = trees.leaves(params)
+        loss = self.loss(leaves, trees.detached(self.inputs), t)
+        grads = _grads(loss, leaves, f"the loss of inner step {t}")
+        with torch.no_grad():
+            params, state = self.optimizer.step(trees.detached(leaves), dict(zip(leaves, grads, strict=True)), state)
+        return params, state, loss.detach()
+
+    def record(self, params: Params, state: State, steps: Iterable[int | Tensor]) -> "Segment":
+        """The inner steps of these numbers, starting from fresh leaves, with their graph."""
+        first_params, inputs = trees.leaves(params), trees.leaves(self.inputs)
+        first_state = {slot: trees.leaves(part) for slot, part in state.items()}
+        params, state, losses = first_params, first_state, []
+        for t in steps:
+            loss = self.loss(params, inputs, t)
+            grads = _grads(loss, params, f"the loss of inner step {t}", create_graph=True)
+            params, state = self.optimizer.step(params, dict(zip(params, grads, strict=True)), state)
+            losses.append(loss.detach())
+        return Segment(first_params, first_state, inputs, params, state, losses)
+
+
+@dataclass(frozen=True, eq=False)
 class Segment:
     """Consecutive inner steps with the autograd graph from their leaves to their last state."""
 
@@ -121,19 +154,17 @@ class Segment:
 
 
 def hypergradient(
-    inner_loss: InnerLoss,
-    outer_loss: OuterLoss | Sequence[OuterLoss],
+    loop: InnerLoop,
+    outer_losses: Sequence[OuterLoss],
     params: Params,
-    inputs: Params,
-    optimizer: Optimizer,
     steps: int,
     retention: Retention = Retention(),
     watch: Watch | None = None,
 ) -> Hypergradient:
-    """d outer_loss(w_T) / d inputs after T = `steps` inner steps from w_0 = `params`, by this module's reverse sweep.
+    """d l(w_T) / d x after T = `steps` inner steps from w_0 = `params`, by this module's reverse sweep.
 
-    A sequence of outer losses stands for their sum; the graph of one is freed before the next is built. `watch` is
-    called with T, and then with every step that is recomputed, in the order of the reverse sweep.
+    l is the sum of the outer losses; the graph of one is freed before the next is built. `watch` is called with T, and
+    then with every step that is recomputed, in the order of the reverse sweep.
     Raises UsageError where a parameter or an input does not influence the loss, since its zero gradient would hide a
     mistake, and where torch has no second derivative.
 
@@ -142,11 +173,11 @@ def hypergradient(
     >>> from suite.inner_optimizers.no_momentum import NoMomentum
     >>> def inner_loss(params, inputs, t):
     ...     return (params["w"] - inputs["x"]).square().sum() / 2
-    >>> start, inputs = {"w": torch.zeros(1)}, {"x": torch.ones(1)}
-    >>> hypergradient(inner_loss, lambda params: params["w"].sum(), start, inputs, NoMomentum(lr=0.5), 2).gradients
+    >>> loop = InnerLoop(inner_loss, NoMomentum(lr=0.5), {"x": torch.ones(1)})
+    >>> hypergradient(loop, [lambda params: params["w"].sum()], {"w": torch.zeros(1)}, 2).gradients
     {'x': tensor([0.7500])}
     """
-    state = {slot: trees.detached(part) for slot, part in optimizer.init(params).items()}
+    state = {slot: trees.detached(part) for slot, part in loop.optimizer.init(params).items()}
     params = trees.detached(params)
     recomputed = max(0, steps - retention.graphs)
     states: dict[int, TrainingState] = {}
@@ -154,16 +185,16 @@ def hypergradient(
     for t in range(recomputed):
         if t % retention.stride == 0:
             states[t] = (params, state)
-        params, state, loss = inner_step(inner_loss, params, state, inputs, optimizer, t)
+        params, state, loss = loop.step(params, state, t)
         losses.append(loss)
-    last = record_segment(inner_loss, params, state, inputs, optimizer, range(recomputed, steps))
+    last = loop.record(params, state, range(recomputed, steps))
     losses += last.losses
 
-    outer, params_bar = outer_value_and_grad(last.next_params, outer_loss)
+    outer, params_bar = outer_value_and_grad(last.next_params, outer_losses)
     if watch is not None:
         watch(steps, params_bar)
     state_bar: State = {slot: trees.zeros_like(part) for slot, part in state.items()}
-    inputs_bar = trees.zeros_like(inputs)
+    inputs_bar = trees.zeros_like(loop.inputs)
     if recomputed < steps:
         params_bar, state_bar, inputs_bar = pull_back(last, params_bar, state_bar, inputs_bar)
     del last  # and with it the state that it started from, which no recomputation needs
@@ -173,9 +204,9 @@ def hypergradient(
             first = t - t % retention.stride
             params, state = states[first]
             for between in range(first, t):
-                params, state, _ = inner_step(inner_loss, params, state, inputs, optimizer, between)
+                params, state, _ = loop.step(params, state, between)
                 states[between + 1] = (params, state)
-        segment = record_segment(inner_loss, *states.pop(t), inputs, optimizer, [t])
+        segment = loop.record(*states.pop(t), [t])
         params_bar, state_bar, inputs_bar = pull_back(segment, params_bar, state_bar, inputs_bar)
         if watch is not None:
             watch(t, params_bar)
@@ -183,26 +214,21 @@ def hypergradient(
 
 
 def hypergradient_by_full_graph(
-    inner_loss: InnerLoss,
-    outer_loss: OuterLoss | Sequence[OuterLoss],
-    params: Params,
-    inputs: Params,
-    optimizer: Optimizer,
-    steps: int,
+    loop: InnerLoop, outer_losses: Sequence[OuterLoss], params: Params, steps: int
 ) -> Hypergradient:
     """The same hypergradient by plain autograd through one graph of all steps.
 
     The reference that `hypergradient` is tested against. It keeps the graphs of all steps.
     """
-    inputs = trees.leaves(inputs)
-    params, state = trees.leaves(params), optimizer.init(params)
+    inputs = trees.leaves(loop.inputs)
+    params, state = trees.leaves(params), loop.optimizer.init(params)
     losses: list[Tensor] = []
     for t in range(steps):
-        loss = inner_loss(params, inputs, t)
+        loss = loop.loss(params, inputs, t)
         grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
-        params, state = optimizer.step(params, dict(zip(params, grads, strict=True)), state)
+        params, state = loop.optimizer.step(params, dict(zip(params, grads, strict=True)), state)
         losses.append(loss.detach())
-    outer = torch.stack([term(params) for term in _terms(outer_loss)]).sum()
+    outer = torch.stack([term(params) for term in outer_losses]).sum()
     gradients = torch.autograd.grad(outer, list(inputs.values()))
     return Hypergradient(outer.detach(), dict(zip(inputs, gradients, strict=True)), torch.stack(losses))
 
@@ -210,41 +236,9 @@ def hypergradient_by_full_graph(
 # ---------------------------------------------------------------- the parts of the sweep
 
 
-def inner_step(
-    inner_loss: InnerLoss, params: Params, state: State, inputs: Params, optimizer: Optimizer, t: int | Tensor
-) -> tuple[Params, State, Tensor]:
-    """F_t without a graph: (w_{t+1}, s_{t+1}) and the loss of step t."""
-    leaves = trees.leaves(params)
-    loss = inner_loss(leaves, trees.detached(inputs), t)
-    grads = _grads(loss, leaves, f"the loss of inner step {t}")
-    with torch.no_grad():
-        params, state = optimizer.step(trees.detached(leaves), dict(zip(leaves, grads, strict=True)), state)
-    return params, state, loss.detach()
-
-
-def record_segment(
-    inner_loss: InnerLoss,
-    params: Params,
-    state: State,
-    inputs: Params,
-    optimizer: Optimizer,
-    steps: Iterable[int | Tensor],
-) -> Segment:
-    """The inner steps of these numbers, starting from fresh leaves, with their graph."""
-    first_params, inputs = trees.leaves(params), trees.leaves(inputs)
-    first_state = {slot: trees.leaves(part) for slot, part in state.items()}
-    params, state, losses = first_params, first_state, []
-    for t in steps:
-        loss = inner_loss(params, inputs, t)
-        grads = _grads(loss, params, f"the loss of inner step {t}", create_graph=True)
-        params, state = optimizer.step(params, dict(zip(params, grads, strict=True)), state)
-        losses.append(loss.detach())
-    return Segment(first_params, first_state, inputs, params, state, losses)
-
-
-def outer_value_and_grad(params: Params, outer_loss: OuterLoss | Sequence[OuterLoss]) -> tuple[Tensor, Params]:
+def outer_value_and_grad(params: Params, outer_losses: Sequence[OuterLoss]) -> tuple[Tensor, Params]:
     """l(w_T) and ∇l(w_T), term by term."""
-    first, *rest = _terms(outer_loss)
+    first, *rest = outer_losses
     leaves = trees.leaves(params)
     loss = first(leaves)
     total, grads = loss.detach(), _grads(loss, leaves, "the outer loss")
@@ -265,34 +259,23 @@ def pull_back(
             if v.requires_grad:  # a slot may hold a constant
                 outputs.append(v)
                 cotangents.append(state_bar[slot][k])
-    names = [*segment.params, *segment.inputs]
     state_leaves = [v for part in segment.state.values() for v in part.values()]
     leaves = [*segment.params.values(), *segment.inputs.values(), *state_leaves]
     try:
-        # An optimizer may ignore its state; parameters and inputs are checked below.
-        grads = torch.autograd.grad(outputs, leaves, cotangents, allow_unused=True)
+        grads = iter(torch.autograd.grad(outputs, leaves, cotangents, allow_unused=True))
     except RuntimeError as error:
         if "is not implemented" not in str(error):
             raise
         raise UsageError(
             f"the network or optimizer has no second derivative in torch ({error}); use another"
         ) from error
-    n, m = len(segment.params), len(names)
-    for name, grad in zip(names, grads[:m], strict=True):
-        if grad is None:
-            raise UsageError(
-                f"'{name}' takes no part in the inner step, so it has no hypergradient; check the inner loss, and that "
-                "the optimizer's step uses the gradients it is given"
-            )
-    state_grads = iter(grads[m:])
-    return (
-        dict(zip(segment.params, grads[:n], strict=True)),
-        {
-            slot: {k: torch.zeros_like(v) if (g := next(state_grads)) is None else g for k, v in part.items()}
-            for slot, part in segment.state.items()
-        },
-        {k: inputs_bar[k] + g for k, g in zip(segment.inputs, grads[n:m], strict=True)},
-    )
+    params_grads = _all_used({k: next(grads) for k in segment.params})
+    inputs_grads = _all_used({k: next(grads) for k in segment.inputs})
+    state_grads = {  # an optimizer may ignore its state
+        slot: {k: torch.zeros_like(v) if (g := next(grads)) is None else g for k, v in part.items()}
+        for slot, part in segment.state.items()
+    }
+    return params_grads, state_grads, {k: inputs_bar[k] + g for k, g in inputs_grads.items()}
 
 
 def through_recall(images: Tensor, leaves: Params, images_bar: Tensor) -> Params:
@@ -314,8 +297,17 @@ def through_recall(images: Tensor, leaves: Params, images_bar: Tensor) -> Params
     return memory_grads
 
 
-def _terms(outer_loss: OuterLoss | Sequence[OuterLoss]) -> Sequence[OuterLoss]:
-    return outer_loss if isinstance(outer_loss, Sequence) else [outer_loss]
+def _all_used(grads: dict[str, Tensor | None]) -> Params:
+    """The gradients, none of which may be missing: a zero would hide a mistake."""
+    used = {}
+    for name, grad in grads.items():
+        if grad is None:
+            raise UsageError(
+                f"'{name}' takes no part in the inner step, so it has no hypergradient; check the inner loss, and that "
+                "the optimizer's step uses the gradients it is given"
+            )
+        used[name] = grad
+    return used
 
 
 def _grads(loss: Tensor, params: Params, what: str, create_graph: bool = False) -> tuple[Tensor, ...]:

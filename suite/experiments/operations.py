@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from suite.core import trees
 from suite.core.cpu_layers import to_device
 from suite.core.networks import fresh_network, network_identity
-from suite.core.unroll import pull_back, record_segment
+from suite.core.unroll import InnerLoop, pull_back
 from suite.evaluation.training import bound_by_convolutions
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
@@ -130,7 +130,7 @@ def network_pass(network: nn.Module, setting: Setting, kind: Kind, images: int) 
             return optimizer.step({k: params[k] for k in grads}, grads, state)
 
     def unrolled() -> object:
-        steps = record_segment(loss, params, state, inputs, optimizer, [0])
-        return pull_back(steps, params, state, inputs)
+        segment = InnerLoop(loss, optimizer, inputs).record(params, state, [0])
+        return pull_back(segment, params, state, inputs)
 
     return {"forward": forward, "gradient": gradient, "step": step, "unrolled": unrolled}[kind]

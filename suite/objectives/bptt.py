@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from suite.core import trees
 from suite.core.cpu_layers import piece_of
 from suite.core.networks import fresh_network
-from suite.core.unroll import Hypergradient, Retention, Watch, hypergradient, through_recall
+from suite.core.unroll import Hypergradient, InnerLoop, Retention, Watch, hypergradient, through_recall
 from suite.images import augment
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -118,13 +118,12 @@ class BPTT:
         """
         problem = Problem(network, batches, self.precision == "bfloat16")
         params: Params = dict(network.named_parameters())
-        inputs = {"images": images}
+        loop = InnerLoop(problem.inner_loss, self.inner_optimizer, {"images": images})
         if self.execution != "eager" and watch is None:
-            return program(self, setting, problem, images)(params, inputs)
-        losses = problem.inner_loss, problem.outer_losses()
+            return program(self, setting, problem, images)(params, loop.inputs)
         if retention is None:
             retention, _ = self._retention(setting, network, batches.rows.shape[1])
-        return hypergradient(*losses, params, inputs, self.inner_optimizer, self.inner_steps, retention, watch)
+        return hypergradient(loop, problem.outer_losses(), params, self.inner_steps, retention, watch)
 
     def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
         """Norms of d outer loss / d w_t in one outer step, for t = 0, ..., T, over all weights together."""

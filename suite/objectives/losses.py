@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from suite.core.captured import CapturedHypergradient
 from suite.core.cpu_layers import piece_of
 from suite.core.networks import fresh_network, network_identity
-from suite.core.unroll import OuterLoss
+from suite.core.unroll import InnerLoop, OuterLoss
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import fingerprint
@@ -154,5 +154,6 @@ def _built(
     still = Problem(network, problem.batches.empty(), problem.bfloat16)
     params: Params = dict(network.named_parameters())
     inputs = {"images": images.new_zeros(images.shape)}
-    how = objective.inner_optimizer, objective.inner_steps, objective.execution == "compiled"
-    return still, CapturedHypergradient(still.inner_loss, still.outer_losses(), params, inputs, *how)
+    loop = InnerLoop(still.inner_loss, objective.inner_optimizer, inputs)
+    how = objective.inner_steps, objective.execution == "compiled"
+    return still, CapturedHypergradient(loop, still.outer_losses(), params, *how)

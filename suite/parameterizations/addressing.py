@@ -19,6 +19,18 @@ SHARE = 0.4
 (16 at half resolution for CIFAR-10 at 1 image per class)."""
 
 
+def budget_numbers(shape: ImageShape, classes: int, images_per_class: float) -> int:
+    """b, the numbers that a budget affords: images_per_class C p, rounded down.
+
+    1e-6 of a number is added before, against the rounding of the product. A budget that was computed from a count of
+    stored numbers has half a number added there (`suite.experiments.synthesis.episodic`), against its division.
+
+    >>> 1.02 * 10 * 100, budget_numbers(ImageShape(1, 10, 10), classes=10, images_per_class=1.02)
+    (1019.9999999999999, 1020)
+    """
+    return math.floor(images_per_class * classes * shape.numel + 1e-6)
+
+
 @parameterizations.register("addressing")
 @dataclass(frozen=True)
 class Addressing:
@@ -44,12 +56,18 @@ class Addressing:
     coefficient_penalty: NonNegative = 0.0
     """Times the mean square of the matrices, added to the outer loss."""
 
+    def numbers(self, shape: ImageShape, classes: int, matrices: int) -> int:
+        """Stored numbers of bases and matrices: K p + matrices C K; UsageError where K follows from a budget."""
+        if self.bases is None:
+            raise UsageError("addressing.bases must be a number to count what a memory stores without a budget")
+        return self.bases * shape.numel + matrices * classes * self.bases
+
     def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
         """r, the images recalled for a class.
 
         Raises UsageError where the bases leave no room for a matrix.
         """
-        budget = math.floor(images_per_class * classes * shape.numel + 1e-6)
+        budget = budget_numbers(shape, classes, images_per_class)
         bases = self._bases(shape, classes, images_per_class)
         matrices = (budget - bases * shape.numel) // (classes * bases)
         if matrices < 1:

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from suite.architectures.convnet import ConvNet
 from suite.errors import UsageError
 from suite.keys import Key, global_generators
-from suite.parameterizations.addressing import Addressing
+from suite.parameterizations.addressing import Addressing, budget_numbers
 from suite.parameterizations.initial import Init, uniform
 from suite.registry import parameterizations
 from suite.types import Architecture, ImageShape, Parameterization, Params, QueryKind
@@ -59,7 +59,7 @@ class ImageQueries:
 
     def per_class(self, shape: ImageShape, classes: int, images_per_class: float) -> int:
         """Images that one image recalls; UsageError where the budget does not afford bases and matrices."""
-        budget, needed = math.floor(images_per_class * classes * shape.numel + 1e-6), self.numbers(shape)
+        budget, needed = budget_numbers(shape, classes, images_per_class), self.numbers(shape)
         d = self._dimension(shape)
         if needed > budget:
             raise UsageError(

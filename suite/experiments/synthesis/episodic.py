@@ -86,6 +86,7 @@ class EpisodicMemories:
         return self._affords(self.parameterization.numbers(self.info.shape))
 
     def _affords(self, numbers: int) -> float:
+        """Images per class that take so many numbers, and half a number, against the rounding of this division."""
         return (numbers + 0.5) / (self.info.classes * self.info.shape.numel)
 
     def largest(self) -> Setting:
@@ -117,9 +118,8 @@ class EpisodicMemories:
 
         start = self.begin(session.key("memory"))
         memory = self._learn(series, "asked with images", start, rows, key, by_images)
-        k, r, info = self.parameterization.bases, self.parameterization.matrices, self.info
-        images_per_class = self._affords(k * info.shape.numel + r * info.classes * k)
-        start = self._begin(self.by_label, images_per_class, session.key("labels"))
+        stored = self.by_label.numbers(self.info.shape, self.info.classes, self.parameterization.matrices)
+        start = self._begin(self.by_label, self._affords(stored), session.key("labels"))
         return memory, self._learn(series, "asked with labels", start, rows, key, by_labels)
 
     def _learn(

@@ -1,4 +1,4 @@
-"""An exception of gin's as one sentence: where, what, and the nearest valid names."""
+"""One sentence for whatever gin raised: where, what, and the nearest valid names."""
 
 import re
 import tokenize
@@ -11,7 +11,7 @@ from suite.registry import REGISTRIES, suggestion
 
 
 def explain(where: str, error: Exception) -> str:
-    """One sentence, as in "--gin mine.gin, line 3: no datasets is called 'digit'; did you mean 'digits'? …".
+    """One sentence, as in "--gin mine.gin, line 3: no data set is called 'digit'; did you mean 'digits'? …".
 
     `where` is the option that was read, '--gin FILE' or '--set BINDING'; a syntax error names its own file and line,
     which is another one if the file was included.
@@ -54,7 +54,7 @@ def _cause(error: Exception) -> str:
 def _unknown_selector(selector: str) -> str:
     kind, _, name = selector.split("/")[-1].rpartition(".")
     if kind in REGISTRIES:
-        return f"no {kind} is called '{name}'; {suggestion(name, REGISTRIES[kind].names())}"
+        return REGISTRIES[kind].unknown(name)
     known = ["run", "protocol", *(f"{kind}.{entry.name}" for kind, r in REGISTRIES.items() for entry in r)]
     return f"nothing is called '{selector}'; {suggestion(selector, known)}"
 
