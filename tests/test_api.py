@@ -73,6 +73,7 @@ def refusal(**settings: Any) -> str:
 # ---------------------------------------------------------------- the command by another name
 
 
+@pytest.mark.slow
 def test_the_same_bits_and_key_as_the_command(out: Path, data_dir: Path, tmp_path: Path) -> None:
     done = command(*QUICK, "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none", "--json")
     assert done.status == 0, done.err
@@ -148,6 +149,7 @@ def test_with_a_directory_the_run_is_kept_and_read_back(
     assert again.about == memory.about
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bits(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +222,7 @@ def test_a_part_that_has_no_name_is_said_in_the_text(monkeypatch: pytest.MonkeyP
     assert run.config_text.startswith("# Made in Python") and "Other is not registered" in run.config_text
 
 
+@pytest.mark.slow
 def test_neither_mlflow_nor_a_gin_file_is_needed(data_dir: Path, tmp_path: Path) -> None:
     program = f"""
 import sys

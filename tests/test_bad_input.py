@@ -256,6 +256,7 @@ CASES: dict[str, tuple[Callable[[Place], Done], int, list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", CASES)
 def test_it_is_one_sentence_and_the_right_status(what: str, place: Place) -> None:
     case, status, words = CASES[what]
@@ -292,6 +293,7 @@ def test_after_nan_the_last_good_memory_is_there_and_the_metrics_name_no_nan(pla
     assert again.status == 1 and f"outer step {step}:" in again.complaint
 
 
+@pytest.mark.slow
 def test_after_a_full_disk_the_same_command_goes_on(place: Place) -> None:
     done = full_disk(8)(place)
     assert done.status == 1 and "No space left" in done.complaint

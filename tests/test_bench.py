@@ -23,6 +23,7 @@ def printed(capsys: pytest.CaptureFixture[str], words: list[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameterization", ["standard", "addressing"])
 def test_contenders_compute_the_same_gradient(parameterization: str) -> None:
     case = Case("digits", parameterization=parameterization, images_per_class=2, bases=3, steps=3)
@@ -41,6 +42,7 @@ def test_a_contender_starts_from_the_same_inputs_at_every_call() -> None:
         assert all(torch.equal(one[k], other[k]) for k in one)
 
 
+@pytest.mark.slow
 def test_a_comparison_holds_every_repeat_and_the_errors(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["hypergradient", *DIGITS, "--memory", "1", "--repeats", "2", "--exact", "--json", "--without", "torchopt"]
     made = printed(capsys, words)
@@ -58,6 +60,7 @@ def test_a_table_names_what_was_measured(capsys: pytest.CaptureFixture[str]) -> 
     assert "2 inner steps" in out and "| engine 8 GiB |" in out and "ratio to full graph" in out
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_step_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     made = printed(capsys, ["cost", *DIGITS, "--json"])
     # Of a forward pass at 8x8: two convolutions of ten images and the head.
@@ -73,6 +76,7 @@ def test_what_is_no_checkout_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     assert "is no checkout of RememberThePast" in message and message.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_what_upkeep_costs_is_measured_on_whole_runs(capsys: pytest.CaptureFixture[str]) -> None:
     made = printed(capsys, ["upkeep", "--iterations", "1", "--repeats", "1", "--gin", "gin/scale/smoke.gin", "--json"])
     for seconds in (made["seconds"], made["processor_seconds"]):
@@ -122,6 +126,7 @@ def test_all_that_is_to_be_measured_on_a_gpu_is_done_once(
     assert "was done before" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_measurement_that_fails_or_takes_too_long_is_named_and_the_next_tried(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

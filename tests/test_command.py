@@ -22,6 +22,7 @@ def help_of(*words: str, module: str) -> str:
     return done.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_command_has_the_help_of_its_module(name: str) -> None:
     assert help_of(*name.split(), module="suite") == help_of(module=command.COMMANDS[name][0])

@@ -45,6 +45,7 @@ def refusal(files: list[str], bindings: list[str], **more: Any) -> str:
 # ---------------------------------------------------------------- the shipped files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_every_file_dry_runs_from_anywhere_without_data(
     leaf: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -100,6 +101,7 @@ NOT_FREE = {"gin/synthesis/extrapolation.gin": {"DATASET"}, "gin/synthesis/image
 """Whose episodes ask more classes than MNIST has; whose budget is that of its bases and matrices."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("leaf", "macro"), [(leaf, macro) for leaf in LEAVES for macro in MACROS if macro not in NOT_FREE.get(leaf, ())]
 )

@@ -75,6 +75,7 @@ def test_a_whole_stream_gives_the_matrix_and_its_measurements(data_dir: Path) ->
     assert found.facts["differs"] and len(found.facts["tasks"]) == 3
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_and_another_seed_another(data_dir: Path) -> None:
     first, again, other = (run(SMALL, session_in(data_dir, seed)) for seed in (0, 0, 1))
     assert first.facts["matrices"] == again.facts["matrices"] != other.facts["matrices"]
@@ -233,6 +234,7 @@ def test_less_than_the_published_benchmark_is_called_reduced(data_dir: Path) -> 
     assert run(replace(ONLINE, evaluation=Protocol(networks=1)), session_in(data_dir)).scale["reduced"]
 
 
+@pytest.mark.slow
 def test_networks_of_the_inner_loop_may_learn_stand_ins_for_other_tasks(data_dir: Path) -> None:
     among = replace(SMALL, stand_ins=2)
     plain, found = (session_in(data_dir), session_in(data_dir))
@@ -482,6 +484,7 @@ def test_avalanche_sees_our_tasks(data_dir: Path) -> None:
                 assert len(experience.dataset) == len(split)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["naive", "er", "agem", "mer"])
 def test_avalanche_s_strategies_learn_our_stream_and_are_functions_of_the_seed(method: Any, data_dir: Path) -> None:
     learner = AvalancheStrategy(

@@ -79,6 +79,7 @@ def test_random_images_are_another_draw_for_every_network(setting: Setting, real
     assert torch.equal(draw(0).images, draw(0).images) and not torch.equal(draw(0).images, draw(1).images)
 
 
+@pytest.mark.slow
 def test_controls_are_measured_once_for_all_runs_with_the_same_data(data_dir: Path, tmp_path: Path) -> None:
     chosen = "CONTROLS = [@controls.random_images(), @controls.herding(), @controls.k_center()]"
     place = ["--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none", "--json"]
@@ -95,6 +96,7 @@ def test_controls_are_measured_once_for_all_runs_with_the_same_data(data_dir: Pa
     assert "evaluating herding" in more.err  # more images are another control
 
 
+@pytest.mark.slow
 def test_memories_are_measured_elsewhere_and_a_sweep_opens_no_test_images(data_dir: Path, tmp_path: Path) -> None:
     place = ["--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none", "--json"]
     where = sets(

@@ -415,6 +415,7 @@ def test_long_work_is_advised_against_before_it_starts() -> None:
     assert done.status == 0 and "on this machine (cpu, 1 thread)" in done.out and "this would take about" in done.out
 
 
+@pytest.mark.slow
 def test_an_estimate_is_near_what_a_run_takes(data_dir: Any, tmp_path: Any) -> None:
     slower = sets("ITERATIONS = 40", "INNER_STEPS = 30", "VALIDATION_POINTS = 0")
     place = ["--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none", "--json", "--fresh"]

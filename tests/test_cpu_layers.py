@@ -62,6 +62,7 @@ def test_both_derivatives_are_those_of_torch(groups: int, layout: torch.memory_f
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", GROUPS)
 def test_both_derivatives_are_those_of_finite_differences(groups: int) -> None:
     norm = norms(groups)[1]

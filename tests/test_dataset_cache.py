@@ -52,6 +52,7 @@ def test_the_cache_says_what_it_holds(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_goes_unseen(tmp_path: Path) -> None:
     file = Counting().prepare(tmp_path).file
     whole = file.read_bytes()
@@ -108,6 +109,7 @@ def test_source_files_that_cant_be_listed_are_one_sentence(tmp_path: Path, monke
     layouts.sentence(error)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     program = f"""
 import resource, sys, torch
@@ -125,6 +127,7 @@ except RunError as error:
     assert [path.name for path in tmp_path.iterdir()] == ["big.safetensors.lock"]
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_prepare_once(tmp_path: Path) -> None:
     program = f"""
 import time, torch

@@ -78,6 +78,7 @@ def test_a_set_takes_the_place_of_the_axis_that_varies_it_alone() -> None:
         resolve([components], ["AUGMENTATION = 'none'"])
 
 
+@pytest.mark.slow
 def test_an_edited_method_is_another_run(tmp_path: Path) -> None:
     text = """
 from dataclasses import dataclass

@@ -62,6 +62,7 @@ def test_every_public_definition_has_a_docstring(module: str) -> None:
     assert not silent, f"without a docstring: {', '.join(silent)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", DONE)
 def test_every_field_of_a_public_dataclass_has_its_own_string(module: str) -> None:
     silent = []

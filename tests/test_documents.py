@@ -125,6 +125,7 @@ def test_the_commands_of_the_leaderboard(data_dir: Path, tmp_path: Path) -> None
     assert (tmp_path / "site" / "index.html").is_file() and list((tmp_path / "kept").rglob("result.json"))
 
 
+@pytest.mark.slow
 def test_the_printed_methods_pass_their_check(lion: Path) -> None:
     """The README's, as printed, and the templates that documents name."""
     for file, component in (("lion.py", "inner_optimizers.lion"), (TEMPLATES / "stream.py", "streams.noise")):
@@ -204,6 +205,7 @@ def test_three_lines_train_a_network(tmp_path: Path, data_dir: Path, monkeypatch
     assert images.shape[1:] == (1, 8, 8)
 
 
+@pytest.mark.slow
 def test_the_lines_in_python_distil_and_evaluate(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As printed, at a size that takes seconds."""
     monkeypatch.setenv("SUITE_DATA_DIR", str(data_dir))
@@ -225,6 +227,7 @@ def test_the_printed_stream_is_a_benchmark_of_avalanche(
     assert capsys.readouterr().out.split("\n")[:5] == [f"{t} 200" for t in range(5)]
 
 
+@pytest.mark.slow
 def test_tools_run(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The long tables are made by hand; here the same commands at a size that takes seconds."""
     from suite.datasets import prepare

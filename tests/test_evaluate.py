@@ -136,6 +136,7 @@ def test_every_epoch_shows_every_image_once_in_an_order_of_its_own(n: int, batch
     assert n == 3 or len({tuple(order) for order in orders}) == 4
 
 
+@pytest.mark.slow
 def test_separable_images_are_learned() -> None:
     accuracies = evaluate(
         setting(), lambda _: separable(), small(networks=3, epochs=30, lr=0.05), Key(0), {"test": separable(seed=1)}

@@ -163,6 +163,7 @@ NEXT = {
 """What is done first after the stop; of the run that was stopped in its evaluation nothing that is counted."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BEGUN)
 def test_a_begun_run_is_found_and_goes_on_where_it_was_stopped(name: str, gone_on: Callable[[str], GoneOn]) -> None:
     begun, after = BEGUN[name], gone_on(name)
@@ -272,6 +273,7 @@ def assert_near(one: Any, two: Any) -> None:
         assert one == two
 
 
+@pytest.mark.slow
 def test_a_begun_run_is_listed_and_resumed_from_what_its_directory_says(tmp_path: Path, data_dir: Path) -> None:
     begun = BEGUN["distillation"]
     out = copied(begun.out, tmp_path)

@@ -147,6 +147,7 @@ def _whole_run() -> tuple[list[torch.Tensor], dict]:
     return [*last.memory.values(), *last.optimizer_state["momentum"].values(), *last.metrics.values()], judged
 
 
+@pytest.mark.slow
 def test_distilling_and_evaluating_neither_read_nor_change_global_generators() -> None:
     """In a process of its own, since the type checks of these tests draw from Python's `random` themselves."""
     done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=False)

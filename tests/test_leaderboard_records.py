@@ -161,6 +161,7 @@ def test_wrong_commands_get_one_sentence(
 # ---------------------------------------------------------------- trackers
 
 
+@pytest.mark.slow
 def test_runs_of_a_tracker_are_shown_with_their_pictures(
     data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,6 +178,7 @@ def test_runs_of_a_tracker_are_shown_with_their_pictures(
     assert contents(tmp_path / "other") == contents(tmp_path / "site")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uri", ["sqlite:////nowhere/mlflow.db", "http://127.0.0.1:9"])
 def test_a_tracker_that_does_not_answer_gets_one_sentence_and_records_are_built(
     uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

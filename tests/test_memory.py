@@ -125,6 +125,7 @@ def test_a_run_s_memory_describes_itself(data_dir: Path, tmp_path: Path) -> None
 # ---------------------------------------------------------------- damage
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_noticed(file: Path) -> None:
     """Of the header, where names, shapes and the description are, every bit; of the tensors, some."""
     whole = bytearray(file.read_bytes())
@@ -271,6 +272,7 @@ def test_export_is_a_folder_for_each_class(tmp_path: Path) -> None:
         assert (pixels - image).abs().max() <= 0.51 / 255
 
 
+@pytest.mark.slow
 def test_a_user_s_own_network_learns_from_a_memory(data_dir: Path, tmp_path: Path) -> None:
     """The whole way: distil for a little while, hand the file over, train something else on it."""
     from suite.datasets.digits import Digits

@@ -203,6 +203,7 @@ def install(directory: Path, text: str) -> None:
     (about / "entry_points.txt").write_text(f"[{registry.ENTRY_POINTS}]\nmethods = outside_methods\n")
 
 
+@pytest.mark.slow
 def test_an_installed_package_is_found_by_its_entry_point_and_runs(tmp_path: Path, data_dir: Path) -> None:
     install(tmp_path, OPTIMIZER.replace("NAME", "normalised_b"))
     process = start(
@@ -225,6 +226,7 @@ def test_an_installed_package_that_is_broken_is_one_sentence(tmp_path: Path, mon
     assert all(words in done.complaint for words in ("methods = outside_methods", "half an installation", "uninstall"))
 
 
+@pytest.mark.slow
 def test_a_short_name_used_by_two_kinds_leaves_the_suite_s_files_working(tmp_path: Path) -> None:
     text = OPTIMIZER.replace("NAME", "addressing")  # there is a parameterization of this name
     done = ended(start(*QUICK, "--dry-run", "--plugin", plugin(tmp_path, "twin", text)))

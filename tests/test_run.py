@@ -205,6 +205,7 @@ def test_a_saved_configuration_gives_the_same_memory(out: Path, data_dir: Path, 
     assert memory_hash(tmp_path) == memory_hash(out) and only_run(tmp_path).name == only_run(out).name
 
 
+@pytest.mark.slow
 def test_a_cell_of_a_table_is_the_same_alone(data_dir: Path, tmp_path: Path) -> None:
     table = sets(f"run.axes = {TABLE!r}", "NETWORKS = 1", "ITERATIONS = 1")
     done = go(data_dir, tmp_path / "table", *table, "--json")
@@ -420,6 +421,7 @@ def test_mlflow_is_needed_only_where_runs_are_tracked(data_dir: Path, tmp_path: 
     assert tracked.status == 2 and "--tracking-uri none" in tracked.complaint
 
 
+@pytest.mark.slow
 def test_the_module_is_a_command_with_an_exit_status(tmp_path: Path) -> None:
     done = ended(start("--gin", "gin/quickstrat.gin", cwd=tmp_path))
     assert done.status == 2 and "did you mean 'gin/quickstart.gin'" in done.complaint

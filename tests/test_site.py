@@ -69,6 +69,7 @@ def column(page: Page, title: str, part: str) -> list[str]:
     return [rows.nth(i).locator("th, td").nth(at).inner_text().split("\n")[0] for i in range(rows.count())]
 
 
+@pytest.mark.slow
 def test_every_page_opens_without_an_error(page: Page, site: Path) -> None:
     for file in sorted(site.rglob("*.html")):
         opened(page, site, str(file.relative_to(site)))

@@ -162,6 +162,7 @@ def test_what_can_not_be_is_refused_in_one_sentence(data_dir: Path) -> None:
         built(Permutations(of=PLAIN, samples_per_task=100_000), data_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/usr/share/datasets/fashion-mnist").exists(), reason="Fashion-MNIST is not here")
 def test_a_stream_of_larger_images(data_dir: Path) -> None:
     from suite.datasets.mnist import FashionMNIST
@@ -183,6 +184,7 @@ def test_the_reservoir_holds_all_until_it_is_full_and_never_more() -> None:
     assert len(Reservoir.empty(0).add(torch.arange(9), Key(0)).kept) == 0
 
 
+@pytest.mark.slow
 def test_every_item_seen_is_kept_equally_often() -> None:
     """Chi-square over 4,000 reservoirs of 5 of 20 items, of one seed each; the threshold is passed once in 1,000."""
     counts: Counter[int] = Counter()

@@ -26,6 +26,7 @@ def go(data_dir: Path, out: Path, *words: str) -> Done:
     return command(*QUICK, *sets(SWEEP, BLIND, *THEN, "NETWORKS = 1"), *words, *place)
 
 
+@pytest.mark.slow
 def test_the_best_on_validation_is_run_once_more_for_every_combination_of_the_others(
     data_dir: Path, tmp_path: Path
 ) -> None:
@@ -44,6 +45,7 @@ def test_the_best_on_validation_is_run_once_more_for_every_combination_of_the_ot
     assert again.record == done.record and again.err.count("was done before") == 6
 
 
+@pytest.mark.slow
 def test_a_chosen_run_s_own_configuration_gives_it_again(data_dir: Path, tmp_path: Path) -> None:
     assert go(data_dir, tmp_path, "--only", "one").status == 0
     (record,) = [f for f in tmp_path.glob("*/*/result.json") if "chosen" in json.loads(f.read_text())["cell"]]

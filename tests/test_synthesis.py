@@ -160,6 +160,7 @@ def test_extrapolation_trains_on_training_images_and_scores_test_images_of_class
         assert not pictures(one["train"]) & test
 
 
+@pytest.mark.slow
 def test_shots_are_never_scored_and_the_memory_never_sees_a_test_image(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +253,7 @@ def test_the_hypergradient_through_the_extractor_is_plain_autograd_s_and_that_of
     assert finite_difference_error(problem) < 1e-4
 
 
+@pytest.mark.slow
 def test_an_outer_step_changes_the_extractor_and_every_shot_counts(data_dir: Path, tmp_path: Path) -> None:
     session: Any = FakeSession(data_dir, tmp_path, due=False)
     ASKED.run(session)

@@ -85,6 +85,7 @@ def test_it_documents_every_field_and_shows_an_example_that_holds(
     assert example.examples and doctest.DocTestRunner().run(example).failed == 0, capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", KINDS)
 def test_its_printed_commands_are_right(stem: str, data_dir: Path, tmp_path: Path) -> None:
     """The run as printed, with a small network and other places."""

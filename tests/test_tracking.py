@@ -71,6 +71,7 @@ def out(tmp_path: Path, fresh_database: bytes) -> Path:
 # ---------------------------------------------------------------- a run
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_in_the_store_with_all_it_found(data_dir: Path, out: Path) -> None:
     done = command(*QUICK, "--data-dir", data_dir, "--out", out, "--json")
     assert done.status == 0, done.err
@@ -96,6 +97,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return [v for k, v in pairs if k == "--gin"], [v for k, v in pairs if k == "--set"]
 
 
+@pytest.mark.slow
 def test_a_table_is_a_parent_with_a_child_for_each_of_its_runs(data_dir: Path, out: Path) -> None:
     table = [*QUICK, *sets(f"run.axes = {TABLE!r}", "NETWORKS = 1", "ITERATIONS = 1"), "--data-dir", data_dir]
     for _ in range(2):  # the second time everything was done before
@@ -109,6 +111,7 @@ def test_a_table_is_a_parent_with_a_child_for_each_of_its_runs(data_dir: Path, o
         assert {run.data.params["momentum"] for run in children} == {"no momentum", "full momentum"}
 
 
+@pytest.mark.slow
 def test_a_failed_run_says_so_and_keeps_the_traceback(
     data_dir: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +132,7 @@ def test_a_failed_run_says_so_and_keeps_the_traceback(
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_killed_and_goes_on_as_the_same_with_each_point_once(
     data_dir: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +157,7 @@ def test_a_stopped_run_is_killed_and_goes_on_as_the_same_with_each_point_once(
     assert store.history(run, "loss")[:3] == store.history(stopped, "loss")[:3]
 
 
+@pytest.mark.slow
 def test_a_store_that_lost_the_run_gets_a_new_one(
     data_dir: Path, out: Path, fresh_database: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +195,7 @@ def points(n: int) -> list[Point]:
     return [Point("loss", 0.5 * i, 1_700_000_000_000 + i, i) for i in range(n)]
 
 
+@pytest.mark.slow
 def test_what_is_sent_twice_adds_nothing(store: Store, journal: Journal, out: Path) -> None:
     for n in (10, 1500, 2500):  # more than one batch
         journal.points(points(n), progress=(n, 2500))
@@ -214,6 +220,7 @@ def test_a_run_is_created_once_whatever_crash_came_after(
     assert len(Seen(out).runs("points")) == 1
 
 
+@pytest.mark.slow
 def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow does not open one that was half made when a process was killed."""
     killed = start(tmp_path / "out", "a", code=["-c", KILLED_WHILE_MAKING + STARTS])
@@ -266,6 +273,7 @@ def test_a_store_that_lost_its_content_gets_everything_again(
     assert [step for step, _ in Seen(out).history(run, "loss")] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_run_with_the_name_of_another_is_not_taken_for_it(store: Store, journal: Journal, out: Path) -> None:
     """`--fresh` put another journal there, and an old sender wrote what it knows into the new folder."""
     journal.points(points(9))
@@ -334,6 +342,7 @@ def test_artifacts_go_where_they_were_and_missing_ones_are_passed_over(
     assert Seen(out).artifacts(run) == {"a.txt"} and Seen(out).artifacts(run, "figures") == {"b.txt"}
 
 
+@pytest.mark.slow
 def test_a_store_that_can_not_be_used_is_one_sentence(out: Path, journal: Journal) -> None:
     (out / "mlflow.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(RunError, match="did not answer as it should") as error:

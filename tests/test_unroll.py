@@ -38,6 +38,7 @@ def numbers(*shape: int, name: str) -> torch.Tensor:
 # ---------------------------------------------------------------- exactness
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("parameterization", parameterizations.names())
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
