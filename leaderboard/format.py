@@ -2,18 +2,13 @@
 
 from collections.abc import Iterable
 
+from leaderboard.pages import DATASETS
 from leaderboard.published import Published
 from leaderboard.rows import Row, number
 from leaderboard.statistics import Difference, Estimate
 
 NONE = "–"
 """What stands where there is no number."""
-
-DATASETS = {
-    "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "svhn": "SVHN", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100",
-    "tiny_imagenet": "TinyImageNet", "digits": "digits",
-}  # fmt: skip
-"""By a data set's name in records, its name for readers."""
 
 
 # ---------------------------------------------------------------- numbers

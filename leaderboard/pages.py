@@ -14,6 +14,13 @@ STREAM_FILES = (
 """The names of gin/continual/."""
 
 
+DATASETS = {
+    "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "svhn": "SVHN", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100",
+    "tiny_imagenet": "TinyImageNet", "digits": "digits",
+}  # fmt: skip
+"""By a data set's name in records, its name for readers; in the order of rows."""
+
+
 @dataclass(frozen=True)
 class Page:
     """One page with its table: which records belong to it, and the axis of theirs whose labels are its methods."""

@@ -8,15 +8,12 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from leaderboard.pages import OTHERS, PAGES, Page
+from leaderboard.pages import DATASETS, OTHERS, PAGES, Page
 from leaderboard.published import Published
 from leaderboard.records import Entry
 from leaderboard.rows import OF_THE_METHOD, Row, number, rows_of, values_of
 from leaderboard.statistics import Difference, paired
 from suite.runtime.record_schema import ACCURACY, FULL_DATA
-
-DATASETS = ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet", "digits")
-"""The order of rows."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def _ordered(page: Page, rows: list[Row]) -> list[Row]:
     def key(row: Row) -> tuple[Any, ...]:
         known = row.method in page.methods
         return (
-            DATASETS.index(row.dataset) if row.dataset in DATASETS else len(DATASETS),
+            list(DATASETS).index(row.dataset) if row.dataset in DATASETS else len(DATASETS),
             row.dataset,
             *((row.images_per_class is None, row.images_per_class or 0.0) if page.quantity == ACCURACY else ()),
             2 if not row.runs else int(row.reduced),
