@@ -94,7 +94,7 @@ class EpisodeMeasurement:
     """Recalled."""
 
     def measure(self, episode: Episode, classes: tuple[int, ...], key: Key) -> Measured:
-        """Measured by method, and `beside_methods`; every network is scored on the query images."""
+        """Accuracies by method, and `beside_methods`; every network is scored on the query images."""
         ways, shots = len(classes), len(episode.support) // len(classes)
         query = all_images(episode.query)
         by_class = {

@@ -100,8 +100,9 @@ class Extrapolation:
     """How an episode's networks are trained."""
 
     def __post_init__(self) -> None:
-        bounded = 0 <= self.bound_episodes <= self.episodes
-        require(self, "bound_episodes", bounded, f"from 0 to {self.episodes}, the episodes")
+        require(
+            self, "bound_episodes", self.bound_episodes <= self.episodes, f"from 0 to {self.episodes}, the episodes"
+        )
         require_labels(self)
         require(self, "ways", len(self.ways) == len(set(self.ways)) > 0, "different numbers, at least one")
         tasks = tasks_of(self.dataset.info, self.ways_per_task, self.cut, Key(0))
@@ -180,13 +181,15 @@ class Extrapolation:
         oracle_classes = joined.classes_of_oracles()
         steps = self.iterations * (len(joined.tasks) + len(oracle_classes))
         series = Series(session, steps)
+        memories = []
         for t, space in enumerate(joined.spaces):
             real = ClassRows.of(space.train.to(session.device), self.ways_per_task)
-            joined.memories.append(self._learn(series, f"task {t + 1}", real, session.key("task", t)))
+            memories.append(self._learn(series, f"task {t + 1}", real, session.key("task", t)))
+        oracles = {}
         for classes in oracle_classes:
-            name = f"oracle of {', '.join(self.dataset.info.class_names[c] for c in classes)}"
-            real = of_classes(joined.train, classes)
-            joined.oracles[classes] = self._learn(series, name, real, session.key("oracle", *classes))
+            name, real = f"oracle of {', '.join(joined.names(classes))}", of_classes(joined.train, classes)
+            oracles[classes] = self._learn(series, name, real, session.key("oracle", *classes))
+        joined = replace(joined, memories=memories, oracles=oracles)
         values = {f"{n}-way": series.measure(f"{n}-way", self.episodes, partial(joined.measure, n)) for n in self.ways}
         plots.task_by_task(joined.save_memories(self), make_directory(session.directory / "figures") / "recalled.png")
         return Outcome(

@@ -228,7 +228,7 @@ class ImageRecall:
         )  # fmt: skip
 
     def _methods(self, values: dict[int, summary.Values]) -> tuple[dict[str, summary.Values], dict[str, str]]:
-        """Measured by kind of episode and method, and what a reader must know of the methods."""
+        """Accuracies by kind of episode and method, and what a reader must know of the methods."""
         beside, epochs = beside_methods(self.ways), self.backbone_epochs
         note = {"full-data classifier": f"trained on all training images of all classes for {epochs} epochs"}
         return {

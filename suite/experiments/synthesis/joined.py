@@ -52,10 +52,14 @@ class JoinedEpisodes:
     """All training images, on the device."""
     test: ClassRows
     """All test images, on the device."""
-    memories: list[Params] = field(default_factory=list)
-    """Of each task, once it is learned."""
-    oracles: dict[tuple[int, ...], Params] = field(default_factory=dict)
-    """By classes, the memory of exactly these."""
+    memories: Sequence[Params] = ()
+    """Of each task; none before they are learned."""
+    oracles: Mapping[tuple[int, ...], Params] = field(default_factory=dict)
+    """By classes, the memory of exactly these; none before they are learned."""
+
+    def names(self, classes: Sequence[int]) -> list[str]:
+        """The names of these classes."""
+        return [self.data.info.class_names[c] for c in classes]
 
     def classes_of(self, episode: Sequence[ClassOfTask]) -> tuple[int, ...]:
         """The classes of an episode, ascending: their order changes neither what is learned nor what is recalled."""
@@ -67,7 +71,7 @@ class JoinedEpisodes:
         return sorted({self.classes_of(episode) for episode in first})
 
     def measure(self, ways: int, number: int) -> Measured:
-        """Measured of the memories and of what stands beside them on an episode's test images, by method."""
+        """Accuracies of the memories and of what stands beside them on an episode's test images, by method."""
         episode = sorted(self.drawn[ways][number], key=lambda pair: self.tasks[pair[0]][pair[1]])
         classes = self.classes_of(episode)
         setting, key = self.settings[ways], self.session.key("evaluation", ways, number)
@@ -106,10 +110,9 @@ class JoinedEpisodes:
 
     def facts(self) -> dict[str, Any]:
         """What identifies the tasks and episodes, for the record."""
-        info = self.data.info
         return {
             **dataset_facts(self.data),
-            "tasks": [[info.class_names[c] for c in classes] for classes in self.tasks],
+            "tasks": [self.names(classes) for classes in self.tasks],
             "episodes": {
                 f"{n}-way": [list(self.classes_of(episode)) for episode in episodes]
                 for n, episodes in self.drawn.items()
@@ -119,7 +122,7 @@ class JoinedEpisodes:
     def save_memories(self, experiment: Any) -> list[Memory]:
         """Write a file for each task's memory."""
         info, setting = self.data.info, self.settings[len(self.tasks[0])]
-        about = [{"dataset": info.name, "class_names": [info.class_names[c] for c in task]} for task in self.tasks]
+        about = [{"dataset": info.name, "class_names": self.names(task)} for task in self.tasks]
         tasks = zip(self.memories, (space.transform for space in self.spaces), about, strict=True)
         budget = budget_of(setting, self.images_per_class)
         return save_task_memories(self.session, experiment, setting.shape, budget, tasks)
