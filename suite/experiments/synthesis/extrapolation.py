@@ -100,9 +100,8 @@ class Extrapolation:
     """How an episode's networks are trained."""
 
     def __post_init__(self) -> None:
-        require(
-            self, "bound_episodes", self.bound_episodes <= self.episodes, f"from 0 to {self.episodes}, the episodes"
-        )
+        bounded = self.bound_episodes <= self.episodes
+        require(self, "bound_episodes", bounded, f"from 0 to {self.episodes}, the episodes")
         require_labels(self)
         require(self, "ways", len(self.ways) == len(set(self.ways)) > 0, "different numbers, at least one")
         tasks = tasks_of(self.dataset.info, self.ways_per_task, self.cut, Key(0))
@@ -202,9 +201,8 @@ class Extrapolation:
 
     def _joined(self, session: Session) -> JoinedEpisodes:
         """The episodes, before any memory is learned."""
-        info, device = self.dataset.info, session.device
-        data = self.dataset.load(session.data_dir, session.key("data"), 0.0)
-        tasks = tasks_of(info, self.ways_per_task, self.cut, session.key("tasks"))
+        data, device = self.dataset.load(session.data_dir, session.key("data"), 0.0), session.device
+        tasks = tasks_of(data.info, self.ways_per_task, self.cut, session.key("tasks"))
         return JoinedEpisodes(
             session=session,
             data=data,
@@ -220,8 +218,8 @@ class Extrapolation:
             protocol=self.evaluation,
             full_data_epochs=self.full_data_epochs,
             bound_episodes=self.bound_episodes,
-            train=ClassRows.of(data.train.to(device), info.classes),
-            test=ClassRows.of(data.test.to(device), info.classes),
+            train=ClassRows.of(data.train.to(device), data.info.classes),
+            test=ClassRows.of(data.test.to(device), data.info.classes),
         )
 
     def _space(self, session: Session, data: Data, classes: tuple[int, ...]) -> Data:
