@@ -170,17 +170,17 @@ def _estimated(runs: "list[Run]", options: argparse.Namespace, device: "torch.de
 def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.device") -> None:
     """Say before the start how long it will take, by counting alone, and how much memory."""
     from suite.runtime.durations import duration
-    from suite.runtime.estimate import memory
-    from suite.types import EXPECTED_MEMORY
+    from suite.runtime.estimate import size_words
+    from suite.types import EXPECTED_MIB
 
     estimate = _estimated(runs, options, device)
     if estimate.seconds is None:
         return
-    mib = max((run.experiment.plan().get(EXPECTED_MEMORY, 0) for run in runs), default=0)
+    mib = max((run.experiment.plan().get(EXPECTED_MIB, 0) for run in runs), default=0)
     number = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
-    size = f", about {memory(mib)} of memory" if mib else ""
+    needs = f", about {size_words(mib)} of memory" if mib else ""
     time = duration(estimate.seconds)
-    print(f"[cost] {number}, {time} if nothing else is at work here{size}", file=sys.stderr)
+    print(f"[cost] {number}, {time} if nothing else is at work here{needs}", file=sys.stderr)
     if estimate.advice:
         print(f"[cost] {estimate.advice}", file=sys.stderr)
 
@@ -217,12 +217,12 @@ def _dry_run(runs: "list[Run]", options: argparse.Namespace) -> int:
 def _print_plan(plan: dict[str, Any]) -> None:
     """One run of a dry run, in units that people read."""
     from suite.runtime.durations import duration
-    from suite.runtime.estimate import memory, readable
-    from suite.types import EXPECTED_MEMORY
+    from suite.runtime.estimate import readable, size_words
+    from suite.types import EXPECTED_MIB
 
     lines = {name: readable(value) for name, value in plan.items() if name not in ("run", "key")}
-    if EXPECTED_MEMORY in plan:
-        lines = {name: memory(plan[name]) if name == EXPECTED_MEMORY else line for name, line in lines.items()}
+    if EXPECTED_MIB in plan:
+        lines = {name: size_words(plan[name]) if name == EXPECTED_MIB else line for name, line in lines.items()}
     if "expected seconds" in plan:
         del lines["expected seconds"], lines["of an outer step"]
         step = duration(plan["of an outer step"]).removeprefix("about ")

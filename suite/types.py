@@ -569,7 +569,7 @@ class Outcome:
     """Seconds, by what they were spent on; these differ from run to run."""
 
 
-EXPECTED_MEMORY = "expected memory of one unroll (MiB)"
+EXPECTED_MIB = "expected memory of one unroll (MiB)"
 """What a plan calls the memory that a run will need."""
 
 

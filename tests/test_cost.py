@@ -90,7 +90,12 @@ def test_long_numbers_have_commas(value: object, words: str) -> None:
 
 
 def test_memory_is_in_mib_or_gib() -> None:
-    assert [estimate.memory(mib) for mib in (137, 1023, 1382, 8366)] == ["137 MiB", "1023 MiB", "1.35 GiB", "8.17 GiB"]
+    assert [estimate.size_words(mib) for mib in (137, 1023, 1382, 8366)] == [
+        "137 MiB",
+        "1023 MiB",
+        "1.35 GiB",
+        "8.17 GiB",
+    ]
 
 
 # ---------------------------------------------------------------- counting

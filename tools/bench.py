@@ -37,7 +37,7 @@ from suite.errors import SuiteError
 from suite.keys import Key
 from suite.objectives.footprint import state_bytes, step_bytes
 from suite.runtime.environment import environment
-from suite.types import EXPECTED_MEMORY
+from suite.types import EXPECTED_MIB
 from tools.contenders import (
     CLASSES,
     ENGINE,
@@ -259,7 +259,7 @@ def peak_of(case: Case, contender: Contender) -> dict[str, float]:
     if contender.kind == "engine":
         what = setting(case)
         per_class = what.parameterization.per_class(what.shape, CLASSES, case.images_per_class)
-        peak["promised_mib"] = float(objective(case, contender).plan(what, per_class)[EXPECTED_MEMORY])
+        peak["promised_mib"] = float(objective(case, contender).plan(what, per_class)[EXPECTED_MIB])
     return peak
 
 

@@ -26,7 +26,7 @@ from suite.keys import Key
 from suite.objectives.footprint import FIXED, outer_loss_bytes, state_bytes, step_bytes
 from suite.objectives.losses import Batches, Problem, program, tf32
 from suite.registry import objectives
-from suite.types import EXPECTED_MEMORY, ClassRows, Optimizer, Params, Passes, Setting
+from suite.types import EXPECTED_MIB, ClassRows, Optimizer, Params, Passes, Setting
 from suite.validation import Above, Positive, PositiveInt
 
 
@@ -163,7 +163,7 @@ class BPTT:
             "network parameters": sum(p.numel() for p in network.parameters()),
             "inner steps are run": self.execution,
             "inner steps whose graphs are kept": min(retention.graphs, self.inner_steps),
-            EXPECTED_MEMORY: round(peak_bytes / 2**20),
+            EXPECTED_MIB: round(peak_bytes / 2**20),
         }
 
     def work(self, setting: Setting, per_class: int) -> list[Passes]:

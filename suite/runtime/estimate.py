@@ -104,10 +104,10 @@ def where(device: torch.device) -> str:
     return f"cpu, {threads} thread{'' if threads == 1 else 's'}"
 
 
-def memory(mib: float) -> str:
+def size_words(mib: float) -> str:
     """MiB, or GiB from one on.
 
-    >>> memory(112), memory(1382)
+    >>> size_words(112), size_words(1382)
     ('112 MiB', '1.35 GiB')
     """
     return f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.3g} GiB"
