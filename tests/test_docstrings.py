@@ -11,20 +11,12 @@ from command_line import REPOSITORY
 
 from suite.registry import REGISTRIES
 
-SUITE = REPOSITORY / "suite"
-MODULES = {".".join(p.relative_to(REPOSITORY).with_suffix("").parts): p for p in sorted(SUITE.rglob("*.py"))}
-
-TO_DO: set[str] = set()
-"""Parts of the suite, and classes, that are still being written."""
-
-
-def to_do(name: str) -> bool:
-    """Whether a module or definition, or what it is in, is among `TO_DO`."""
-    parts = name.split(".")[1:]
-    return any(".".join(parts[:n]) in TO_DO for n in range(1, len(parts) + 1))
-
-
-DONE = [module for module in MODULES if not to_do(module)]
+PACKAGES = ("suite", "leaderboard", "tools")
+MODULES = {
+    ".".join(file.relative_to(REPOSITORY).with_suffix("").parts): file
+    for package in PACKAGES
+    for file in sorted((REPOSITORY / package).rglob("*.py"))
+}
 
 Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -56,19 +48,19 @@ def is_string(node: ast.stmt | None) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-@pytest.mark.parametrize("module", DONE)
+@pytest.mark.parametrize("module", MODULES)
 def test_every_public_definition_has_a_docstring(module: str) -> None:
-    silent = [name for name, node in definitions(tree(module), module) if not (to_do(name) or ast.get_docstring(node))]
+    silent = [name for name, node in definitions(tree(module), module) if not ast.get_docstring(node)]
     assert not silent, f"without a docstring: {', '.join(silent)}"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", DONE)
+@pytest.mark.parametrize("module", MODULES)
 def test_every_field_of_a_public_dataclass_has_its_own_string(module: str) -> None:
     silent = []
     for name, node in definitions(tree(module), module):
         dataclass = isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(d) for d in node.decorator_list)
-        if dataclass and not to_do(name):
+        if dataclass:
             for field, after in zip(node.body, [*node.body[1:], None], strict=True):
                 public = isinstance(field, ast.AnnAssign) and not ast.unparse(field.target).startswith("_")
                 if public and not is_string(after):
@@ -80,7 +72,7 @@ COMPONENTS = [
     pytest.param(entry.build, id=f"{kind}.{entry.name}")
     for kind, entries in REGISTRIES.items()
     for entry in entries
-    if entry.origin.startswith("suite.") and not to_do(entry.origin)
+    if entry.origin.startswith("suite.")
 ]
 
 

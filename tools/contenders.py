@@ -44,7 +44,9 @@ class Case:
     dataset: str = "fashion_mnist"
     """Whose image shape: one of `SHAPES`."""
     architecture: str = "convnet"
+    """Of the network, by its registered name."""
     parameterization: str = "standard"
+    """Of the memory, by its registered name."""
     images_per_class: int = 1
     """Budget of the memory, in real images per class."""
     bases: int = 8
@@ -54,6 +56,7 @@ class Case:
     real_per_class: int = 64
     """Real images of each class in the outer loss."""
     device: str = "cpu"
+    """Where all is computed."""
     reference: str = ""
     """Folder of a checkout of the released code; '' for none."""
 
@@ -63,10 +66,13 @@ class Contender:
     """One way to compute the gradient. The fields after `kind` are those of the engine."""
 
     kind: Literal["engine", "full graph", "torchopt", "released code"]
+    """Whose code."""
     gib: float = 8.0
     """GiB for an unroll (`BPTT.memory_gib`)."""
     execution: Literal["eager", "captured", "compiled"] = "eager"
+    """How inner steps are run (`BPTT.execution`)."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the networks' products (`BPTT.precision`)."""
 
     @property
     def name(self) -> str:
