@@ -14,6 +14,7 @@ from command_line import as_people_run_it, command, ended, killed_at, only_run, 
 from fake_session import FakeSession
 
 from suite.architectures.mlp import MLP
+from suite.core.outer_loop import NotFinite
 from suite.datasets.digits import Digits
 from suite.errors import UsageError
 from suite.evaluation.evaluate import accuracy, evaluate
@@ -120,6 +121,26 @@ def test_a_run_that_is_stopped_while_it_evaluates_keeps_the_memory_that_it_compr
     outcome = run(SMALL, second)
     assert min(second.logged) > first.saved[0]  # no outer step is done twice
     assert outcome.facts["matrices"] == run(SMALL, whole).facts["matrices"]
+
+
+def test_a_step_that_is_not_finite_leaves_the_state_before_it_to_go_on_from(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients, calls = BPTT.gradients, []
+
+    def not_finite_in_the_third_batch(self: BPTT, *arguments: Any) -> Any:
+        calls.append(1)
+        grads, metrics = gradients(self, *arguments)
+        return {k: g * float("nan") for k, g in grads.items()} if len(calls) == 6 else grads, metrics
+
+    failed = session_in(data_dir, due=False)
+    with monkeypatch.context() as broken:
+        broken.setattr(BPTT, "gradients", not_finite_in_the_third_batch)
+        with pytest.raises(NotFinite, match="outer step 6"):
+            run(SMALL, failed)
+    assert failed.saved[0] == 2 * SMALL.replay  # the batches before
+    resumed, whole = session_in(data_dir, before=failed), session_in(data_dir)
+    assert run(SMALL, resumed).facts["matrices"] == run(SMALL, whole).facts["matrices"]
 
 
 @pytest.mark.parametrize("stream", [Permutations, Rotations])

@@ -200,6 +200,7 @@ def test_outer_steps_that_were_left_out_are_counted_in_the_record(
     arguments = [*QUICK, *sets("ITERATIONS = 4", "NETWORKS = 1"), "--data-dir", data_dir, "--tracking-uri", "none"]
     stopped = command(*arguments, "--out", tmp_path)
     assert stopped.status == 1 and "outer step 2: hypergradient_norm" in stopped.complaint
+    assert "the memory of step 1 is kept" in stopped.complaint and list(tmp_path.glob("*/*/checkpoints/step-*1"))
     allowed = [*arguments, *sets("experiments.distillation.skip_not_finite = 1"), "--json", "--out", tmp_path]
     done = command(*allowed)
     assert done.status == 0 and done.record["facts"]["skipped_outer_steps"] == 1
