@@ -426,3 +426,11 @@ def test_the_module_is_a_command_with_an_exit_status(tmp_path: Path) -> None:
     done = ended(start("--gin", "gin/quickstrat.gin", cwd=tmp_path))
     assert done.status == 2 and "did you mean 'gin/quickstart.gin'" in done.complaint
     assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_cell_is_printed_as_it_was(data_dir: Path, tmp_path: Path) -> None:
+    axes = {"z": {"second": ["VALIDATION_POINTS = 1"]}, "a": {"first": ["NETWORKS = 1"]}}  # not in the alphabet's order
+    words = [*QUICK, *sets(f"run.axes = {axes}"), "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
+    first, again = command(*words), command(*words)
+    assert "[second, first]" in first.out and "was done before" in again.err
+    assert again.out == first.out

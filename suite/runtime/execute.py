@@ -97,7 +97,7 @@ def execute(run: Run, context: RunContext, table: Path | None = None) -> Record:
         refuse_another(directory, run.key, flat(config))
         journal = Journal(directory)
         if (directory / FINISHED).is_file():
-            record = _read_record(directory / FINISHED)
+            record = _read_record(directory / FINISHED) | {"cell": run.cell}  # JSON is written with sorted keys
             report(f"[{run.label}] was done before; --fresh runs it again")
             _begin_journal(run, journal, config, table)
             mark_finished(directory, journal)
