@@ -3,7 +3,8 @@
     memory = suite.distil("digits", images_per_class=1)
     memory.evaluate()
 
-Neither gin files nor a tracker take part. Same settings and seed as a command: same bits, same run key.
+Neither gin files nor a tracker take part. Same settings and seed as a command: the same memory, bit for bit, and with
+`test=True` the same run key.
 """
 
 import io
