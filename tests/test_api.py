@@ -325,6 +325,8 @@ def test_evaluate_sets_a_gpu_up_as_a_run_does(memory: Memory, data_dir: Path, mo
     """Deterministic kernels and no TF32; on a machine without a GPU the data set is what is refused after that."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
     other = Memory(memory.tensors, memory.about | {"dataset_digest": "0" * 64}, memory.transform)
     before = _switches()
@@ -333,6 +335,7 @@ def test_evaluate_sets_a_gpu_up_as_a_run_does(memory: Memory, data_dir: Path, mo
         with as_people_run_it(), pytest.raises(RunError, match="is not the data"):
             other.evaluate(data_dir=data_dir, device="cuda")
         assert list(_switches().values()) == [True, False, False, False]
+        assert not torch.utils.deterministic.fill_uninitialized_memory
     finally:
         _switch(**before)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
@@ -181,6 +182,28 @@ def test_compiled_outer_steps_are_the_plain_ones() -> None:
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert all(error < 1e-9 for error in json.loads(done.stdout.splitlines()[-1]))
+
+
+class _Capturing(TorchDispatchMode):
+    """Refuses what a capture refuses: an operation that waits for a number of the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimizer", inner_optimizers.names())
+def test_no_step_waits_for_a_number_of_the_device(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No capture on a GPU succeeded at first: a sentence for an error that never came was made of t, a tensor there."""
+
+    def text(_: Tensor, *format_spec: str) -> str:
+        raise AssertionError("a tensor's numbers were asked for as text")
+
+    captured = CapturedHypergradient(loop(quick(optimizer)), [outer], initial(), STEPS)
+    for name in ("__format__", "__repr__", "__str__"):  # torch's own pass by a dispatch mode
+        monkeypatch.setattr(Tensor, name, text)
+    with _Capturing():
+        captured(*problem())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

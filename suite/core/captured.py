@@ -197,7 +197,9 @@ def _capture(device: torch.device, step: Callable[[], None], prepare: Callable[[
     torch.cuda.current_stream(device).wait_stream(stream)
     prepare()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # On the stream of the warm-up, whose handles and workspaces are then the captured ones; the default capture stream
+    # is the current device's, which need not be this one.
+    with torch.cuda.graph(graph, stream=stream):
         step()
     return graph.replay
 

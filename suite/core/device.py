@@ -22,7 +22,9 @@ def prepare_device(name: str | None) -> torch.device:
         if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
             raise UsageError(f"--device: there is no {device} on this machine; use cpu")
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.cuda.set_device(device.index or 0)
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a kernel for every tensor that is made
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False

@@ -117,7 +117,7 @@ class InnerLoop:
         """F_t without a graph: (w_{t+1}, s_{t+1}) and the loss of step t."""
         leaves = trees.leaves(params)
         loss = self.loss(leaves, trees.detached(self.inputs), t)
-        grads = _grads(loss, leaves, f"the loss of inner step {t}")
+        grads = _grads(loss, leaves, "the inner loss")
         with torch.no_grad():
             params, state = self.optimizer.step(trees.detached(leaves), dict(zip(leaves, grads, strict=True)), state)
         return params, state, loss.detach()
@@ -129,7 +129,7 @@ class InnerLoop:
         params, state, losses = first_params, first_state, []
         for t in steps:
             loss = self.loss(params, inputs, t)
-            grads = _grads(loss, params, f"the loss of inner step {t}", create_graph=True)
+            grads = _grads(loss, params, "the inner loss", create_graph=True)
             params, state = self.optimizer.step(params, dict(zip(params, grads, strict=True)), state)
             losses.append(loss.detach())
         return Segment(first_params, first_state, inputs, params, state, losses)
