@@ -16,7 +16,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,7 +54,7 @@ class Registry:
     SGDMomentum(lr=0.1, momentum=0.9)
     >>> inner_optimizers["sgd"]
     Traceback (most recent call last):
-    suite.errors.UsageError: no optimizer is called 'sgd'; there are: adam, forward_only_momentum, ...
+    suite.errors.UsageError: no optimizer is called 'sgd'; there are: adam, averaged, clipped, ...
     """
 
     def __init__(self, kind: str, singular: str) -> None:
@@ -125,6 +125,8 @@ inner_optimizers = Registry("inner_optimizers", "optimizer")
 objectives = Registry("objectives", "objective")
 controls = Registry("controls", "control")
 streams = Registry("streams", "stream")
+starts = Registry("starts", "start")
+schedules = Registry("schedules", "schedule")
 experiments = Registry("experiments", "experiment")
 
 REGISTRIES = {
@@ -137,6 +139,8 @@ REGISTRIES = {
         objectives,
         controls,
         streams,
+        starts,
+        schedules,
         experiments,
     )
 }
@@ -173,12 +177,23 @@ def describe(thing: Any) -> Any:
     """
     if is_dataclass(thing) and not isinstance(thing, type):
         hints = typing.get_type_hints(type(thing))
-        values = {f.name: (getattr(thing, f.name), hints[f.name]) for f in fields(thing)}
+        values = {f.name: (getattr(thing, f.name), hints[f.name]) for f in fields(thing) if not _is_left_out(f, thing)}
         numbers = {k: float(v) if type(v) is int and _takes_float(hint) else v for k, (v, hint) in values.items()}
         return {"is": name_of(thing)} | _source(type(thing)) | {k: describe(v) for k, v in numbers.items()}
     if isinstance(thing, (list, tuple)):
         return [describe(value) for value in thing]
     return thing
+
+
+ADDED = {"added": True}
+"""Metadata of a field that came later than runs that people keep: at its default it is left out of a description.
+
+The default must do what was done before there was the field. Then a run's key, which hashes the description, stays what
+it was: `window: int | None = field(default=None, metadata=ADDED)`."""
+
+
+def _is_left_out(declared: Field[Any], thing: Any) -> bool:
+    return ADDED.items() <= declared.metadata.items() and bool(getattr(thing, declared.name) == declared.default)
 
 
 def _takes_float(hint: Any) -> bool:

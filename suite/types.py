@@ -6,6 +6,8 @@ protocol of its kind has (`COMPONENTS`). Some offer more, found by `isinstance`:
 
     RelatedTasks        a stream shows images as another of its tasks would
     Queried             a parameterization says what its memory is queried by
+    StartsFromImages    a parameterization takes over images as the start of a memory
+    Averaging           an optimizer keeps an average of what its steps give
     Unrolled            an objective differentiates through training, and measures gradients along it
     Counted             an objective counts the work of an outer step
     SelectsInFeatures   a control trains a network to select in its features
@@ -308,6 +310,36 @@ class Optimizer(Protocol):
         ...
 
 
+@runtime_checkable
+class StartsFromImages(Protocol):
+    """A parameterization whose memory can start from images (`starts`); offered by most."""
+
+    def fitted(self, memory: Params, images: Float[Tensor, "classes per_class c h w"]) -> Params:
+        """The memory, of the same shapes, that recalls the images of each class, or what is near them.
+
+        `memory` is fresh, for the shapes, and for what the images do not decide.
+        """
+        ...
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """An optimizer that keeps an average of what its steps give, which is judged and kept; see `averaged`."""
+
+    def average(self, params: Params, state: State) -> Params:
+        """The average that a state holds."""
+        ...
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Factors of an optimizer's steps over a run."""
+
+    def factor(self, t: Float[Tensor, ""], steps: int) -> Float[Tensor, ""]:
+        """Of step t, from 0, of a run of so many steps; UsageError for too few of them."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Setting:
     """What a memory is distilled for: the choices an objective works under."""
@@ -431,6 +463,15 @@ class Control(Protocol):
 
 
 @runtime_checkable
+class Start(Protocol):
+    """Images that a memory recalls before its first outer step, made of training images alone."""
+
+    def images(self, setting: Setting, real: ClassRows, each: int, key: Key) -> Float[Tensor, "classes each c h w"]:
+        """`each` images of every class, a function of the key; UsageError for more than can be made."""
+        ...
+
+
+@runtime_checkable
 class SelectsInFeatures(Protocol):
     """A control that selects in the features of a network it trains on all real images; offered by some."""
 
@@ -461,6 +502,8 @@ COMPONENTS: dict[str, type] = {
     "objectives": Objective,
     "controls": Control,
     "streams": Stream,
+    "starts": Start,
+    "schedules": Schedule,
     "experiments": Experiment,
 }
 """The kinds of component, as registries and gin name them, and what each must offer."""

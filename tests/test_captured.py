@@ -73,7 +73,7 @@ def loop(optimizer: Optimizer, name: str = "") -> InnerLoop:
 
 def quick(name: str) -> Optimizer:
     optimizer: Any = inner_optimizers[name].build()
-    return replace(optimizer, lr=0.05)
+    return replace(optimizer, **({"lr": 0.05} if hasattr(optimizer, "lr") else {"of": SGDMomentum(lr=0.05)}))
 
 
 @pytest.mark.parametrize("optimizer", inner_optimizers.names())

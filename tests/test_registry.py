@@ -19,10 +19,14 @@ PROMISED = {
     ],
     "architectures": ["alexnet", "convnet", "mlp", "resnet12", "strided_convnet", "timm"],
     "parameterizations": ["addressing", "downsampled", "image_queries", "standard"],
-    "inner_optimizers": ["adam", "forward_only_momentum", "no_momentum", "sgd_momentum"],
+    "inner_optimizers": [
+        *("adam", "averaged", "clipped", "forward_only_momentum", "no_momentum", "scheduled", "sgd_momentum"),
+    ],
     "objectives": ["bptt", "distribution_matching", "gradient_matching"],
     "controls": ["herding", "k_center", "random_images"],
     "streams": ["class_splits", "permutations", "rotations"],
+    "starts": ["class_means", "k_means", "real_images"],
+    "schedules": ["constant", "cosine", "linear", "warm_up"],
     "experiments": ["avalanche", "compress_then_recall", "distillation", "extrapolation", "image_recall", "online"],
 }
 

@@ -87,7 +87,7 @@ def loop(optimizer: Optimizer, inner_loss: InnerLoss = inner) -> InnerLoop:
 
 def quick(name: str) -> Optimizer:
     optimizer: Any = inner_optimizers[name].build()
-    return replace(optimizer, lr=0.05)
+    return replace(optimizer, **({"lr": 0.05} if hasattr(optimizer, "lr") else {"of": SGDMomentum(lr=0.05)}))
 
 
 def difference(one: Hypergradient, other: Hypergradient) -> float:

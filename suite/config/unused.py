@@ -41,12 +41,25 @@ def replaced_axes(states: Iterable[Parsed], axes: Axes) -> list[Parsed]:
     return replaced
 
 
-def scale_macros(files: list[str], bindings: list[str]) -> set[Binding]:
-    """Macros of scales that no `--set` names: a scale serves all experiments, and each uses only some of its macros."""
-    scales = {*(ROOT / "gin" / "scale").glob("*.gin")}
-    scales |= {path for file in files if Path(file).parent.name == "scale" and (path := find(file)) is not None}
-    names = {name for path in scales for name in re.findall(r"^(\w+) *=", path.read_text(), re.MULTILINE)}
-    return {(name, "gin.macro", "value") for name in names - {binding.split("=")[0].strip() for binding in bindings}}
+FOR_ALL = ("scale", "recipe")
+"""Folders of gin files that serve all experiments, each of which uses only some of their bindings."""
+
+
+def bindings_for_all(files: list[str], bindings: list[str]) -> set[Binding]:
+    """What scales and recipes bind, and the settings of components in shared files, unless a `--set` names it."""
+    paths = {path for folder in FOR_ALL for path in (ROOT / "gin" / folder).glob("*.gin")}
+    paths |= {path for file in files if Path(file).parent.name in FOR_ALL and (path := find(file)) is not None}
+    names = {name for path in paths for name in re.findall(r"^([\w./]+) *=", path.read_text(), re.MULTILINE)}
+    for path in (ROOT / "gin" / "shared").glob("*.gin"):
+        names |= {*re.findall(r"^([\w./]+\.[\w.]+) *=", path.read_text(), re.MULTILINE)}
+    return {_binding(name) for name in names - {binding.split("=")[0].strip() for binding in bindings}}
+
+
+def _binding(name: str) -> Binding:
+    """'outer/inner_optimizers.adam.lr', or a macro's name, as gin keeps it."""
+    scope, _, rest = name.rpartition("/")
+    selector, _, parameter = rest.rpartition(".")
+    return (scope, selector, parameter) if selector else (name, "gin.macro", "value")
 
 
 def refuse_unused(bound: set[Binding], used: set[Binding]) -> None:

@@ -29,6 +29,7 @@ from suite.types import (
     Parameterization,
     Params,
     SelectsInFeatures,
+    StartsFromImages,
     State,
     Unrolled,
 )
@@ -69,6 +70,8 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
         "objectives": _check_objective,
         "controls": _check_control,
         "streams": lambda thing: _check_stream(thing, data_dir),
+        "starts": _check_start,
+        "schedules": _check_schedule,
         "experiments": _check_experiment,
     }
     try:
@@ -143,7 +146,22 @@ def _check_parameterization(parameterization: Parameterization) -> list[Finding]
     small_images = images[:CLASSES, : SHAPE.channels, : SHAPE.height, : SHAPE.width].double()
     small_queries = small_images if by_image else torch.arange(CLASSES)
     memory = parameterization.init(SHAPE, CLASSES, 400 if by_image else 10, key)
+    if isinstance(parameterization, StartsFromImages):
+        findings += _fitted(parameterization, memory, key)
     return findings + _recall_gradients(parameterization, memory, small_queries)
+
+
+def _fitted(parameterization: Any, memory: Params, key: Key) -> list[Finding]:
+    """A start from images keeps the budget, and recalls nearer to them than the fresh memory does."""
+    classes = torch.arange(CLASSES)
+    images = torch.rand(parameterization.recall(memory, classes).shape, generator=key("images").generator())
+    fitted = parameterization.fitted(memory, images)
+    same_shapes = {k: v.shape for k, v in fitted.items()} == {k: v.shape for k, v in memory.items()}
+    near, far = ((parameterization.recall(m, classes) - images).norm() for m in (fitted, memory))
+    return [
+        _finding(same_shapes, "a start from images keeps names and shapes"),
+        _finding(bool(near < far), "a start from images recalls them, or what is near"),
+    ]
 
 
 def _recall(parameterization: Parameterization, images_per_class: int, queries: Tensor, key: Key) -> list[Finding]:
@@ -241,6 +259,32 @@ def _check_control(control: types.Control) -> list[Finding]:
         _finding(repeated, "its choice depends on data and key alone"),
         _finding(balanced, "it gives as many images of every class as it is asked for"),
         _finding(are_real, "they are real"),
+    ]
+
+
+def _check_start(start: types.Start) -> list[Finding]:
+    """Its images are finite, as many of every class as asked for, and made by data and key alone."""
+    setting, _, real = small_setting()
+    findings: list[Finding] = []
+    for each in (1, 3):
+        images, same_images = (start.images(setting, real, each, Key(0)("start")) for _ in range(2))
+        expected = (CLASSES, each, SHAPE.channels, SHAPE.height, SHAPE.width)
+        findings += [
+            _finding(tuple(images.shape) == expected, "it gives as many images of every class as it is asked for"),
+            _finding(torch.equal(images, same_images), "its images depend on data and key alone"),
+            _finding(bool(images.isfinite().all()), "they are finite"),
+        ]
+    return findings
+
+
+def _check_schedule(schedule: types.Schedule) -> list[Finding]:
+    """Its factors are finite numbers of the step's type, none below 0, in every step of a run."""
+    factors = [schedule.factor(torch.tensor(float(t), dtype=torch.float64), 50) for t in range(51)]
+    alike = all(f.shape == () and f.dtype == torch.float64 for f in factors)
+    return [
+        _finding(alike, "a factor is a number of the step's type"),
+        _finding(all(bool(f.isfinite()) and float(f) >= 0 for f in factors), "factors are finite and not below 0"),
+        _finding(any(float(f) > 0 for f in factors), "some step is taken"),
     ]
 
 

@@ -24,7 +24,7 @@ def prepare_device(name: str | None) -> torch.device:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.cuda.set_device(device.index or 0)
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # a kernel for every tensor that is made
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # kernels of no use
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False

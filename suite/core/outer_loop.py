@@ -15,9 +15,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from suite.core import trees
-from suite.errors import RunError
+from suite.errors import RunError, UsageError
 from suite.keys import Key
-from suite.types import ClassRows, Objective, Optimizer, Params, Setting, State
+from suite.registry import name_of
+from suite.types import (
+    Averaging,
+    ClassRows,
+    Objective,
+    Optimizer,
+    Parameterization,
+    Params,
+    Setting,
+    Start,
+    StartsFromImages,
+    State,
+)
 
 PAPER_ITERATIONS = 50_000
 """Outer steps of a memory (paper, A.1)."""
@@ -47,11 +59,47 @@ class NotFinite(RunError):
     """NaN or infinity in the training of a memory."""
 
 
-def begin(setting: Setting, optimizer: Optimizer, images_per_class: float, key: Key) -> OuterState:
-    """A fresh memory of `images_per_class` real images' worth of stored numbers, at iteration 0."""
-    memory = setting.parameterization.init(setting.shape, setting.classes, images_per_class, key("memory"))
+def begin(
+    setting: Setting,
+    optimizer: Optimizer,
+    images_per_class: float,
+    key: Key,
+    start: Start | None = None,
+    real: ClassRows | None = None,
+) -> OuterState:
+    """A fresh memory of `images_per_class` real images' worth of stored numbers, at iteration 0.
+
+    It recalls what a start makes of training images, `real`; without one it is as its parameterization draws it. Raises
+    UsageError for a parameterization that offers no start from images.
+    """
+    parameterization, size = setting.parameterization, (setting.shape, setting.classes, images_per_class)
+    memory = parameterization.init(*size, key("memory"))
+    if start is not None and real is not None:
+        images = start.images(setting, real, parameterization.per_class(*size), key("start")).cpu()
+        memory = _fitted(parameterization, memory, images)
     memory = {k: v.to(setting.device) for k, v in memory.items()}
     return OuterState(0, memory, optimizer.init(memory), {})
+
+
+def _fitted(parameterization: Parameterization, memory: Params, images: Tensor) -> Params:
+    if not isinstance(parameterization, StartsFromImages):
+        raise UsageError(
+            f"{name_of(parameterization)} offers no start from images (`fitted`); leave the start out, for noise"
+        )
+    fitted = parameterization.fitted(memory, images)
+    shapes, expected = ({k: tuple(v.shape) for k, v in tensors.items()} for tensors in (fitted, memory))
+    if shapes != expected:
+        raise UsageError(
+            f"{name_of(parameterization)}.fitted gave {shapes}, not {expected}, which would change the budget"
+        )
+    return fitted
+
+
+def judged(optimizer: Optimizer, state: OuterState) -> Params:
+    """The memory that is judged and kept: the average that the optimizer keeps, or that of the last step."""
+    if isinstance(optimizer, Averaging):
+        return optimizer.average(state.memory, state.optimizer_state)
+    return state.memory
 
 
 def step(

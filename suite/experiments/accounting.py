@@ -135,6 +135,22 @@ def dataset_facts(data: Data) -> dict[str, Any]:
     }
 
 
+def dataset_about(data: Data) -> dict[str, Any]:
+    """What a memory's file says of the images it was learned from."""
+    info = data.info
+    return {
+        "dataset": info.name,
+        "dataset_digest": data.digest,
+        "class_names": list(info.class_names),
+        "superclasses": [[name, list(classes)] for name, classes in info.superclasses],
+    }
+
+
+def numbers_of_images(data: Data) -> dict[str, int]:
+    """By split."""
+    return {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
+
+
 def label_of(architecture: Architecture) -> str:
     """The name of an architecture in tables; of timm's, the model's."""
     return str(getattr(architecture, "model", name_of(architecture)))

@@ -10,27 +10,19 @@ import torch
 
 from suite.architectures.convnet import ConvNet
 from suite.controls.random_images import RandomImages
-from suite.core.outer_loop import PAPER_ITERATIONS, NotFinite, OuterState, begin, from_tensors, step, to_tensors
+from suite.core import outer_loop
+from suite.core.outer_loop import PAPER_ITERATIONS, NotFinite, OuterState
 from suite.datasets.digits import Digits
-from suite.evaluation.evaluate import evaluate, recalled
 from suite.evaluation.protocol import Protocol
-from suite.experiments import diagnostics, plots, timing
-from suite.experiments.accounting import (
-    augmentation_of,
-    budget_of,
-    dataset_facts,
-    save_memory,
-    scale_of,
-    smaller_parts,
-)
+from suite.experiments import accounting, diagnostics, plots, timing
 from suite.experiments.final_measurements import FinalMeasurements
-from suite.experiments.learning import Place, Stopwatch, evenly_spaced, learn
+from suite.experiments.learning import Place, Stopwatch, evenly_spaced, learn, validated
 from suite.images.augment import AugmentationChoice
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.memory import Memory
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
-from suite.registry import describe, experiments
+from suite.registry import ADDED, describe, experiments
 from suite.storage.files import sha256
 from suite.types import (
     Architecture,
@@ -43,8 +35,10 @@ from suite.types import (
     Optimizer,
     Outcome,
     Parameterization,
+    Params,
     Session,
     Setting,
+    Start,
     Unrolled,
 )
 from suite.validation import Fraction, NonNegativeInt, Positive, PositiveInt, require, require_labels
@@ -71,6 +65,8 @@ class Distillation:
     """Gives the memory its gradient."""
     outer_optimizer: Optimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
     """Improves the memory."""
+    start: Start | None = field(default=None, metadata=ADDED)
+    """What the memory recalls at first, made of training images; None: as its parameterization draws it."""
     images_per_class: Positive = 1
     """Budget, in real images of each class."""
     iterations: PositiveInt = PAPER_ITERATIONS
@@ -111,13 +107,13 @@ class Distillation:
 
     def setting(self, device: torch.device) -> Setting:
         """What the memory is distilled for."""
-        info, augmentation = self.dataset.info, augmentation_of(self.dataset, self.augmentation)
+        info, augmentation = self.dataset.info, accounting.augmentation_of(self.dataset, self.augmentation)
         return Setting(info.shape, info.classes, self.architecture, self.parameterization, augmentation, device)
 
     def plan(self) -> dict[str, Any]:
         """Sizes and steps, found without any data."""
         info, setting = self.dataset.info, self.setting(torch.device("cpu"))
-        budget = budget_of(setting, self.images_per_class)
+        budget = accounting.budget_of(setting, self.images_per_class)
         return {
             "data set": f"{info.name}, {info.shape}, {info.classes} classes, {info.train_size} training images",
             "budget": f"{budget.stored_numbers} numbers ({budget.images_per_class:.4g} images per class)",
@@ -151,19 +147,20 @@ class Distillation:
         real = ClassRows.of(data.train.to(session.device), setting.classes)
         loaded = time.monotonic()
         state, distillation_seconds = self._distil(session, setting, data, real)
+        tensors = self._judged(state)
         memory = self._write_memory(session, setting, data, state)
         distilled = time.monotonic()
-        measurements = FinalMeasurements.of(self).measure(session, setting, data, real, state.memory)
+        measurements = FinalMeasurements.of(self).measure(session, setting, data, real, tensors)
         session.pause()
-        first = begin(setting, self.outer_optimizer, self.images_per_class, session.key).memory
-        memories, key = {"at the start": first, "at the end": state.memory}, session.key("gradient norms")
+        memories = {"at the start": self._begin(session, setting, real).memory, "at the end": tensors}
+        key = session.key("gradient norms")
         norms = diagnostics.gradient_norms(self.objective, setting, real, memories, self.gradient_norms, key)
         plots.distillation(memory, norms, session)
         return Outcome(
             measurements=tuple(measurements),
-            budget=budget_of(setting, self.images_per_class, state.memory),
+            budget=accounting.budget_of(setting, self.images_per_class, tensors),
             scale=self._scale(),
-            facts=self._facts(session, data, state) | ({"gradient_norms": norms} if norms else {}),
+            facts=self._facts(session, data, state, tensors) | ({"gradient_norms": norms} if norms else {}),
             cost={
                 "loading_seconds": loaded - started,
                 "distillation_seconds": distillation_seconds,
@@ -174,25 +171,25 @@ class Distillation:
 
     def _distil(self, session: Session, setting: Setting, data: Data, real: ClassRows) -> tuple[OuterState, float]:
         """The state after the last outer step, and the seconds that all steps took."""
-        state = begin(setting, self.outer_optimizer, self.images_per_class, session.key)
         stopwatch, restored = Stopwatch(), session.restore()
-        if restored is not None:
-            iteration, tensors, extra = restored
-            state = replace(from_tensors(iteration, tensors, session.device), skipped=extra["skipped"])
-            stopwatch.seconds = extra["seconds"]
-        else:
+        if restored is None:
+            state = self._begin(session, setting, real)
             self._validate(session, setting, data, state)
+        else:
+            iteration, tensors, extra = restored
+            state = replace(outer_loop.from_tensors(iteration, tensors, session.device), skipped=extra["skipped"])
+            stopwatch.seconds = extra["seconds"]
         last = state  # that a checkpoint holds
 
         def one_step(before: OuterState) -> OuterState:
             key, clip, skip = session.key("outer"), self.clip, self.skip_not_finite
-            return step(setting, self.objective, self.outer_optimizer, real, before, key, clip, skip)
+            return outer_loop.step(setting, self.objective, self.outer_optimizer, real, before, key, clip, skip)
 
         def checkpoint(now: OuterState, score: float | None) -> None:
             nonlocal last
             last = now
             extra = {"seconds": stopwatch.seconds, "skipped": now.skipped}
-            session.checkpoint(now.iteration, to_tensors(now), extra, score)
+            session.checkpoint(now.iteration, outer_loop.to_tensors(now), extra, score)
 
         validate, place = partial(self._validate, session, setting, data), Place(0, self.iterations)
         try:
@@ -204,46 +201,48 @@ class Distillation:
             checkpoint(state, None)
         return state, stopwatch.seconds
 
+    def _begin(self, session: Session, setting: Setting, real: ClassRows) -> OuterState:
+        return outer_loop.begin(setting, self.outer_optimizer, self.images_per_class, session.key, self.start, real)
+
+    def _judged(self, state: OuterState) -> Params:
+        return outer_loop.judged(self.outer_optimizer, state)
+
     def _validate(self, session: Session, setting: Setting, data: Data, state: OuterState) -> float | None:
         """None at steps without validation; else the mean accuracy on validation images in percent, which is logged."""
         if not evenly_spaced(state.iteration, self.iterations, self.validation_points if self.validation else 0):
             return None
-        images, splits = recalled(setting, state.memory), {"validation": data.validation}
-        protocol = replace(self.evaluation, networks=self.validation_networks)
-        accuracies = evaluate(setting, lambda network: images, protocol, session.key("validation"), splits)
-        mean = sum(accuracies["validation"]) / protocol.networks
-        session.log(state.iteration, {"validation_accuracy": mean})
-        return mean
+        memory, protocol = (
+            self._judged(state),
+            replace(self.evaluation, networks=self.validation_networks),
+        )
+        return validated(session, setting, memory, data.validation, protocol, state.iteration)
 
     # ------------------------------------------------------------ what is left behind
 
     def _write_memory(self, session: Session, setting: Setting, data: Data, state: OuterState) -> Memory:
         """Write the memory."""
-        info, budget = data.info, budget_of(setting, self.images_per_class, state.memory)
-        return save_memory(
-            session.directory / "memory.safetensors", state.memory, self, setting.shape, data.transform, budget,
-            dataset=info.name, dataset_digest=data.digest, class_names=list(info.class_names),
-            superclasses=[[name, list(classes)] for name, classes in info.superclasses], iteration=state.iteration,
-            iterations=self.iterations, seed=session.key.seed,
-        )  # fmt: skip
+        memory, file = self._judged(state), session.directory / "memory.safetensors"
+        budget, facts = accounting.budget_of(setting, self.images_per_class, memory), accounting.dataset_about(data)
+        steps = {"iteration": state.iteration, "iterations": self.iterations, "seed": session.key.seed}
+        return accounting.save_memory(file, memory, self, setting.shape, data.transform, budget, **facts, **steps)
 
     def _scale(self) -> dict[str, Any]:
         """How much of the paper's compute the run uses."""
         steps, paper = self.iterations, PAPER_ITERATIONS
         reduced_by = [f"{steps} of {paper} iterations"] if steps < paper else []
-        reduced_by += smaller_parts(
+        reduced_by += accounting.smaller_parts(
             self.objective, self.architecture, *FinalMeasurements.of(self).elsewhere, named=True
         )
         reduced_by += [self.evaluation.label()] if self.evaluation.reduced else []
         extra = {"validation_held_out": self.validation, "full_data_epochs": self.full_data_epochs}
-        return scale_of(self, reduced_by) | extra
+        return accounting.scale_of(self, reduced_by) | extra
 
-    def _facts(self, session: Session, data: Data, state: OuterState) -> dict[str, Any]:
+    def _facts(self, session: Session, data: Data, state: OuterState, memory: Params) -> dict[str, Any]:
         """What else identifies the result."""
         return {
-            **dataset_facts(data),
-            "images": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
+            **accounting.dataset_facts(data),
+            "images": accounting.numbers_of_images(data),
             "skipped_outer_steps": state.skipped,
-            **diagnostics.coefficient_similarity(state.memory, data.info),
+            **diagnostics.coefficient_similarity(memory, data.info),
             "memory_sha256": sha256((session.directory / "memory.safetensors").read_bytes()),
         }

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from suite.core.outer_loop import LOGGED_POINTS, NotFinite, OuterState, from_tensors, to_tensors
-from suite.types import Params, Session
+from suite.evaluation.evaluate import evaluate, recalled
+from suite.evaluation.protocol import Protocol
+from suite.types import Params, Session, Setting, Split
 
 Measured = dict[str, float]
 """What was measured, by name; accuracies in percent."""
@@ -89,6 +91,17 @@ def learn(
         elif state.iteration < iterations and session.checkpoint_due():
             save(state, None)
     return state
+
+
+def validated(
+    session: Session, setting: Setting, memory: Params, validation: Split, protocol: Protocol, iteration: int
+) -> float:
+    """The mean accuracy in percent on validation images of networks trained on what a memory recalls; it is logged."""
+    images, splits = recalled(setting, memory), {"validation": validation}
+    accuracies = evaluate(setting, lambda network: images, protocol, session.key("validation"), splits)
+    mean = sum(accuracies["validation"]) / protocol.networks
+    session.log(iteration, {"validation_accuracy": mean})
+    return mean
 
 
 def evenly_spaced(iteration: int, iterations: int, points: int) -> bool:

@@ -4,6 +4,14 @@
 functions to train the memory.
 """
 
-from suite.inner_optimizers import adam, forward_only_momentum, no_momentum, sgd_momentum
+from suite.inner_optimizers import (
+    adam,
+    averaged,
+    clipped,
+    forward_only_momentum,
+    no_momentum,
+    scheduled,
+    sgd_momentum,
+)
 
-__all__ = ["adam", "forward_only_momentum", "no_momentum", "sgd_momentum"]
+__all__ = ["adam", "averaged", "clipped", "forward_only_momentum", "no_momentum", "scheduled", "sgd_momentum"]

@@ -95,6 +95,24 @@ class Addressing:
             "matrices": rows.view(r, classes, k),
         }
 
+    def fitted(self, memory: Params, images: Float[Tensor, "classes per_class c h w"]) -> Params:
+        """The K bases and the coefficients whose images are nearest to these in squares, by a singular values'
+        decomposition.
+
+        Of the images' matrix X = U S V', one row each, bases and coefficients take sqrt(S) each, times g and 1 / g such
+        that both have entries of one size, since one optimizer moves both. Bases beyond the images' rank stay as they
+        are in `memory`, without coefficients.
+        """
+        r, classes, k = memory["matrices"].shape
+        rows = torch.flatten(images.transpose(0, 1).flatten(0, 1), 1)
+        u, s, v = torch.linalg.svd(rows.cpu().double(), full_matrices=False)
+        kept = min(k, int((s > 1e-6 * s[0]).sum()))
+        root, g = s[:kept].sqrt(), (rows.shape[1] / rows.shape[0]) ** 0.25
+        bases, matrices = memory["bases"].flatten(1).clone(), torch.zeros_like(memory["matrices"])
+        bases[:kept] = (g * root[:, None] * v[:kept]).to(bases)
+        matrices[:, :, :kept] = (u[:, :kept] * root / g).view(r, classes, kept).to(matrices)
+        return {"bases": bases.view_as(memory["bases"]), "matrices": matrices}
+
     def coefficients(
         self, memory: Params, queries: Int64[Tensor, " n"] | Float[Tensor, "n query"]
     ) -> Float[Tensor, "n per_class bases"]:

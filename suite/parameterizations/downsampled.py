@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.parameterizations.standard import Standard
-from suite.registry import parameterizations
-from suite.types import ImageShape, Parameterization, Params
+from suite.registry import name_of, parameterizations
+from suite.types import ImageShape, Parameterization, Params, StartsFromImages
 from suite.validation import PositiveInt
 
 
@@ -48,6 +48,13 @@ class Downsampled:
     def init(self, shape: ImageShape, classes: int, images_per_class: float, key: Key) -> Params:
         """The tensors of `of`, for small images."""
         return self.of.init(self._small(shape), classes, images_per_class * self.factor**2, key)
+
+    def fitted(self, memory: Params, images: Float[Tensor, "classes per_class c h w"]) -> Params:
+        """What `of` makes of the images at 1/factor of their size, each pixel the mean of those it stands for."""
+        if not isinstance(self.of, StartsFromImages):
+            raise UsageError(f"{name_of(self.of)} offers no start from images (`fitted`); start from noise")
+        small = avg_pool2d(torch.flatten(images, 0, 1), self.factor)
+        return self.of.fitted(memory, small.unflatten(0, images.shape[:2]))
 
     def recall(
         self, memory: Params, queries: Int64[Tensor, " n"] | Float[Tensor, "n query"]

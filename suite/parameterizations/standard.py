@@ -37,6 +37,10 @@ class Standard:
         size = (classes, n, shape.channels, shape.height, shape.width)
         return {"images": torch.randn(size, generator=key("images").generator())}
 
+    def fitted(self, memory: Params, images: Float[Tensor, "classes per_class c h w"]) -> Params:
+        """The images themselves."""
+        return {"images": images}
+
     def recall(
         self, memory: Params, queries: Int64[Tensor, " n"] | Float[Tensor, "n query"]
     ) -> Float[Tensor, "n per_class c h w"]:
