@@ -7,6 +7,7 @@ protocol of its kind has (`COMPONENTS`). Some offer more, found by `isinstance`:
     RelatedTasks        a stream shows images as another of its tasks would
     Queried             a parameterization says what its memory is queried by
     StartsFromImages    a parameterization takes over images as the start of a memory
+    Planned             an optimizer depends on how many steps a run takes
     Averaging           an optimizer keeps an average of what its steps give
     Unrolled            an objective differentiates through training, and measures gradients along it
     Remembering         an objective keeps tensors from one outer step to the next
@@ -330,6 +331,20 @@ class Averaging(Protocol):
     def average(self, params: Params, state: State) -> Params:
         """The average that a state holds."""
         ...
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """An optimizer that depends on how many steps a run takes; see `scheduled`."""
+
+    def over(self, steps: int) -> Optimizer:
+        """The optimizer of a run of so many steps; UsageError for too few of them."""
+        ...
+
+
+def over_steps(optimizer: Optimizer, steps: int) -> Optimizer:
+    """The optimizer of a run of so many steps."""
+    return optimizer.over(steps) if isinstance(optimizer, Planned) else optimizer
 
 
 @runtime_checkable

@@ -40,6 +40,7 @@ from suite.types import (
     Setting,
     Start,
     Unrolled,
+    over_steps,
 )
 from suite.validation import Fraction, NonNegativeInt, Positive, PositiveInt, require, require_labels
 
@@ -100,6 +101,7 @@ class Distillation:
 
     def __post_init__(self) -> None:
         require_labels(self)
+        over_steps(self.outer_optimizer, self.iterations)  # refuses too few for a schedule
         able = self.gradient_norms == 0 or isinstance(self.objective, Unrolled)
         require(self, "gradient_norms", able, "0 for an objective that unrolls nothing")
 
@@ -147,7 +149,7 @@ class Distillation:
         real = ClassRows.of(data.train.to(session.device), setting.classes)
         loaded = time.monotonic()
         state, distillation_seconds = self._distil(session, setting, data, real)
-        tensors = self._judged(state)
+        tensors = outer_loop.judged(self._optimizer, state)
         memory = self._write_memory(session, setting, data, state)
         distilled = time.monotonic()
         measurements = FinalMeasurements.of(self).measure(session, setting, data, real, tensors)
@@ -183,7 +185,7 @@ class Distillation:
 
         def one_step(before: OuterState) -> OuterState:
             key, clip, skip = session.key("outer"), self.clip, self.skip_not_finite
-            return outer_loop.step(setting, self.objective, self.outer_optimizer, real, before, key, clip, skip)
+            return outer_loop.step(setting, self.objective, self._optimizer, real, before, key, clip, skip)
 
         def checkpoint(now: OuterState, score: float | None) -> None:
             nonlocal last
@@ -202,17 +204,18 @@ class Distillation:
         return state, stopwatch.seconds
 
     def _begin(self, session: Session, setting: Setting, real: ClassRows) -> OuterState:
-        return outer_loop.begin(setting, self.outer_optimizer, self.images_per_class, session.key, self.start, real)
+        return outer_loop.begin(setting, self._optimizer, self.images_per_class, session.key, self.start, real)
 
-    def _judged(self, state: OuterState) -> Params:
-        return outer_loop.judged(self.outer_optimizer, state)
+    @property
+    def _optimizer(self) -> Optimizer:
+        return over_steps(self.outer_optimizer, self.iterations)
 
     def _validate(self, session: Session, setting: Setting, data: Data, state: OuterState) -> float | None:
         """None at steps without validation; else the mean accuracy on validation images in percent, which is logged."""
         if not evenly_spaced(state.iteration, self.iterations, self.validation_points if self.validation else 0):
             return None
         memory, protocol = (
-            self._judged(state),
+            outer_loop.judged(self._optimizer, state),
             replace(self.evaluation, networks=self.validation_networks),
         )
         return validated(session, setting, memory, data.validation, protocol, state.iteration)
@@ -220,8 +223,7 @@ class Distillation:
     # ------------------------------------------------------------ what is left behind
 
     def _write_memory(self, session: Session, setting: Setting, data: Data, state: OuterState) -> Memory:
-        """Write the memory."""
-        memory, file = self._judged(state), session.directory / "memory.safetensors"
+        memory, file = outer_loop.judged(self._optimizer, state), session.directory / "memory.safetensors"
         budget, facts = accounting.budget_of(setting, self.images_per_class, memory), accounting.dataset_about(data)
         steps = {"iteration": state.iteration, "iterations": self.iterations, "seed": session.key.seed}
         return accounting.save_memory(file, memory, self, setting.shape, data.transform, budget, **facts, **steps)

@@ -1,12 +1,12 @@
 """Another optimizer whose parameters are averaged over its steps."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.registry import inner_optimizers
-from suite.types import Optimizer, Params, State
+from suite.types import Optimizer, Params, State, over_steps
 from suite.validation import Fraction
 
 SLOT, WEIGHT = "average", "average weight"
@@ -33,6 +33,10 @@ class Averaged:
     """Takes the steps."""
     decay: Fraction = 0.99
     """d."""
+
+    def over(self, steps: int) -> Optimizer:
+        """With `of` of so many steps."""
+        return replace(self, of=over_steps(self.of, steps))
 
     def init(self, params: Params) -> State:
         """That of `of`, and an average of no weight."""

@@ -1,12 +1,12 @@
 """Another optimizer whose gradients are cut to a multiple of their usual norm."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.registry import inner_optimizers
-from suite.types import Averaging, Optimizer, Params, State
+from suite.types import Averaging, Optimizer, Params, State, over_steps
 from suite.validation import Fraction, Positive, require
 
 SLOT = "clip"
@@ -39,6 +39,10 @@ class Clipped:
 
     def __post_init__(self) -> None:
         require(self, "of", not isinstance(self.of, Averaging), "averaged outside of this, not inside")
+
+    def over(self, steps: int) -> Optimizer:
+        """With `of` of so many steps."""
+        return replace(self, of=over_steps(self.of, steps))
 
     def init(self, params: Params) -> State:
         """That of `of`, and the average norm, 0 of no weight."""

@@ -1,13 +1,14 @@
 """Another optimizer whose steps grow or shrink over a run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from suite.errors import UsageError
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.registry import inner_optimizers
 from suite.schedules.cosine import Cosine
-from suite.types import Averaging, Optimizer, Params, Schedule, State
+from suite.types import Averaging, Optimizer, Params, Schedule, State, over_steps
 from suite.validation import PositiveInt, require
 
 SLOT = "schedule"
@@ -33,12 +34,17 @@ class Scheduled:
     """Gives a step."""
     schedule: Schedule = field(default_factory=Cosine)
     """f."""
-    steps: PositiveInt = 1000
-    """T, over which the schedule runs; its last factor holds after them."""
+    steps: PositiveInt | None = 1000
+    """T, over which the schedule runs; its last factor holds after them. None: all outer steps of a run."""
 
     def __post_init__(self) -> None:
         require(self, "of", not isinstance(self.of, Averaging), "averaged outside of this, not inside")
-        self.schedule.factor(torch.zeros(()), self.steps)  # refuses too few steps
+        if self.steps is not None:
+            self.schedule.factor(torch.zeros(()), self.steps)  # refuses too few steps
+
+    def over(self, steps: int) -> Optimizer:
+        """With so many steps where they are not given."""
+        return replace(self, of=over_steps(self.of, steps), steps=self.steps or steps)
 
     def init(self, params: Params) -> State:
         """That of `of`, and t = 0."""
@@ -47,6 +53,8 @@ class Scheduled:
 
     def step(self, params: Params, grads: Params, state: State) -> tuple[Params, State]:
         """The parameters and the state after step t."""
+        if self.steps is None:
+            raise UsageError("scheduled.steps is None, which stands for the outer steps of a run; name a number here")
         t = state[SLOT]["t"].detach()
         factor = self.schedule.factor(t, self.steps)
         new, inner = self.of.step(params, grads, {slot: part for slot, part in state.items() if slot != SLOT})

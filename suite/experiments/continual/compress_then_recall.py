@@ -40,6 +40,7 @@ from suite.types import (
     Split,
     Stream,
     StreamTask,
+    over_steps,
 )
 from suite.validation import AtLeast, NonNegativeInt, Positive, PositiveInt, require, require_labels
 
@@ -202,18 +203,20 @@ class CompressThenRecall:
         def save(outer: OuterState, score: float | None) -> None:
             replace(state, outer=outer, seconds=stopwatch.seconds).save(session, self.steps_per_task)
 
-        start = state.outer or begin(setting, self.outer_optimizer, self.images_per_class, key)
+        optimizer = over_steps(self.outer_optimizer, self.steps_per_task)
+        start = state.outer or begin(setting, optimizer, self.images_per_class, key)
         steps = math.ceil(len(images) / self.batch) * self.replay
         place = Place(t * self.steps_per_task, self.steps_per_task * self.stream.info.tasks, f"task {t + 1}")
         outer = learn(session, start, one_batch, steps, save, stopwatch, place)
-        return state.finished(judged(self.outer_optimizer, outer), stopwatch.seconds)
+        return state.finished(judged(optimizer, outer), stopwatch.seconds)
 
     def _outer_step(self, setting: Setting, real: Split, outer: OuterState, key: Key, stand_in_key: Key) -> OuterState:
         """One outer step on these real images; the networks learn stand-ins of other tasks beside the memory."""
         if self.stand_ins and isinstance(self.stream, RelatedTasks):
             setting = with_stand_ins(setting, self.stream, self.stand_ins, stand_in_key)
         rows = ClassRows.of(real, setting.classes)
-        return step(setting, self._objective(), self.outer_optimizer, rows, outer, key("outer"), self.clip)
+        optimizer = over_steps(self.outer_optimizer, self.steps_per_task)
+        return step(setting, self._objective(), optimizer, rows, outer, key("outer"), self.clip)
 
     def _measure(self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]) -> list[Row]:
         """For each evaluation network, trained on all that is recalled, its accuracies on the tasks so far."""

@@ -22,6 +22,7 @@ from suite.types import (
     Params,
     Session,
     Setting,
+    over_steps,
 )
 
 
@@ -57,7 +58,7 @@ class EpisodicMemories:
         return EpisodicMemories(
             experiment.parameterization,
             experiment.objective,
-            experiment.outer_optimizer,
+            over_steps(experiment.outer_optimizer, experiment.iterations),
             experiment.ways,
             experiment.shots,
             experiment.iterations,

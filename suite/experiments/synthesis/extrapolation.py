@@ -43,6 +43,7 @@ from suite.types import (
     Session,
     Setting,
     Start,
+    over_steps,
 )
 from suite.validation import NonNegativeInt, Positive, PositiveInt, require, require_labels
 
@@ -186,8 +187,8 @@ class Extrapolation:
             real = ClassRows.of(space.train.to(session.device), self.ways_per_task)
             memories.append(self._learn(series, f"task {t + 1}", real, session.key("task", t)))
         for classes in oracle_classes:
-            name, real = f"oracle of {', '.join(joined.names(classes))}", of_classes(joined.train, classes)
-            oracles[classes] = self._learn(series, name, real, session.key("oracle", *classes))
+            name, key = f"oracle of {', '.join(joined.names(classes))}", session.key("oracle", *classes)
+            oracles[classes] = self._learn(series, name, of_classes(joined.train, classes), key)
         joined = replace(joined, memories=memories, oracles=oracles)
         values = {f"{n}-way": series.measure(f"{n}-way", self.episodes, partial(joined.measure, n)) for n in self.ways}
         plots.task_by_task(joined.save_memories(self), make_directory(session.directory / "figures") / "recalled.png")
@@ -230,17 +231,16 @@ class Extrapolation:
         return replace(data, train=all_images(of_classes(rows, classes)))
 
     def _learn(self, series: Series, name: str, real: ClassRows, key: Key) -> Params:
-        """The memory of these images."""
         setting = self.setting(real.split.labels.device, len(real.rows))
+        optimizer = over_steps(self.outer_optimizer, self.iterations)
 
         def one_step(state: OuterState) -> OuterState:
-            return step(setting, self.objective, self.outer_optimizer, real, state, key("outer"), self.clip)
+            return step(setting, self.objective, optimizer, real, state, key("outer"), self.clip)
 
-        start = begin(setting, self.outer_optimizer, self.images_per_class, key, self.start, real)
-        return series.learn(name, self.outer_optimizer, start, one_step, self.iterations)
+        start = begin(setting, optimizer, self.images_per_class, key, self.start, real)
+        return series.learn(name, optimizer, start, one_step, self.iterations)
 
     def _notes(self) -> dict[str, str]:
-        """What a reader must know of a method's measurements."""
         each = affordable_per_class(self.images_per_class)
         return {control.label: f"{each} real images per class, drawn for each episode" for control in self.controls} | {
             "oracle memory": f"a memory of the same budget for each class, distilled on exactly the episode's "
