@@ -142,7 +142,7 @@ LEADERBOARD = [
     ["pages"],
     ["rows"],
     ["format", "tables"],
-    ["columns"],
+    ["columns", "speedrun"],
     ["charts", "markdown"],
     ["site"],
     ["build"],
