@@ -1,6 +1,7 @@
 """Recipes side by side: what is printed is what the runs recorded, and the same command again computes nothing."""
 
 import json
+import re
 import shlex
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import as_people_run_it, command, sets
+from command_line import REPOSITORY, as_people_run_it, command, sets
 
 from suite import run
 from suite.architectures.mlp import MLP
@@ -131,6 +132,22 @@ def test_a_stopped_run_stops_the_command(
     monkeypatch.setattr(run, "main", lambda _: Interrupted.status)
     status, printed, err = given([*SMALL, *places], capsys)
     assert status == 75 and not printed and "the same command goes on" in err
+
+
+DOCUMENTED = re.findall(r"^python -m tools.bench (accuracy .*)$", (REPOSITORY / "docs/engine.md").read_text(), re.M)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", DOCUMENTED)
+def test_the_documented_commands_run(line: str, places: list[str | Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """On digits, with two seeds and at a size that takes seconds; a later option wins."""
+    small = [*SMALL[1:], "--dataset", "digits", *(["--seconds", "0.1"] if "--seconds" in line else ["--steps", "2"])]
+    status, printed, err = given([*shlex.split(line), *small, *places], capsys)
+    assert status == 0 and "| the fast recipe |" in printed, err
+
+
+def test_documents_name_the_command() -> None:
+    assert len(DOCUMENTED) == 2
 
 
 # ---------------------------------------------------------------- what is made of the figures

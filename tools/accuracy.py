@@ -197,8 +197,10 @@ def _about(made: dict[str, Any]) -> list[str]:
         f"Test: the mean over seeds of {made['networks']} networks each, once at the end. Seconds are those of outer "
         "steps, without any evaluation.",
     ]
-    reduced = {row["contender"]: "; ".join(row["reduced_by"]) for row in made["rows"] if row["reduced_by"]}
-    return lines + [f"Reduced, {contender}: {what}." for contender, what in reduced.items()]
+    reduced = [
+        f"Reduced, {row['contender']}: {'; '.join(row['reduced_by'])}." for row in made["rows"] if row["reduced_by"]
+    ]
+    return lines + list(dict.fromkeys(reduced))
 
 
 def _sentence(of: dict[str, Any]) -> str:
