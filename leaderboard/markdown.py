@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from leaderboard import format
+from leaderboard import format, speedrun
 from leaderboard.columns import columns
 from leaderboard.rows import Row
 from leaderboard.tables import Table
@@ -13,23 +13,49 @@ MARKER = re.compile(r"<!-- ([\w-]+): (begin|end) -->")
 """Where a table begins or ends, by the slug of its page."""
 
 
-def fill(text: str, tables: Iterable[Table], where: str) -> str:
+def fill(text: str, tables: Sequence[Table], where: str) -> str:
     """The text with each table put between its own markers, as in `<!-- momentum: begin -->`.
 
     Raises UsageError for a marker without its partner, or of no table.
     """
-    table_of = {table.page.slug: table for table in tables}
+    slugs = {*(table.page.slug for table in tables), speedrun.PAGE.slug}
     markers = [(m.group(1), m.group(2), m.start(), m.end()) for m in MARKER.finditer(text)]
     filled, position = "", 0
     if len(markers) % 2:
         slug, kind, *_ = markers[-1]
         raise UsageError(f"{where}: the marker '{slug}: {kind}' has no partner; markers come in pairs")
     for (slug, kind, _, begin), (other, last, end, _) in zip(markers[::2], markers[1::2], strict=True):
-        if (kind, last) != ("begin", "end") or slug != other or slug not in table_of:
+        if (kind, last) != ("begin", "end") or slug != other or slug not in slugs:
             raise UsageError(f"{where}: '{slug}: {kind}' and '{other}: {last}' are not the markers of one table")
-        filled += f"{text[position:begin]}\n{markdown(table_of[slug])}"
+        filled += f"{text[position:begin]}\n{_section(slug, tables)}"
         position = end
     return filled + text[position:]
+
+
+def _section(slug: str, tables: Sequence[Table]) -> str:
+    """What stands between the markers of a page."""
+    if slug == speedrun.PAGE.slug:
+        return races(speedrun.races(tables))
+    (table,) = [table for table in tables if table.page.slug == slug]
+    return markdown(table)
+
+
+def races(every: Iterable[speedrun.Race]) -> str:
+    """The speedrun: its rule, and a table with the rows of every target, fastest first."""
+    titles = ["data set", "target", *speedrun.TITLES]
+    rows = [[plain(title) for title in titles], ["---"] * len(titles)]
+    for race in every:
+        target = [plain(format.dataset(race.dataset)), plain(race.title + (f", {race.note}" if race.note else ""))]
+        for finish in race.finishes:
+            rows.append([*target, *map(plain, speedrun.texts(finish)), _code(speedrun.again(finish))])
+        if not race.finishes:
+            rows.append([*target, speedrun.NO_RECORD, *[format.NONE] * (len(speedrun.TITLES) - 1)])
+    return f"{plain(speedrun.RULE)}\n\n" + "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def _code(text: str) -> str:
+    """A text as code, or as it is where code could not hold it."""
+    return plain(text) if text == format.NONE or set(text) & set("`|\n\r") else f"`{text}`"
 
 
 def markdown(table: Table) -> str:

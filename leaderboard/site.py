@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from leaderboard import charts, format
+from leaderboard import charts, format, speedrun
 from leaderboard.columns import Cell, Column, Link, columns
 from leaderboard.pages import PAGES, Page
 from leaderboard.published import Source
@@ -108,12 +108,16 @@ def _files(tables: Sequence[Table], sources: Mapping[str, Source]) -> Iterator[t
 
     def rendered(file: str, template: str, **variables: Any) -> tuple[str, bytes]:
         root = "../" * file.count("/")
-        return file, templates.get_template(template).render(variables, pages=PAGES, root=root).encode()
+        return file, templates.get_template(template).render(
+            variables, pages=(*PAGES, speedrun.PAGE), root=root
+        ).encode()
 
     for name in ASSETS:
         yield name, (HERE / "assets" / name).read_bytes()
-    cards = [(table.page, _count(table)) for table in tables]
+    races = speedrun.races(tables)
+    cards = [*((table.page, _count(table)) for table in tables), (speedrun.PAGE, speedrun.count(races))]
     yield rendered("index.html", "index.html", here="index", sources=sources.values(), cards=cards)
+    yield rendered(f"{speedrun.PAGE.slug}.html", "speedrun.html", here=speedrun.PAGE.slug, **_speedrun(races))
     homes: dict[str, tuple[Entry, Page]] = {}
     by_key: dict[str, list[Entry]] = {}
     for table in tables:
@@ -225,6 +229,18 @@ def _settings_but_networks(row: Row) -> str:
     """Hash of what must agree in one matrix."""
     settings = {key: value for key, value in row.first["config"].items() if key not in ("architecture", "transfer")}
     return json_sha256(settings)
+
+
+def _speedrun(races: Sequence[speedrun.Race]) -> dict[str, Any]:
+    """The variables of the speedrun's template."""
+    return {
+        "page": speedrun.PAGE,
+        "rule": speedrun.RULE,
+        "titles": speedrun.TITLES,
+        "datasets": list(speedrun.by_dataset(races)),
+        "cells": speedrun.cells,
+        "no_record": speedrun.NO_RECORD,
+    }
 
 
 # ---------------------------------------------------------------- runs

@@ -143,6 +143,7 @@ LEADERBOARD = [
     ["rows"],
     ["format", "tables"],
     ["columns"],
+    ["speedrun"],
     ["charts", "markdown"],
     ["site"],
     ["build"],

@@ -5,6 +5,7 @@
     python -m tools.bench cost [--dataset NAME] ...
     python -m tools.bench upkeep [--iterations N] [--repeats N]
     python -m tools.bench gpu --out DIR [--reference CHECKOUT]
+    python -m tools.bench accuracy ...   (`tools.accuracy`: whole recipes, by the accuracy they reach)
 
 An outer iteration is the whole of it: recall, a fresh network, the inner steps, the outer loss on real images, and the
 gradient in the memory. All contenders (`tools.contenders`) get the same network, memory and images. They are timed in
@@ -38,6 +39,7 @@ from suite.keys import Key
 from suite.objectives.footprint import state_bytes, step_bytes
 from suite.runtime.environment import environment
 from suite.types import EXPECTED_MIB
+from tools import accuracy
 from tools.contenders import (
     CLASSES,
     ENGINE,
@@ -63,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         "cost": cost_command,
         "upkeep": upkeep_command,
         "gpu": gpu_command,
+        "accuracy": accuracy.accuracy_command,
         "kernels": kernels_command,
         "peak": peak_command,
     }
@@ -110,6 +113,7 @@ def parser() -> argparse.ArgumentParser:
     gpu.add_argument("--repeats", type=int, default=5)
     gpu.add_argument("--minutes", type=float, default=10_000.0, help="to stop after, the runs at a checkpoint")
     gpu.add_argument("--gin", action="append", default=[], metavar="FILE", help="changes of the paper's runs: a scale")
+    accuracy.add_options(commands.add_parser("accuracy", help="recipes side by side: accuracy against steps and time"))
     kernels = commands.add_parser("kernels", help="of one outer iteration on a GPU: time in kernels and on the clock")
     _add_case(kernels)
     kernels.add_argument("--execution", default="captured", choices=EXECUTIONS)

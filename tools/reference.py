@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from suite.types import ImageShape, Params, Split
 
 NETWORKS = {"convnet": "ConvNet", "resnet12": "ResNet12", "alexnet": "AlexNet"}
 """Its names of the suite's architectures."""
+
+CHECKOUT = "REMEMBER_THE_PAST"
+"""The environment variable that names a checkout to `tools/released.py`."""
 
 
 def outer_step(
@@ -38,6 +42,46 @@ def outer_step(
     recalls. Momentum 0.9 at rate 0.01, no augmentation, no penalty. Raises UsageError for a folder that is no checkout,
     or a network whose layers differ.
     """
+    trainer, optimizer = _trainer(checkout, shape, classes, memory, steps, device)
+    build = importlib.import_module("utils.model_utils").get_network
+    size = (shape.height, shape.width)
+
+    def step() -> Params:
+        backbone = build(NETWORKS[architecture], shape.channels, classes, size).to(device)
+        _copy_weights(network, backbone)
+        _, gradient, _ = trainer.inner_loop_address_label(
+            backbone, optimizer(backbone), list(range(classes)), [real.images, real.labels], 0
+        )
+        return _gradients(gradient, memory)
+
+    return step
+
+
+def gradients(
+    checkout: Path,
+    network: nn.Module,
+    shape: ImageShape,
+    classes: int,
+    memory: Params,
+    real: Split,
+    steps: int,
+    device: torch.device,
+) -> tuple[Tensor, Params]:
+    """The outer loss and the memory's gradient in one outer step of the released code, on a network of the caller's.
+
+    The network is trained by it. As `outer_step` in all else, but for networks of any layers.
+    """
+    trainer, optimizer = _trainer(checkout, shape, classes, memory, steps, device)
+    loss, gradient, _ = trainer.inner_loop_address_label(
+        network, optimizer(network), list(range(classes)), [real.images, real.labels], 0
+    )
+    return loss.detach(), _gradients(gradient, memory)
+
+
+def _trainer(
+    checkout: Path, shape: ImageShape, classes: int, memory: Params, steps: int, device: torch.device
+) -> tuple[Any, Callable[[nn.Module], Any]]:
+    """The released code's trainer of a memory, and what makes its optimizer of a network."""
     if not (checkout / "models" / "compressor_bptt_standard.py").is_file():
         raise UsageError(
             f"{checkout} is no checkout of RememberThePast-DatasetDistillation; clone it and name its folder"
@@ -45,23 +89,13 @@ def outer_step(
     if str(checkout) not in sys.path:
         sys.path.append(str(checkout))
     bptt = importlib.import_module("models.compressor_bptt_standard")
-    build = importlib.import_module("utils.model_utils").get_network
     optimizer = importlib.import_module("utils.optimizer_utils").get_optimizer
-    size = (shape.height, shape.width)
     settings = argparse.Namespace(lr=0.01, momentum=0.9, optimizer="SGD")
     config = argparse.Namespace(bptt=argparse.Namespace(inner_steps=steps), bptt_optim=settings)
     compressor = _compressor(memory, shape, classes, device)
-    trainer = bptt.CompressorBPTT(compressor, config, (shape.channels, size), None, classes, "l2", 0.0)
-
-    def step() -> Params:
-        backbone = build(NETWORKS[architecture], shape.channels, classes, size).to(device)
-        _copy_weights(network, backbone)
-        _, gradient, _ = trainer.inner_loop_address_label(
-            backbone, optimizer(backbone.parameters(), settings), list(range(classes)), [real.images, real.labels], 0
-        )
-        return _gradients(gradient, memory)
-
-    return step
+    sizes = (shape.channels, (shape.height, shape.width))
+    trainer = bptt.CompressorBPTT(compressor, config, sizes, None, classes, "l2", 0.0)
+    return trainer, lambda network: optimizer(network.parameters(), settings)
 
 
 def _compressor(memory: Params, shape: ImageShape, classes: int, device: torch.device) -> nn.Module:
