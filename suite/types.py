@@ -11,6 +11,7 @@ protocol of its kind has (`COMPONENTS`). Some offer more, found by `isinstance`:
     Averaging           an optimizer keeps an average of what its steps give
     Unrolled            an objective differentiates through training, and measures gradients along it
     LearnsLabels        an objective learns the labels that a memory stores
+    Remembering         an objective keeps tensors from one outer step to the next
     Counted             an objective counts the work of an outer step
     SelectsInFeatures   a control trains a network to select in its features
     Priced              an experiment estimates its time before it starts
@@ -427,6 +428,21 @@ class Objective(Protocol):
 
     def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:
         """Work and bytes of one outer step, by name, found without any data."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """An objective that keeps tensors from one outer step to the next, such as networks; they are checkpointed."""
+
+    def begin(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> Params:
+        """What it keeps before the first outer step."""
+        ...
+
+    def gradients_after(
+        self, setting: Setting, memory: Params, real: ClassRows, key: Key, kept: Params
+    ) -> tuple[Params, dict[str, Tensor], Params]:
+        """As `gradients`, which stands for a first step; and what it keeps after the step, nothing changed in place."""
         ...
 
 

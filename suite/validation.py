@@ -214,7 +214,9 @@ def require_labels(config: Any, learned: bool = False) -> None:
 
     of = config.parameterization
     require(config, "parameterization", query_kind(of) == "labels", "queried by class label")
-    words = "one without labels of its own, which are learned by the objective bptt in a distillation alone"
+    words = (
+        "one without labels of its own, which are learned in a distillation alone, by bptt or an objective around it"
+    )
     require(config, "parameterization", learned or not isinstance(of, Labelled), words)
 
 

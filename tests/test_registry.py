@@ -22,7 +22,7 @@ PROMISED = {
     "inner_optimizers": [
         *("adam", "averaged", "clipped", "forward_only_momentum", "no_momentum", "scheduled", "sgd_momentum"),
     ],
-    "objectives": ["bptt", "distribution_matching", "gradient_matching"],
+    "objectives": ["bptt", "distribution_matching", "gradient_matching", "judged_often", "pool", "windows"],
     "controls": ["herding", "k_center", "random_images"],
     "streams": ["class_splits", "permutations", "rotations"],
     "starts": ["class_means", "k_means", "real_images"],

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from suite.core import trees
 from suite.core.unroll import (
+    WHOLE,
     Hypergradient,
     InnerLoop,
     OuterLoss,
     TrainingState,
+    Window,
     outer_value_and_grad,
     pull_back,
 )
@@ -60,22 +62,30 @@ class CapturedHypergradient:
         self._vjp = torch.compile(self._functional_vjp, fullgraph=True) if compiled else self._plain_vjp
         self._history[0] = self._layout.pack(start)
         self._run_forward = _capture(like.device, self._forward_step, prepare=lambda: self._t.fill_(0))
-        self._run_outer = _capture(like.device, self._outer_step, prepare=lambda: None)
+        self._run_outer = _capture(like.device, self._outer_step, prepare=lambda: self._t.fill_(self._steps))
         self._run_reverse = _capture(like.device, self._reverse_step, prepare=lambda: self._t.fill_(1))
 
-    def __call__(self, params: Params, inputs: Params) -> Hypergradient:
-        """The hypergradient at w_0 = `params` and x = `inputs`, with the losses on the way; all of them copies."""
+    def __call__(
+        self, params: Params, inputs: Params, steps: int | None = None, window: Window = WHOLE
+    ) -> Hypergradient:
+        """The hypergradient at w_0 = `params` and x = `inputs`, with the losses on the way; all of them copies.
+
+        After `steps` steps, at most those it was built for (None: as many); only the end of a window is judged.
+        """
+        steps = self._steps if steps is None else steps
         for k, fixed in self._loop.inputs.items():
             fixed.copy_(inputs[k].detach())
         params = _copies(params)
         self._history[0] = self._layout.pack((params, self._loop.optimizer.init(params)))
         self._t.fill_(0)
-        for _ in range(self._steps):
+        for _ in range(steps):
             self._run_forward()
         self._run_outer()
-        for _ in range(self._steps):
+        last = _copies(self._state_at_t()[0])
+        for _ in range(steps - window.first):
             self._run_reverse()
-        return Hypergradient(self._outer.clone(), _copies(self._inputs_bar), self._inner_losses.clone())
+        losses = self._inner_losses[:steps].clone()
+        return Hypergradient(self._outer.clone(), _copies(self._inputs_bar), losses, last)
 
     # ------------------------------------------------------------ what is captured: every tensor is written in place
 
@@ -88,7 +98,7 @@ class CapturedHypergradient:
 
     def _outer_step(self) -> None:
         """l(w_T), and (a, u, x̄) <- (∇l(w_T), 0, 0)."""
-        params, state = self._layout.unpack(self._history[-1].clone())
+        params, state = self._state_at_t()
         outer, params_bar = outer_value_and_grad(params, self._outer_losses)
         self._outer.copy_(outer)
         self._bar.copy_(self._layout.pack((params_bar, {slot: trees.zeros_like(part) for slot, part in state.items()})))

@@ -8,7 +8,7 @@ where |g| is the norm over all tensors of the memory together and c is `max_grad
 function of an `OuterState`; a learning loop calls it, and logs and saves the states in between.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from suite.types import (
     Optimizer,
     Parameterization,
     Params,
+    Remembering,
     Setting,
     Start,
     StartsFromImages,
@@ -53,6 +54,8 @@ class OuterState:
     skipped step and when resumed."""
     skipped: int = 0
     """Outer steps that changed nothing, because a number was NaN or infinite."""
+    kept: Params = field(default_factory=dict)
+    """What the objective keeps from step to step (`suite.types.Remembering`); empty before the first."""
 
 
 class NotFinite(RunError):
@@ -119,7 +122,13 @@ def step(
     metric or in the memory changes neither the memory nor the optimizer's state and is counted in `skipped`; after
     `max_skipped` of them the next raises NotFinite, which names the step and the quantity.
     """
-    grads, metrics = objective.gradients(setting, state.memory, real, key(state.iteration))
+    now = key(state.iteration)
+    if isinstance(objective, Remembering):
+        kept = state.kept or objective.begin(setting, state.memory, real, now("begin"))
+        grads, metrics, kept = objective.gradients_after(setting, state.memory, real, now, kept)
+    else:
+        kept = {}
+        grads, metrics = objective.gradients(setting, state.memory, real, now)
     grads = _with_penalty(setting, state.memory, grads)
     norm = torch.stack([g.norm() for g in grads.values()]).norm()
     grads = _clipped(grads, norm, max_grad_norm)
@@ -129,7 +138,7 @@ def step(
     not_finite = _not_finite(metrics, memory)
     iteration = state.iteration + 1
     if not not_finite:
-        return OuterState(iteration, memory, optimizer_state, metrics, state.skipped)
+        return OuterState(iteration, memory, optimizer_state, metrics, state.skipped, kept)
     if state.skipped < max_skipped:
         return replace(state, iteration=iteration, metrics={}, skipped=state.skipped + 1)
     before = f" ({state.skipped} such steps were skipped before)" if state.skipped else ""
@@ -140,23 +149,27 @@ def step(
 
 
 def to_tensors(state: OuterState) -> Params:
-    """The tensors that a checkpoint stores: `memory/NAME`, and `state/SLOT/NAME` of the outer optimizer."""
+    """What a checkpoint stores: `memory/NAME`, the optimizer's `state/SLOT/NAME`, and the objective's `kept/NAME`."""
     slots = {f"state/{slot}/{k}": v for slot, part in state.optimizer_state.items() for k, v in part.items()}
-    return {f"memory/{k}": v for k, v in state.memory.items()} | slots
+    kept = {f"kept/{k}": v for k, v in state.kept.items()}
+    return {f"memory/{k}": v for k, v in state.memory.items()} | slots | kept
 
 
 def from_tensors(iteration: int, tensors: Params, device: torch.device) -> OuterState:
     """The inverse of `to_tensors`, on a device; metrics are empty and no step counts as skipped."""
     memory: Params = {}
+    kept: Params = {}
     slots: State = {}
     for name, value in tensors.items():
         kind, rest = name.split("/", 1)
         if kind == "memory":
             memory[rest] = value.to(device)
+        elif kind == "kept":
+            kept[rest] = value.to(device)
         else:
             slot, k = rest.split("/", 1)
             slots.setdefault(slot, {})[k] = value.to(device)
-    return OuterState(iteration, memory, slots, {})
+    return OuterState(iteration, memory, slots, {}, kept=kept)
 
 
 def _with_penalty(setting: Setting, memory: Params, grads: Params) -> Params:

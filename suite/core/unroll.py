@@ -19,6 +19,7 @@ is needed follows from `Retention`: states, from which a step is recomputed with
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -90,6 +91,38 @@ class Retention:
         return Retention(0, min(fitting, default=min(peaks, key=peaks.__getitem__)))
 
 
+@dataclass(frozen=True)
+class _Span:
+    """Consecutive inner steps that are pulled back together."""
+
+    start: int
+    end: int
+    kept: bool
+    """Whether their graph is kept; else there is one step, and its graph is made anew."""
+
+
+@checked
+@dataclass(frozen=True)
+class Window:
+    """Which steps of an unroll are differentiated, and after which of them the network is judged."""
+
+    first: NonNegativeInt = 0
+    """The first step that is differentiated; w and its state before it count as constants (truncation)."""
+    judged: tuple[int, ...] = ()
+    """Numbers of steps, above `first`, over which the outer loss is averaged; none: after all steps alone."""
+
+    def spans(self, steps: int, graphs: int) -> list[_Span]:
+        """The differentiated steps, cut where the network is judged; of the last `graphs` of them graphs are kept."""
+        kept_from = max(self.first, steps - graphs)
+        single = [_Span(t, t + 1, False) for t in range(self.first, kept_from)]
+        cuts = [kept_from, *(t for t in sorted(self.judged) if kept_from < t < steps), steps]
+        return single + [_Span(start, end, True) for start, end in pairwise(cuts) if start < end]
+
+
+WHOLE = Window()
+"""All steps are differentiated, and the network is judged after the last."""
+
+
 @dataclass(frozen=True, eq=False)
 class Hypergradient:
     """Results of an unroll; none of them has a graph."""
@@ -100,6 +133,8 @@ class Hypergradient:
     """d l(w_T) / d x, by the name of the input."""
     inner_losses: Float[Tensor, " steps"]
     """L_t(w_t, x) for t = 0, …, T-1."""
+    params: Params
+    """w_T."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,61 +195,58 @@ def hypergradient(
     steps: int,
     retention: Retention = Retention(),
     watch: Watch | None = None,
+    window: Window = WHOLE,
 ) -> Hypergradient:
     """d l(w_T) / d x after T = `steps` inner steps from w_0 = `params`, by this module's reverse sweep.
 
-    l is the sum of the outer losses; the graph of one is freed before the next is built. `watch` is called with T, and
-    then with every step that is recomputed, in the order of the reverse sweep.
+    l is the sum of the outer losses; the graph of one is freed before the next is built. `window` says which steps are
+    differentiated and where the network is judged. `watch` is called with T, and then with every step that is
+    recomputed, in the order of the reverse sweep.
     Raises UsageError where a parameter or an input does not influence the loss, since its zero gradient would hide a
     mistake, and where torch has no second derivative.
 
-    Two steps of rate 1/2 from 0 towards x lead to w_2 = 3/4 x:
+    Two steps of rate 1/2 from 0 towards x lead to w_2 = 3/4 x; with w_1 held constant, d w_2 / d x = 1/2:
 
     >>> from suite.inner_optimizers.no_momentum import NoMomentum
     >>> def inner_loss(params, inputs, t):
     ...     return (params["w"] - inputs["x"]).square().sum() / 2
-    >>> loop = InnerLoop(inner_loss, NoMomentum(lr=0.5), {"x": torch.ones(1)})
-    >>> hypergradient(loop, [lambda params: params["w"].sum()], {"w": torch.zeros(1)}, 2).gradients
-    {'x': tensor([0.7500])}
+    >>> loop, start = InnerLoop(inner_loss, NoMomentum(lr=0.5), {"x": torch.ones(1)}), {"w": torch.zeros(1)}
+    >>> outer = [lambda params: params["w"].sum()]
+    >>> hypergradient(loop, outer, start, 2).gradients, hypergradient(loop, outer, start, 2, window=Window(1)).gradients
+    ({'x': tensor([0.7500])}, {'x': tensor([0.5000])})
     """
     state = {slot: trees.detached(part) for slot, part in loop.optimizer.init(params).items()}
-    params = trees.detached(params)
-    recomputed = max(0, steps - retention.graphs)
-    states: dict[int, TrainingState] = {}
+    params, forward = trees.detached(params), _Forward(loop, retention.stride, window.first)
+    judgement = _Judgement(outer_losses, window.judged or (steps,))
     losses: list[Tensor] = []
-    for t in range(recomputed):
-        if t % retention.stride == 0:
-            states[t] = (params, state)
+    for t in range(window.first):
         params, state, loss = loop.step(params, state, t)
         losses.append(loss)
-    last = loop.record(params, state, range(recomputed, steps))
-    losses += last.losses
+    spans = window.spans(steps, retention.graphs)
+    judgement.at(window.first, params)
+    for span in spans:
+        params, state, span_losses = forward.over(span, params, state)
+        losses += span_losses
+        judgement.at(span.end, params)
 
-    outer, params_bar = outer_value_and_grad(last.next_params, outer_losses)
+    params_bar = judgement.added(steps, trees.zeros_like(params))
     if watch is not None:
         watch(steps, params_bar)
     state_bar: State = {slot: trees.zeros_like(part) for slot, part in state.items()}
-    inputs_bar = trees.zeros_like(loop.inputs)
-    if recomputed < steps:
-        params_bar, state_bar, inputs_bar = pull_back(last, params_bar, state_bar, inputs_bar)
-    del last  # and with it the state that it started from, which no recomputation needs
-
-    for t in reversed(range(recomputed)):
-        if t not in states:
-            first = t - t % retention.stride
-            params, state = states[first]
-            for between in range(first, t):
-                params, state, _ = loop.step(params, state, between)
-                states[between + 1] = (params, state)
-        segment = loop.record(*states.pop(t), [t])
-        params_bar, state_bar, inputs_bar = pull_back(segment, params_bar, state_bar, inputs_bar)
-        if watch is not None:
-            watch(t, params_bar)
-    return Hypergradient(outer, inputs_bar, torch.stack(losses) if losses else outer.new_zeros(0))
+    inputs_bar, last = trees.zeros_like(loop.inputs), trees.detached(params)
+    del params, state  # the graph of the last span is the sweep's alone
+    for span in reversed(spans):
+        if span.end < steps:
+            params_bar = judgement.added(span.end, params_bar)
+        params_bar, state_bar, inputs_bar = pull_back(forward.again(span), params_bar, state_bar, inputs_bar)
+        if watch is not None and not span.kept:
+            watch(span.start, params_bar)
+    inner_losses = torch.stack(losses) if losses else judgement.loss.new_zeros(0)
+    return Hypergradient(judgement.loss, inputs_bar, inner_losses, last)
 
 
 def hypergradient_by_full_graph(
-    loop: InnerLoop, outer_losses: Sequence[OuterLoss], params: Params, steps: int
+    loop: InnerLoop, outer_losses: Sequence[OuterLoss], params: Params, steps: int, window: Window = WHOLE
 ) -> Hypergradient:
     """The same hypergradient by plain autograd through one graph of all steps.
 
@@ -223,14 +255,84 @@ def hypergradient_by_full_graph(
     inputs = trees.leaves(loop.inputs)
     params, state = trees.leaves(params), loop.optimizer.init(params)
     losses: list[Tensor] = []
+    judged: list[Tensor] = []
     for t in range(steps):
+        if t == window.first:
+            params, state = trees.leaves(params), {slot: trees.detached(part) for slot, part in state.items()}
         loss = loop.loss(params, inputs, t)
         grads = torch.autograd.grad(loss, list(params.values()), create_graph=True)
         params, state = loop.optimizer.step(params, dict(zip(params, grads, strict=True)), state)
         losses.append(loss.detach())
-    outer = torch.stack([term(params) for term in outer_losses]).sum()
+        if t + 1 in (window.judged or (steps,)):
+            judged.append(torch.stack([term(params) for term in outer_losses]).sum())
+    outer = torch.stack(judged).mean()
     gradients = torch.autograd.grad(outer, list(inputs.values()))
-    return Hypergradient(outer.detach(), dict(zip(inputs, gradients, strict=True)), torch.stack(losses))
+    by_name = dict(zip(inputs, gradients, strict=True))
+    return Hypergradient(outer.detach(), by_name, torch.stack(losses), trees.detached(params))
+
+
+# ---------------------------------------------------------------- the two sweeps
+
+
+class _Forward:
+    """The forward sweep, and what it keeps for the reverse one."""
+
+    def __init__(self, loop: InnerLoop, stride: int, first: int) -> None:
+        self._loop, self._stride, self._first = loop, stride, first
+        self._states: dict[int, TrainingState] = {}
+        self._segments: dict[int, Segment] = {}
+
+    def over(self, span: _Span, params: Params, state: State) -> tuple[Params, State, list[Tensor]]:
+        """(w, s) after a span, and the losses of its steps."""
+        if span.kept:
+            segment = self._segments[span.start] = self._loop.record(params, state, range(span.start, span.end))
+            return segment.next_params, segment.next_state, segment.losses
+        if (span.start - self._first) % self._stride == 0:
+            self._states[span.start] = (params, state)
+        params, state, loss = self._loop.step(params, state, span.start)
+        return params, state, [loss]
+
+    def again(self, span: _Span) -> Segment:
+        """A span's steps with their graph, for the last time."""
+        if span.kept:
+            return self._segments.pop(span.start)
+        if span.start not in self._states:
+            known = span.start - (span.start - self._first) % self._stride
+            params, state = self._states[known]
+            for t in range(known, span.start):
+                params, state, _ = self._loop.step(params, state, t)
+                self._states[t + 1] = (params, state)
+        return self._loop.record(*self._states.pop(span.start), [span.start])
+
+
+class _Judgement:
+    """The outer loss after some steps: their mean, and its gradients in the weights there."""
+
+    def __init__(self, outer_losses: Sequence[OuterLoss], judged: Sequence[int]) -> None:
+        self._outer_losses, self._judged = outer_losses, judged
+        self._gradients: dict[int, Params] = {}
+        self._losses: list[Tensor] = []
+
+    @property
+    def loss(self) -> Float[Tensor, ""]:
+        """The mean so far."""
+        return self._losses[0] if len(self._losses) == 1 else torch.stack(self._losses).mean()
+
+    def at(self, t: int, params: Params) -> None:
+        """Judge w_t, if it is one of those."""
+        if t not in self._judged:
+            return
+        loss, gradients = outer_value_and_grad(params, self._outer_losses)
+        self._losses.append(loss)
+        self._gradients[t] = gradients
+
+    def added(self, t: int, params_bar: Params) -> Params:
+        """The cotangent of w_t, with the outer loss's own part."""
+        if t not in self._gradients:
+            return params_bar
+        scale = 1 / len(self._judged)
+        own = self._gradients.pop(t)
+        return {k: params_bar[k] + (g if scale == 1 else scale * g) for k, g in own.items()}
 
 
 # ---------------------------------------------------------------- the parts of the sweep

@@ -97,6 +97,7 @@ def with_values(component: Any, **values: Any) -> Any:
 
 def smaller_parts(objective: object, *architectures: Architecture, named: bool = False) -> list[str]:
     """Sizes of an objective and of networks that are below the paper's; `named` says which architecture is meant."""
+    objective = getattr(objective, "of", objective)  # what another objective wraps
     smaller = below_default(objective, "inner_steps") + below_default(objective, "real_per_class")
     for architecture in architectures:
         smaller += below_default(architecture, "width", f"{name_of(architecture)} " if named else "")

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from suite.core.outer_loop import LOGGED_POINTS, NotFinite, OuterState, from_tensors, to_tensors
+from suite.core.outer_loop import LOGGED_POINTS, NotFinite, OuterState, from_tensors, judged, to_tensors
 from suite.evaluation.evaluate import evaluate, recalled
 from suite.evaluation.protocol import Protocol
-from suite.types import Params, Session, Setting, Split
+from suite.types import Optimizer, Params, Session, Setting, Split
 
 Measured = dict[str, float]
 """What was measured, by name; accuracies in percent."""
@@ -139,7 +139,14 @@ class Series:
         if restored is not None:
             self._restore(*restored[1:])
 
-    def learn(self, name: str, start: OuterState, step: Callable[[OuterState], OuterState], iterations: int) -> Params:
+    def learn(
+        self,
+        name: str,
+        optimizer: Optimizer,
+        start: OuterState,
+        step: Callable[[OuterState], OuterState],
+        iterations: int,
+    ) -> Params:
         """The memory of this name: learned from `start` by so many outer steps, unless it is there already."""
         if name not in self.tensors:
             state = learn(
@@ -151,7 +158,7 @@ class Series:
                 self.stopwatch,
                 Place(self._steps_done, self._outer_steps, name),
             )
-            self.tensors[name], self._state = state.memory, None
+            self.tensors[name], self._state = judged(optimizer, state), None
             self._steps_done += iterations
             self._save(self._steps_done)
         return self.tensors[name]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from suite.core import trees
 from suite.core.cpu_layers import piece_of
 from suite.core.networks import fresh_network
-from suite.core.unroll import Hypergradient, InnerLoop, Retention, Watch, hypergradient, through_recall
+from suite.core.unroll import WHOLE, Hypergradient, InnerLoop, Retention, Watch, Window, hypergradient, through_recall
 from suite.images import augment
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
@@ -79,15 +79,35 @@ class BPTT:
         self, setting: Setting, memory: Params, real: ClassRows, key: Key
     ) -> tuple[Params, dict[str, Tensor]]:
         """The hypergradient in the memory's tensors; the outer loss, and the first and last inner loss."""
+        gradients, metrics, _ = self.through(setting, memory, real, key, self.inner_steps)
+        return gradients, metrics
+
+    def through(
+        self,
+        setting: Setting,
+        memory: Params,
+        real: ClassRows,
+        key: Key,
+        steps: int,
+        window: Window = WHOLE,
+        weights: Params | None = None,
+    ) -> tuple[Params, dict[str, Tensor], Params]:
+        """`gradients` after so many inner steps, of which a window is differentiated, and the network's last weights.
+
+        `weights`: where the network starts; None: freshly drawn. The optimizer's state is fresh in any case.
+        """
         leaves = trees.leaves(memory)
         with tf32(setting.device, self.precision == "tf32"):
-            recalled, network, batches = self._drawn(setting, leaves, real, key)
-            unroll = self._unroll(setting, trees.detached(recalled), network, batches)
+            recalled, network, batches = self.drawn(setting, leaves, real, key)
+            retention, _ = self._retention(setting, network, batches.rows.shape[1], steps - window.first)
+            inputs = trees.detached(recalled)
+            unroll = self._unroll(setting, inputs, network, batches, steps, retention, window, weights)
             gradients = through_recall(recalled, leaves, unroll.gradients)
         losses = unroll.inner_losses
-        return gradients, {"loss": unroll.loss, "inner_loss_first": losses[0], "inner_loss": losses[-1]}
+        metrics = {"loss": unroll.loss, "inner_loss_first": losses[0], "inner_loss": losses[-1]}
+        return gradients, metrics, unroll.params
 
-    def _drawn(self, setting: Setting, leaves: Params, real: ClassRows, key: Key) -> tuple[Params, nn.Module, Batches]:
+    def drawn(self, setting: Setting, leaves: Params, real: ClassRows, key: Key) -> tuple[Params, nn.Module, Batches]:
         """What an outer step recalls, `images` and the `labels` that a memory stores; its network, and its batches."""
         classes = self._classes(setting, key)
         augmented = augment.draw(setting.augmentation, key("augmentation"))
@@ -113,21 +133,22 @@ class BPTT:
         inputs: Params,
         network: nn.Module,
         batches: Batches,
-        retention: Retention | None = None,
+        steps: int,
+        retention: Retention,
+        window: Window = WHOLE,
+        weights: Params | None = None,
         watch: Watch | None = None,
     ) -> Hypergradient:
-        """Training from the network's fresh weights, and the way back.
+        """Training from the network's weights, and the way back.
 
-        `retention` None: what `memory_gib` affords. With `watch`, which a program can't call, steps are run one by one.
+        With `watch`, which a program can't call, steps are run one by one.
         """
         problem = Problem(network, batches, self.precision == "bfloat16")
-        params: Params = dict(network.named_parameters())
+        params: Params = dict(network.named_parameters()) if weights is None else weights
         loop = InnerLoop(problem.inner_loss, self.inner_optimizer, inputs)
         if self.execution != "eager" and watch is None:
-            return program(self, setting, problem, inputs)(params, inputs)
-        if retention is None:
-            retention, _ = self._retention(setting, network, batches.rows.shape[1])
-        return hypergradient(loop, problem.outer_losses(), params, self.inner_steps, retention, watch)
+            return program(self, setting, problem, inputs)(params, inputs, steps, window)
+        return hypergradient(loop, problem.outer_losses(), params, steps, retention, watch, window)
 
     def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
         """Norms of d outer loss / d w_t in one outer step, for t = 0, ..., T, over all weights together."""
@@ -137,9 +158,10 @@ class BPTT:
             norms[t] = torch.stack([g.norm() for g in params_bar.values()]).norm()
 
         with tf32(setting.device, self.precision == "tf32"):
-            recalled, network, batches = self._drawn(setting, memory, real, key)
+            recalled, network, batches = self.drawn(setting, memory, real, key)
+            inputs = trees.detached(recalled)
             # Every step is recomputed: `watch` sees no step whose graph was kept.
-            self._unroll(setting, trees.detached(recalled), network, batches, Retention(), watch)
+            self._unroll(setting, inputs, network, batches, self.inner_steps, Retention(), watch=watch)
         return torch.stack([norms[t] for t in range(self.inner_steps + 1)]).tolist()
 
     def _classes(self, setting: Setting, key: Key) -> Int64[Tensor, " k"]:
@@ -156,9 +178,9 @@ class BPTT:
 
     def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:
         """Sizes of an outer step on a memory of `per_class` images for each class, and the memory it needs."""
-        batch, real = self._sizes(setting, per_class)
+        batch, real = self.sizes(setting, per_class)
         network = fresh_network(setting, Key(0))
-        retention, unroll_bytes = self._retention(setting, network, batch)
+        retention, unroll_bytes = self._retention(setting, network, batch, self.inner_steps)
         peak_bytes = unroll_bytes + outer_loss_bytes(setting, piece_of(real, setting.device)) + FIXED
         return {
             "inner steps": self.inner_steps,
@@ -172,8 +194,8 @@ class BPTT:
 
     def work(self, setting: Setting, per_class: int) -> list[Passes]:
         """The inner steps with their way back, those run without a graph first, and the outer loss in pieces."""
-        batch, real = self._sizes(setting, per_class)
-        retention, _ = self._retention(setting, fresh_network(setting, Key(0)), batch)
+        batch, real = self.sizes(setting, per_class)
+        retention, _ = self._retention(setting, fresh_network(setting, Key(0)), batch, self.inner_steps)
         captured = self.execution != "eager"
         replayed = max(0, self.inner_steps - retention.graphs)
         again = replayed * (2 - 1 / retention.stride)  # forth, and between kept states once more
@@ -184,14 +206,14 @@ class BPTT:
             Passes("gradient", real / pieces, pieces, captured),
         ]
 
-    def _sizes(self, setting: Setting, per_class: int) -> tuple[int, int]:
+    def sizes(self, setting: Setting, per_class: int) -> tuple[int, int]:
         """Recalled images of an inner step, and real ones of the outer loss."""
         classes = min(self.classes_per_step or setting.classes, setting.classes)
         return classes * min(self.images_per_class_per_step, per_class), classes * self.real_per_class
 
-    def _retention(self, setting: Setting, network: nn.Module, batch: int) -> tuple[Retention, int]:
+    def _retention(self, setting: Setting, network: nn.Module, batch: int, steps: int) -> tuple[Retention, int]:
         """What `memory_gib` affords (a program keeps every state and one graph), and the bytes that an unroll needs."""
-        sizes = self.inner_steps, state_bytes(network, self.inner_optimizer), step_bytes(setting, batch)
+        sizes = steps, state_bytes(network, self.inner_optimizer), step_bytes(setting, batch)
         eager = self.execution == "eager"
         retention = Retention.within(int(self.memory_gib * 2**30), *sizes) if eager else Retention()
         return retention, retention.peak_bytes(*sizes)

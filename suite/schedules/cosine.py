@@ -14,15 +14,15 @@ from suite.validation import Fraction
 @schedules.register("cosine")
 @dataclass(frozen=True)
 class Cosine:
-    """From 1 to `end` along half a wave: end + (1 - end) (1 + cos(pi t / T)) / 2 (Loshchilov and Hutter, 2017)."""
+    """From 1 to `end` along half a wave: end + (1 - end) (1 + cos(pi t / T)) / 2 (Loshchilov and Hutter, 2017).
+
+    >>> Cosine().factor(torch.tensor(5.0), steps=10)
+    tensor(0.5000)
+    """
 
     end: Fraction = 0.0
     """Approached by the last step."""
 
     def factor(self, t: Float[Tensor, ""], steps: int) -> Float[Tensor, ""]:
-        """Of step t, from 0, of T = `steps`.
-
-        >>> Cosine().factor(torch.tensor(5.0), steps=10)
-        tensor(0.5000)
-        """
+        """Of step t, from 0, of T = `steps`."""
         return self.end + (1 - self.end) * (1 + torch.cos(math.pi * (t / steps).clamp(max=1))) / 2

@@ -16,7 +16,11 @@ from suite.validation import PositiveInt
 @schedules.register("warm_up")
 @dataclass(frozen=True)
 class WarmUp:
-    """Up to 1 along a straight line, (t + 1) / rise, and `then` another schedule over the steps that are left."""
+    """Up to 1 along a straight line, (t + 1) / rise, and `then` another schedule over the steps that are left.
+
+    >>> [round(float(WarmUp(rise=4).factor(torch.tensor(float(t)), steps=14)), 2) for t in (0, 3, 4, 9)]
+    [0.25, 1.0, 1.0, 0.5]
+    """
 
     rise: PositiveInt = 10
     """Steps of the rise."""
@@ -24,11 +28,7 @@ class WarmUp:
     """Over the steps after the rise."""
 
     def factor(self, t: Float[Tensor, ""], steps: int) -> Float[Tensor, ""]:
-        """Of step t, from 0, of `steps`; UsageError where no step is left after the rise.
-
-        >>> [round(float(WarmUp(rise=4).factor(torch.tensor(float(t)), steps=14)), 2) for t in (0, 3, 4, 9)]
-        [0.25, 1.0, 1.0, 0.5]
-        """
+        """Of step t, from 0, of `steps`; UsageError where no step is left after the rise."""
         if steps <= self.rise:
             raise UsageError(
                 f"a schedule of {steps} steps is shorter than its warm-up of {self.rise}; lower warm_up.rise or "

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 
 from suite.architectures.mlp import MLP
-from suite.core.outer_loop import OuterState, begin, step
+from suite.core.outer_loop import OuterState, begin, judged, step
 from suite.evaluation.evaluate import evaluate
 from suite.evaluation.protocol import Protocol
 from suite.experiments import plots, timing
@@ -206,7 +206,7 @@ class CompressThenRecall:
         steps = math.ceil(len(images) / self.batch) * self.replay
         place = Place(t * self.steps_per_task, self.steps_per_task * self.stream.info.tasks, f"task {t + 1}")
         outer = learn(session, start, one_batch, steps, save, stopwatch, place)
-        return state.finished(outer.memory, stopwatch.seconds)
+        return state.finished(judged(self.outer_optimizer, outer), stopwatch.seconds)
 
     def _outer_step(self, setting: Setting, real: Split, outer: OuterState, key: Key, stand_in_key: Key) -> OuterState:
         """One outer step on these real images; the networks learn stand-ins of other tasks beside the memory."""

@@ -136,4 +136,4 @@ class EpisodicMemories:
             posed = replace(self.setting, parameterization=queried(episode, classes))
             return step(posed, self.objective, self.outer_optimizer, episode.query, state, of_step("step"), self.clip)
 
-        return series.learn(name, start, one_step, self.iterations)
+        return series.learn(name, self.outer_optimizer, start, one_step, self.iterations)

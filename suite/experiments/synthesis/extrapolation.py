@@ -26,7 +26,7 @@ from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
-from suite.registry import experiments
+from suite.registry import ADDED, experiments
 from suite.storage.files import make_directory
 from suite.types import (
     Architecture,
@@ -42,6 +42,7 @@ from suite.types import (
     SelectsInFeatures,
     Session,
     Setting,
+    Start,
 )
 from suite.validation import NonNegativeInt, Positive, PositiveInt, require, require_labels
 
@@ -75,6 +76,8 @@ class Extrapolation:
     """Gives a memory its gradient."""
     outer_optimizer: Optimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
     """Improves a memory."""
+    start: Start | None = field(default=None, metadata=ADDED)
+    """What a memory recalls at first, made of its training images; None: as its parameterization draws it."""
     images_per_class: Positive = 10
     """Budget of a memory, in real images of each class."""
     iterations: PositiveInt = PAPER_ITERATIONS
@@ -156,7 +159,8 @@ class Extrapolation:
         seconds = self.iterations * step_seconds * (info.classes // self.ways_per_task)
         feature_epochs = sum(control.epochs for control in self.controls if isinstance(control, SelectsInFeatures))
         for n in self.ways:
-            pace, whole = timing.pace(self.setting(device, n), protocol), n * info.train_size // info.classes
+            pace = timing.pace(self.setting(device, n), protocol)
+            whole, tested = (n * size // info.classes for size in (info.train_size, info.test_size))
             real = n * min(affordable_per_class(self.images_per_class), info.train_size // info.classes)
             for episodes, epochs, images in (
                 (self.episodes, protocol.epochs, n * per_class),  # memories
@@ -164,9 +168,7 @@ class Extrapolation:
                 (self.bound_episodes, protocol.epochs, n * per_class),  # oracles
                 (self.bound_episodes, self.full_data_epochs, whole),
             ):
-                seconds += episodes * pace.networks(
-                    protocol.networks, epochs, images, n * info.test_size // info.classes
-                )
+                seconds += episodes * pace.networks(protocol.networks, epochs, images, tested)
             seconds += self.episodes * feature_epochs * whole * pace.train
             seconds += self.bound_episodes * self.iterations * step_seconds * n / self.ways_per_task
         return Cost(seconds, {}, step_seconds)
@@ -179,12 +181,10 @@ class Extrapolation:
         joined = self._joined(session)
         oracle_classes = joined.classes_of_oracles()
         steps = self.iterations * (len(joined.tasks) + len(oracle_classes))
-        series = Series(session, steps)
-        memories = []
+        series, memories, oracles = Series(session, steps), [], {}
         for t, space in enumerate(joined.spaces):
             real = ClassRows.of(space.train.to(session.device), self.ways_per_task)
             memories.append(self._learn(series, f"task {t + 1}", real, session.key("task", t)))
-        oracles = {}
         for classes in oracle_classes:
             name, real = f"oracle of {', '.join(joined.names(classes))}", of_classes(joined.train, classes)
             oracles[classes] = self._learn(series, name, real, session.key("oracle", *classes))
@@ -236,8 +236,8 @@ class Extrapolation:
         def one_step(state: OuterState) -> OuterState:
             return step(setting, self.objective, self.outer_optimizer, real, state, key("outer"), self.clip)
 
-        start = begin(setting, self.outer_optimizer, self.images_per_class, key)
-        return series.learn(name, start, one_step, self.iterations)
+        start = begin(setting, self.outer_optimizer, self.images_per_class, key, self.start, real)
+        return series.learn(name, self.outer_optimizer, start, one_step, self.iterations)
 
     def _notes(self) -> dict[str, str]:
         """What a reader must know of a method's measurements."""
