@@ -32,7 +32,18 @@ from suite.keys import Key
 from suite.registry import REGISTRIES, component, describe, fingerprint, load_components
 from suite.storage import sealed
 from suite.storage.files import canonical_json, json_sha256, make_directory, sha256, write_atomic
-from suite.types import Architecture, Budget, Control, Dataset, ImageShape, Parameterization, Params, Setting, Transform
+from suite.types import (
+    Architecture,
+    Budget,
+    Control,
+    Dataset,
+    ImageShape,
+    Parameterization,
+    Params,
+    Setting,
+    Split,
+    Transform,
+)
 
 SCHEMA = 1
 """Version of the file's layout and of `about`."""
@@ -76,9 +87,9 @@ class Memory:
         return ImageShape(*self.about["shape"])
 
     def recall(self) -> tuple[Float[Tensor, "n channels height width"], Int64[Tensor, " n"]]:
-        """Every image, preprocessed as the networks saw it, class by class, and its label."""
-        images = recall_all(self.parameterization, self.tensors, len(self.class_names))
-        return images.images, images.labels
+        """Every image, preprocessed as the networks saw it, class by class, and the class that it is stored for."""
+        split = self._recalled()
+        return split.images, split.labels
 
     def display(self) -> tuple[Float[Tensor, "n channels height width"], Int64[Tensor, " n"]]:
         """The same with the preprocessing undone: pixels in [0, 1]."""
@@ -89,8 +100,16 @@ class Memory:
         return self.transform.display(images), labels
 
     def dataset(self) -> TensorDataset:
-        """(image, label) pairs for a torch DataLoader."""
-        return TensorDataset(*self.recall())
+        """(image, label) pairs for a torch DataLoader: a label is a class number.
+
+        Of a memory with learned labels (`soft_labels`) it is the probabilities of all classes, a row of float32.
+        torch's `cross_entropy` takes either; `recall` gives the class numbers in any case.
+        """
+        split = self._recalled()
+        return TensorDataset(split.images, split.taught)
+
+    def _recalled(self) -> Split:
+        return recall_all(self.parameterization, self.tensors, len(self.class_names))
 
     def export(self, directory: str | Path) -> Path:
         """PNG files, a folder for each class, in display space; readable by torchvision's ImageFolder."""

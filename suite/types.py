@@ -8,8 +8,10 @@ protocol of its kind has (`COMPONENTS`). Some offer more, found by `isinstance`:
     Queried             a parameterization says what its memory is queried by
     StartsFromImages    a parameterization takes over images as the start of a memory
     Planned             an optimizer depends on how many steps a run takes
+    Labelled            a parameterization stores what each of its images is to be taken for
     Averaging           an optimizer keeps an average of what its steps give
     Unrolled            an objective differentiates through training, and measures gradients along it
+    LearnsLabels        an objective learns the labels that a memory stores
     Remembering         an objective keeps tensors from one outer step to the next
     Counted             an objective counts the work of an outer step
     SelectsInFeatures   a control trains a network to select in its features
@@ -87,21 +89,34 @@ class Split:
     """Preprocessed."""
     labels: Int64[Tensor, " n"]
     """Class numbers from 0."""
+    targets: Float[Tensor, "n classes"] | None = None
+    """Probabilities of the classes, which networks are trained on in place of `labels` (`taught`); None: there are
+    none. Accuracy is by `labels` alone."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def taught(self) -> Int64[Tensor, " n"] | Float[Tensor, "n classes"]:
+        """What a network is taught of each image, as torch's `cross_entropy` takes it: the targets, else the labels."""
+        return self.labels if self.targets is None else self.targets
+
     def to(self, where: device) -> "Split":
-        """The same images and labels on a device."""
-        return Split(self.images.to(where), self.labels.to(where))
+        """The same images, labels and targets on a device."""
+        return self._each(lambda part: part.to(where))
 
     def at(self, rows: Int64[Tensor, " k"]) -> "Split":
         """These rows, in this order."""
-        return Split(self.images[rows], self.labels[rows])
+        return self._each(lambda part: part[rows])
 
     def relabelled(self, classes: Sequence[int]) -> "Split":
-        """The same images, their labels numbered anew by `relabel`."""
-        return Split(self.images, relabel(self.labels, classes))
+        """The same images, their labels numbered anew by `relabel`; of the targets those of `classes`, in order."""
+        targets = None if self.targets is None else self.targets[:, list(classes)]
+        return Split(self.images, relabel(self.labels, classes), targets)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
+        targets = None if self.targets is None else change(self.targets)
+        return Split(change(self.images), change(self.labels), targets)
 
 
 def relabel(labels: Int64[Tensor, " n"], classes: Sequence[int]) -> Int64[Tensor, " n"]:
@@ -297,6 +312,15 @@ def query_kind(parameterization: Parameterization) -> QueryKind:
 
 
 @runtime_checkable
+class Labelled(Protocol):
+    """A parameterization whose memory stores labels beside images, to be learned with them; see `soft_labels`."""
+
+    def labels(self, memory: Params, queries: Int64[Tensor, " n"]) -> Float[Tensor, "n per_class classes"]:
+        """What each image that `recall` gives is to be taken for: probabilities of the classes, with gradients."""
+        ...
+
+
+@runtime_checkable
 class Optimizer(Protocol):
     """Descent on named tensors, a network's parameters or a memory: two pure functions, out of place.
 
@@ -471,6 +495,16 @@ class Unrolled(Protocol):
 
     def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
         """Norms of d outer loss / d w_t in one outer step, for t = 0, ..., inner_steps."""
+        ...
+
+
+@runtime_checkable
+class LearnsLabels(Protocol):
+    """An objective that trains its networks on the labels of a `Labelled` memory, and gives their gradient."""
+
+    @property
+    def learns_labels(self) -> Literal[True]:
+        """True; an objective that does not leaves it out, and such memories are refused."""
         ...
 
 

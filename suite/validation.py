@@ -205,11 +205,19 @@ def require(config: Any, field: str, holds: bool, words: str) -> None:
         raise UsageError(f"{type(config).__name__}.{field} must be {words}, not {getattr(config, field)!r}")
 
 
-def require_labels(config: Any) -> None:
-    """Refuse a `parameterization` whose memory is queried by anything but class labels."""
-    from suite.types import query_kind  # imports torch, which the registry need not wait for
+def require_labels(config: Any, learned: bool = False) -> None:
+    """Refuse a `parameterization` whose memory is queried by anything but class labels.
 
-    require(config, "parameterization", query_kind(config.parameterization) == "labels", "queried by class label")
+    And one that stores labels of its own, unless they are learned here.
+    """
+    from suite.types import Labelled, query_kind  # imports torch, which the registry need not wait for
+
+    of = config.parameterization
+    require(config, "parameterization", query_kind(of) == "labels", "queried by class label")
+    words = (
+        "one without labels of its own, which are learned in a distillation alone, by bptt or an objective around it"
+    )
+    require(config, "parameterization", learned or not isinstance(of, Labelled), words)
 
 
 @functools.cache

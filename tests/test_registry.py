@@ -18,7 +18,7 @@ PROMISED = {
         "training_only",
     ],
     "architectures": ["alexnet", "convnet", "mlp", "resnet12", "strided_convnet", "timm"],
-    "parameterizations": ["addressing", "downsampled", "image_queries", "standard"],
+    "parameterizations": ["addressing", "downsampled", "image_queries", "soft_labels", "standard"],
     "inner_optimizers": [
         *("adam", "averaged", "clipped", "forward_only_momentum", "no_momentum", "scheduled", "sgd_momentum"),
     ],

@@ -108,7 +108,7 @@ def written_out(
         if t == first:
             w, v = ({k: p.detach() for k, p in part.items()} for part in (w, v))
         w = {k: p if p.requires_grad else p.requires_grad_() for k, p in w.items()}
-        loss = cross_entropy(functional_call(network, w, (recalled[batches.rows[t]],)), batches.labels[t])
+        loss = cross_entropy(functional_call(network, w, (recalled["images"][batches.rows[t]],)), batches.labels[t])
         grads = torch.autograd.grad(loss, list(w.values()), create_graph=True)
         v = {k: 0.9 * v[k] + g for k, g in zip(w, grads, strict=True)}
         w = {k: p - 0.05 * v[k] for k, p in w.items()}

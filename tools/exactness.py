@@ -102,6 +102,8 @@ def _parameterization(name: str) -> Parameterization:
         extractor = architectures["convnet"].build(width=4, activation="silu")
         by_image = parameterizations[name].build(bases=2, matrices=2, extractor=extractor)
         return Asked(by_image, _shots(), images_per_class=10.0)
+    if name == "soft_labels":
+        return parameterizations[name].build(of=parameterizations["standard"].build())
     return parameterizations[name].build(**({"bases": 2} if name == "addressing" else {}))
 
 

@@ -25,6 +25,8 @@ from suite.registry import REGISTRIES
 from suite.types import (
     COMPONENTS,
     ImageShape,
+    Labelled,
+    LearnsLabels,
     Optimizer,
     Parameterization,
     Params,
@@ -148,6 +150,8 @@ def _check_parameterization(parameterization: Parameterization) -> list[Finding]
     memory = parameterization.init(SHAPE, CLASSES, 400 if by_image else 10, key)
     if isinstance(parameterization, StartsFromImages):
         findings += _fitted(parameterization, memory, key)
+    if isinstance(parameterization, Labelled):
+        findings += _labels(parameterization, memory)
     return findings + _recall_gradients(parameterization, memory, small_queries)
 
 
@@ -161,6 +165,23 @@ def _fitted(parameterization: Any, memory: Params, key: Key) -> list[Finding]:
     return [
         _finding(same_shapes, "a start from images keeps names and shapes"),
         _finding(bool(near < far), "a start from images recalls them, or what is near"),
+    ]
+
+
+def _labels(parameterization: Any, memory: Params) -> list[Finding]:
+    """Labels are probabilities, one row for each image, and say at first what class the image is stored for."""
+    classes = torch.arange(CLASSES)
+    images, labels = parameterization.recall(memory, classes), parameterization.labels(memory, classes)
+    moved = {k: v + torch.randn(v.shape, generator=Key(0)("moved", k).generator()) for k, v in memory.items()}
+    later = parameterization.labels(moved, classes)
+    probabilities = all(bool((v >= 0).all()) and torch.allclose(v.sum(-1), torch.ones(())) for v in (labels, later))
+    of_class = labels.argmax(-1) == classes[:, None]
+    alike = torch.allclose(parameterization.labels(moved, classes[[1]])[0], later[1])
+    return [
+        _finding(labels.shape == (*images.shape[:2], CLASSES), "it has a label for every image that it recalls"),
+        _finding(probabilities, "labels are probabilities, whatever the memory holds"),
+        _finding(bool(of_class.all()), "a label is at first that of the image's class"),
+        _finding(alike, "a class is labelled alike, alone or among others"),
     ]
 
 
@@ -183,13 +204,21 @@ def _recall(parameterization: Parameterization, images_per_class: int, queries: 
 
 def _recall_gradients(parameterization: Parameterization, memory: Params, queries: Tensor) -> list[Finding]:
     memory = {k: v.double().requires_grad_() for k, v in memory.items()}
-    total = parameterization.recall(memory, queries).sum()
+
+    def recalled(memory: Params) -> list[Tensor]:
+        """The images, and the labels of a memory that stores them."""
+        labelled = isinstance(parameterization, Labelled)
+        labels = [parameterization.labels(memory, queries)] if labelled else []  # type: ignore[attr-defined]
+        return [parameterization.recall(memory, queries), *labels]
+
+    total = torch.stack([part.sum() for part in recalled(memory)]).sum()
     grads = torch.autograd.grad(total, list(memory.values()), allow_unused=True)
     unused = [name for name, grad in zip(memory, grads, strict=True) if grad is None]
 
     def loss(*tensors: Tensor) -> Tensor:
         leaves = dict(zip(memory, tensors, strict=True))
-        return parameterization.recall(leaves, queries).square().sum() + parameterization.penalty(leaves)
+        squares = torch.stack([part.square().sum() for part in recalled(leaves)])
+        return squares.sum() + parameterization.penalty(leaves)
 
     exact = torch.autograd.gradcheck(loss, tuple(memory.values()), raise_exception=False, fast_mode=True)
     return [
@@ -223,8 +252,13 @@ def _check_architecture(architecture: types.Architecture) -> list[Finding]:
 
 
 def _check_objective(objective: types.Objective) -> list[Finding]:
-    """Its gradient is finite, repeatable, and complete."""
-    setting, memory, real = small_setting()
+    """Its gradient is finite, repeatable, and complete, that of labels among it if it learns them."""
+    kinds = (False, True) if isinstance(objective, LearnsLabels) else (False,)
+    return [finding for labelled in kinds for finding in _outer_step(objective, labelled)]
+
+
+def _outer_step(objective: types.Objective, labelled: bool) -> list[Finding]:
+    setting, memory, real = small_setting(labelled)
     before = _copied({"memory": memory})
     steps = {"inner_steps": 2} if isinstance(objective, Unrolled) else {}
     objective = replace(objective, **steps)  # type: ignore[type-var]

@@ -21,7 +21,7 @@ from suite.core.unroll import (
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key, global_generators
 from suite.registry import REGISTRIES
-from suite.types import ClassRows, ImageShape, Optimizer, Parameterization, Params, Setting, Split
+from suite.types import ClassRows, ImageShape, Labelled, Optimizer, Parameterization, Params, Setting, Split
 
 SHAPE, CLASSES = ImageShape(1, 16, 16), 2
 """Images and classes of the small problems."""
@@ -66,33 +66,37 @@ class Problem:
 
     def outer_loss(self, memory: Params) -> float:
         """The outer loss of a network trained on what the memory recalls, without any gradient."""
-        images, inner, outer = self._losses(memory)
-        loop = InnerLoop(inner, self.optimizer, {"images": images})
+        recalled, inner, outer = self._losses(memory)
+        loop = InnerLoop(inner, self.optimizer, recalled)
         params, state = self.params, self.optimizer.init(self.params)
         for t in range(self.steps):
             params, state, _ = loop.step(params, state, t)
         return float(outer(params))
 
-    def _losses(self, memory: Params) -> tuple[Tensor, InnerLoss, OuterLoss]:
-        """The recalled images, and the losses of the inner and the outer loop."""
-        recalled = self.parameterization.recall(memory, torch.arange(CLASSES))
-        labels = torch.arange(CLASSES).repeat_interleave(recalled.shape[1])
+    def _losses(self, memory: Params) -> tuple[Params, InnerLoss, OuterLoss]:
+        """What is recalled, with the labels that the memory stores, and the losses of the inner and the outer loop."""
+        images = self.parameterization.recall(memory, torch.arange(CLASSES))
+        labels = torch.arange(CLASSES).repeat_interleave(images.shape[1])
+        recalled = {"images": torch.flatten(images, 0, 1)}
+        if isinstance(self.parameterization, Labelled):
+            recalled["labels"] = self.parameterization.labels(memory, torch.arange(CLASSES)).flatten(0, 1)
 
         def inner(params: Params, inputs: Params, t: int | Tensor) -> Tensor:
             rows = slice(int(t) % 2, None, 2) if len(labels) > CLASSES else slice(None)  # other images at odd steps
-            return cross_entropy(functional_call(self.network, params, (inputs["images"][rows],)), labels[rows])
+            taught = inputs.get("labels", labels)[rows]
+            return cross_entropy(functional_call(self.network, params, (inputs["images"][rows],)), taught)
 
         def outer(params: Params) -> Tensor:
             return cross_entropy(functional_call(self.network, params, (self.real,)), self.real_labels)
 
-        return torch.flatten(recalled, 0, 1), inner, outer
+        return recalled, inner, outer
 
     def _gradient_by(self, method: Callable[..., Hypergradient]) -> Params:
         leaves = trees.leaves(self.memory)
-        images, inner, outer = self._losses(leaves)
-        loop = InnerLoop(inner, self.optimizer, {"images": images.detach()})
+        recalled, inner, outer = self._losses(leaves)
+        loop = InnerLoop(inner, self.optimizer, trees.detached(recalled))
         unroll = method(loop, [outer], self.params, self.steps)
-        return through_recall(images, leaves, unroll.gradients["images"])
+        return through_recall(recalled, leaves, unroll.gradients)
 
 
 def finite_difference_error(problem: Problem) -> float:
@@ -123,16 +127,17 @@ def relative_error(values: Params, reference: Params) -> float:
     return float((difference / size) ** 0.5)
 
 
-def small_setting() -> tuple[Setting, Params, ClassRows]:
-    """A setting, a memory and real images on which an outer step takes a moment."""
+def small_setting(labelled: bool = False) -> tuple[Setting, Params, ClassRows]:
+    """A setting, a memory and real images on which an outer step takes a moment; `labelled`, with learned labels."""
+    standard = REGISTRIES["parameterizations"]["standard"].build()
     setting = Setting(
         SHAPE,
         CLASSES,
         REGISTRIES["architectures"]["mlp"].build(width=16),
-        REGISTRIES["parameterizations"]["standard"].build(),
+        REGISTRIES["parameterizations"]["soft_labels"].build(of=standard) if labelled else standard,
         "none",
         torch.device("cpu"),
     )
-    memory = begin(setting, SGDMomentum(), 1, Key(0)).memory
+    memory = begin(setting, SGDMomentum(), 1.1 if labelled else 1, Key(0)).memory
     images = torch.randn(20, SHAPE.channels, SHAPE.height, SHAPE.width, generator=Key(2).generator())
     return setting, memory, ClassRows.of(Split(images, torch.arange(20) % CLASSES), CLASSES)

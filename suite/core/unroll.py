@@ -4,7 +4,7 @@ The inner loop is, for t = 0, …, T-1,
 
     g_t = ∇_w L_t(w_t, x),    (w_{t+1}, s_{t+1}) = step(w_t, g_t, s_t),
 
-with any registered optimizer's `step`, its state s, and the inputs x (the recalled images). The hypergradient is
+with any registered optimizer's `step`, its state s, and the inputs x (recalled images and labels). The hypergradient is
 d l(w_T) / d x. One inner step is a map F_t: (w_t, s_t, x) -> (w_{t+1}, s_{t+1}), so the chain rule sweeps backwards
 over vector-Jacobian products of F_t, with cotangents a of w, u of s and x̄ of x:
 
@@ -380,14 +380,16 @@ def pull_back(
     return params_grads, state_grads, {k: inputs_bar[k] + g for k, g in inputs_grads.items()}
 
 
-def through_recall(images: Tensor, leaves: Params, images_bar: Tensor) -> Params:
-    """The VJP of recall: cotangents of the recalled images -> gradients of the memory's tensors, the `leaves`.
+def through_recall(recalled: Params, leaves: Params, recalled_bar: Params) -> Params:
+    """The VJP of recall: cotangents of what is recalled, by name -> gradients of the memory's tensors, the `leaves`.
 
-    Raises UsageError for a tensor that the images do not depend on.
+    Raises UsageError for a tensor that nothing recalled depends on.
     """
     grads: Sequence[Tensor | None] = [None] * len(leaves)
-    if images.requires_grad:
-        grads = torch.autograd.grad(images, list(leaves.values()), images_bar, allow_unused=True)
+    outputs = {name: v for name, v in recalled.items() if v.requires_grad}
+    if outputs:
+        bars = [recalled_bar[name] for name in outputs]
+        grads = torch.autograd.grad(list(outputs.values()), list(leaves.values()), bars, allow_unused=True)
     memory_grads = {}
     for name, grad in zip(leaves, grads, strict=True):
         if grad is None:

@@ -10,7 +10,8 @@ from suite.core.cpu_layers import PIECE
 from suite.evaluation.protocol import Protocol
 from suite.evaluation.training import Pause, bound_by_convolutions, group_of, group_size, no_pause, train_group
 from suite.keys import Key
-from suite.types import Parameterization, Params, Setting, Split
+from suite.types import Labelled, Parameterization, Params, Setting, Split
+from suite.validation import require_labels
 
 TrainingSet = Callable[[int], Split]
 """Network number -> the images it is trained on."""
@@ -86,13 +87,20 @@ def accuracy(network: nn.Module, split: Split, batch: int = READ_BATCH, setting:
 
 
 def recalled(setting: Setting, memory: Params) -> Split:
-    """What `recall_all` gives for the memory and the classes of a setting."""
+    """What `recall_all` gives for the memory and the classes of a setting; with groups, for hard labels alone."""
+    if setting.groups is not None:
+        require_labels(setting)
     return recall_all(setting.parameterization, memory, setting.classes)
 
 
 def recall_all(parameterization: Parameterization, memory: Params, classes: int) -> Split:
-    """Every image that a memory of so many classes recalls, class by class, with its label; without a graph."""
-    labels = torch.arange(classes, device=next(iter(memory.values())).device)
+    """Every image that a memory of so many classes recalls, class by class, with its label; without a graph.
+
+    Targets are the labels that the memory stores, if it does.
+    """
+    labels, targets = torch.arange(classes, device=next(iter(memory.values())).device), None
     with torch.no_grad():
         images = parameterization.recall(memory, labels)
-    return Split(torch.flatten(images, 0, 1), labels.repeat_interleave(images.shape[1]))
+        if isinstance(parameterization, Labelled):
+            targets = torch.flatten(parameterization.labels(memory, labels), 0, 1)
+    return Split(torch.flatten(images, 0, 1), labels.repeat_interleave(images.shape[1]), targets)

@@ -1,10 +1,12 @@
 """Training of evaluation networks by a protocol, one by one or several side by side.
 
 Both ways take the same steps v <- m v + ∇L(w), w <- w - lr v with the same keyed draws (initialisation, order of the
-images, augmentation), so that a network's weights depend on the way by rounding alone.
+images, augmentation), so that a network's weights depend on the way by rounding alone. L is the mean cross-entropy to
+what the images are to be taken for (`Split.taught`): their labels, or the probabilities that a memory stores.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -75,11 +77,11 @@ def train_group(
         pause()
         epochs = [_batches(setting, data, protocol, key, epoch) for data, key in zip(sets, keys, strict=True)]
         for batches in zip(*epochs, strict=True):
-            labels = torch.cat([batch.labels for batch in batches])
+            labels, taught = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("labels", "taught"))
             logits = logits_of(stacked, torch.stack([batch.images for batch in batches]))
             logits = setting.masked(logits.flatten(0, 1), labels)
             # The sum over networks of their mean losses: the gradient in a network's weights is that of its own loss.
-            loss = cross_entropy(logits, labels, reduction="sum") / len(batches[0])
+            loss = cross_entropy(logits, taught, reduction="sum") / len(batches[0])
             _sgd_step(protocol, weights, velocities, torch.autograd.grad(loss, weights))
     with torch.no_grad():
         for i, network in enumerate(networks):
@@ -102,8 +104,9 @@ def train(setting: Setting, data: Split, protocol: Protocol, key: Key, pause: Pa
             pause()
             for batch in _batches(setting, data, protocol, key, epoch):
                 network.zero_grad()
-                for images, labels in zip(batch.images.split(piece), batch.labels.split(piece), strict=True):
-                    loss = cross_entropy(setting.masked(network(images), labels), labels) * (len(labels) / len(batch))
+                parts = (v.split(piece) for v in (batch.images, batch.labels, batch.taught))
+                for images, labels, taught in zip(*parts, strict=True):
+                    loss = cross_entropy(setting.masked(network(images), labels), taught) * (len(labels) / len(batch))
                     loss.backward()
                 _sgd_step(protocol, weights, velocities, [w.grad for w in weights])
     return network
@@ -140,7 +143,8 @@ def _batches(setting: Setting, data: Split, protocol: Protocol, key: Key, epoch:
     for first in range(0, len(data), protocol.batch):
         rows = order[first : first + protocol.batch]
         augmented = augment.draw(augmentation, key("augmentation", epoch, first), len(rows))
-        yield Split(augmented(data.images[rows]), data.labels[rows])
+        batch = data.at(rows)
+        yield replace(batch, images=augmented(batch.images))
 
 
 def _is_compute_bound(setting: Setting, network: nn.Module) -> bool:

@@ -31,6 +31,7 @@ from suite.types import (
     Cost,
     Data,
     Dataset,
+    LearnsLabels,
     Objective,
     Optimizer,
     Outcome,
@@ -100,7 +101,7 @@ class Distillation:
     """Whether test images are opened."""
 
     def __post_init__(self) -> None:
-        require_labels(self)
+        require_labels(self, learned=isinstance(self.objective, LearnsLabels))
         over_steps(self.outer_optimizer, self.iterations)  # refuses too few for a schedule
         able = self.gradient_norms == 0 or isinstance(self.objective, Unrolled)
         require(self, "gradient_norms", able, "0 for an objective that unrolls nothing")
@@ -214,10 +215,8 @@ class Distillation:
         """None at steps without validation; else the mean accuracy on validation images in percent, which is logged."""
         if not evenly_spaced(state.iteration, self.iterations, self.validation_points if self.validation else 0):
             return None
-        memory, protocol = (
-            outer_loop.judged(self._optimizer, state),
-            replace(self.evaluation, networks=self.validation_networks),
-        )
+        memory = outer_loop.judged(self._optimizer, state)
+        protocol = replace(self.evaluation, networks=self.validation_networks)
         return validated(session, setting, memory, data.validation, protocol, state.iteration)
 
     # ------------------------------------------------------------ what is left behind

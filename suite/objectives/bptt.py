@@ -6,14 +6,16 @@ w_T by its loss L on real images:
     w_{t+1}, s_{t+1} = step(w_t, grad_w L(w_t; x[rows_t]), s_t),    outer loss = L(w_T; real images)
 
 The gradient of the outer loss in x (`suite.core.unroll`) is pulled back through the recall to the memory's tensors.
+Where a memory stores labels (`Labelled`), they take the place of the classes in the inner loss, and the outer loss is
+differentiated in them as in x.
 """
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from suite.core import trees
@@ -26,7 +28,7 @@ from suite.keys import Key
 from suite.objectives.footprint import FIXED, outer_loss_bytes, state_bytes, step_bytes
 from suite.objectives.losses import Batches, Problem, program, tf32
 from suite.registry import objectives
-from suite.types import EXPECTED_MIB, ClassRows, Optimizer, Params, Passes, Setting
+from suite.types import EXPECTED_MIB, ClassRows, Labelled, Optimizer, Params, Passes, Setting
 from suite.validation import Above, Positive, PositiveInt
 
 
@@ -68,6 +70,8 @@ class BPTT:
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Of the networks' products: 'tf32' (a GPU's) and 'bfloat16' (by autocast; weights and updates stay in float32)
     change the results."""
+    learns_labels: ClassVar[Literal[True]] = True
+    """The networks are trained on the labels that a memory stores, and the gradient passes to them, too."""
 
     # ------------------------------------------------------------ an outer step
 
@@ -94,23 +98,24 @@ class BPTT:
         """
         leaves = trees.leaves(memory)
         with tf32(setting.device, self.precision == "tf32"):
-            images, network, batches = self.drawn(setting, leaves, real, key)
+            recalled, network, batches = self.drawn(setting, leaves, real, key)
             retention, _ = self._retention(setting, network, batches.rows.shape[1], steps - window.first)
-            unroll = self._unroll(setting, images.detach(), network, batches, steps, retention, window, weights)
-            gradients = through_recall(images, leaves, unroll.gradients["images"])
+            inputs = trees.detached(recalled)
+            unroll = self._unroll(setting, inputs, network, batches, steps, retention, window, weights)
+            gradients = through_recall(recalled, leaves, unroll.gradients)
         losses = unroll.inner_losses
         metrics = {"loss": unroll.loss, "inner_loss_first": losses[0], "inner_loss": losses[-1]}
         return gradients, metrics, unroll.params
 
-    def drawn(
-        self, setting: Setting, leaves: Params, real: ClassRows, key: Key
-    ) -> tuple[Float[Tensor, "n c h w"], nn.Module, Batches]:
-        """The recalled images of an outer step, its network, and what the network is trained on and judged by."""
+    def drawn(self, setting: Setting, leaves: Params, real: ClassRows, key: Key) -> tuple[Params, nn.Module, Batches]:
+        """What an outer step recalls, `images` and the `labels` that a memory stores; its network, and its batches."""
         classes = self._classes(setting, key)
         augmented = augment.draw(setting.augmentation, key("augmentation"))
-        recalled = setting.parameterization.recall(leaves, classes.to(setting.device))
-        per_class = recalled.shape[1]
-        images = augmented(torch.flatten(recalled, 0, 1))
+        images = setting.parameterization.recall(leaves, classes.to(setting.device))
+        per_class = images.shape[1]
+        recalled = {"images": augmented(torch.flatten(images, 0, 1))}
+        if isinstance(setting.parameterization, Labelled):
+            recalled["labels"] = setting.parameterization.labels(leaves, classes.to(setting.device)).flatten(0, 1)
         labels = classes.repeat_interleave(per_class).to(setting.device)
 
         shown = min(self.images_per_class_per_step, per_class)
@@ -120,12 +125,12 @@ class BPTT:
 
         network = fresh_network(setting, key("network"), self.rewritten)
         outer = real.draw(classes.tolist(), self.real_per_class, key("real"))
-        return images, network, Batches(rows, labels[rows], augmented(outer.images), outer.labels)
+        return recalled, network, Batches(rows, labels[rows], augmented(outer.images), outer.labels)
 
     def _unroll(
         self,
         setting: Setting,
-        images: Float[Tensor, "n c h w"],
+        inputs: Params,
         network: nn.Module,
         batches: Batches,
         steps: int,
@@ -140,9 +145,9 @@ class BPTT:
         """
         problem = Problem(network, batches, self.precision == "bfloat16")
         params: Params = dict(network.named_parameters()) if weights is None else weights
-        loop = InnerLoop(problem.inner_loss, self.inner_optimizer, {"images": images})
+        loop = InnerLoop(problem.inner_loss, self.inner_optimizer, inputs)
         if self.execution != "eager" and watch is None:
-            return program(self, setting, problem, images)(params, loop.inputs, steps, window)
+            return program(self, setting, problem, inputs)(params, inputs, steps, window)
         return hypergradient(loop, problem.outer_losses(), params, steps, retention, watch, window)
 
     def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
@@ -153,9 +158,10 @@ class BPTT:
             norms[t] = torch.stack([g.norm() for g in params_bar.values()]).norm()
 
         with tf32(setting.device, self.precision == "tf32"):
-            images, network, batches = self.drawn(setting, memory, real, key)
+            recalled, network, batches = self.drawn(setting, memory, real, key)
+            inputs = trees.detached(recalled)
             # Every step is recomputed: `watch` sees no step whose graph was kept.
-            self._unroll(setting, images.detach(), network, batches, self.inner_steps, Retention(), watch=watch)
+            self._unroll(setting, inputs, network, batches, self.inner_steps, Retention(), watch=watch)
         return torch.stack([norms[t] for t in range(self.inner_steps + 1)]).tolist()
 
     def _classes(self, setting: Setting, key: Key) -> Int64[Tensor, " k"]:

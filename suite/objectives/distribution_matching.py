@@ -13,7 +13,7 @@ from suite.images import augment
 from suite.keys import Key
 from suite.registry import objectives
 from suite.types import ClassRows, Params, Passes, Setting
-from suite.validation import PositiveInt
+from suite.validation import PositiveInt, require_labels
 
 
 @objectives.register("distribution_matching")
@@ -43,6 +43,7 @@ class DistributionMatching:
         self, setting: Setting, memory: Params, real: ClassRows, key: Key
     ) -> tuple[Params, dict[str, Tensor]]:
         """Gradient of the distance in the memory's tensors, and the distance itself as `loss`."""
+        require_labels(setting)
         augmented = augment.draw(setting.augmentation, key("augmentation"))
         leaves = trees.leaves(memory)
         recalled = setting.parameterization.recall(leaves, torch.arange(setting.classes, device=setting.device))
@@ -56,7 +57,7 @@ class DistributionMatching:
             distance = (network.features(augmented(images[c])).mean(0) - target).square().sum()
             grads += torch.autograd.grad(distance, images)[0]
             loss += distance.detach()
-        return through_recall(recalled, leaves, grads), {"loss": loss}
+        return through_recall({"images": recalled}, leaves, {"images": grads}), {"loss": loss}
 
     def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:
         """Sizes of an outer step on a memory of `per_class` images for each class."""

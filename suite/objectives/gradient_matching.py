@@ -17,7 +17,7 @@ from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.registry import objectives
 from suite.types import ClassRows, Optimizer, Params, Passes, Setting
-from suite.validation import PositiveInt
+from suite.validation import PositiveInt, require_labels
 
 TRAINING_BATCH = 256
 """Recalled images of a training step at most, as in the released code."""
@@ -61,6 +61,7 @@ class GradientMatching:
         self, setting: Setting, memory: Params, real: ClassRows, key: Key
     ) -> tuple[Params, dict[str, Tensor]]:
         """Gradient of D in the memory's tensors, and D itself as `loss`."""
+        require_labels(setting)
         augmented = augment.draw(setting.augmentation, key("augmentation"))
         leaves = trees.leaves(memory)
         classes = torch.arange(setting.classes, device=setting.device)
@@ -80,7 +81,7 @@ class GradientMatching:
             part = layerwise_distance(real_grads, _weight_gradients(network, params, shown, labels, graph=True))
             grads += torch.autograd.grad(part, images)[0]
             distance += part.detach()
-        return through_recall(recalled, leaves, grads), {"loss": distance}
+        return through_recall({"images": recalled}, leaves, {"images": grads}), {"loss": distance}
 
     def _trained(
         self, network: nn.Module, images: Float[Tensor, "n c h w"], classes: Int64[Tensor, " k"], key: Key

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -37,6 +37,8 @@ class JudgedOften:
     """The unroll; eager alone."""
     times: Annotated[int, Above(1)] = 3
     """n."""
+    learns_labels: ClassVar[Literal[True]] = True
+    """As `of` does."""
 
     def __post_init__(self) -> None:
         steps = self.of.inner_steps

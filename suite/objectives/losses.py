@@ -12,6 +12,7 @@ from torch import Tensor, device, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from suite.core import trees
 from suite.core.captured import CapturedHypergradient
 from suite.core.cpu_layers import piece_of
 from suite.core.networks import fresh_network, network_identity
@@ -29,7 +30,7 @@ class Batches:
     rows: Int64[Tensor, "steps batch"]
     """Of the recalled images, for each inner step."""
     labels: Int64[Tensor, "steps batch"]
-    """Of the images in `rows`."""
+    """Of the images in `rows`, for memories without labels of their own."""
     real: Float[Tensor, "n c h w"]
     """Images of the outer loss."""
     real_labels: Int64[Tensor, " n"]
@@ -64,10 +65,11 @@ class Problem:
         return scores.to(images.dtype)
 
     def inner_loss(self, params: Params, inputs: Params, t: int | Tensor) -> Float[Tensor, ""]:
-        """Mean cross-entropy on the recalled images of inner step t."""
+        """Mean cross-entropy on the recalled images of inner step t, to the `labels` among the inputs if there are."""
         parts = self.batches.rows, self.batches.labels
         rows, labels = (v[t] if isinstance(t, int) else v.index_select(0, t)[0] for v in parts)
-        return cross_entropy(self.scores(params, inputs["images"].index_select(0, rows)), labels)
+        taught = inputs["labels"].index_select(0, rows) if "labels" in inputs else labels
+        return cross_entropy(self.scores(params, inputs["images"].index_select(0, rows)), taught)
 
     def outer_losses(self) -> list[OuterLoss]:
         """Mean cross-entropy on the real images, in parts whose activations stay in a CPU's caches."""
@@ -131,13 +133,11 @@ _programs: dict[tuple[object, ...], tuple[Problem, CapturedHypergradient]] = {}
 """By objective, network and sizes, least recently used first; before each the problem whose data it reads."""
 
 
-def program(
-    objective: Unroll, setting: Setting, problem: Problem, images: Float[Tensor, "n c h w"]
-) -> CapturedHypergradient:
-    """The program of all outer steps of the size of this problem, filled with its data."""
-    sizes = problem.batches.rows.shape, len(problem.batches.real), len(images)
+def program(objective: Unroll, setting: Setting, problem: Problem, inputs: Params) -> CapturedHypergradient:
+    """The program of all outer steps of the size of this problem and of what is recalled, filled with its data."""
+    sizes = problem.batches.rows.shape, len(problem.batches.real), *((k, len(v)) for k, v in inputs.items())
     identity = (fingerprint(objective), *network_identity(setting), *sizes)
-    built = _programs.pop(identity, None) or _built(objective, setting, problem, images)
+    built = _programs.pop(identity, None) or _built(objective, setting, problem, inputs)
     while len(_programs) >= PROGRAMS:
         del _programs[next(iter(_programs))]
     _programs[identity] = built
@@ -147,13 +147,12 @@ def program(
 
 
 def _built(
-    objective: Unroll, setting: Setting, problem: Problem, images: Float[Tensor, "n c h w"]
+    objective: Unroll, setting: Setting, problem: Problem, inputs: Params
 ) -> tuple[Problem, CapturedHypergradient]:
     """A program and the problem it reads, on tensors of their own, of which a captured graph keeps the addresses."""
     network = fresh_network(setting, Key(0), objective.rewritten)
     still = Problem(network, problem.batches.empty(), problem.bfloat16)
     params: Params = dict(network.named_parameters())
-    inputs = {"images": images.new_zeros(images.shape)}
-    loop = InnerLoop(still.inner_loss, objective.inner_optimizer, inputs)
+    loop = InnerLoop(still.inner_loss, objective.inner_optimizer, trees.zeros_like(inputs))
     how = objective.inner_steps, objective.execution == "compiled"
     return still, CapturedHypergradient(loop, still.outer_losses(), params, *how)

@@ -1,7 +1,7 @@
 """Truncated back-propagation through time on a pool of networks that grow older."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -48,6 +48,8 @@ class Pool:
     """In the pool."""
     oldest: PositiveInt = 100
     """Inner steps after which a network is drawn anew."""
+    learns_labels: ClassVar[Literal[True]] = True
+    """As `of` does."""
 
     @property
     def inner_steps(self) -> int:
@@ -107,8 +109,8 @@ class Pool:
         """The weights of a network after `age` steps on what the memory recalls."""
         params = self._fresh(setting, key("network"))
         for visit in range(0, age, self.inner_steps):
-            images, network, batches = self.of.drawn(setting, memory, real, key("visit", visit))
-            loop = InnerLoop(Problem(network, batches, False).inner_loss, self.of.inner_optimizer, {"images": images})
+            recalled, network, batches = self.of.drawn(setting, memory, real, key("visit", visit))
+            loop = InnerLoop(Problem(network, batches, False).inner_loss, self.of.inner_optimizer, recalled)
             state = loop.optimizer.init(params)
             for t in range(min(self.inner_steps, age - visit)):
                 params, state, _ = loop.step(params, state, t)

@@ -1,7 +1,7 @@
 """Truncated back-propagation through time, at random places of the training."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class Windows:
     """W."""
     position: Literal["random", "end"] = "random"
     """Where the window ends: anywhere, or after all steps."""
+    learns_labels: ClassVar[Literal[True]] = True
+    """As `of` does."""
 
     def __post_init__(self) -> None:
         steps = self.of.inner_steps

@@ -11,8 +11,8 @@ from suite.errors import UsageError
 from suite.keys import Key
 from suite.parameterizations.standard import Standard
 from suite.registry import name_of, parameterizations
-from suite.types import ImageShape, Parameterization, Params, StartsFromImages
-from suite.validation import PositiveInt
+from suite.types import ImageShape, Labelled, Parameterization, Params, StartsFromImages
+from suite.validation import PositiveInt, require
 
 
 @parameterizations.register("downsampled")
@@ -32,6 +32,9 @@ class Downsampled:
     """What is stored small."""
     factor: PositiveInt = 2
     """Height and width recalled over those stored."""
+
+    def __post_init__(self) -> None:
+        require(self, "of", not isinstance(self.of, Labelled), "without labels, which go around it: soft_labels(of=…)")
 
     def _small(self, shape: ImageShape) -> ImageShape:
         if shape.height % self.factor or shape.width % self.factor:
