@@ -39,6 +39,8 @@ class Page:
     """The axis of a record's cell that holds the method."""
     methods: tuple[str, ...] = ()
     """Their order, as far as it is known."""
+    trials: str = ""
+    """The axis of a cell that was searched; its label stands behind the method's."""
     row_axis: str = ""
     """What the memory was made with, where the table varies that; every network it was measured on is then a row."""
     chart: bool = False
@@ -102,6 +104,18 @@ PAGES = (
         names=("bases",),
         axis="bases",
         chart=True,
+        ranked=False,
+    ),
+    Page(
+        "search",
+        "Search",
+        "The search for rates: every trial",
+        "Every method got the same trials of the outer rate: short runs that see training and validation images alone. "
+        "The best of each on validation is run once more, and that run alone sees test images. The rates of the fast "
+        "recipe (`gin/recipe/fast.gin`) are these.",
+        names=("search",),
+        axis="method",
+        trials="outer rate",
         ranked=False,
     ),
     Page(

@@ -405,15 +405,15 @@ SAME = {
     "another name": ["run.name = 'other'"],
     "another scale's label": ["SCALE = 'other'"],
     "the macro or what it stands for": ["experiments.distillation.images_per_class = 1"],
-    "a default spelt out": ["experiments.distillation.clip = 2.0", "architectures.convnet.width = 128"],
+    "a default spelt out": ["experiments.distillation.validation = 0.1", "architectures.convnet.width = 128"],
     "a short selector": ["addressing.bases = 6"],
-    "another spelling of the number": ["OUTER_LR = 10e-1"],
+    "another spelling of the number": ["OUTER_LR = 5e-2"],
 }
 OTHER = {
     "iterations": "ITERATIONS = 201",
     "outer rate": "OUTER_LR = 1.01",
     "bases": "addressing.bases = 5",
-    "clip": "experiments.distillation.clip = None",
+    "clip": "experiments.distillation.clip = 2.0",
     "data set": "DATASET = @datasets.mnist()",
     "preprocessing": "datasets.digits.preprocessing = 'none'",
     "architecture": "ARCHITECTURE = @architectures.mlp()",

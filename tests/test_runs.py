@@ -220,7 +220,7 @@ def test_another_configuration_starts_beside_and_reports_the_difference(
     other = go(data_dir, tmp_path, *sets("OUTER_LR = 0.5"))
     assert other.status == 0 and f"starts from the beginning; {first} stays as it is" in other.err
     (line,) = [line for line in other.err.splitlines() if "starts from the beginning" in line]
-    assert "outer_optimizer.lr: " in line and ", now 0.5" in line and "inner_steps" not in line
+    assert "outer_optimizer.of.of.of.lr: " in line and ", now 0.5" in line and "inner_steps" not in line
     assert {p: p.read_bytes() for p in first.rglob("*") if p.is_file()} == before
 
 
@@ -234,7 +234,7 @@ def test_a_directory_with_another_configuration_in_it_is_refused(data_dir: Path,
     shutil.copytree(right, right.parent / name)  # somebody renames a directory
     refused = go(data_dir, tmp_path, *sets("OUTER_LR = 0.5"))
     assert refused.status == 1 and "holds a run of another configuration" in refused.complaint
-    assert "outer_optimizer.lr" in refused.complaint and "--fresh" in refused.complaint
+    assert "outer_optimizer.of.of.of.lr" in refused.complaint and "--fresh" in refused.complaint
     assert go(data_dir, tmp_path, *sets("OUTER_LR = 0.5"), "--fresh").status == 0
 
 
