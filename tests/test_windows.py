@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from suite.contracts.checks import check
 from suite.contracts.problem import relative_error
 from suite.core.captured import CapturedHypergradient
 from suite.core.networks import fresh_network
@@ -220,3 +221,9 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
         Scheduled(of=Adam(), schedule=WarmUp(rise=10), steps=10)
     with pytest.raises(UsageError, match=r"^Scheduled\.of must be averaged outside of this, not inside"):
         Scheduled(of=Averaged(of=Adam()))
+
+
+@pytest.mark.parametrize("name", ["bptt", "windows", "judged_often", "pool"])
+def test_objectives_keep_their_promises_for_memories_with_and_without_labels(name: str) -> None:
+    findings = check("objectives", name)
+    assert len(findings) > 12 and all(f.verdict == "kept" for f in findings), findings
