@@ -23,6 +23,10 @@ from suite.datasets.sources import default_data_dir
 from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol, published
 from suite.experiments.distillation import Distillation
+from suite.inner_optimizers.adam import Adam
+from suite.inner_optimizers.averaged import Averaged
+from suite.inner_optimizers.clipped import Clipped
+from suite.inner_optimizers.scheduled import Scheduled
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.memory import Memory, rebuilt
 from suite.objectives.bptt import BPTT
@@ -30,6 +34,7 @@ from suite.parameterizations.addressing import Addressing
 from suite.registry import component, describe, load_components, suggestion
 from suite.runtime.execute import RunContext, directory_of, execute
 from suite.runtime.signals import Stop
+from suite.starts.k_means import KMeans
 from suite.storage.files import make_directory
 from suite.tracking.sender import Sender
 from suite.types import Architecture, Dataset, Objective, Optimizer, Parameterization
@@ -40,6 +45,7 @@ KINDS = {
     "parameterization": "parameterizations",
     "objective": "objectives",
     "outer_optimizer": "inner_optimizers",
+    "start": "starts",
     "controls": "controls",
     "transfer": "architectures",
 }
@@ -66,11 +72,11 @@ def distil(
     """Distil a data set into a memory: `memory = suite.distil("digits", images_per_class=1)`.
 
     A text names a registered component, with its default settings; an object is taken as it is. What is left out is
-    that of `gin/quickstart.gin` (minutes on two cores for digits): a ConvNet, addressing with 6 bases, BPTT through 40
-    steps of SGD with momentum 0.9 on one recalled image per class and 20 real ones, and 150 outer steps of SGD at rate
-    1.0 with momentum 0.5. The paper takes 50,000 outer steps. `inner_optimizer` is that of the objective. Any other
-    field of `suite.experiments.distillation.Distillation` is a keyword as well. Test images stay closed, for
-    `Memory.evaluate`, unless `test=True` has the run open them at its end, as the command does.
+    that of `gin/quickstart.gin` (a minute or two on two cores for digits): a ConvNet, addressing with 6 bases, BPTT
+    through 30 steps of SGD at rate 0.03 with momentum 0.9 on two recalled images per class and 20 real ones, and 150
+    outer steps of the fast recipe (`gin/recipe/fast.gin`). The paper takes 50,000 outer steps. `inner_optimizer` is
+    that of the objective. Any other field of `suite.experiments.distillation.Distillation` is a keyword as well. Test
+    images stay closed, for `Memory.evaluate`, unless `test=True` has the run open them at its end, as the command does.
 
     With a `directory` (what --out is to the command) the run is kept there: the same call goes on with a run that was
     interrupted, and reads back one that was finished. `device` is that of --device; `data_dir` that of --data-dir.
@@ -102,8 +108,16 @@ def quickstart() -> Distillation:
     """The settings of `gin/quickstart.gin`, but that test images stay closed."""
     return Distillation(
         parameterization=Addressing(bases=6),
-        objective=BPTT(inner_steps=40, classes_per_step=10, images_per_class_per_step=1, real_per_class=20),
-        outer_optimizer=SGDMomentum(lr=1.0, momentum=0.5),
+        objective=BPTT(
+            inner_optimizer=SGDMomentum(lr=0.03),
+            inner_steps=30,
+            classes_per_step=10,
+            images_per_class_per_step=2,
+            real_per_class=20,
+        ),
+        start=KMeans(),
+        outer_optimizer=Averaged(of=Scheduled(of=Clipped(of=Adam(lr=0.05)), steps=None), decay=0.95),
+        clip=None,
         iterations=150,
         evaluation=Protocol(networks=5),
         validation_points=3,
