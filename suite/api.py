@@ -73,10 +73,10 @@ def distil(
 
     A text names a registered component, with its default settings; an object is taken as it is. What is left out is
     that of `gin/quickstart.gin` (a minute or two on two cores for digits): a ConvNet, addressing with 6 bases, BPTT
-    through 30 steps of SGD at rate 0.03 with momentum 0.9 on two recalled images per class and 20 real ones, and 150
-    outer steps of the fast recipe (`gin/recipe/fast.gin`). The paper takes 50,000 outer steps. `inner_optimizer` is
-    that of the objective. Any other field of `suite.experiments.distillation.Distillation` is a keyword as well. Test
-    images stay closed, for `Memory.evaluate`, unless `test=True` has the run open them at its end, as the command does.
+    through 30 steps of SGD at rate 0.03 with momentum 0.9 on two recalled images per class and 20 real ones, and
+    150 outer steps of the fast recipe (`gin/recipe/fast.gin`). The paper takes 50,000. `inner_optimizer` is that of the
+    objective. Any other field of `suite.experiments.distillation.Distillation` is a keyword as well. Test images stay
+    closed, for `Memory.evaluate`, unless `test=True` has the run open them at its end, as the command does.
 
     With a `directory` (what --out is to the command) the run is kept there: the same call goes on with a run that was
     interrupted, and reads back one that was finished. `device` is that of --device; `data_dir` that of --data-dir.

@@ -23,6 +23,7 @@ from suite.datasets.digits import Digits
 from suite.errors import RunError, UsageError
 from suite.evaluation.protocol import Protocol
 from suite.inner_optimizers.adam import Adam
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.memory import Memory
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
@@ -33,7 +34,13 @@ from suite.storage.files import sha256
 SHORT = Protocol(networks=2, epochs=2)
 SETTINGS: dict[str, Any] = {
     "architecture": MLP(width=16),
-    "objective": BPTT(inner_steps=3, classes_per_step=10, images_per_class_per_step=2, real_per_class=20),
+    "objective": BPTT(
+        inner_optimizer=SGDMomentum(lr=0.03),
+        inner_steps=3,
+        classes_per_step=10,
+        images_per_class_per_step=2,
+        real_per_class=20,
+    ),
     "iterations": 2,
     "evaluation": SHORT,
     "validation_points": 1,
