@@ -111,8 +111,7 @@ PAGES = (
         "Search",
         "The search for rates: every trial",
         "Every method got the same trials of the outer rate: short runs that see training and validation images alone. "
-        "The best of each on validation is run once more, and that run alone sees test images. The rates of the fast "
-        "recipe (`gin/recipe/fast.gin`) are these.",
+        "The best of each on validation is run once more, and that run alone sees test images.",
         names=("search",),
         axis="method",
         trials="outer rate",

@@ -37,10 +37,10 @@ PAGE = Page(
 RULE = (
     f"A configuration counts for a target if the mean test accuracy of at least {MEMORIES} memories, one for each "
     "seed, is at or above it, measured once, at the end of each run. Its time is the mean over these seeds of the "
-    f"seconds that their outer steps took ({SECONDS} in the records); loading, validation and evaluation are not "
-    "counted. Any budget may take part, and stands in the row. Full and reduced runs stand together here, fastest "
-    "first, since the accuracy is what they share; but times of different hardware, or of machines that had other "
-    "work, are no comparison of methods."
+    f"seconds that their starts and outer steps took ({SECONDS} in the records); loading, validation and evaluation "
+    "are not counted. Any budget may take part, and stands in the row. Full and reduced runs stand together here, "
+    "fastest first, since the accuracy is what they share; but times of different hardware, or of machines that had "
+    "other work, are no comparison of methods."
 )
 """What counts."""
 

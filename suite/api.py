@@ -22,6 +22,7 @@ from suite.core.device import prepare_device
 from suite.datasets.sources import default_data_dir
 from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol, published
+from suite.experiments.accounting import value_of, with_values
 from suite.experiments.distillation import Distillation
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.averaged import Averaged
@@ -157,9 +158,9 @@ def _built(field: str, value: Any) -> Any:
 
 def _with_inner(objective: Any, inner_optimizer: str | Optimizer) -> Any:
     """The objective with this inner optimizer; UsageError for one that has none."""
-    if not is_dataclass(objective) or "inner_optimizer" not in [field.name for field in fields(objective)]:
+    if not is_dataclass(objective) or value_of(objective, "inner_optimizer") is None:
         raise UsageError(f"inner_optimizer: the objective {type(objective).__name__} has none; leave it out")
-    return replace(objective, inner_optimizer=component("inner_optimizers", inner_optimizer))  # type: ignore[type-var]
+    return with_values(objective, inner_optimizer=component("inner_optimizers", inner_optimizer))
 
 
 @contextmanager

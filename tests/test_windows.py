@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import resolve
 from test_objective import memory, real, setting
 from torch import Tensor
 from torch.func import functional_call
@@ -17,6 +18,7 @@ from suite.core.networks import fresh_network
 from suite.core.outer_loop import begin, from_tensors, step, to_tensors
 from suite.core.unroll import InnerLoop, Retention, Window, hypergradient, hypergradient_by_full_graph
 from suite.errors import UsageError
+from suite.experiments.accounting import value_of, with_values
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.averaged import Averaged
 from suite.inner_optimizers.clipped import Clipped
@@ -207,6 +209,47 @@ def test_stopped_and_resumed_it_ends_in_the_same_bits(objective: Objective) -> N
     assert any(k.startswith("kept/") for k in whole) == isinstance(objective, Pool)
 
 
+def test_a_network_that_diverged_leaves_the_pool() -> None:
+    pool, start = Pool(of=OF, networks=2, oldest=100), memory(Standard())
+    kept = pool.begin(setting(Standard()), start, real(), Key(0))
+    kept = {k: v if k == "ages" else v.index_fill(0, torch.tensor([1]), torch.nan) for k, v in kept.items()}
+    state = replace(begin(setting(Standard()), SGD, 1, Key(0)), memory=start, kept=kept)
+    state = replace(state, optimizer_state=SGD.init(start))
+    for _ in range(12):
+        state = step(setting(Standard()), pool, SGD, real(), state, Key(0)("outer"), None, max_skipped=1)
+    assert state.skipped == 1 and all(v.isfinite().all() for v in state.kept.values())
+
+
+# ---------------------------------------------------------------- what gin gives them
+
+
+@pytest.mark.parametrize("name", ["windows", "judged_often", "pool"])
+def test_a_wrapped_objective_has_the_settings_of_the_scale_and_the_recipe(name: str) -> None:
+    files = ["gin/fashion_mnist.gin", "gin/scale/cpu.gin"]
+    short = ["objectives.windows.window = 5"] if name == "windows" else []
+    (plain,), (wrapped,) = (
+        resolve(files, [f"OBJECTIVE = @objectives.{objective}()", *more])
+        for objective, more in (("bptt", []), (name, short))
+    )
+    of: Any = wrapped.experiment
+    assert of.objective.of == plain.experiment.objective  # type: ignore[attr-defined]
+    assert of.objective.of.inner_optimizer.lr == 0.03
+    assert value_of(of.objective, "real_per_class") == 16
+    assert with_values(of.objective, real_per_class=3).of.real_per_class == 3
+
+
+def test_a_recipe_that_an_experiment_can_t_use_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^--gin gin/recipe/fast.gin: this experiment uses none of its settings"):
+        resolve(["gin/continual/permutations.gin", "gin/scale/short.gin", "gin/recipe/fast.gin"])
+
+
+def test_the_paper_s_recipe_is_the_paper_s_at_a_small_scale_too() -> None:
+    (run,) = resolve(["gin/fashion_mnist.gin", "gin/scale/cpu.gin", "gin/recipe/paper.gin"])
+    of: Any = run.experiment
+    assert of.objective.inner_steps == 150 and of.objective.inner_optimizer == SGDMomentum(lr=0.01)
+    assert of.outer_optimizer == SGDMomentum(lr=0.1, momentum=0.5) and of.clip == 2.0 and of.start is None
+
+
 # ---------------------------------------------------------------- refused
 
 
@@ -219,6 +262,8 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
         JudgedOften(of=replace(OF, execution="captured"))
     with pytest.raises(UsageError, match="a schedule of 10 steps is shorter than its warm-up of 10; lower"):
         Scheduled(of=Adam(), schedule=WarmUp(rise=10), steps=10)
+    with pytest.raises(UsageError, match=r"^Scheduled\.of must be another kind of optimizer than this"):
+        Scheduled(of=Clipped(of=Scheduled(of=Adam())))
     with pytest.raises(UsageError, match=r"^Scheduled\.of must be averaged outside of this, not inside"):
         Scheduled(of=Averaged(of=Adam()))
 

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from suite.config.gin_state import Binding, Parsed, build, build_with_texts, parse_bindings, parse_files
-from suite.config.unused import Axes, bindings_for_all, refuse_unused, replaced_axes, used_by_any
+from suite.config.unused import Axes, bindings_for_all, refuse_idle_recipes, refuse_unused, replaced_axes, used_by_any
 from suite.errors import UsageError
 from suite.registry import fingerprint, suggestion
 from suite.storage.files import json_sha256
@@ -94,6 +94,7 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
         runs += of_cell if cell in picked else []
     bound = parse_bindings(whole, [*table.then, *table.lines]).bindings
     refuse_unused(bound - bindings_for_all(files, bindings), used)
+    refuse_idle_recipes(files, used)
     _refuse_equal(runs)
     return runs
 

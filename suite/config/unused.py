@@ -55,6 +55,16 @@ def bindings_for_all(files: list[str], bindings: list[str]) -> set[Binding]:
     return {_binding(name) for name in names - {binding.split("=")[0].strip() for binding in bindings}}
 
 
+def refuse_idle_recipes(files: list[str], used: set[Binding]) -> None:
+    """Raise UsageError for a recipe of which the experiment uses nothing, such as one of distillation for a stream."""
+    for file in files:
+        path = find(file) if Path(file).parent.name == "recipe" else None
+        if path is not None:
+            names = re.findall(r"^([\w./]+) *=", path.read_text(), re.MULTILINE)
+            if not {_binding(name) for name in names} & used:
+                raise UsageError(f"--gin {file}: this experiment uses none of its settings; leave it out")
+
+
 def _binding(name: str) -> Binding:
     """'outer/inner_optimizers.adam.lr', or a macro's name, as gin keeps it."""
     scope, _, rest = name.rpartition("/")

@@ -77,7 +77,9 @@ def begin(
     """
     parameterization, size = setting.parameterization, (setting.shape, setting.classes, images_per_class)
     memory = parameterization.init(*size, key("memory"))
-    if start is not None and real is not None:
+    if start is not None:
+        if real is None:
+            raise UsageError("a start is made of training images, and there are none")
         images = start.images(setting, real, parameterization.per_class(*size), key("start")).cpu()
         memory = _fitted(parameterization, memory, images)
     memory = {k: v.to(setting.device) for k, v in memory.items()}
@@ -140,7 +142,7 @@ def step(
     if not not_finite:
         return OuterState(iteration, memory, optimizer_state, metrics, state.skipped, kept)
     if state.skipped < max_skipped:
-        return replace(state, iteration=iteration, metrics={}, skipped=state.skipped + 1)
+        return replace(state, iteration=iteration, metrics={}, skipped=state.skipped + 1, kept=kept)
     before = f" ({state.skipped} such steps were skipped before)" if state.skipped else ""
     raise NotFinite(
         f"outer step {iteration}: {', '.join(not_finite)} became NaN or infinite{before}; "

@@ -77,27 +77,29 @@ def below_default(component: object, field: str, label: str = "") -> list[str]:
 
 
 def value_and_default(component: Any, field: str) -> tuple[Any, Any]:
-    """A dataclass's value of a field and the field's default; None for what it does not have."""
+    """A dataclass's value of a field and the field's default, or those of what it wraps (`of`); None for neither."""
     for declared in fields(component):
         if declared.name == field:
             return getattr(component, field), None if declared.default is MISSING else declared.default
-    return None, None
+    of = getattr(component, "of", None)
+    return (None, None) if of is None else value_and_default(of, field)
 
 
 def value_of(component: Any, field: str) -> Any:
-    """A dataclass's value of a field; None if it has no such field."""
+    """A dataclass's value of a field, or that of what it wraps; None if neither has such a field."""
     return value_and_default(component, field)[0]
 
 
 def with_values(component: Any, **values: Any) -> Any:
-    """A dataclass with these values in the fields that it has; None leaves a field as it is."""
+    """A dataclass with these values in the fields that it, or what it wraps, has; None leaves a field as it is."""
     names = {declared.name for declared in fields(component)}
-    return replace(component, **{k: v for k, v in values.items() if k in names and v is not None})
+    changed = replace(component, **{k: v for k, v in values.items() if k in names and v is not None})
+    others = {k: v for k, v in values.items() if k not in names}
+    return replace(changed, of=with_values(changed.of, **others)) if others and "of" in names else changed
 
 
 def smaller_parts(objective: object, *architectures: Architecture, named: bool = False) -> list[str]:
     """Sizes of an objective and of networks that are below the paper's; `named` says which architecture is meant."""
-    objective = getattr(objective, "of", objective)  # what another objective wraps
     smaller = below_default(objective, "inner_steps") + below_default(objective, "real_per_class")
     for architecture in architectures:
         smaller += below_default(architecture, "width", f"{name_of(architecture)} " if named else "")

@@ -155,8 +155,8 @@ class Distillation:
         distilled = time.monotonic()
         measurements = FinalMeasurements.of(self).measure(session, setting, data, real, tensors)
         session.pause()
-        memories = {"at the start": self._begin(session, setting, real).memory, "at the end": tensors}
-        key = session.key("gradient norms")
+        first = self._begin(session, setting, real).memory if self.gradient_norms else tensors
+        memories, key = {"at the start": first, "at the end": tensors}, session.key("gradient norms")
         norms = diagnostics.gradient_norms(self.objective, setting, real, memories, self.gradient_norms, key)
         plots.distillation(memory, norms, session)
         return Outcome(
@@ -176,7 +176,7 @@ class Distillation:
         """The state after the last outer step, and the seconds that all steps took."""
         stopwatch, restored = Stopwatch(), session.restore()
         if restored is None:
-            state = self._begin(session, setting, real)
+            state = stopwatch.timed(self._begin, session, setting, real)  # a start from data has its price
             self._validate(session, setting, data, state)
         else:
             iteration, tensors, extra = restored

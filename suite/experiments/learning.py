@@ -20,15 +20,15 @@ Measured = dict[str, float]
 
 @dataclass
 class Stopwatch:
-    """Seconds that outer steps took, those of earlier attempts included."""
+    """Seconds that starts and outer steps took, those of earlier attempts included."""
 
     seconds: float = 0.0
-    """Of all steps timed so far."""
+    """Of all that was timed so far."""
 
-    def timed(self, step: Callable[[OuterState], OuterState], state: OuterState) -> OuterState:
-        """`step(state)`, with its duration added."""
+    def timed(self, make: Callable[..., OuterState], *given: Any) -> OuterState:
+        """`make(*given)`, a start or a step, with its duration added."""
         started = time.monotonic()
-        after = step(state)
+        after = make(*given)
         self.seconds += time.monotonic() - started
         return after
 
@@ -143,15 +143,15 @@ class Series:
         self,
         name: str,
         optimizer: Optimizer,
-        start: OuterState,
+        start: Callable[[], OuterState],
         step: Callable[[OuterState], OuterState],
         iterations: int,
     ) -> Params:
-        """The memory of this name: learned from `start` by so many outer steps, unless it is there already."""
+        """The memory of this name: learned from `start()` by so many outer steps, unless it is there already."""
         if name not in self.tensors:
             state = learn(
                 self._session,
-                self._state or start,
+                self._state or self.stopwatch.timed(start),
                 step,
                 iterations,
                 self._save_state,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.inner_optimizers.wrapping import require_order
 from suite.registry import inner_optimizers
 from suite.types import Optimizer, Params, State, over_steps
 from suite.validation import Fraction
@@ -33,6 +34,9 @@ class Averaged:
     """Takes the steps."""
     decay: Fraction = 0.99
     """d."""
+
+    def __post_init__(self) -> None:
+        require_order(self)
 
     def over(self, steps: int) -> Optimizer:
         """With `of` of so many steps."""

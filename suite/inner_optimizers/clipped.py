@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.inner_optimizers.wrapping import require_order
 from suite.registry import inner_optimizers
-from suite.types import Averaging, Optimizer, Params, State, over_steps
-from suite.validation import Fraction, Positive, require
+from suite.types import Optimizer, Params, State, over_steps
+from suite.validation import Fraction, Positive
 
 SLOT = "clip"
 """Of the state, beside those of `of`."""
@@ -38,7 +39,7 @@ class Clipped:
     """Of the average."""
 
     def __post_init__(self) -> None:
-        require(self, "of", not isinstance(self.of, Averaging), "averaged outside of this, not inside")
+        require_order(self)
 
     def over(self, steps: int) -> Optimizer:
         """With `of` of so many steps."""

@@ -6,10 +6,11 @@ import torch
 
 from suite.errors import UsageError
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.inner_optimizers.wrapping import require_order
 from suite.registry import inner_optimizers
 from suite.schedules.cosine import Cosine
-from suite.types import Averaging, Optimizer, Params, Schedule, State, over_steps
-from suite.validation import PositiveInt, require
+from suite.types import Optimizer, Params, Schedule, State, over_steps
+from suite.validation import PositiveInt
 
 SLOT = "schedule"
 """Of the state, beside those of `of`."""
@@ -38,7 +39,7 @@ class Scheduled:
     """T, over which the schedule runs; its last factor holds after them. None: all outer steps of a run."""
 
     def __post_init__(self) -> None:
-        require(self, "of", not isinstance(self.of, Averaging), "averaged outside of this, not inside")
+        require_order(self)
         if self.steps is not None:
             self.schedule.factor(torch.zeros(()), self.steps)  # refuses too few steps
 

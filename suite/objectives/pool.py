@@ -26,9 +26,9 @@ class Pool:
     """A network drawn from a pool goes on by `of.inner_steps` steps, all differentiated, and returns to the pool.
 
     The networks start at staggered ages, from 0 to nearly `oldest` inner steps on the memory as it is first; one that
-    has reached `oldest` is drawn anew. So a memory teaches networks of all ages at the price of short unrolls. The
-    networks are part of what a run keeps (`suite.types.Remembering`); the optimizer's state is fresh at every visit.
-    FRePo (Zhou, Nezhadarya and Ba, 2022) and RCIG (Loo et al., 2023) keep such pools, without unrolls.
+    has reached `oldest`, or has diverged, is drawn anew. So a memory teaches networks of all ages at the price of short
+    unrolls. The networks are part of what a run keeps (`suite.types.Remembering`); the optimizer's state is fresh at
+    every visit. FRePo (Zhou, Nezhadarya and Ba, 2022) and RCIG (Loo et al., 2023) keep such pools, without unrolls.
 
     >>> from suite.architectures.mlp import MLP
     >>> from suite.parameterizations.standard import Standard
@@ -72,7 +72,8 @@ class Pool:
         steps, age = self.inner_steps, int(kept[AGES][i])
         gradients, metrics, after = self.of.through(setting, memory, real, key, steps, weights=weights)
         age += steps
-        if age >= self.oldest:
+        diverged = not all(v.isfinite().all() for v in after.values())
+        if diverged or age >= self.oldest:
             after, age = self._fresh(setting, key("anew")), 0
         pool = {k: _with_row(v, i, age if k == AGES else after[k.removeprefix(WEIGHTS)]) for k, v in kept.items()}
         return gradients, metrics | {"network_age": torch.tensor(float(age), device=setting.device)}, pool

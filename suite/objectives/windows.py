@@ -72,6 +72,8 @@ class Windows:
         """Sizes of an outer step, with the memory that a window needs."""
         place = "anywhere among" if self.position == "random" else "at the end of"
         through = {"inner steps": f"{self.window} differentiated, {place} {self.inner_steps}"}
+        if self.of.execution != "eager":  # a program keeps the states of all steps
+            return self.of.plan(setting, per_class) | through
         return self._window().plan(setting, per_class) | through
 
     def work(self, setting: Setting, per_class: int) -> list[Passes]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,10 +21,12 @@ from suite.types import (
     Optimizer,
     Parameterization,
     Params,
+    Remembering,
     Session,
     Setting,
     over_steps,
 )
+from suite.validation import require
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,9 @@ class EpisodicMemories:
 
     @staticmethod
     def of(experiment: Any, device: torch.device) -> "EpisodicMemories":
-        """Those of an experiment with these fields."""
+        """Those of an experiment with these fields; UsageError for an objective that keeps networks."""
+        keeps = isinstance(experiment.objective, Remembering)
+        require(experiment, "objective", not keeps, "one that keeps nothing, since every step has other classes")
         return EpisodicMemories(
             experiment.parameterization,
             experiment.objective,
@@ -117,14 +122,14 @@ class EpisodicMemories:
         def by_labels(episode: Episode, classes: tuple[int, ...]) -> Asked:
             return Asked(self.by_label, torch.tensor(classes, device=device)[:, None])
 
-        start = self.begin(session.key("memory"))
+        start = partial(self.begin, session.key("memory"))
         memory = self._learn(series, "asked with images", start, rows, key, by_images)
         stored = self.by_label.numbers(self.info.shape, self.info.classes, self.parameterization.matrices)
-        start = self._begin(self.by_label, self._affords(stored), session.key("labels"))
+        start = partial(self._begin, self.by_label, self._affords(stored), session.key("labels"))
         return memory, self._learn(series, "asked with labels", start, rows, key, by_labels)
 
     def _learn(
-        self, series: Series, name: str, start: OuterState, rows: ClassRows, key: Key,
+        self, series: Series, name: str, start: Callable[[], OuterState], rows: ClassRows, key: Key,
         queried: Callable[[Episode, tuple[int, ...]], Asked],
     ) -> Params:  # fmt: skip
         """A memory that is queried for the classes drawn in every step; equal keys draw equal classes and images."""

@@ -237,7 +237,7 @@ class Extrapolation:
         def one_step(state: OuterState) -> OuterState:
             return step(setting, self.objective, optimizer, real, state, key("outer"), self.clip)
 
-        start = begin(setting, optimizer, self.images_per_class, key, self.start, real)
+        start = partial(begin, setting, optimizer, self.images_per_class, key, self.start, real)
         return series.learn(name, optimizer, start, one_step, self.iterations)
 
     def _notes(self) -> dict[str, str]:
