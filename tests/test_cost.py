@@ -205,7 +205,7 @@ def test_an_unroll_counts_its_steps_their_replays_and_the_outer_loss() -> None:
     assert kept == [Passes("step", 70, 0), Passes("unrolled", 70, 150), Passes("gradient", 40, 16)]
     tight = replace(objective, memory_gib=1e-6)  # a step is run forth, and between kept states once more
     again = tight.work(setting(), 7)[0]
-    stride = tight._retention(setting(), nn.Linear(2, 2), 70)[0].stride
+    stride = tight._retention(setting(), nn.Linear(2, 2), 70, 150)[0].stride
     assert again.images == 70 and again.times == pytest.approx(150 * (2 - 1 / stride)) and stride > 1
     few = replace(objective, classes_per_step=4, execution="captured").work(setting(), 100)
     assert few[1] == Passes("unrolled", 4 * 32, 150, captured=True) and few[0].times == 150
@@ -397,7 +397,7 @@ def test_what_takes_weeks_is_said_and_a_scale_that_fits_is_named(monkeypatch: py
 
 
 def _scale(of: Any) -> str:
-    return {50_000: "paper", 2000: "short", 200: "cpu", 2: "smoke"}[of.iterations]
+    return {50_000: "paper", 2000: "short", 600: "cpu", 2: "smoke"}[of.iterations]
 
 
 def test_a_dry_run_and_a_start_say_what_it_will_take(data_dir: Any, tmp_path: Any) -> None:

@@ -38,7 +38,7 @@ def test_validation_points_are_as_many_as_asked_and_end_with_the_last(iterations
         (["gin/shared/distillation.gin"], [], []),
         ([ABLATION], [], []),
         (["gin/shared/distillation.gin"], ["ITERATIONS = 49999"], ["49999 of 50000 iterations"]),
-        ([QUICKSTART, "gin/scale/paper.gin"], [], ["inner_steps 40 of 150"]),
+        ([QUICKSTART, "gin/scale/paper.gin"], [], ["inner_steps 30 of 150"]),
         (["gin/shared/distillation.gin"], ["EPOCHS = 299"], ["epochs 299 of 300"]),
         (["gin/shared/distillation.gin"], ["REAL_IMAGES = 8"], ["real_per_class 8 of 64"]),
         (["gin/shared/distillation.gin"], ["WIDTH = 32"], ["convnet width 32 of 128"]),

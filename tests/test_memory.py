@@ -278,7 +278,7 @@ def test_a_user_s_own_network_learns_from_a_memory(data_dir: Path, tmp_path: Pat
     from suite.datasets.digits import Digits
 
     settings = sets("ITERATIONS = 40", "INNER_STEPS = 20", "REAL_IMAGES = 30", "NETWORKS = 1", "VALIDATION_POINTS = 0")
-    rates = sets("inner_optimizers.sgd_momentum.lr = 0.05", "OUTER_LR = 3.0")
+    rates = sets("inner_optimizers.sgd_momentum.lr = 0.05")
     place = ["--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
     done = command(*QUICK, *sets("architectures.mlp.width = 64"), *settings, *rates, *place)
     assert done.status == 0, done.err

@@ -25,8 +25,9 @@ from suite.runtime.record_schema import (
 )
 from suite.types import Budget, Measurement
 
-OLD = sorted((REPOSITORY / "leaderboard" / "records").rglob("result.json"))
-OLD += sorted((REPOSITORY / "tests" / "kept" / "whole").rglob("result.json"))
+PLACES = (REPOSITORY / "leaderboard" / "records", REPOSITORY / "tests" / "kept" / "whole")
+WRITTEN = [file for place in PLACES for file in sorted(place.rglob("result.json"))]
+OLD = [file for file in WRITTEN if json.loads(file.read_text())["schema"] == 1]
 """Files of schema 1, as the suite wrote them."""
 
 
