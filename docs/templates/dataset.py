@@ -2,7 +2,7 @@ r"""Template of a data set: three shapes on noise, drawn here, so that no file i
 
     python -m suite.check docs/templates/dataset.py --data-dir data
     python -m suite.run --plugin docs/templates/dataset.py --gin gin/quickstart.gin --gin gin/scale/smoke.gin \
-        --set 'DATASET = @datasets.shapes()' --set 'IMAGES_PER_CLASS = 10'
+        --set 'DATASET = @datasets.shapes()' --set 'IMAGES_PER_CLASS = 10' --set 'addressing.bases = None'
 """
 
 from dataclasses import dataclass

@@ -7,6 +7,7 @@ r"""Template of an experiment: what ends in one record.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from suite.architectures.mlp import MLP
@@ -61,7 +62,8 @@ class DistilAndTest:
             return step(setting, self.objective, OPTIMIZER, real, state, key("distillation"), max_grad_norm=2.0)
 
         series = Series(session, self.iterations)
-        memory = series.learn("memory", begin(setting, OPTIMIZER, 1, key), one_step, self.iterations)
+        start = partial(begin, setting, OPTIMIZER, 1, key)
+        memory = series.learn("memory", OPTIMIZER, start, one_step, self.iterations)
         images, splits = recalled(setting, memory), {"test": data.test}
         accuracies = evaluate(setting, lambda n: images, self.evaluation, key("evaluation"), splits, session.pause)
         return Outcome(
