@@ -1,9 +1,14 @@
 """Starts from data: what a memory recalls at first is made of training images, within the budget, by the key alone."""
 
+import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from command_line import QUICK, command, only_run, sets
+from safetensors.torch import load_file
 from sklearn.cluster import KMeans as Clustering
 from torch import Tensor
 
@@ -13,6 +18,7 @@ from suite.core.outer_loop import begin
 from suite.errors import UsageError
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
+from suite.memory import Memory
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled
 from suite.parameterizations.image_queries import ImageQueries
@@ -165,3 +171,27 @@ def test_a_start_that_a_memory_does_not_offer_is_refused() -> None:
         started(Downsampled(of=ImageQueries(bases=2, matrices=1, extractor=MLP(width=4), dimension=2)), KMeans(), 2)
     with pytest.raises(UsageError, match="which would change the budget"):
         started(Fixed(), ClassMeans())
+
+
+# ---------------------------------------------------------------- a run of the fast recipe
+
+
+def test_a_run_keeps_the_average_and_counts_its_start(data_dir: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The memory in the file is the average that the optimizer keeps, not that of the last step."""
+
+    def slow(self: KMeans, setting: Setting, real: ClassRows, each: int, key: Key) -> Tensor:
+        time.sleep(1.5)
+        return ClassMeans().images(setting, real, each, key)
+
+    monkeypatch.setattr(KMeans, "images", slow)
+    place = ("--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none", "--json")
+    done = command(*QUICK, *sets("ITERATIONS = 4"), *place)
+    assert done.status == 0, done.err
+    directory = only_run(tmp_path)
+    (last,) = [d for d in (directory / "checkpoints").iterdir() if d.name == "step-00000004"]
+    state, kept = load_file(last / "tensors.safetensors"), Memory.load(directory / "memory.safetensors").tensors
+    for name, tensor in kept.items():
+        average = state[f"state/average/{name}"] / state["state/average weight/sum"]
+        torch.testing.assert_close(tensor, average, rtol=1e-5, atol=1e-6)
+        assert (tensor - state[f"memory/{name}"]).norm() > 1e-3
+    assert done.record["cost"]["distillation_seconds"] > 1.5

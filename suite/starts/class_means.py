@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import starts
+from suite.starts.enough import require_images
 from suite.types import ClassRows, Setting
 
 
@@ -28,13 +28,9 @@ class ClassMeans:
 
     def images(self, setting: Setting, real: ClassRows, each: int, key: Key) -> Float[Tensor, "classes each c h w"]:
         """The means; UsageError for a class of fewer than `each` images."""
+        require_images("class_means", real, each)
         means = []
         for c, rows in enumerate(real.rows):
-            if len(rows) < each:
-                raise UsageError(
-                    f"class_means can't start {each} images of class {c}, which has {len(rows)} training images; "
-                    "lower the budget, or start from noise"
-                )
             dealt = rows[key(c).permutation(len(rows))].tensor_split(each)
             means.append(torch.stack([real.split.images[part].mean(0) for part in dealt]))
         return torch.stack(means)

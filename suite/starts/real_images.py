@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from suite.controls.random_images import RandomImages
-from suite.errors import UsageError
 from suite.keys import Key
 from suite.registry import starts
+from suite.starts.enough import require_images
 from suite.types import ClassRows, Control, Setting
 
 
@@ -32,12 +32,7 @@ class RealImages:
 
     def images(self, setting: Setting, real: ClassRows, each: int, key: Key) -> Float[Tensor, "classes each c h w"]:
         """The images; UsageError for more than a class has."""
-        for c, rows in enumerate(real.rows):
-            if len(rows) < each:
-                raise UsageError(
-                    f"real_images can't start {each} images of class {c}, which has {len(rows)} training images; "
-                    "lower the budget, or start from noise"
-                )
+        require_images("real_images", real, each)
         chosen = self.control.choose(setting, real, each, key)(0)
         by_class = [chosen.images[chosen.labels == c] for c in range(len(real.rows))]
         return torch.stack(by_class)
