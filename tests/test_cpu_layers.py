@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from suite.architectures.alexnet import AlexNet
 from suite.architectures.convnet import ConvNet
 from suite.architectures.resnet12 import ResNet12
-from suite.core.cpu_layers import GroupNorm, to_device
+from suite.core.cpu_layers import Conv2d, GroupNorm, to_device
 from suite.keys import Key, global_generators
 from suite.types import ImageShape
 
@@ -97,6 +97,86 @@ def second(norm: nn.GroupNorm, dtype: torch.dtype) -> tuple[Tensor, ...]:
     return torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), leaves)
 
 
+CONVOLUTIONS = {
+    "ConvNet's": {},
+    "strided, without bias": {"stride": 2, "bias": False},
+    "in groups": {"groups": 3, "padding": 2},
+    "dilated": {"dilation": (1, 2), "kernel_size": (3, 1)},
+}
+
+
+def convolutions(name: str) -> tuple[nn.Conv2d, Conv2d]:
+    with global_generators(Key(0)):
+        plain = nn.Conv2d(CHANNELS, 3, **({"kernel_size": 3, "padding": 1} | CONVOLUTIONS[name])).double()
+    return plain, Conv2d(plain)
+
+
+def as_convolution(layer: nn.Conv2d) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    """The layer as a function of its images and parameters, and values of these."""
+    names = [name for name, _ in layer.named_parameters()]
+    leaves = [numbers(2, CHANNELS, 6, 5, name="x"), *layer.parameters()]
+
+    def function(x: Tensor, *parameters: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
+
+    return function, [v.detach().clone().requires_grad_() for v in leaves]
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_both_derivatives_of_a_convolution_are_those_of_torch(name: str) -> None:
+    found = []
+    for layer in convolutions(name):
+        function, leaves = as_convolution(layer)
+        y = function(*leaves)
+        cotangent = torch.arange(y.numel(), dtype=y.dtype).view_as(y).cos()
+        first = torch.autograd.grad((y.sin() * cotangent).sum(), leaves, create_graph=True)
+        # Each gradient with a weight of its own, so that all of its cotangents are tried; and each of them alone.
+        kinds = [torch.stack([(g.sin() * (i + 1)).sum() for i, g in enumerate(first)]).sum()]
+        kinds += [g.sin().sum() for g in first]
+        seconds = [torch.autograd.grad(kind, leaves, retain_graph=True, materialize_grads=True) for kind in kinds]
+        found.append([y, *first, *(v for second in seconds for v in second)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_both_derivatives_of_a_convolution_are_those_of_finite_differences(name: str) -> None:
+    function, leaves = as_convolution(convolutions(name)[1])
+    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves)
+
+
+def test_a_third_derivative_of_a_convolution_is_refused_not_wrong() -> None:
+    function, leaves = as_convolution(convolutions("ConvNet's")[1])
+    (first,) = torch.autograd.grad(function(*leaves).sin().sum(), leaves[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="third derivative"):
+        torch.autograd.grad(first.sin().sum(), leaves[0], create_graph=True)
+
+
+def test_an_unroll_stays_in_channels_last_layout() -> None:
+    """With weights as an inner step leaves them, contiguous: outputs, their gradients and both second derivatives."""
+    network = to_device(ConvNet(width=4).build(ImageShape(1, 16, 16), 3), CPU)
+    weights = {name: w.detach().clone(memory_format=torch.contiguous_format) for name, w in network.named_parameters()}
+    weights = {name: w.contiguous().requires_grad_() for name, w in weights.items()}
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, given: tuple[Tensor, ...], y: Tensor) -> None:
+        y.register_hook(seen.append)  # called with its gradient, in both backward passes
+        seen.append(y)
+
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            part.register_forward_hook(keep)
+    images = numbers(2, 1, 16, 16, name="images").float().requires_grad_()
+    loss = torch.func.functional_call(network, weights, (images,)).square().sum()
+    first = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), images)
+    assert len(seen) == 3 * 3  # blocks, and an output, its gradient, and that of the second derivative
+    assert all(v.is_contiguous(memory_format=torch.channels_last) for v in seen)
+    assert not any(v.is_contiguous() for v in seen)
+
+
 @pytest.mark.parametrize("recipe", [ConvNet(width=4), ConvNet(width=4, norm="layer"), ResNet12(width=4), AlexNet()])
 def test_a_network_keeps_its_names_values_and_outputs(recipe: Any) -> None:
     def build() -> nn.Module:
@@ -118,9 +198,14 @@ def test_what_it_has_no_twin_for_stays() -> None:
     made = to_device(nn.Sequential(nn.GroupNorm(1, 2)), CPU)
     flat = torch.randn(3, 2, generator=Key(0).generator())
     torch.testing.assert_close(made(flat), nn.GroupNorm(1, 2)(flat))
+    parts = nn.Sequential(nn.Conv2d(2, 2, 3, padding="same"), nn.Conv2d(2, 2, 3, 1, 1, padding_mode="reflect"))
+    assert {type(part) for part in to_device(parts, CPU)} == {nn.Conv2d}
+    plain = nn.Conv2d(2, 2, 3)
+    image = torch.randn(2, 5, 5, generator=Key(0).generator())
+    torch.testing.assert_close(Conv2d(plain)(image), plain(image))
 
 
 def test_elsewhere_than_on_a_cpu_a_network_is_only_moved() -> None:
     made = to_device(nn.Sequential(nn.Conv2d(2, 2, 3), nn.GroupNorm(1, 2)), torch.device("meta"))
-    assert type(made[1]) is nn.GroupNorm and made[0].weight.is_meta
+    assert [type(part) for part in made] == [nn.Conv2d, nn.GroupNorm] and made[0].weight.is_meta
     assert made[0].weight.is_contiguous()
