@@ -27,7 +27,7 @@ from suite.experiments.distillation import Distillation
 from suite.experiments.synthesis import episode_measurement, episodic, extrapolation, image_recall, joined, summary
 from suite.experiments.synthesis.episode_measurement import Pretrained
 from suite.experiments.synthesis.episodes import all_images, draw_episode, of_classes, sample_classes, tasks_of
-from suite.experiments.synthesis.episodic import EpisodicMemories
+from suite.experiments.synthesis.episodic import STANDARDIZED_ON, EpisodicMemories
 from suite.experiments.synthesis.extrapolation import Extrapolation
 from suite.experiments.synthesis.image_recall import ImageRecall
 from suite.images.preprocess import PREPROCESSINGS, fit, moved
@@ -240,6 +240,39 @@ def test_averages_behind_an_instance_norm_hardly_tell_classes_apart(data_dir: Pa
         return float((means - features.mean(0)).square().sum(1).mean() / features.mean(0).square().sum())
 
     assert share(None) < 0.002 and share(8) > 0.05
+
+
+@pytest.mark.parametrize("dimension", [None, 5])
+def test_standardised_features_start_with_mean_zero_and_deviation_one(data_dir: Path, dimension: int | None) -> None:
+    """Exactly, on the training images drawn for it; and then even averages tell classes apart."""
+    extractor = ConvNet(width=8)
+    own = ImageQueries(bases=4, matrices=2, extractor=extractor, dimension=dimension, standardized=True)
+    data = Digits().load(data_dir, Key(0), 0.0)
+    experiment = replace(ASKED, parameterization=own)
+    memories = EpisodicMemories.of(experiment, torch.device("cpu"))
+    rows = ClassRows.of(data.train, 10)
+    memory = memories.begin(Key(0), rows).memory
+    seen = rows.draw(list(range(10)), STANDARDIZED_ON, Key(0)("features"))
+    features = own.features(memory, seen.images)
+    assert features.mean(0).abs().max() < 1e-2
+    assert torch.allclose(features.std(0, correction=0), torch.ones(features.shape[1]), atol=1e-2)
+    means = torch.stack([features[seen.labels == c].mean(0) for c in range(10)])
+    assert float(means.square().sum(1).mean() / features.square().sum(1).mean()) > 0.05
+
+    plain, d = replace(own, standardized=False), features.shape[1]
+    assert addressed(memory)[0] == plain.numbers(ImageShape(1, 8, 8))  # the budget stays
+    apart = addressed(memory)[1] - addressed(plain.init(ImageShape(1, 8, 8), 10, 100, Key(0)))[1]
+    assert apart == 2 * d
+    assert {k: v.shape for k, v in memories.begin(Key(0)).memory.items()} == {k: v.shape for k, v in memory.items()}
+    again = memories.begin(Key(0), rows).memory
+    assert all(torch.equal(v, again[k]) for k, v in memory.items())
+
+
+def test_a_feature_that_is_always_the_same_is_not_divided_by_nothing() -> None:
+    own = ImageQueries(bases=2, matrices=1, extractor=ConvNet(width=4), dimension=None, standardized=True)
+    memory = own.init(ImageShape(1, 8, 8), 2, 10, Key(0))
+    same = own.standardize(memory, torch.zeros(3, 1, 8, 8))
+    assert all(bool(v.isfinite().all()) for v in same.values())
 
 
 def test_the_hypergradient_through_the_extractor_is_plain_autograd_s_and_that_of_finite_differences() -> None:

@@ -15,12 +15,14 @@ from suite.errors import UsageError
 from suite.keys import Key, global_generators
 from suite.parameterizations.addressing import Addressing, budget_numbers
 from suite.parameterizations.initial import Init, uniform
-from suite.registry import parameterizations
+from suite.registry import ADDED, parameterizations
 from suite.types import Architecture, ImageShape, Parameterization, Params, QueryKind
 from suite.validation import PositiveInt
 
 PREFIX = "extractor."
 """Before the names of the extractor's weights among a memory's tensors."""
+FACTOR, SHIFT = PREFIX + "factor", PREFIX + "shift"
+"""The two tensors of d numbers that standardise features: f(x) factor + shift."""
 
 
 @parameterizations.register("image_queries")
@@ -50,6 +52,9 @@ class ImageQueries:
     class, and has not learned otherwise here."""
     initialization: Init = "kaiming"
     """Distribution of the first values of bases and matrices, see `initial.uniform`."""
+    standardized: bool = field(default=False, metadata=ADDED)
+    """Whether features start with mean 0 and deviation 1 on training images: each is multiplied by a factor and shifted
+    by a number that are learned on from there, 2 d numbers of the extractor's. Means of maps need it most."""
     query_kind: ClassVar[QueryKind] = "images"
     """Its memory is queried by images, not by class labels."""
 
@@ -80,11 +85,27 @@ class ImageQueries:
         bases = uniform(k, shape.numel, self.initialization, key("bases"))
         with global_generators(key("extractor")):
             network = self.extractor.build(shape, self.dimension or 1)
-        weights = {name: w.detach() for name, w in network.named_parameters() if self._used(name)}
+        weights = {PREFIX + name: w.detach() for name, w in network.named_parameters() if self._used(name)}
+        if self.standardized:
+            weights |= {FACTOR: torch.ones(d), SHIFT: torch.zeros(d)}
         return {
             "bases": bases.view(k, shape.channels, shape.height, shape.width),
             "matrices": uniform(r * d, k, self.initialization, key("matrices")).view(r, d, k),
-        } | {PREFIX + name: w for name, w in weights.items()}
+        } | weights
+
+    def standardize(self, memory: Params, images: Float[Tensor, "n c h w"]) -> Params:
+        """The memory whose features have mean 0 and deviation 1 on these images; as it is, unless `standardized`.
+
+        A feature that is the same for all of them keeps its factor of 1.
+        """
+        if not self.standardized:
+            return memory
+        device = memory["bases"].device
+        with torch.no_grad():
+            raw = self._raw_features(memory, images.to(device)).double()
+        mean, deviation = raw.mean(0), raw.std(0, correction=0)
+        factor = torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation, 1.0)
+        return memory | {FACTOR: factor.to(memory[FACTOR]), SHIFT: (-mean * factor).to(memory[SHIFT])}
 
     def features(self, memory: Params, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """f(x), the queries of observed images; UsageError for class numbers and images of another shape."""
@@ -93,9 +114,14 @@ class ImageQueries:
             expected, given = ("x".join(map(str, tensor.shape[1:])) for tensor in (bases, images))
             queries = f"images of {given}" if images.is_floating_point() else "class numbers"
             raise UsageError(f"this memory is queried by images of {expected}, not by {queries}")
-        network = _skeleton(self, ImageShape(*bases.shape[1:]))
-        weights = {name[len(PREFIX) :]: w for name, w in memory.items() if name.startswith(PREFIX)}
-        return functional_call(network, weights, (images,))
+        raw = self._raw_features(memory, images)
+        return raw * memory[FACTOR] + memory[SHIFT] if self.standardized else raw
+
+    def _raw_features(self, memory: Params, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """Those of the extractor as it is."""
+        network = _skeleton(self, ImageShape(*memory["bases"].shape[1:]))
+        of_network = {name for name in memory if name.startswith(PREFIX)} - {FACTOR, SHIFT}
+        return functional_call(network, {name[len(PREFIX) :]: memory[name] for name in of_network}, (images,))
 
     def recall(
         self, memory: Params, queries: Int64[Tensor, " n"] | Float[Tensor, "n c h w"]

@@ -29,6 +29,10 @@ from suite.types import (
 from suite.validation import require
 
 
+STANDARDIZED_ON = 32
+"""Training images of each class, or all there are, whose features start with mean 0 and deviation 1."""
+
+
 @dataclass(frozen=True)
 class EpisodicMemories:
     """A memory that is queried by images, and one of as many bases and matrices that is queried by labels.
@@ -104,9 +108,14 @@ class EpisodicMemories:
 
     # ------------------------------------------------------------ learning
 
-    def begin(self, key: Key) -> OuterState:
-        """The start of the memory that is queried by images."""
-        return self._begin(self.parameterization, self.images_per_class, key)
+    def begin(self, key: Key, rows: ClassRows | None = None) -> OuterState:
+        """The start of the memory that is queried by images; with training images, its features are standardised."""
+        state = self._begin(self.parameterization, self.images_per_class, key)
+        if rows is None:
+            return state
+        seen = rows.draw(list(range(self.info.classes)), STANDARDIZED_ON, key("features"))
+        memory = self.parameterization.standardize(state.memory, seen.images)
+        return replace(state, memory=memory, optimizer_state=self.outer_optimizer.init(memory))
 
     def _begin(self, parameterization: Parameterization, images_per_class: float, key: Key) -> OuterState:
         whole = replace(self.setting, classes=self.info.classes, parameterization=parameterization)
@@ -122,7 +131,7 @@ class EpisodicMemories:
         def by_labels(episode: Episode, classes: tuple[int, ...]) -> Asked:
             return Asked(self.by_label, torch.tensor(classes, device=device)[:, None])
 
-        start = partial(self.begin, session.key("memory"))
+        start = partial(self.begin, session.key("memory"), rows)
         memory = self._learn(series, "asked with images", start, rows, key, by_images)
         stored = self.by_label.numbers(self.info.shape, self.info.classes, self.parameterization.matrices)
         start = partial(self._begin, self.by_label, self._affords(stored), session.key("labels"))
