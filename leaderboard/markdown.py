@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from leaderboard import format, speedrun
 from leaderboard.columns import columns
 from leaderboard.rows import Row
-from leaderboard.tables import Table
+from leaderboard.tables import Comparison, Table
 from suite.errors import UsageError
 
 MARKER = re.compile(r"<!-- ([\w-]+): (begin|end) -->")
@@ -70,8 +70,10 @@ def markdown(table: Table) -> str:
             "**Reduced runs**: a small part of the paper's iterations, inner steps and networks. They show orders and "
             "trends, and are never ranked with full ones.\n\n" + _table(table, reduced) + _notes(reduced)
         )
+    if table.over_controls:
+        parts.append(_comparisons("over what one has for free, same seeds", table.over_controls))
     if table.comparisons:
-        parts.append(_comparisons(table))
+        parts.append(_comparisons("methods, same seeds", table.comparisons))
     return "\n".join(parts) if parts else "Nothing was run here yet.\n"
 
 
@@ -86,11 +88,11 @@ def _notes(rows: Sequence[Row]) -> str:
     return "".join(f"\n{name}: {plain(note)}.\n" for name, note in format.notes(rows))
 
 
-def _comparisons(table: Table) -> str:
+def _comparisons(title: str, comparisons: Sequence[Comparison]) -> str:
     head = [
         "data set",
         "I/C",
-        "methods, same seeds",
+        title,
         "difference in test accuracy (paired 95% interval)",
         "seeds",
         "scale",
@@ -104,7 +106,7 @@ def _comparisons(table: Table) -> str:
             str(comparison.test.seeds),
             comparison.label + (" (reduced)" if comparison.reduced else ""),
         ]
-        for comparison in table.comparisons
+        for comparison in comparisons
     ]
     return _rows([head, ["---"] * len(head), *body])
 

@@ -7,7 +7,7 @@ from typing import Any
 from leaderboard.pages import Page
 from leaderboard.published import Published
 from leaderboard.records import OF_MEMORY, Entry, Quantity
-from leaderboard.statistics import Estimate, estimate
+from leaderboard.statistics import Difference, Estimate, estimate, paired
 from suite.runtime.record_schema import ACCURACY, FULL_DATA
 from suite.storage.files import json_sha256
 
@@ -53,6 +53,8 @@ class Control:
 
     test: Estimate
     """On test images."""
+    behind: Difference | None
+    """What the row has on test images less what this has, paired by seed; None without a shared seed."""
     note: str = ""
     """How it was trained, where that is another way than a memory's networks are."""
 
@@ -191,7 +193,8 @@ def _controls(page: Page, runs: tuple[Entry, ...], shows: Quantity) -> dict[str,
         test = _estimate(page, runs, quantity, "test")
         if test is not None:
             title = quantity._replace(episodes="").label if shows.episodes else quantity.label
-            controls[title] = Control(test, _note(runs[0], quantity))
+            behind = paired(values_of(runs, quantity, "test"), values_of(runs, shows, "test"))
+            controls[title] = Control(test, behind, _note(runs[0], quantity))
     return controls
 
 

@@ -165,6 +165,7 @@ def _table(table: Table) -> dict[str, Any]:
         "notes": format.notes(table.measured) if table.page.episodes else [],
         "filters": _filters(lines),
         "comparisons": [_comparison(one) for one in table.comparisons],
+        "over_controls": [_comparison(one) for one in table.over_controls],
         "charts": charts.along(table) if table.page.chart else [],
         "matrices": list(_matrices(table)) if table.page.row_axis else [],
     }

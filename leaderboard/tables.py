@@ -53,6 +53,8 @@ class Table:
     """In order."""
     comparisons: tuple[Comparison, ...]
     """Of neighbouring methods."""
+    over_controls: tuple[Comparison, ...]
+    """Of each method with the controls of its own runs, but for full data."""
 
     @cached_property
     def measured(self) -> tuple[Row, ...]:
@@ -76,8 +78,13 @@ def tables(entries: Sequence[Entry], published: Sequence[Published]) -> tuple[Ta
         runs = [entry for entry in entries if homes.get(entry.record["name"], OTHERS) == page.slug]
         printed = [number for number in published if number.table == page.slug]
         rows = _ranked(page, _ordered(page, _joined(rows_of(page, runs), printed)))
-        comparisons = tuple(_comparisons(page, rows)) if page.axis and page.methods else ()
-        every.append(Table(page, rows, comparisons))
+        comparisons: tuple[Comparison, ...] = ()
+        over_controls: tuple[Comparison, ...] = ()
+        if page.axis and page.methods:
+            comparisons = tuple(_comparisons(page, rows))
+            if page.quantity == ACCURACY and not page.episodes:
+                over_controls = tuple(_over_controls(rows))
+        every.append(Table(page, rows, comparisons, over_controls))
     return tuple(every)
 
 
@@ -167,16 +174,21 @@ def _comparisons(page: Page, rows: Sequence[Row]) -> Iterable[Comparison]:
     for first, second in (pair for block in blocks.values() for pair in pairwise(block)):
         test = paired(*(values_of(row.runs, row.shows, "test") for row in (first, second)))
         if test is not None and first.method != second.method and _equal_sizes(first, second):
-            yield Comparison(
-                second.dataset,
-                second.images_per_class,
-                first.method,
-                second.method,
-                test,
-                first.reduced,
-                second.first["scale"]["label"],
-                second.made_with,
-            )
+            yield _comparison(second, first.method, test)
+
+
+def _over_controls(rows: Sequence[Row]) -> Iterable[Comparison]:
+    """Each method beside what its own runs measured at equal budget: real images and other baselines."""
+    for row in rows:
+        for title, control in row.controls.items():
+            if title != FULL_DATA and control.behind is not None:
+                yield _comparison(row, title, control.behind)
+
+
+def _comparison(row: Row, beside: str, test: Difference) -> Comparison:
+    """A row beside another method or a control of this name."""
+    budget, label = row.images_per_class, row.first["scale"]["label"]
+    return Comparison(row.dataset, budget, beside, row.method, test, row.reduced, label, row.made_with)
 
 
 def _equal_sizes(first: Row, second: Row) -> bool:

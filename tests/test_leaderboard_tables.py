@@ -166,6 +166,18 @@ def test_methods_come_in_the_paper_s_order_and_are_compared_with_the_one_before(
     ]
 
 
+def test_a_method_stands_beside_the_baselines_of_its_own_runs_paired_by_seed() -> None:
+    def of_seed(seed: int, memory: float, herding: float) -> dict[str, Any]:
+        measured = [measurement("memory", "test", [memory]), measurement("herding", "test", [herding, herding + 2])]
+        return record("BPTT", seed, measurements=[*measured, measurement("full data", "test", [90.0])])
+
+    without = record("BPTT", 2, measurements=[measurement("memory", "test", [99.0])])
+    found = table_of([of_seed(0, 70.0, 59.0), of_seed(1, 76.0, 69.0), without]).over_controls
+    assert [(c.title, c.test.mean, c.test.seeds) for c in found] == [("BPTT over herding", 8.0, 2)]  # 10 and 6
+    assert found[0].test.interval == pytest.approx(12.7062 * 8**0.5 / 2**0.5, rel=1e-4)
+    assert not table_of([of_seed(0, 70.0, 59.0)], "bases").over_controls
+
+
 @pytest.mark.parametrize(
     "other",
     [

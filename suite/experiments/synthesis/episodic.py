@@ -28,7 +28,6 @@ from suite.types import (
 )
 from suite.validation import require
 
-
 STANDARDIZED_ON = 32
 """Training images of each class, or all there are, whose features start with mean 0 and deviation 1."""
 
