@@ -11,6 +11,7 @@ from pathlib import Path
 
 from leaderboard import markdown, published, records, site
 from leaderboard.tables import Table, tables
+from suite import terminal
 from suite.errors import RunError, SuiteError, UsageError
 from suite.storage.files import make_directory, write_atomic
 
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
+@terminal.command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status, after one sentence on stderr for each thing that went wrong."""
     options = parser().parse_args(arguments)

@@ -7,6 +7,7 @@ from pathlib import Path
 from leaderboard.build import OWN_RECORDS
 from leaderboard.records import FIGURES, METRICS, OPERATIVE, RESULT, contents, read
 from leaderboard.site import PICTURES
+from suite import terminal
 from suite.errors import SuiteError, UsageError
 from suite.storage.files import disk_errors, make_directory
 
@@ -19,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
+@terminal.command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status: 0 done, 1 something was left out, 2 usage error."""
     options = parser().parse_args(arguments)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from suite import __version__
+from suite import __version__, terminal
 
 COMMANDS = {
     "run": ("suite.run", "distil data sets into memories, as gin files describe"),
@@ -29,6 +29,7 @@ COMMANDS = {
 SHELLS = ("bash", "zsh")
 
 
+@terminal.command
 def main(arguments: list[str] | None = None) -> int:
     """Give the arguments that follow a command's name to its module's main(); returns its exit status."""
     words = sys.argv[1:] if arguments is None else arguments

@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from suite import terminal
 from suite.errors import SuiteError, UsageError
 
 
@@ -21,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
+@terminal.command
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status: 0 all promises kept, 1 some broken, 2 usage error."""
     options = parser().parse_args(arguments)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from suite import terminal
 from suite.errors import Interrupted, SuiteError, UsageError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
+@terminal.command
 def main(arguments: list[str] | None = None) -> int:
     """Run what the arguments ask for (default: those of the process); returns the exit status."""
     options = parser().parse_args(arguments)

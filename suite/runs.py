@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from suite import terminal
 from suite.errors import Interrupted, RunError, SuiteError, UsageError, report
 from suite.runtime import run_directory
 from suite.runtime.durations import short_duration
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
+@terminal.command
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     options = parser().parse_args(arguments)

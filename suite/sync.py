@@ -11,6 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
+from suite import terminal
 from suite.errors import Interrupted, RunError, SuiteError, UsageError, report
 from suite.runtime.run_directory import ABOUT, journal_directories, mark_dead
 from suite.storage.journal import read
@@ -30,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
+@terminal.command
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     options = parser().parse_args(arguments)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from suite import terminal
+
 NAMES = ("cifar10", "cifar100", "digits", "fashion_mnist", "mnist", "svhn", "tiny_imagenet")
 """The data sets with published files. Spelled out, so that `memory-suite data --help` need not import torch."""
 
@@ -23,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
+@terminal.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare the data sets named; returns the exit status."""
     options = parser().parse_args(arguments)

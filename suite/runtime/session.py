@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,14 @@ LINE_SECONDS = 10.0
 def _draws_bars(stream: Any) -> bool:
     """Whether a line can be drawn over: on a terminal, and in a notebook, whose kernel has a stream of its own."""
     return bool(stream.isatty()) or type(stream).__module__.startswith("ipykernel")
+
+
+def _columns_told(stream: Any) -> int | None:
+    """80 where a terminal says that it has none, as one of a container does; None: what it says itself."""
+    try:
+        return None if os.get_terminal_size(stream.fileno()).columns else 80
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 class RunSession:
@@ -121,14 +130,14 @@ class RunSession:
         """A bar on a terminal, elsewhere a line now and then. Another total, or a step back, begins a new count."""
         before, self._progress = self._progress, (iteration, total)
         anew = before is None or before[1] != total or iteration < before[0]
+        now = time.monotonic()
         if anew:
             self._close_bar()
+            self._first = (now, iteration)
         if _draws_bars(sys.stderr):
             self._draw_bar(iteration, total, words)
             return
-        now = time.monotonic()
-        if anew:
-            self._first = (now, iteration)
+        self._close_bar()  # a terminal that was there, and hung up
         if now - self._reported_at >= LINE_SECONDS or iteration == total:
             self._reported_at = now
             seconds, done = now - self._first[0], iteration - self._first[1]
@@ -153,7 +162,8 @@ class RunSession:
 
     def _draw_bar(self, iteration: int, total: int, words: str) -> None:
         if self._bar is None:
-            self._bar = tqdm(total=total, initial=iteration, desc=self._label, unit="it", file=sys.stderr)
+            how = {"desc": self._label, "unit": "it", "file": sys.stderr, "ncols": _columns_told(sys.stderr)}
+            self._bar = tqdm(total=total, initial=iteration, **how)
         self._bar.set_postfix_str(words, refresh=False)
         self._bar.update(iteration - self._bar.n)
         if iteration == total:

@@ -3,11 +3,11 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""The signals that ask a run to stop."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""The signals that ask a run to stop; the last comes when a terminal hangs up."""
 
 
 class Stop:
@@ -20,7 +20,9 @@ class Stop:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle `SIGNALS` within the block; the handlers of before come back after it."""
-        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        # After `nohup`, a terminal's end is ignored, and stays so.
+        heard = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._handle) for number in heard}
         try:
             yield
         finally:
@@ -32,4 +34,5 @@ class Stop:
             os._exit(128 + number)
         self.signal = signal.Signals(number)
         # os.write, since print() may be at work in what was interrupted
-        os.write(2, b"stopping at the next checkpoint; a second signal ends at once\n")
+        with suppress(OSError):  # nobody reads any more
+            os.write(2, b"stopping at the next checkpoint; a second signal ends at once\n")
