@@ -16,6 +16,7 @@ from suite.registry import describe
 from suite.runtime import session
 from suite.runtime.record import of_memory
 from suite.storage.journal import Journal, Point, read
+from suite.tracking.names import accepted
 from suite.tracking.store import LONGEST_PARAMETER, SENT, Store, flat
 from suite.tracking.uri import default_uri
 
@@ -301,6 +302,106 @@ def test_names_that_mlflow_does_not_take_are_changed(store: Store, out: Path) ->
     journal.begin("named", "one", {}, {"width (units), n=1": "8", "Größe": "3"})
     store.send(journal.directory)
     assert Seen(out).runs("named")[0].data.params == {"width _units__ n_1": "8", "Größe": "3"}
+
+
+HOSTILE = [
+    "test_accuracy/5-way,_1_shot:_memory", "lr // outer", "images / class /", "first images (no draw), k=1", "../../x",
+    "/absolute", ".", "", "..", "a/./b", "@", "timing(s)", "mean@1", "x" * 324, "x" * 323 + "y", "é" * 300, "a,b",
+    "a;b", "a\nb", "\t", "a\x00b", "😀", "[0, 1]",
+]  # fmt: skip
+
+
+def test_every_name_becomes_one_that_mlflow_takes_and_none_another_s() -> None:
+    from mlflow.utils.validation import _validate_metric_name, _validate_param_name
+
+    told = accepted(HOSTILE)
+    assert list(told) == list(dict.fromkeys(HOSTILE)) and len(set(told.values())) == len(told)
+    for name in told.values():
+        _validate_metric_name(name)
+        _validate_param_name(name)
+        assert 0 < len(name) <= 250
+    usual = ["loss", "validation_accuracy/memory", "images per class", "objective.inner_steps", "Größe"]
+    assert accepted(usual) == {name: name for name in usual}
+
+
+def test_metrics_of_any_name_are_told_and_the_run_is_finished(store: Store, out: Path) -> None:
+    """The README's own synthesis commands have such names: all that came after them was held back, for good."""
+    journal = Journal(out / "named" / "two")
+    journal.begin("named", "two", {}, {name: str(i) for i, name in enumerate(HOSTILE)})
+    journal.points([Point(name, float(i), 1_700_000_000_000, 1) for i, name in enumerate(HOSTILE)])
+    journal.mark("FINISHED")
+    store.send(journal.directory)
+    (run,) = Seen(out).runs("named")
+    assert run.info.status == "FINISHED"
+    assert sorted(run.data.metrics.values()) == [float(i) for i in range(len(HOSTILE))]
+    assert sorted(map(int, run.data.params.values())) == list(range(len(HOSTILE)))
+
+
+def test_what_a_store_refuses_holds_nothing_else_back(
+    store: Store, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("suite.tracking.store.accepted", lambda names: {name: name for name in names})
+    journal = Journal(out / "named" / "three")
+    journal.begin("named", "three", {}, {"good": "1", "bad, name": "2"})
+    names = ["one", "two, of them", "three", "four; of them", "five"]
+    journal.points([Point(name, 1.0, 1_700_000_000_000, 1) for name in names])
+    journal.mark("FINISHED")
+    store.send(journal.directory)
+    (run,) = Seen(out).runs("named")
+    assert run.info.status == "FINISHED" and run.data.params == {"good": "1"}
+    assert set(run.data.metrics) == {"one", "three", "five"}
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "refused bad, name (" in said and "and 2 more" in said
+    store.send(journal.directory)
+    assert capsys.readouterr().err == ""  # said once
+
+
+# ---------------------------------------------------------------- deleted in MLflow's pages
+
+
+@pytest.mark.parametrize("more", ["metrics", "status"])
+def test_a_run_that_was_deleted_is_told_anew(store: Store, journal: Journal, out: Path, more: str) -> None:
+    journal.points(points(3))
+    store.send(journal.directory)
+    (deleted,) = Seen(out).runs("points")
+    store._client.delete_run(deleted.info.run_id)
+    if more == "metrics":
+        journal.points(points(5))
+    journal.mark("FINISHED")
+    store.send(journal.directory)
+    (run,) = Seen(out).runs("points")
+    assert run.info.run_id != deleted.info.run_id and run.info.status == "FINISHED"
+    assert len(Seen(out).history(run, "loss")) == (5 if more == "metrics" else 3)
+
+
+def test_a_table_that_was_deleted_is_told_anew_with_its_next_run(store: Store, out: Path) -> None:
+    table = Journal(out / "points" / ".table-1")
+    table.begin("points", "points (table)", {}, {})
+    table.mark("RUNNING")
+    store.send(table.directory)
+    store._client.delete_run(Seen(out).runs("points")[0].info.run_id)
+    journal = Journal(out / "points" / "one")
+    journal.begin("points", "one", {}, {})
+    journal.belongs_to(table.directory)
+    journal.mark("FINISHED")
+    store.send(journal.directory)
+    runs = {run.info.run_name: run for run in Seen(out).runs("points")}
+    assert runs["one"].data.tags["mlflow.parentRunId"] == runs["points (table)"].info.run_id
+
+
+def test_an_experiment_that_was_deleted_is_a_sentence_with_the_remedy(
+    store: Store, journal: Journal, out: Path
+) -> None:
+    store.send(journal.directory)
+    (run,) = Seen(out).runs("points")
+    store._client.delete_experiment(run.info.experiment_id)
+    other = Journal(out / "points" / "other")
+    other.begin("points", "other", {}, {})
+    with pytest.raises(RunError, match=r"'points' was deleted; restore it with: mlflow experiments restore"):
+        store.send(other.directory)
+    store._client.restore_experiment(run.info.experiment_id)
+    store.send(other.directory)
+    assert len(Seen(out).runs("points")) == 2
 
 
 def test_two_stores_each_get_everything(journal: Journal, store: Store, out: Path, fresh_database: bytes) -> None:

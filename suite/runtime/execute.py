@@ -184,7 +184,9 @@ def _metric(measurement: dict[str, Any]) -> str:
 def _begin_journal(run: Run, journal: Journal, config: dict[str, Any], table: Path | None) -> None:
     """Write what the run is, unless an earlier attempt did."""
     tags = {"suite.run_key": run.key, "suite.scale": run.scale, "suite.experiment": config["is"]}
-    journal.begin(run.name, run.label, tags, flat(config) | {"seed": str(run.seed)} | run.cell)
+    parameters = flat(config) | {"seed": str(run.seed)}
+    cell = {f"axis {axis}" if axis in parameters else axis: label for axis, label in run.cell.items()}
+    journal.begin(run.name, run.label, tags, parameters | cell)
     if table is not None:
         journal.belongs_to(table)
 

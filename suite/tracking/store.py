@@ -8,17 +8,17 @@ run's journal, and sending twice adds nothing.
 import json
 import logging
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from suite.errors import RunError, first_line
+from suite.errors import RunError, first_line, report
 from suite.storage import journal
 from suite.storage.files import canonical_json, make_directory, write_atomic
 from suite.storage.locks import locked
+from suite.tracking.names import accepted
 
 BATCH = 1000
 """Metrics that one request of MLflow takes."""
@@ -28,6 +28,9 @@ PARAMETERS = 100
 
 LONGEST_PARAMETER = 6000
 """Characters of a parameter's value; what is longer is cut off."""
+
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+"""MLflow's codes of errors that are of what was sent, not of the store."""
 
 SENT = ".sending/heard.json"
 """In a run's directory, for each store: the run's id there and the journal offset already sent."""
@@ -73,10 +76,11 @@ class Store:
 
     # ------------------------------------------------------------ send
 
-    def send(self, directory: Path) -> str:
+    def send(self, directory: Path, verify: bool = False) -> str:
         """Send what the store does not have yet of a directory's journal; returns the run's id there.
 
-        Raises RunError if the store does not answer as it should.
+        A run that was deleted there is told anew, as another run, when there is something to send; with `verify`, at
+        once. Raises RunError if the store does not answer as it should.
         """
         with locked(directory / SENDING):
             sent = _sent(directory)
@@ -84,6 +88,8 @@ class Store:
             if here.get("id") != journal.identity(journal.read(directory)[0]):  # of another run of this name
                 here = {}
             self.connect()
+            if here and verify and not self._is_active(here["run_id"]):
+                here = {}
             try:
                 return self._send_rest(directory, sent, here.get("run_id"), here.get("heard", 0))
             except _RunMissing:  # the store's content was deleted: everything is sent again
@@ -98,8 +104,13 @@ class Store:
         entries, end = journal.read(directory, offset if run_id else 0)
         if run_id is None:
             run_id = self._find_or_create(directory, entries)
-        with self._store_errors():
-            self._upload(directory, run_id, entries)
+        try:
+            with self._store_errors():
+                self._upload(directory, run_id, entries)
+        except RunError as error:
+            if self._is_active(run_id):
+                raise
+            raise _RunMissing from error
         here = {"id": identity, "run_id": run_id, "heard": end}
         if sent.get(self.uri) != here:
             write_atomic(directory / SENT, canonical_json(sent | {self.uri: here}).encode())
@@ -113,6 +124,11 @@ class Store:
         with self._store_errors(), locked(self._lock):
             client = self._client
             experiment = client.get_experiment_by_name(begun["experiment"])
+            if experiment is not None and experiment.lifecycle_stage != "active":
+                raise RunError(
+                    f"its experiment '{begun['experiment']}' was deleted; restore it with: mlflow experiments restore "
+                    f"--experiment-id {experiment.experiment_id}, with MLFLOW_TRACKING_URI={self.uri}"
+                )
             if experiment is None:
                 place = (self._out / "artifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
                 experiment_id = client.create_experiment(begun["experiment"], artifact_location=place)
@@ -145,25 +161,24 @@ class Store:
         client = self._client
         parents = [directory / entry["journal"] for entry in entries if entry["is"] == "parent"]
         tags = [
-            RunTag("mlflow.parentRunId", self.send(parent))
+            RunTag("mlflow.parentRunId", self.send(parent, verify=True))
             for parent in parents
             if (parent / journal.NAME).is_file()  # else only this run was copied here
         ]
-        parameters = {
-            re.sub(r"[^\w\-. :/]", "_", name): value[:LONGEST_PARAMETER]
-            for entry in entries
-            if entry["is"] == "run"
-            for name, value in entry["parameters"].items()
-        }
-        metrics = [Metric(*point) for entry in entries if entry["is"] == "metrics" for point in entry["points"]]
+        values = {k: v for entry in entries if entry["is"] == "run" for k, v in entry["parameters"].items()}
+        points = [point for entry in entries if entry["is"] == "metrics" for point in entry["points"]]
+        parameters = {told: values[name][:LONGEST_PARAMETER] for name, told in accepted(values).items()}
+        told = accepted(name for name, *_ in points)
+        metrics = [Metric(told[name], *rest) for name, *rest in points]
         files = dict.fromkeys(entry["file"] for entry in entries if entry["is"] == "artifact")
         status = next((entry for entry in reversed(entries) if entry["is"] == "status"), None)
         if status is not None:
             tags.append(RunTag("suite.resumable", str(status["status"] == "KILLED").lower()))
+        refused: list[str] = []
         for batch in _batches([Param(*parameter) for parameter in parameters.items()], PARAMETERS):
-            client.log_batch(run_id, params=batch)
+            refused += self._log(run_id, "params", batch)
         for batch in _batches(metrics, BATCH):
-            client.log_batch(run_id, metrics=batch)
+            refused += self._log(run_id, "metrics", batch)
         for file in files:
             if (directory / file).is_file():  # else it was deleted meanwhile
                 client.log_artifact(run_id, str(directory / file), os.path.dirname(file) or None)
@@ -171,6 +186,35 @@ class Store:
             client.log_batch(run_id, tags=tags)
         if status is not None:
             self._set_status(run_id, status)
+        if refused:
+            more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+            report(f"[tracking] {self.uri} refused {refused[0]}{more}; the record of {directory} has everything")
+
+    def _log(self, run_id: str, what: str, batch: list[Any]) -> list[str]:
+        """Send a batch of 'params' or 'metrics'; returns those that the store refuses, each with its reason.
+
+        A refusal is of the whole batch, so its halves are sent by themselves, down to the one that is meant.
+        """
+        try:
+            self._client.log_batch(run_id, **{what: batch})
+            return []
+        except Exception as error:  # MLflow's own come from what is imported only where it is used
+            if getattr(error, "error_code", None) not in REFUSALS:
+                raise
+            if not self._is_active(run_id):
+                raise _RunMissing from error
+            if len(batch) == 1:
+                return [f"{batch[0].key} ({first_line(error)[:200]})"]
+        half = len(batch) // 2
+        return self._log(run_id, what, batch[:half]) + self._log(run_id, what, batch[half:])
+
+    def _is_active(self, run_id: str) -> bool:
+        """Whether the store has this run, and nobody deleted it."""
+        try:
+            with self._store_errors():
+                return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
+        except _RunMissing:
+            return False
 
     def _set_status(self, run_id: str, status: journal.Entry) -> None:
         client = self._client
