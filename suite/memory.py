@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from suite.core.device import prepare_device
+from suite.datasets import loading
 from suite.datasets.sources import default_data_dir
 from suite.errors import RunError, SuiteError
 from suite.evaluation.comparison import Comparison, compare
@@ -163,7 +164,7 @@ class Memory:
             prepare_device(device),
         )
         beside = [_component("controls", c) for c in (config["controls"] if controls is None else controls)]
-        data = dataset.load(folder, key("data"), config["validation"])
+        data = loading.load(dataset, folder, key("data"), config["validation"])
         if data.digest != self.about["dataset_digest"]:
             raise RunError(f"{data.info.name} in {folder} is not the data that the memory was distilled from")
         return compare(

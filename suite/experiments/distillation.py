@@ -13,6 +13,7 @@ from suite.controls.random_images import RandomImages
 from suite.core import outer_loop
 from suite.core.outer_loop import PAPER_ITERATIONS, NotFinite, OuterState
 from suite.datasets.digits import Digits
+from suite.datasets.loading import load
 from suite.evaluation.protocol import Protocol
 from suite.experiments import accounting, diagnostics, plots, timing
 from suite.experiments.final_measurements import FinalMeasurements
@@ -146,7 +147,7 @@ class Distillation:
         """Distil, evaluate and compare."""
         started = time.monotonic()
         setting = self.setting(session.device)
-        data = self.dataset.load(session.data_dir, session.key("data"), self.validation)
+        data = load(self.dataset, session.data_dir, session.key("data"), self.validation)
         real = ClassRows.of(data.train.to(session.device), setting.classes)
         loaded = time.monotonic()
         state, distillation_seconds = self._distil(session, setting, data, real)

@@ -108,9 +108,11 @@ class FinalMeasurements:
     def _controls(
         self, cached: CachedAccuracies, setting: Setting, real: ClassRows, about: dict[str, Any]
     ) -> Iterator[Measurement]:
-        each = min(affordable_per_class(self.images_per_class), *(len(rows) for rows in real.rows))
-        size, protocol = each * setting.classes, self.evaluation
+        each, protocol = affordable_per_class(self.images_per_class), self.evaluation
+        counts = [min(each, len(rows)) for rows in real.rows]
+        size, fewest = sum(counts), min(counts)
         note = f"{each} real images per class, {protocol.sgd_steps(size)} SGD steps"
+        note += f", all there are of a class that has fewer ({fewest} of the smallest)" if fewest < each else ""
         note += ", more than the budget" if self.images_per_class < 1 else ""
         for control in self.controls:
             images = LazyTrainingSet(partial(control.choose, setting, real, each, cached.key))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from suite.datasets import loading
 from suite.errors import RunError, UsageError
 from suite.keys import Key
 from suite.types import Data, Split
@@ -13,7 +14,7 @@ from suite.types import Data, Split
 
 def load(stream: Any, data_dir: Path, key: Key, left_out: float = 0.0) -> Data:
     """The stream's data set, preprocessed as the stream says, without a fraction of every training class."""
-    return preprocessed(stream.of, stream.preprocessing).load(data_dir, key("data"), left_out)
+    return loading.load(preprocessed(stream.of, stream.preprocessing), data_dir, key("data"), left_out)
 
 
 def preprocessed(of: Any, name: str | None) -> Any:

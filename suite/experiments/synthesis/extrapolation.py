@@ -12,6 +12,7 @@ from suite.controls.random_images import RandomImages
 from suite.core.outer_loop import PAPER_ITERATIONS, OuterState, begin, step
 from suite.datasets.base import ImageDataset
 from suite.datasets.digits import Digits
+from suite.datasets.loading import load
 from suite.datasets.some_classes import SomeClasses
 from suite.evaluation.comparison import affordable_per_class
 from suite.evaluation.protocol import Protocol
@@ -202,7 +203,7 @@ class Extrapolation:
 
     def _joined(self, session: Session) -> JoinedEpisodes:
         """The episodes, before any memory is learned."""
-        data, device = self.dataset.load(session.data_dir, session.key("data"), 0.0), session.device
+        data, device = load(self.dataset, session.data_dir, session.key("data"), 0.0), session.device
         tasks = tasks_of(data.info, self.ways_per_task, self.cut, session.key("tasks"))
         return JoinedEpisodes(
             session=session,
@@ -226,9 +227,8 @@ class Extrapolation:
     def _space(self, session: Session, data: Data, classes: tuple[int, ...]) -> Data:
         """The training images of a task as its memory sees them."""
         if self.preprocessing_of == "each task":
-            return SomeClasses(self.dataset, list(classes)).load(session.data_dir, session.key("data"), 0.0)
-        rows = ClassRows.of(data.train, data.info.classes)
-        return replace(data, train=all_images(of_classes(rows, classes)))
+            return load(SomeClasses(self.dataset, list(classes)), session.data_dir, session.key("data"), 0.0)
+        return replace(data, train=all_images(of_classes(ClassRows.of(data.train, data.info.classes), classes)))
 
     def _learn(self, series: Series, name: str, real: ClassRows, key: Key) -> Params:
         setting = self.setting(real.split.labels.device, len(real.rows))

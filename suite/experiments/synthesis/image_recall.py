@@ -10,6 +10,7 @@ import torch
 from suite.architectures.convnet import ConvNet
 from suite.core.outer_loop import PAPER_ITERATIONS
 from suite.datasets.digits import Digits
+from suite.datasets.loading import load
 from suite.evaluation.evaluate import accuracy
 from suite.evaluation.protocol import Protocol
 from suite.experiments import timing
@@ -172,7 +173,7 @@ class ImageRecall:
 
     def run(self, session: Session) -> Outcome:
         """Learn both memories and train the classifier, then measure episode after episode."""
-        data = self.dataset.load(session.data_dir, session.key("data"), 0.0)
+        data = load(self.dataset, session.data_dir, session.key("data"), 0.0)
         train_rows, test_rows = self._rows(session, data)
         tasks = tasks_of(self.dataset.info, self.ways, "slices", Key(0))
         series, memories = Series(session, 2 * self.iterations), EpisodicMemories.of(self, session.device)
@@ -245,6 +246,5 @@ class ImageRecall:
         }
 
     def _reduced_by(self) -> list[str]:
-        of_memory = below("bases", self.parameterization.bases, PAPER_SIZES["bases"])
-        of_memory += below("matrices", self.parameterization.matrices, PAPER_SIZES["matrices"])
-        return summary.reduced_by(self) + of_memory
+        sizes = [(name, getattr(self.parameterization, name), paper) for name, paper in PAPER_SIZES.items()]
+        return summary.reduced_by(self) + [less for size in sizes for less in below(*size)]
