@@ -1,4 +1,4 @@
-"""What a data set gives is looked at once, before the first step: every fault is one sentence, and a rare class is fair."""
+"""What a data set gives is looked at once, before the first step; and a class of few images is fair to the others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
