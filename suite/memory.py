@@ -24,7 +24,7 @@ from torch.utils.data import TensorDataset
 from suite.core.device import prepare_device
 from suite.datasets import loading
 from suite.datasets.sources import default_data_dir
-from suite.errors import RunError, SuiteError
+from suite.errors import RunError, SuiteError, UsageError
 from suite.evaluation.comparison import Comparison, compare
 from suite.evaluation.evaluate import recall_all
 from suite.evaluation.protocol import Protocol, published
@@ -113,8 +113,17 @@ class Memory:
         return recall_all(self.parameterization, self.tensors, len(self.class_names))
 
     def export(self, directory: str | Path) -> Path:
-        """PNG files, a folder for each class, in display space; readable by torchvision's ImageFolder."""
+        """PNG files, a folder for each class, in display space; readable by torchvision's ImageFolder.
+
+        Raises UsageError for images of other than 1 or 3 channels, which a PNG file would not give back.
+        """
         from torchvision.utils import save_image
+
+        if self.shape.channels not in (1, 3):
+            raise UsageError(
+                f"images of {self.shape.channels} channels can't be exported as PNG files, which have 1 or 3; take "
+                "them from the memory's dataset()"
+            )
 
         images, labels = self.display()
         target = Path(directory)
@@ -200,6 +209,7 @@ class Memory:
             return None
         from PIL import Image
 
+        images = with_colours(images)
         shown = [images[labels == c][:SHOWN_PER_CLASS] for c in range(min(len(self.class_names), SHOWN_CLASSES))]
         grid = torch.nn.functional.pad(torch.stack(shown), (1, 1, 1, 1), value=1.0)  # a white line around each image
         rows, columns, channels, height, width = grid.shape
@@ -339,6 +349,13 @@ def _beside(preprocessing: dict[str, Any]) -> str:
 
 def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+
+
+def with_colours(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n shown h wide"]:
+    """Images that can be shown: those of 1 or 3 channels as they are, of others the channels side by side in grey."""
+    if images.shape[1] in (1, 3):
+        return images
+    return torch.cat(images.split(1, dim=1), dim=3)
 
 
 def cosine_similarities(matrices: Float[Tensor, "r classes bases"]) -> Float[Tensor, "classes classes"]:

@@ -1,21 +1,29 @@
-"""Pictures: what a memory holds, in display space, and how it was learned. Same input, same PNG file."""
+"""Pictures: what a memory holds, in display space, and how it was learned. Same input, same PNG file.
 
+A picture that can't be drawn is a sentence on the terminal, never the end of a run: what was measured is in its record.
+"""
+
+import functools
 import io
 import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from suite.memory import Memory, cosine_similarities
+from suite.errors import RunError, one_line, report
+from suite.memory import Memory, cosine_similarities, with_colours
 from suite.storage.files import make_directory, write_atomic
 from suite.types import Session
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+P = ParamSpec("P")
 
 SHOWN_PER_CLASS = 10
 
@@ -26,6 +34,31 @@ SHOWN_NUMBERS = 20
 
 SCALE = 96
 """Pixels of the longer side of one image in a grid, at the least."""
+
+
+LONGEST_LABEL = 40
+"""Letters of a class's name beside a picture; what is longer is cut."""
+
+
+def picture(draw: Callable[P, None]) -> Callable[P, None]:
+    """A function that draws, whose failures are said and not raised, but for those of the disk.
+
+    Words in the picture are shown as they are: a '$' begins no formula.
+    """
+
+    @functools.wraps(draw)
+    def attempted(*args: P.args, **kwargs: P.kwargs) -> None:
+        from matplotlib import rc_context
+
+        try:
+            with rc_context({"text.parse_math": False}):
+                draw(*args, **kwargs)
+        except RunError:
+            raise
+        except Exception as error:  # whatever libraries of pictures, fonts and linear algebra raise
+            report(f"[picture] '{draw.__name__}' can't be drawn ({one_line(error)}); what was measured is not touched")
+
+    return attempted
 
 
 def distillation(memory: Memory, norms: dict[str, list[list[float | None]]], session: Session) -> None:
@@ -42,6 +75,7 @@ def distillation(memory: Memory, norms: dict[str, list[list[float | None]]], ses
     curves({title: session.history(metric) for title, metric in series.items()}, folder / "curves.png")
 
 
+@picture
 def recalled_images(memory: Memory, file: Path) -> None:
     """A row for each class (the first twenty), a column for each recalled image (the first ten)."""
     images, labels = memory.display()
@@ -50,6 +84,7 @@ def recalled_images(memory: Memory, file: Path) -> None:
     _grid(torch.cat(rows), columns=len(rows[0]), file=file)
 
 
+@picture
 def bases(memory: Memory, file: Path) -> None:
     """Every basis in display space, each stretched to the whole range, since only their combinations are images."""
     held = memory.tensors["bases"]
@@ -66,6 +101,7 @@ def stretched(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     return (images - low) / (high - low).clamp_min(1e-12)
 
 
+@picture
 def coefficients(memory: Memory, file: Path) -> None:
     """The addressing matrices: a row for each recalled image, class by class, a column for each basis."""
     matrices = memory.tensors["matrices"]  # r, classes, bases
@@ -76,13 +112,14 @@ def coefficients(memory: Memory, file: Path) -> None:
     shown = axes.imshow(table.numpy(), aspect="auto", cmap="RdBu", vmin=-bound, vmax=bound, interpolation="nearest")
     each = matrices.shape[0]
     if len(memory.class_names) <= SHOWN_CLASSES:
-        axes.set_yticks([each * (c + 0.5) - 0.5 for c in range(len(memory.class_names))], memory.class_names)
+        axes.set_yticks([each * (c + 0.5) - 0.5 for c in range(len(memory.class_names))], _short(memory.class_names))
     axes.set_xlabel("basis")
     axes.set_title(f"coefficients, {each} images per class")
     figure.colorbar(shown)
     _save(figure, file)
 
 
+@picture
 def similarity(memory: Memory, file: Path) -> None:
     """Cosine similarity of the coefficients of all classes, ordered and marked by superclass (paper, figure 2)."""
     names = memory.class_names
@@ -101,13 +138,14 @@ def similarity(memory: Memory, file: Path) -> None:
             axes.axvline(edge - 0.5, color="black", linewidth=0.4)
     else:
         middles, labels = list(range(len(names))), list(names)
-    axes.set_xticks(middles, labels, rotation=90, fontsize=6)
-    axes.set_yticks(middles, labels, fontsize=6)
+    axes.set_xticks(middles, _short(labels), rotation=90, fontsize=6)
+    axes.set_yticks(middles, _short(labels), fontsize=6)
     axes.set_title("cosine similarity of coefficients")
     figure.colorbar(shown)
     _save(figure, file)
 
 
+@picture
 def gradient_norms(norms: dict[str, list[list[float | None]]], file: Path) -> None:
     """The norm of d outer loss / d w_t back through an unroll, a line for each unroll and a colour for each memory."""
     figure = _figure(6, 4)
@@ -124,6 +162,7 @@ def gradient_norms(norms: dict[str, list[list[float | None]]], file: Path) -> No
     _save(figure, file)
 
 
+@picture
 def accuracy_matrix(matrices: list[list[list[float | None]]], file: Path) -> None:
     """R[i, j], the accuracy on task j after task i, as a heat map: the mean over networks, blank where not measured."""
     tasks = len(matrices[0])
@@ -152,6 +191,7 @@ def accuracy_matrix(matrices: list[list[list[float | None]]], file: Path) -> Non
     _save(figure, file)
 
 
+@picture
 def after_each_task(curves: list[list[float]], file: Path) -> None:
     """The mean accuracy on all tasks seen so far after each task, a line for each network."""
     figure = _figure(6, 4)
@@ -164,6 +204,7 @@ def after_each_task(curves: list[list[float]], file: Path) -> None:
     _save(figure, file)
 
 
+@picture
 def task_by_task(memories: list[Memory], file: Path) -> None:
     """A row for each task's memory (the first twenty), the first image recalled for each class (the first ten)."""
     rows = []
@@ -173,17 +214,18 @@ def task_by_task(memories: list[Memory], file: Path) -> None:
     _grid(torch.cat(rows), columns=min(len(memories[0].class_names), SHOWN_PER_CLASS), file=file)
 
 
+@picture
 def cases(shown: list[tuple[str, Float[Tensor, "n c h w"]]], file: Path) -> None:
     """A row for each case with its label: first the image that was observed, then those that it recalled."""
     from torchvision.utils import make_grid
 
-    rows = [make_grid(images, nrow=len(images), padding=1, pad_value=1.0) for _, images in shown]
+    rows = [make_grid(with_colours(images), nrow=len(images), padding=1, pad_value=1.0) for _, images in shown]
     whole = torch.cat(rows, 1).clamp(0, 1).permute(1, 2, 0)
     each = whole.shape[0] / len(rows)
     figure = _figure(10, 0.4 + 8.5 * whole.shape[0] / whole.shape[1])
     axes = figure.subplots()
     axes.imshow(whole.numpy(), interpolation="nearest")
-    axes.set_yticks([each * (i + 0.5) for i in range(len(rows))], [label for label, _ in shown])
+    axes.set_yticks([each * (i + 0.5) for i in range(len(rows))], _short([label for label, _ in shown]))
     width = whole.shape[1] / len(shown[0][1])
     axes.set_xticks([width / 2, width * 1.5], ["shot", "recalled"])
     axes.axvline(width, color="red")
@@ -191,6 +233,7 @@ def cases(shown: list[tuple[str, Float[Tensor, "n c h w"]]], file: Path) -> None
     _save(figure, file)
 
 
+@picture
 def sweep(curves: dict[str, list[tuple[str, float, float | None]]], axis: str, file: Path) -> None:
     """Validation accuracy along an axis of a table, a curve for each combination of the others (paper, figure 1)."""
     figure = _figure(6, 4)
@@ -198,9 +241,11 @@ def sweep(curves: dict[str, list[tuple[str, float, float | None]]], axis: str, f
     for name, points in curves.items():
         places = list(range(len(points)))
         spread = [0.0 if s is None else s for _, _, s in points]
-        axes.errorbar(places, [mean for _, mean, _ in points], yerr=spread, marker=".", capsize=2, label=name or None)
-        axes.set_xticks(places, [label for label, _, _ in points])
-    axes.set_xlabel(axis)
+        axes.errorbar(
+            places, [mean for _, mean, _ in points], yerr=spread, marker=".", capsize=2, label=_short([name])[0] or None
+        )
+        axes.set_xticks(places, _short([label for label, _, _ in points]))
+    axes.set_xlabel(_short([axis])[0])
     axes.set_ylabel("validation accuracy (%)")
     axes.grid(alpha=0.3)
     if any(curves):
@@ -208,6 +253,7 @@ def sweep(curves: dict[str, list[tuple[str, float, float | None]]], axis: str, f
     _save(figure, file)
 
 
+@picture
 def curves(series: dict[str, list[tuple[int, float]]], file: Path) -> None:
     """One panel for each quantity over the outer iterations; a quantity without points is left out."""
     drawn = {name: points for name, points in series.items() if points}
@@ -226,6 +272,7 @@ def _grid(images: Float[Tensor, "n c h w"], columns: int, file: Path) -> None:
     from PIL import Image
     from torchvision.utils import make_grid
 
+    images = with_colours(images)
     factor = max(1, SCALE // max(images.shape[-2:]))
     large = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     grid = make_grid(large, nrow=columns, padding=2, pad_value=1.0)
@@ -233,6 +280,12 @@ def _grid(images: Float[Tensor, "n c h w"], columns: int, file: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(pixels.numpy()).save(buffer, format="png")
     write_atomic(file, buffer.getvalue())
+
+
+def _short(labels: Sequence[str]) -> list[str]:
+    """Labels of at most `LONGEST_LABEL` letters, on one line."""
+    flat = [" ".join(label.split()) for label in labels]
+    return [label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…" for label in flat]
 
 
 def _figure(width: float, height: float) -> "Figure":

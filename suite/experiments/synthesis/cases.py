@@ -21,6 +21,7 @@ CASES = 4
 """Of each kind in the picture."""
 
 
+@plots.picture
 def plot_cases(
     folder: Path,
     data: Data,
