@@ -18,6 +18,7 @@ protocol of its kind has (`COMPONENTS`). Some offer more, found by `isinstance`:
     Priced              an experiment estimates its time before it starts
 """
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,10 @@ class ImageShape:
     width: int
     """Pixels."""
 
+    def __post_init__(self) -> None:
+        for side in ("channels", "height", "width"):  # of a library's kind of whole number, which no record can hold
+            object.__setattr__(self, side, operator.index(getattr(self, side)))
+
     @property
     def numel(self) -> int:
         """Stored numbers of one image."""
@@ -74,6 +79,11 @@ class DatasetInfo:
     """Test images."""
     superclasses: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Pairs of a superclass and the names of its classes, where the data set has them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
+        for size in ("train_size", "test_size"):
+            object.__setattr__(self, size, operator.index(getattr(self, size)))
 
     @property
     def classes(self) -> int:

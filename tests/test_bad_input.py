@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import QUICK, Done, command, ended, main, only_run, sets, start
+from command_line import QUICK, TABLE, Done, command, ended, main, only_run, sets, start
 
 from suite.memory import Memory
 from suite.runtime import session
@@ -188,6 +188,14 @@ def interrupted_before_the_first_run(place: Place) -> Done:
 
 TIMM = ["--gin", "gin/quickstart.gin", "--gin", "gin/scale/smoke.gin", *sets("ARCHITECTURE = @architectures.timm()")]
 BATCH_NORM = ["timm keeps running statistics", "'instance'"]
+ELSEWHERE = sets("TRANSFER = [@a/architectures.timm()]", "a/architectures.timm.norm = 'group'")
+
+
+def elsewhere(model: str, *more: str) -> Callable[[Place], Done]:
+    return lambda p: p.quick(*ELSEWHERE, *sets(f"a/architectures.timm.model = '{model}'"), *more)
+
+
+CHOSEN = sets("run.choose = 'momentum'", f"run.axes = {TABLE!r}", "experiments.distillation.validation = 0.0")
 FILES = (1, 3, 5, 7, 12, 15)
 CASES: dict[str, tuple[Callable[[Place], Done], int, list[str]]] = {
     # what: (the command, its exit status, words of its one line)
@@ -224,6 +232,11 @@ CASES: dict[str, tuple[Callable[[Place], Done], int, list[str]]] = {
         2,
         ["resnet_18"],
     ),
+    "transfer to a model that is none": (elsewhere("resnet_18"), 2, ["resnet_18"]),
+    "transfer to a model that is none, in a dry run": (elsewhere("resnet_18", "--dry-run"), 2, ["resnet_18"]),
+    "transfer to a model of larger images": (elsewhere("inception_v3"), 2, ["can't be used on images of 1x8x8"]),
+    "transfer to a model of one size": (elsewhere("vit_tiny_patch16_224"), 2, ["vit_tiny", "1x8x8"]),
+    "a choice without validation images": (lambda p: p.quick(*CHOSEN), 2, ["run.choose", "sets none aside"]),
     "no such device": (lambda p: p.quick("--device", "gpu"), 2, ["'gpu' is not a device"]),
     "device of another maker": (lambda p: p.quick("--device", "mps"), 2, ["'mps'", "cpu, cuda"]),
     "device that is not there": (lambda p: p.quick("--device", "cuda:99"), 2, ["no cuda:99", "use cpu"]),

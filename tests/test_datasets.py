@@ -1,5 +1,6 @@
 """Data sets: what is known without their files, their splits, data sets made of others, and the command."""
 
+import json
 import re
 import subprocess
 import sys
@@ -248,3 +249,29 @@ def test_training_images_alone_never_show_a_test_image(data_dir: Path) -> None:
     assert data.digest != Digits().load(data_dir, Key(0), 0.0).digest
     with pytest.raises(UsageError, match="fraction must be above 0 and below 1"):
         TrainingOnly(fraction=1.0)
+
+
+OF_NUMPY = """
+import json
+from dataclasses import asdict
+import numpy as np
+from suite.types import DatasetInfo, ImageShape
+sizes = np.array([1, 8, 8, 100, 20])
+info = DatasetInfo("own", ImageShape(*sizes[:3]), tuple(np.unique([3, 1, 2])), *sizes[3:])
+print(json.dumps(asdict(info)))
+try:
+    ImageShape(1.5, 8, 8)
+except TypeError:
+    print("refused")
+"""
+
+
+def test_numbers_and_names_of_a_library_s_kinds_become_plain_ones() -> None:
+    """numpy's whole numbers are no JSON: a run was done, and then could not write its record.
+
+    In a process of its own, without the type checks of these tests.
+    """
+    said = subprocess.run([sys.executable, "-c", OF_NUMPY], capture_output=True, text=True, check=True).stdout
+    described, refused = said.splitlines()
+    assert json.loads(described)["class_names"] == ["1", "2", "3"] and refused == "refused"
+    assert json.loads(described)["shape"] == {"channels": 1, "height": 8, "width": 8}

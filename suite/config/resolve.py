@@ -137,6 +137,11 @@ def _cell_runs(whole: Parsed, table: "_Table", cell: Cell) -> tuple[list[Run], s
             chosen_lines = [*seed_lines, *table.then, f"run.cell = {chosen!r}"]
             then, used_by_run = _run(start, chosen_lines, table.name, chosen, seed)
             used |= used_by_run
+            if getattr(run.experiment, "validation", None) == 0:
+                raise UsageError(
+                    f"run.choose: '{table.choose}' is chosen on validation images, and the experiment's validation = 0 "
+                    "sets none aside; set it to a fraction such as 0.1"
+                )
             run = replace(run, choose=table.choose, then=then)
         runs.append(run)
     return runs, used

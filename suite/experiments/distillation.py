@@ -117,6 +117,7 @@ class Distillation:
     def plan(self) -> dict[str, Any]:
         """Sizes and steps, found without any data."""
         info, setting = self.dataset.info, self.setting(torch.device("cpu"))
+        FinalMeasurements.of(self).require_networks(setting)
         budget = accounting.budget_of(setting, self.images_per_class)
         return {
             "data set": f"{info.name}, {info.shape}, {info.classes} classes, {info.train_size} training images",
@@ -147,6 +148,7 @@ class Distillation:
         """Distil, evaluate and compare."""
         started = time.monotonic()
         setting = self.setting(session.device)
+        FinalMeasurements.of(self).require_networks(setting)
         data = load(self.dataset, session.data_dir, session.key("data"), self.validation)
         real = ClassRows.of(data.train.to(session.device), setting.classes)
         loaded = time.monotonic()
@@ -230,11 +232,9 @@ class Distillation:
 
     def _scale(self) -> dict[str, Any]:
         """How much of the paper's compute the run uses."""
-        steps, paper = self.iterations, PAPER_ITERATIONS
-        reduced_by = [f"{steps} of {paper} iterations"] if steps < paper else []
-        reduced_by += accounting.smaller_parts(
-            self.objective, self.architecture, *FinalMeasurements.of(self).elsewhere, named=True
-        )
+        others = FinalMeasurements.of(self).elsewhere
+        reduced_by = [f"{self.iterations} of {PAPER_ITERATIONS} iterations"] * (self.iterations < PAPER_ITERATIONS)
+        reduced_by += accounting.smaller_parts(self.objective, self.architecture, *others, named=True)
         reduced_by += [self.evaluation.label()] if self.evaluation.reduced else []
         extra = {"validation_held_out": self.validation, "full_data_epochs": self.full_data_epochs}
         return accounting.scale_of(self, reduced_by) | extra

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from suite import __version__
+from suite.errors import UsageError, one_line
 from suite.evaluation.cached import CachedAccuracies, LazyTrainingSet
 from suite.evaluation.comparison import affordable_per_class
 from suite.evaluation.evaluate import Accuracies, Splits, recalled
 from suite.evaluation.protocol import Protocol
 from suite.experiments import timing
 from suite.experiments.accounting import label_of
+from suite.keys import Key, global_generators
 from suite.registry import describe
 from suite.storage.files import json_sha256, make_directory
 from suite.storage.sealed import digest
@@ -66,6 +68,24 @@ class FinalMeasurements:
     def elsewhere(self) -> list[Architecture]:
         """The architectures of `transfer` that are not the memory's own."""
         return [other for other in self.transfer if describe(other) != describe(self.architecture)]
+
+    def require_networks(self, setting: Setting) -> None:
+        """Raise UsageError for an architecture that has no network for such images, before hours are spent."""
+        for other in (self.architecture, *self.elsewhere):
+            try:
+                with torch.no_grad(), global_generators(Key(0)):
+                    network = other.build(setting.shape, setting.classes).eval()
+                    size = setting.shape.channels, setting.shape.height, setting.shape.width
+                    scores = network(torch.zeros(2, *size))
+                if scores.shape != (2, setting.classes):
+                    raise RuntimeError(f"it gives numbers of shape {tuple(scores.shape)} for two images")
+            except UsageError:
+                raise
+            except Exception as error:  # whatever the network's own code raises
+                raise UsageError(
+                    f"{label_of(other)} can't be used on images of {setting.shape} with {setting.classes} classes "
+                    f"({one_line(error)[:200]}); choose another architecture"
+                ) from error
 
     # ------------------------------------------------------------ measuring
 
