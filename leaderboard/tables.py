@@ -180,6 +180,8 @@ def _comparisons(page: Page, rows: Sequence[Row]) -> Iterable[Comparison]:
 def _over_controls(rows: Sequence[Row]) -> Iterable[Comparison]:
     """Each method beside what its own runs measured at equal budget: real images and other baselines."""
     for row in rows:
+        if row.images_per_class is not None and row.images_per_class < 1:  # controls have one image of a class
+            continue
         for title, control in row.controls.items():
             if title != FULL_DATA and control.behind is not None:
                 yield _comparison(row, title, control.behind)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from suite import terminal
 from suite.errors import SuiteError, UsageError
+from suite.storage.files import user_path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status: 0 all promises kept, 1 some broken, 2 usage error."""
     options = parser().parse_args(arguments)
     try:
-        return _check(_chosen(options), Path(options.data_dir) if options.data_dir else None)
+        return _check(_chosen(options), user_path(options.data_dir, "--data-dir") if options.data_dir else None)
     except SuiteError as error:
         print(f"suite.check: {error}", file=sys.stderr)
         return error.status

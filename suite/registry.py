@@ -9,10 +9,12 @@ What each kind of component must offer is written in `suite/types.py`.
 """
 
 import difflib
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import math
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -22,9 +24,9 @@ from typing import Any, TypeVar
 
 import gin
 
-from suite.errors import UsageError
+from suite.errors import UsageError, one_line
 from suite.storage.files import json_sha256, sha256
-from suite.validation import checked
+from suite.validation import checked, type_hints
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -176,12 +178,16 @@ def describe(thing: Any) -> Any:
     {'is': 'no_momentum', 'lr': 1.0}
     """
     if is_dataclass(thing) and not isinstance(thing, type):
-        hints = typing.get_type_hints(type(thing))
+        hints = type_hints(type(thing))
         values = {f.name: (getattr(thing, f.name), hints[f.name]) for f in fields(thing) if not _is_left_out(f, thing)}
         numbers = {k: float(v) if type(v) is int and _takes_float(hint) else v for k, (v, hint) in values.items()}
         return {"is": name_of(thing)} | _source(type(thing)) | {k: describe(v) for k, v in numbers.items()}
     if isinstance(thing, (list, tuple)):
         return [describe(value) for value in thing]
+    if getattr(thing, "shape", None) == () and hasattr(thing, "item"):  # a number of numpy's or torch's
+        return describe(thing.item())
+    if isinstance(thing, float) and not math.isfinite(thing):
+        raise UsageError(f"a setting is {thing}, which no record can hold; give a finite number")
     return thing
 
 
@@ -221,17 +227,17 @@ def load_components() -> None:
     for point in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         try:
             point.load()
-        except Exception as error:  # somebody else's code: say whose it is, whatever it raised
+        except (Exception, SystemExit) as error:  # somebody else's code: say whose it is, whatever it raised
             raise UsageError(
                 f"the installed package's entry point '{point.name} = {point.value}' failed to load "
-                f"({type(error).__name__}: {error}); mend or uninstall it"
+                f"({one_line(error)}); mend or uninstall it"
             ) from error
 
 
 def load_plugin(file: str | Path) -> None:
     """Run one outside Python file, which registers its methods. A file that was already loaded is left alone."""
     path = Path(file).resolve()
-    name = f"suite_plugin_{path.stem}"
+    name = f"suite_plugin_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"  # two files may share a stem
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
         return
     if not path.is_file():
@@ -246,6 +252,6 @@ def load_plugin(file: str | Path) -> None:
     except UsageError:
         del sys.modules[name]
         raise
-    except Exception as error:  # somebody else's code: say whose it is, whatever it raised
+    except (Exception, SystemExit) as error:  # somebody else's code: say whose it is, whatever it raised
         del sys.modules[name]
-        raise UsageError(f"--plugin: {file} failed to load ({type(error).__name__}: {error})") from error
+        raise UsageError(f"--plugin: {file} failed to load ({one_line(error)})") from error

@@ -88,12 +88,12 @@ def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
     from suite.runtime.execute import RunContext, directory_of, execute_all
     from suite.runtime.run_directory import FINISHED
     from suite.runtime.signals import Stop
-    from suite.storage.files import make_directory
+    from suite.storage.files import make_directory, user_path
     from suite.tracking.sender import Sender
 
     device = prepare_device(options.device)
-    out = make_directory(Path(options.out))
-    data_dir = Path(options.data_dir) if options.data_dir else default_data_dir()
+    out = make_directory(user_path(options.out, "--out"))
+    data_dir = user_path(options.data_dir, "--data-dir") if options.data_dir else default_data_dir()
     uri = _tracking_uri(options.tracking_uri, out)
     unfinished = [run for run in runs if options.fresh or not (directory_of(run, out) / FINISHED).is_file()]
     _announce(unfinished, options, device)

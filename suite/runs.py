@@ -21,7 +21,7 @@ from suite import terminal
 from suite.errors import Interrupted, RunError, SuiteError, UsageError, report
 from suite.runtime import run_directory
 from suite.runtime.durations import short_duration
-from suite.storage.files import disk_errors
+from suite.storage.files import disk_errors, user_path
 from suite.storage.journal import read
 from suite.storage.locks import Held, locked
 from suite.tracking.store import Store, stores
@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     out = Path(options.out)
     try:
+        out = user_path(options.out, "--out")
         if not out.is_dir():
             raise UsageError(f"--out: there is no folder {out}; name the one that suite.run was given")
         if options.run and options.action in ("reap", "clean"):

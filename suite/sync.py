@@ -14,6 +14,7 @@ from pathlib import Path
 from suite import terminal
 from suite.errors import Interrupted, RunError, SuiteError, UsageError, report
 from suite.runtime.run_directory import ABOUT, journal_directories, mark_dead
+from suite.storage.files import user_path
 from suite.storage.journal import read
 from suite.tracking.store import Store
 from suite.tracking.uri import check_uri, default_uri, whole_uri
@@ -37,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     runs = Path(options.runs)
     try:
+        runs = user_path(options.runs, "RUNS")
         out = runs.resolve().parent.parent if (runs / ABOUT).is_file() else runs
         uri = whole_uri(options.tracking_uri or default_uri(out))
         check_uri(uri)

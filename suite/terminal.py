@@ -4,17 +4,21 @@ A pipe whose reader is gone (`| head`, Ctrl-C with `| tee log`), a terminal that
 the start (`2>&-`) and an encoding that lacks a letter are met where words are written, by one wrapper for all commands.
 """
 
+import errno
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec
 
+from suite.errors import RunError, report
+
 P = ParamSpec("P")
 
-LOST = (OSError, ValueError, AttributeError)
-"""What writing raises where nobody reads any more, where a stream is closed, and where there is none."""
+UNREAD = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ESTALE, errno.ENXIO)
+"""Numbers of the errors of a stream that nobody reads any more."""
 
 
 def command(main: Callable[P, int]) -> Callable[P, int]:
@@ -22,25 +26,32 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
 
     @functools.wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
-        with unbreakable_streams():
-            return main(*args, **kwargs)
+        with unbreakable_streams() as streams:
+            status = main(*args, **kwargs)
+            for stream in streams:
+                stream.flush()
+            failed = [stream.failure for stream in streams if stream.failure is not None]
+            if failed:  # not a reader that left: a disk that is full, for one
+                report(f"what was printed is not whole ({failed[0].strerror or failed[0]}); print it elsewhere")
+            return RunError.status if failed and status == 0 else status
 
     return guarded
 
 
 @contextmanager
-def unbreakable_streams() -> Iterator[None]:
+def unbreakable_streams() -> "Iterator[tuple[_Unbreakable, _Unbreakable]]":
     """Within the block, stdout and stderr take every text and raise nothing; what nobody can read is lost.
 
     A letter that the stream's encoding lacks is written as an escape, such as \\u00b1.
     """
     _open_standard_files()
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_Unbreakable(stream) for stream in before)
+    streams = _Unbreakable(sys.stdout), _Unbreakable(sys.stderr)
+    sys.stdout, sys.stderr = streams
     try:
-        yield
+        yield streams
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in streams:
             stream.flush()
         sys.stdout, sys.stderr = before
 
@@ -61,7 +72,9 @@ class _Unbreakable:
     def __init__(self, stream: Any) -> None:
         """`stream`: None for a stream that was closed before Python started."""
         self._stream = stream
-        with suppress(*LOST):  # not each stream has a setting for it
+        self.failure: OSError | None = None
+        """The first error that was not of a reader that left."""
+        with suppress(AttributeError, OSError, ValueError):  # not each stream has a setting for it
             self._stream.reconfigure(errors="backslashreplace")
 
     def __getattr__(self, name: str) -> Any:
@@ -69,29 +82,38 @@ class _Unbreakable:
 
     def write(self, text: str) -> int:
         """Write, or lose, the text."""
-        try:
-            self._stream.write(text)
-        except LOST:
-            self._let_go()
+        self._attempt(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
         """Flush what can be."""
-        try:
-            self._stream.flush()
-        except LOST:
-            self._let_go()
+        self._attempt(lambda: self._stream.flush())
 
     def isatty(self) -> bool:
         """Whether it is a terminal that is still there."""
         try:
-            return bool(self._stream.isatty())
-        except LOST:
+            return self._stream is not None and bool(self._stream.isatty())
+        except (OSError, ValueError):
             return False
+
+    def _attempt(self, do: Callable[[], object]) -> None:
+        if self._stream is None:
+            return
+        try:
+            do()
+        except OSError as error:
+            if error.errno not in UNREAD and not isinstance(error, io.UnsupportedOperation) and self.failure is None:
+                self.failure = error
+            self._let_go()
+        except ValueError:  # the stream is closed
+            self._let_go()
 
     def _let_go(self) -> None:
         """Lead the rest, and what is still buffered, to the null device: the interpreter flushes at its end."""
-        with suppress(*LOST):
+        with suppress(OSError, ValueError, AttributeError):
+            number = self._stream.fileno()
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            try:
+                os.dup2(nowhere, number)
+            finally:
+                os.close(nowhere)

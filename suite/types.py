@@ -82,6 +82,8 @@ class DatasetInfo:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
+        superclasses = tuple((str(name), tuple(map(str, own))) for name, own in self.superclasses)
+        object.__setattr__(self, "superclasses", superclasses)
         for size in ("train_size", "test_size"):
             object.__setattr__(self, size, operator.index(getattr(self, size)))
 

@@ -187,7 +187,7 @@ def validate(config: Any) -> None:
     """
     kind: Any = type(config)
     for field in fields(config):
-        value, hint = getattr(config, field.name), _hints(kind)[field.name]
+        value, hint = getattr(config, field.name), type_hints(kind, include_extras=True)[field.name]
         name = f"{kind.__name__}.{field.name}"
         if not _fits(value, hint):
             raise UsageError(f"{name} must be {_words(hint)}, not {value!r} ({type(value).__name__})")
@@ -221,8 +221,14 @@ def require_labels(config: Any, learned: bool = False) -> None:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
+def type_hints(cls: type, include_extras: bool = False) -> dict[str, Any]:
+    """The types of a dataclass's fields; UsageError for one that only type checkers know."""
+    try:
+        return typing.get_type_hints(cls, include_extras=include_extras)
+    except NameError as error:
+        raise UsageError(
+            f"{cls.__name__}: the type of a field is not there when it runs ({error}); import it outside TYPE_CHECKING"
+        ) from error
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -1,6 +1,7 @@
 """Whatever is wrong with what a command is given: one sentence, the right exit status, and never a traceback."""
 
 import errno
+import itertools
 import os
 import signal
 import time
@@ -14,8 +15,11 @@ import pytest
 import torch
 from command_line import QUICK, TABLE, Done, command, ended, main, only_run, sets, start
 
+from suite.datasets.sources import default_data_dir
 from suite.memory import Memory
+from suite.registry import REGISTRIES, describe
 from suite.runtime import session
+from suite.storage.files import user_path
 
 UNTRACKED = ["--tracking-uri", "none"]
 
@@ -195,6 +199,58 @@ def elsewhere(model: str, *more: str) -> Callable[[Place], Done]:
     return lambda p: p.quick(*ELSEWHERE, *sets(f"a/architectures.timm.model = '{model}'"), *more)
 
 
+def files(contents: dict[str, str], *arguments: str) -> Callable[[Place], Done]:
+    """A dry run after these files are written; '{}' in an argument stands for their folder."""
+
+    def case(place: Place) -> Done:
+        place.own_data.mkdir()
+        for name, text in contents.items():
+            (place.own_data / name).write_text(text)
+        return place.quick(*(a.replace("{}", str(place.own_data)) for a in arguments), "--dry-run")
+
+    return case
+
+
+OWN = """
+from __future__ import annotations
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+import numpy as np
+from suite.registry import inner_optimizers
+if TYPE_CHECKING:
+    from numbers import Number
+
+@inner_optimizers.register("own")
+@dataclass(frozen=True)
+class Own:
+    lr: FIELD
+    def init(self, params): return {}
+    def step(self, params, grads, state): return {k: w - 0.1 * grads[k] for k, w in params.items()}, state
+"""
+USED = ("--plugin", "{}/own.py", *sets("INNER_OPTIMIZER = @inner_optimizers.own()"))
+NUMBERS = itertools.count()
+
+
+def own(declared: str) -> Callable[[Place], Done]:
+    """A plugin whose optimizer has one field, so declared, used in a dry run."""
+    name = f"own_{next(NUMBERS)}"  # a name is registered once
+    code = OWN.replace("FIELD", declared).replace('"own"', f'"{name}"')
+    return files({"own.py": code}, *(word.replace("optimizers.own(", f"optimizers.{name}(") for word in USED))
+
+
+INCLUDES = {
+    "a.gin": "include '{}/b.gin'\n",
+    "b.gin": "include '{}/a.gin'\n",
+}
+
+
+def circle(place: Place) -> Done:
+    contents = {name: text.replace("{}", str(place.own_data)) for name, text in INCLUDES.items()}
+    return files(contents, "--gin", "{}/a.gin")(place)
+
+
+TEXTS = ["run.axes must look like", "'10', not 10"]
 CHOSEN = sets("run.choose = 'momentum'", f"run.axes = {TABLE!r}", "experiments.distillation.validation = 0.0")
 FILES = (1, 3, 5, 7, 12, 15)
 CASES: dict[str, tuple[Callable[[Place], Done], int, list[str]]] = {
@@ -237,6 +293,33 @@ CASES: dict[str, tuple[Callable[[Place], Done], int, list[str]]] = {
     "transfer to a model of larger images": (elsewhere("inception_v3"), 2, ["can't be used on images of 1x8x8"]),
     "transfer to a model of one size": (elsewhere("vit_tiny_patch16_224"), 2, ["vit_tiny", "1x8x8"]),
     "a choice without validation images": (lambda p: p.quick(*CHOSEN), 2, ["run.choose", "sets none aside"]),
+    "files that include each other": (circle, 2, ["a.gin", "includes itself"]),
+    "a file that includes itself": (files({"a.gin": "include 'a.gin'"}, "--gin", "{}/a.gin"), 2, ["a.gin"]),
+    "an import that raises": (files({"a.gin": "import suite.nothing"}, "--gin", "{}/a.gin"), 2, ["a.gin", "nothing"]),
+    "an include in a binding": (lambda p: p.quick(*sets("include 'gin/lr=0.1.gin'")), 2, ["--set", "lr=0.1.gin"]),
+    "an import in a binding": (lambda p: p.quick(*sets("import nosuch # =")), 2, ["--set", "nosuch"]),
+    "an infinite rate": (lambda p: p.quick(*sets("OUTER_LR = 1e999"), "--dry-run"), 2, ["inf", "finite"]),
+    "an infinite budget": (lambda p: p.quick(*sets("IMAGES_PER_CLASS = 1e999"), "--dry-run"), 2, ["inf", "finite"]),
+    "an infinite clip": (lambda p: p.quick(*sets("CLIP = 1e999"), "--dry-run"), 2, ["inf", "finite"]),
+    "labels of numbers": (lambda p: p.quick(*sets("run.axes = {'ic': {1: ['EPOCHS = 1']}}")), 2, TEXTS),
+    "bindings of numbers": (lambda p: p.quick(*sets("run.axes = {'ic': {'a': [1]}}")), 2, TEXTS),
+    "an axis of a number": (lambda p: p.quick(*sets("run.axes = {1: {'a': ['EPOCHS = 1']}}")), 2, TEXTS),
+    "a plugin that ends all": (
+        files({"own.py": "import sys; sys.exit(0)"}, *USED),
+        2,
+        ["own.py", "SystemExit"],
+    ),
+    "a plugin that raises three lines": (
+        files({"own.py": "raise ValueError('one\\ntwo\\nthree')"}, *USED),
+        2,
+        ["own.py", "ValueError: one two three"],
+    ),
+    "a plugin that is no Python": (files({"own.py": "def"}, *USED), 2, ["own.py", "SyntaxError"]),
+    "a field of a type for checkers": (own("Number = 1"), 2, ["Own", "Number", "TYPE_CHECKING"]),
+    "a field of a type that is nowhere": (own("Nothing = 1"), 2, ["Own", "Nothing"]),
+    "a field of infinity": (own("Any = float('inf')"), 2, ["inf", "finite"]),
+    "a home of nobody": (lambda p: p.quick("--data-dir", "~nobody-of-this-name/x"), 2, ["--data-dir", "no home"]),
+    "an output in a home of nobody": (lambda p: p.quick("--out", "~nobody-of-this-name/x"), 2, ["--out", "no home"]),
     "no such device": (lambda p: p.quick("--device", "gpu"), 2, ["'gpu' is not a device"]),
     "device of another maker": (lambda p: p.quick("--device", "mps"), 2, ["'mps'", "cpu, cuda"]),
     "device that is not there": (lambda p: p.quick("--device", "cuda:99"), 2, ["no cuda:99", "use cpu"]),
@@ -345,3 +428,32 @@ def test_a_memory_file_that_is_none(content: bytes | None, tmp_path: Path) -> No
     with pytest.raises(RunError) as error:
         Memory.load(file)
     assert str(file) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("declared", ["Any = np.float32(0.1)", "Any = np.int64(3)", "bool = True"])
+def test_a_plugin_s_numbers_may_be_of_numpy(declared: str, place: Place) -> None:
+    done = own(declared)(place)
+    assert done.status == 0, done.err
+
+
+def test_two_plugins_of_one_stem_are_two(place: Place, tmp_path: Path) -> None:
+    code = OWN.replace("FIELD", "float = 0.1")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(code.replace('"own"', f'"own_{name}"') + f"# {name}\n")
+    plugins = [word for name in ("one", "two") for word in ("--plugin", str(tmp_path / name / "mine.py"))]
+    digests = []
+    for name in ("one", "two"):
+        done = place.quick(*plugins, *sets(f"INNER_OPTIMIZER = @inner_optimizers.own_{name}()"), "--dry-run")
+        assert done.status == 0, done.err
+        (kind,) = {type(entry.build()) for entry in REGISTRIES["inner_optimizers"] if entry.name == f"own_{name}"}
+        digests.append(describe(kind())["source"])
+    assert digests[0] != digests[1]
+
+
+def test_a_home_is_meant_where_a_shell_left_it(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert default_data_dir() == tmp_path / "home" / ".cache" / "addressable-memory-suite"
+    monkeypatch.setenv("SUITE_DATA_DIR", "~/images")
+    assert default_data_dir() == tmp_path / "home" / "images"
+    assert user_path("~/runs", "--out") == tmp_path / "home" / "runs"

@@ -200,6 +200,10 @@ def test_what_it_has_no_twin_for_stays() -> None:
     torch.testing.assert_close(made(flat), nn.GroupNorm(1, 2)(flat))
     parts = nn.Sequential(nn.Conv2d(2, 2, 3, padding="same"), nn.Conv2d(2, 2, 3, 1, 1, padding_mode="reflect"))
     assert {type(part) for part in to_device(parts, CPU)} == {nn.Conv2d}
+    hooked = nn.Conv2d(2, 2, 3)
+    hooked.register_forward_hook(lambda *_: None)
+    for layer in (nn.utils.spectral_norm(nn.Conv2d(2, 2, 3)), hooked):
+        assert to_device(nn.Sequential(layer), CPU)[0] is layer
     plain = nn.Conv2d(2, 2, 3)
     image = torch.randn(2, 5, 5, generator=Key(0).generator())
     torch.testing.assert_close(Conv2d(plain)(image), plain(image))

@@ -257,7 +257,8 @@ from dataclasses import asdict
 import numpy as np
 from suite.types import DatasetInfo, ImageShape
 sizes = np.array([1, 8, 8, 100, 20])
-info = DatasetInfo("own", ImageShape(*sizes[:3]), tuple(np.unique([3, 1, 2])), *sizes[3:])
+groups = ((np.int64(7), tuple(np.unique([1, 2]))),)
+info = DatasetInfo("own", ImageShape(*sizes[:3]), tuple(np.unique([3, 1, 2])), *sizes[3:], groups)
 print(json.dumps(asdict(info)))
 try:
     ImageShape(1.5, 8, 8)
@@ -274,4 +275,5 @@ def test_numbers_and_names_of_a_library_s_kinds_become_plain_ones() -> None:
     said = subprocess.run([sys.executable, "-c", OF_NUMPY], capture_output=True, text=True, check=True).stdout
     described, refused = said.splitlines()
     assert json.loads(described)["class_names"] == ["1", "2", "3"] and refused == "refused"
+    assert json.loads(described)["superclasses"] == [["7", ["1", "2"]]]
     assert json.loads(described)["shape"] == {"channels": 1, "height": 8, "width": 8}

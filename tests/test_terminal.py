@@ -1,5 +1,6 @@
 """What is said on a terminal can't end a command: readers that leave, streams that are closed, letters that lack."""
 
+import errno
 import io
 import os
 import signal
@@ -31,27 +32,30 @@ SMOKE = [
 ]
 
 
+GONE = BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
 class Leaves(io.StringIO):
     """A stream whose reader leaves after so many texts; a terminal until then."""
 
-    def __init__(self, after: int, error: type[Exception] = BrokenPipeError) -> None:
+    def __init__(self, after: int, error: Exception = GONE) -> None:
         super().__init__()
         self.after, self.error = after, error
 
     def write(self, text: str) -> int:
         self.after -= 1
         if self.after < 0:
-            raise self.error("nobody reads")
+            raise self.error
         return super().write(text)
 
     def isatty(self) -> bool:
         return self.after > 0
 
 
-@pytest.mark.parametrize("error", [BrokenPipeError, OSError, ValueError])
+@pytest.mark.parametrize("error", [GONE, OSError(errno.EIO, "gone"), ValueError("closed")])
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_texts_that_nobody_reads_are_lost_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, name: str, error: type[Exception]
+    monkeypatch: pytest.MonkeyPatch, name: str, error: Exception
 ) -> None:
     stream = Leaves(2, error)
     monkeypatch.setattr(sys, name, stream)
@@ -67,6 +71,36 @@ def test_a_stream_that_was_closed_before_python_started_takes_everything(monkeyp
     with unbreakable_streams():
         print("a word", file=sys.stderr)
         assert not sys.stderr.isatty()
+
+
+def test_a_closed_stream_takes_no_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each line: a long run would have none left for its checkpoints."""
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed, Leaves(0)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        before = len(os.listdir("/proc/self/fd"))
+        with unbreakable_streams():
+            for _ in range(20):
+                print("a word", file=sys.stderr, flush=True)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_was_not_printed_for_want_of_room_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @terminal.command
+    def main() -> int:
+        print("a list")
+        return 0
+
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "stdout", Leaves(0, full))
+        assert main() == 1
+    assert "not whole (No space left on device)" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdout", Leaves(0))
+    assert main() == 0  # a reader that left
 
 
 def test_a_letter_that_an_encoding_lacks_is_written_as_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +146,8 @@ def test_a_terminal_without_columns_has_eighty(monkeypatch: pytest.MonkeyPatch) 
 def test_the_end_of_a_terminal_is_a_signal_to_stop_unless_it_was_to_be_ignored() -> None:
     stop = Stop()
     with stop.listening():
-        os.kill(os.getpid(), signal.SIGHUP)
+        for _ in range(3):  # a shell and the system each send one
+            os.kill(os.getpid(), signal.SIGHUP)
         assert stop.signal == signal.SIGHUP
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -5,17 +5,19 @@ import tokenize
 from dataclasses import fields, is_dataclass
 
 from suite.config.root import Root
-from suite.errors import first_line
+from suite.errors import first_line, one_line
 from suite.evaluation.protocol import Protocol
 from suite.registry import REGISTRIES, suggestion
 
 
-def explain(where: str, error: Exception) -> str:
+def explain(where: str, error: BaseException) -> str:
     """One sentence, as in "--gin mine.gin, line 3: no data set is called 'digit'; did you mean 'digits'? …".
 
     `where` is the option that was read, '--gin FILE' or '--set BINDING'; a syntax error names its own file and line,
     which is another one if the file was included.
     """
+    if isinstance(error, RecursionError):  # even its text has no end
+        return f"{where}: it includes itself, on its own or by way of others; take one of the includes out"
     line, file = getattr(error, "lineno", None), getattr(error, "filename", None)
     place = f"--gin {file}" if file else where
     if line and where.startswith("--gin"):
@@ -23,9 +25,11 @@ def explain(where: str, error: Exception) -> str:
     return f"{place}: {_cause(error)}"
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     """What is wrong, and what to write instead."""
     text = str(error)
+    if isinstance(error, SystemExit):
+        return "a module that it imports ends the process (sys.exit); import one that does not"
     if isinstance(error, tokenize.TokenError):
         return "a bracket, a parenthesis or a quote is opened and not closed"
     token = re.search(r"Failed to parse token '([^']*)'", text)
@@ -48,7 +52,8 @@ def _cause(error: Exception) -> str:
         return f"nothing gives a value for {missing.group(1)}; bind it"
     if isinstance(error, SyntaxError):
         return first_line(error.msg or "it can not be read")
-    return first_line(error).strip("\"'")
+    plain = isinstance(error, (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError))
+    return first_line(error).strip("\"'") if plain else one_line(error)
 
 
 def _unknown_selector(selector: str) -> str:

@@ -4,7 +4,6 @@ gin has no public way to ask which bindings there are and which of them were use
 """
 
 import logging
-import tokenize
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -20,9 +19,6 @@ from suite.validation import validate
 
 Binding = tuple[str, str, str]
 """Scope, configurable and parameter of one binding; of a macro: its name, 'gin.macro', 'value'."""
-
-PARSE_ERRORS = (SyntaxError, tokenize.TokenError, ValueError, KeyError, TypeError)
-"""What gin raises for a text that it can't take."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def _parse_file(file: str) -> None:
     try:
         with _quiet():
             gin.parse_config_file(file)
-    except (*PARSE_ERRORS, OSError, ImportError) as error:
+    except (Exception, SystemExit) as error:  # gin's own, and whatever a module raises that a file imports
         raise UsageError(explain(f"--gin {file}", error)) from error
 
 
@@ -92,7 +88,7 @@ def _parse(bindings: Sequence[str]) -> None:
             raise UsageError(f"--set {binding}: write NAME = VALUE, as in --set 'ITERATIONS = 100'")
         try:
             gin.parse_config(binding)
-        except PARSE_ERRORS as error:
+        except (Exception, SystemExit) as error:  # a binding may hold an include or an import, too
             raise UsageError(explain(f"--set {binding!r}", error)) from error
 
 

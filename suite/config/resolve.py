@@ -209,12 +209,22 @@ def _table(files: list[str], states: list[Parsed], whole: Parsed, bindings: list
 def _axes(whole: Parsed) -> Axes:
     axes = whole.bound("axes") or {}
     well_formed = isinstance(axes, dict) and all(
-        isinstance(labels, dict) and labels and all(isinstance(lines, list) for lines in labels.values())
-        for labels in axes.values()
+        isinstance(axis, str)
+        and isinstance(labels, dict)
+        and labels
+        and all(isinstance(label, str) and _are_texts(lines) for label, lines in labels.items())
+        for axis, labels in axes.items()
     )
     if not well_formed:
-        raise UsageError("run.axes must look like {'axis': {'label': ['binding', …], …}, …}")
+        raise UsageError(
+            "run.axes must look like {'axis': {'label': ['binding', …], …}, …}, where axes, labels and bindings are "
+            "texts: '10', not 10"
+        )
     return axes
+
+
+def _are_texts(lines: object) -> bool:
+    return isinstance(lines, list) and all(isinstance(line, str) for line in lines)
 
 
 def _free_axes(files: list[str], states: list[Parsed], bindings: list[str], axes: Axes) -> Axes:

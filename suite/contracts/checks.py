@@ -18,6 +18,7 @@ from suite import types
 from suite.contracts.problem import CLASSES, SHAPE, Problem, finite_difference_error, relative_error, small_setting
 from suite.core.networks import require_unrollable
 from suite.datasets.digits import Digits
+from suite.datasets.loading import check_data
 from suite.errors import RunError, SuiteError, first_line
 from suite.keys import Key, global_generators
 from suite.parameterizations.image_queries import addressed
@@ -365,6 +366,10 @@ def _check_dataset(dataset: types.Dataset, data_dir: Path | None) -> list[Findin
         data, same_data = (dataset.load(data_dir, Key(0), 0.1) for _ in range(2))
     except RunError as error:
         return [*findings, Finding("note", "its files were not read", _first_line(error))]
+    try:
+        check_data(data)
+    except RunError as error:
+        return [*findings, Finding("broken", "its images and labels can be trained and measured on", str(error))]
     sizes = (len(data.train) + len(data.validation), len(data.test))
     shape = (info.shape.channels, info.shape.height, info.shape.width)
     pixels = data.transform.display(data.train.images[:8])

@@ -50,11 +50,17 @@ def to_device(network: nn.Module, device: torch.device, replace_layers: bool = T
         return network
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if replace_layers and type(child) is nn.GroupNorm and child.affine:
+            if replace_layers and _is_plain(child) and type(child) is nn.GroupNorm and child.affine:
                 setattr(parent, name, GroupNorm(child))
-            if replace_layers and type(child) is nn.Conv2d and child.padding_mode == "zeros":
+            if replace_layers and _is_plain(child) and type(child) is nn.Conv2d and child.padding_mode == "zeros":
                 setattr(parent, name, child if isinstance(child.padding, str) else Conv2d(child))
     return network.to(memory_format=torch.channels_last)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether it is its parameters alone: no hooks, as weight and spectral norm add, and none of a user's."""
+    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks
+    return not any(hooks) and isinstance(getattr(layer, "weight", None), nn.Parameter)
 
 
 class Conv2d(nn.Conv2d):

@@ -8,6 +8,9 @@ from suite.errors import RunError
 from suite.keys import Key
 from suite.types import Data, Dataset, DatasetInfo, Split
 
+PIECE = 1024
+"""Images that are looked at a time, so that a large set is not copied."""
+
 
 def load(dataset: Dataset, data_dir: Path, key: Key, validation: float) -> Data:
     """The data set's splits. Raises RunError where they are not what a data set promises (`check_data`)."""
@@ -54,10 +57,11 @@ def _check_split(info: DatasetInfo, part: str, split: Split) -> None:
             f"{name}: {part} labels are {int(labels.min())} to {int(labels.max())}; with {info.classes} classes they "
             f"must be 0 to {info.classes - 1}"
         )
-    finite = images.isfinite().flatten(1).all(1)
-    if not bool(finite.all()):
-        row = int((~finite).nonzero()[0])
-        raise RunError(f"{name}: {part} image {row} holds NaN or infinity; mend its file or its preprocessing")
+    for start in range(0, len(images), PIECE):
+        finite = images[start : start + PIECE].isfinite().flatten(1).all(1)
+        if not bool(finite.all()):
+            row = start + int((~finite).nonzero()[0])
+            raise RunError(f"{name}: {part} image {row} holds NaN or infinity; mend its file or its preprocessing")
 
 
 def _words(tensor: torch.Tensor) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from suite.errors import RunError, one_line
-from suite.storage.files import sync_file
+from suite.storage.files import sync_file, user_path
 
 DOWNLOAD_TIMEOUT = 60.0
 """Seconds without a byte after which a download is given up."""
@@ -20,8 +20,7 @@ DOWNLOAD_TIMEOUT = 60.0
 
 def default_data_dir() -> Path:
     """The directory of the data sets: $SUITE_DATA_DIR, or ~/.cache/addressable-memory-suite where it is not set."""
-    named = os.environ.get("SUITE_DATA_DIR")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "addressable-memory-suite"
+    return user_path(os.environ.get("SUITE_DATA_DIR") or "~/.cache/addressable-memory-suite", "SUITE_DATA_DIR")
 
 
 # ---------------------------------------------------------------- source files

@@ -70,11 +70,11 @@ def compare(
 ) -> Comparison:
     """Train and test the protocol's networks on what the memory recalls, and on each control's images.
 
-    A control has as many images of every class as the budget pays for, at least one. `report` is given a sentence
-    before each method. The same key gives the accuracies that a run's record holds.
+    A control has as many images of every class as the budget pays for, at least one, or all there are. `report` is
+    given a sentence before each method. The same key gives the accuracies that a run's record holds.
     """
     real = ClassRows.of(data.train.to(setting.device), setting.classes)
-    images = min(affordable_per_class(images_per_class), *(len(rows) for rows in real.rows))
+    images = affordable_per_class(images_per_class)
     all_recalled = recalled(setting, memory)
     accuracies = {}
 

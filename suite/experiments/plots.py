@@ -48,9 +48,9 @@ def picture(draw: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(draw)
     def attempted(*args: P.args, **kwargs: P.kwargs) -> None:
-        from matplotlib import rc_context
-
         try:
+            from matplotlib import rc_context
+
             with rc_context({"text.parse_math": False}):
                 draw(*args, **kwargs)
         except RunError:

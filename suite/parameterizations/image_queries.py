@@ -21,8 +21,12 @@ from suite.validation import PositiveInt
 
 PREFIX = "extractor."
 """Before the names of the extractor's weights among a memory's tensors."""
-FACTOR, SHIFT = PREFIX + "factor", PREFIX + "shift"
+FACTOR, SHIFT = PREFIX + "(factor)", PREFIX + "(shift)"  # no module can give such names
 """The two tensors of d numbers that standardise features: f(x) factor + shift."""
+
+
+PIECE = 256
+"""Images whose features are taken at a time to standardise them."""
 
 
 @parameterizations.register("image_queries")
@@ -102,7 +106,8 @@ class ImageQueries:
             return memory
         device = memory["bases"].device
         with torch.no_grad():
-            raw = self._raw_features(memory, images.to(device)).double()
+            pieces = [self._raw_features(memory, piece.to(device)) for piece in images.split(PIECE)]
+        raw = torch.cat(pieces).double()
         mean, deviation = raw.mean(0), raw.std(0, correction=0)
         factor = torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation, 1.0)
         return memory | {FACTOR: factor.to(memory[FACTOR]), SHIFT: (-mean * factor).to(memory[SHIFT])}

@@ -30,6 +30,8 @@ class Stop:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGHUP:
+            return  # a shell and the system each send one when a terminal hangs up
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = signal.Signals(number)

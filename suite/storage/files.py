@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from suite.errors import RunError
+from suite.errors import RunError, UsageError
 
 # ---------------------------------------------------------------- hashes
 
@@ -84,6 +84,17 @@ def sync_directory(path: Path) -> None:
 
 
 # ---------------------------------------------------------------- directories
+
+
+def user_path(text: str, option: str) -> Path:
+    """A path that a user gave, with '~' and '~name' as a shell means them, which it leaves alone behind a '='.
+
+    Raises UsageError where there is no such home.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{option}: there is no home for {text} ({error}); name a folder in full") from error
 
 
 def make_directory(path: Path) -> Path:

@@ -167,9 +167,8 @@ class Store:
         ]
         values = {k: v for entry in entries if entry["is"] == "run" for k, v in entry["parameters"].items()}
         points = [point for entry in entries if entry["is"] == "metrics" for point in entry["points"]]
-        parameters = {told: values[name][:LONGEST_PARAMETER] for name, told in accepted(values).items()}
-        told = accepted(name for name, *_ in points)
-        metrics = [Metric(told[name], *rest) for name, *rest in points]
+        parameters = {accepted(name): value[:LONGEST_PARAMETER] for name, value in values.items()}
+        metrics = [Metric(accepted(name), *rest) for name, *rest in points]
         files = dict.fromkeys(entry["file"] for entry in entries if entry["is"] == "artifact")
         status = next((entry for entry in reversed(entries) if entry["is"] == "status"), None)
         if status is not None:
