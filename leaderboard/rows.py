@@ -19,6 +19,7 @@ EVALUATED_BY = ("dataset", "stream", "images_per_class", "architecture", "evalua
 
 OF_THE_METHOD = {
     "objective",
+    "outer_optimizer",  # each method has the rate that the search found for it
     "parameterization",
     "augmentation",
     "controls",

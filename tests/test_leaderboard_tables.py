@@ -193,6 +193,12 @@ def test_only_what_was_run_under_equal_conditions_is_compared(other: dict[str, A
     assert table_of([record("BPTT"), record("full", **other)]).comparisons == ()
 
 
+def test_methods_with_outer_rates_of_their_own_are_compared() -> None:
+    rates = [{"outer_optimizer": {"is": "adam", "lr": lr}} for lr in (0.1, 0.03)]
+    made = [record(method, **rate) for method, rate in zip(("BPTT", "full"), rates, strict=True)]
+    assert [(one.first, one.second) for one in table_of(made).comparisons] == [("BPTT", "full")]
+
+
 def test_a_transfer_record_gives_a_row_for_every_network_it_was_measured_on() -> None:
     measured = [measurement("memory", "test", [60.0]), measurement("memory", "test", [50.0], network="alexnet")]
     made = record("ResNet-12", name="transfer", axis="trained on", dataset="cifar10", measurements=measured)
