@@ -144,12 +144,13 @@ def test_a_terminal_without_columns_has_eighty(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_end_of_a_terminal_is_a_signal_to_stop_unless_it_was_to_be_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     stop = Stop()
     with stop.listening():
         for _ in range(3):  # a shell and the system each send one
             os.kill(os.getpid(), signal.SIGHUP)
         assert stop.signal == signal.SIGHUP
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         stop = Stop()
         with stop.listening():
@@ -218,7 +219,8 @@ def test_a_signal_leads_to_a_checkpoint_though_nobody_reads(tmp_path: Path, numb
     nobody = without_a_reader()
     words = [*SMOKE, "--set", "ITERATIONS = 100000", "--set", "VALIDATION_POINTS = 0", "--out", str(tmp_path)]
     words += ["--checkpoint-seconds", "0.2"]
-    process = start("-m", "suite.run", *words, stdout=nobody, stderr=nobody)
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)}  # even where tests run under nohup
+    process = start("-m", "suite.run", *words, stdout=nobody, stderr=nobody, **heard)
     os.close(nobody)
     wait_for(lambda: any(tmp_path.rglob("checkpoints/*/manifest.json")), process)
     process.send_signal(number)
