@@ -397,7 +397,7 @@ def test_what_takes_weeks_is_said_and_a_scale_that_fits_is_named(monkeypatch: py
 
 
 def _scale(of: Any) -> str:
-    return {50_000: "paper", 2000: "short", 600: "cpu", 2: "smoke"}[of.iterations]
+    return {50_000: "paper", 2000: "short", 300: "cpu", 2: "smoke"}[of.iterations]
 
 
 def test_a_dry_run_and_a_start_say_what_it_will_take(data_dir: Any, tmp_path: Any) -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from suite.errors import RunError, UsageError
-from suite.experiments import plots
+from suite.experiments import drawing, plots
 from suite.images import preprocess
 from suite.keys import Key
 from suite.memory import Memory, with_colours
@@ -90,6 +90,6 @@ def test_a_disk_that_fails_is_no_matter_of_pictures(tmp_path: Path, monkeypatch:
     def full(*_: Any) -> None:
         raise RunError("the disk is full")
 
-    monkeypatch.setattr(plots, "write_atomic", full)
+    monkeypatch.setattr(drawing, "write_atomic", full)
     with pytest.raises(RunError, match="the disk is full"):
         plots.recalled_images(memory(), tmp_path / "recalled.png")

@@ -10,7 +10,8 @@ import pytest
 from command_line import REPOSITORY, ended, start
 
 LAYERS = [
-    ["errors", "terminal"],
+    ["errors"],
+    ["terminal"],
     ["keys"],
     ["types"],
     ["storage", "validation"],
@@ -127,7 +128,7 @@ def test_components_of_one_kind_do_not_know_those_of_another() -> None:
     [
         ("mlflow", {"tracking.store"}),
         ("gin", {"config.gin_state", "config.root", "registry"}),
-        ("matplotlib", {"experiments.plots"}),
+        ("matplotlib", {"experiments.drawing"}),
         ("tqdm", {"runtime.session"}),
         ("avalanche", set()),  # by name alone, in suite.avalanche
     ],

@@ -3,27 +3,23 @@
 A picture that can't be drawn is a sentence on the terminal, never the end of a run: what was measured is in its record.
 """
 
-import functools
-import io
 import math
-from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from suite.errors import RunError, one_line, report
+from suite.experiments.drawing import figure as new_figure
+from suite.experiments.drawing import grid, picture, save, short
 from suite.memory import Memory, cosine_similarities, with_colours
-from suite.storage.files import make_directory, write_atomic
+from suite.storage.files import make_directory
 from suite.types import Session
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-P = ParamSpec("P")
+    pass
 
 SHOWN_PER_CLASS = 10
 
@@ -31,34 +27,6 @@ SHOWN_CLASSES = 20
 
 SHOWN_NUMBERS = 20
 """A matrix of more rows is drawn without its numbers."""
-
-SCALE = 96
-"""Pixels of the longer side of one image in a grid, at the least."""
-
-
-LONGEST_LABEL = 40
-"""Letters of a class's name beside a picture; what is longer is cut."""
-
-
-def picture(draw: Callable[P, None]) -> Callable[P, None]:
-    """A function that draws, whose failures are said and not raised, but for those of the disk.
-
-    Words in the picture are shown as they are: a '$' begins no formula.
-    """
-
-    @functools.wraps(draw)
-    def attempted(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            from matplotlib import rc_context
-
-            with rc_context({"text.parse_math": False}):
-                draw(*args, **kwargs)
-        except RunError:
-            raise
-        except Exception as error:  # whatever libraries of pictures, fonts and linear algebra raise
-            report(f"[picture] '{draw.__name__}' can't be drawn ({one_line(error)}); what was measured is not touched")
-
-    return attempted
 
 
 def distillation(memory: Memory, norms: dict[str, list[list[float | None]]], session: Session) -> None:
@@ -81,7 +49,7 @@ def recalled_images(memory: Memory, file: Path) -> None:
     images, labels = memory.display()
     classes = range(min(len(memory.class_names), SHOWN_CLASSES))
     rows = [images[labels == c][:SHOWN_PER_CLASS] for c in classes]
-    _grid(torch.cat(rows), columns=len(rows[0]), file=file)
+    grid(torch.cat(rows), columns=len(rows[0]), file=file)
 
 
 @picture
@@ -92,7 +60,7 @@ def bases(memory: Memory, file: Path) -> None:
     shape = (memory.shape.channels, memory.shape.height, memory.shape.width)
     if memory.transform is not None and whitened and tuple(held.shape[1:]) == shape:
         held = memory.transform.display(held)
-    _grid(stretched(held), columns=math.ceil(math.sqrt(len(held))), file=file)
+    grid(stretched(held), columns=math.ceil(math.sqrt(len(held))), file=file)
 
 
 def stretched(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -106,17 +74,17 @@ def coefficients(memory: Memory, file: Path) -> None:
     """The addressing matrices: a row for each recalled image, class by class, a column for each basis."""
     matrices = memory.tensors["matrices"]  # r, classes, bases
     table = torch.flatten(matrices.transpose(0, 1), 0, 1)
-    figure = _figure(6, 6)
+    figure = new_figure(6, 6)
     axes = figure.subplots()
     bound = float(table.abs().max()) or 1.0
     shown = axes.imshow(table.numpy(), aspect="auto", cmap="RdBu", vmin=-bound, vmax=bound, interpolation="nearest")
     each = matrices.shape[0]
     if len(memory.class_names) <= SHOWN_CLASSES:
-        axes.set_yticks([each * (c + 0.5) - 0.5 for c in range(len(memory.class_names))], _short(memory.class_names))
+        axes.set_yticks([each * (c + 0.5) - 0.5 for c in range(len(memory.class_names))], short(memory.class_names))
     axes.set_xlabel("basis")
     axes.set_title(f"coefficients, {each} images per class")
     figure.colorbar(shown)
-    _save(figure, file)
+    save(figure, file)
 
 
 @picture
@@ -126,7 +94,7 @@ def similarity(memory: Memory, file: Path) -> None:
     groups = [(name, list(own)) for name, own in memory.about.get("superclasses", [])] or [("", list(names))]
     order = [names.index(name) for _, own in groups for name in own]
     like = cosine_similarities(memory.tensors["matrices"])[order][:, order]
-    figure = _figure(7, 6)
+    figure = new_figure(7, 6)
     axes = figure.subplots()
     shown = axes.imshow(like.numpy(), cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
     if len(groups) > 1:
@@ -138,17 +106,17 @@ def similarity(memory: Memory, file: Path) -> None:
             axes.axvline(edge - 0.5, color="black", linewidth=0.4)
     else:
         middles, labels = list(range(len(names))), list(names)
-    axes.set_xticks(middles, _short(labels), rotation=90, fontsize=6)
-    axes.set_yticks(middles, _short(labels), fontsize=6)
+    axes.set_xticks(middles, short(labels), rotation=90, fontsize=6)
+    axes.set_yticks(middles, short(labels), fontsize=6)
     axes.set_title("cosine similarity of coefficients")
     figure.colorbar(shown)
-    _save(figure, file)
+    save(figure, file)
 
 
 @picture
 def gradient_norms(norms: dict[str, list[list[float | None]]], file: Path) -> None:
     """The norm of d outer loss / d w_t back through an unroll, a line for each unroll and a colour for each memory."""
-    figure = _figure(6, 4)
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     for i, (when, unrolls) in enumerate(norms.items()):
         for j, line in enumerate(unrolls):
@@ -159,7 +127,7 @@ def gradient_norms(norms: dict[str, list[list[float | None]]], file: Path) -> No
     axes.set_ylabel("norm of d outer loss / d w_t")
     axes.grid(alpha=0.3)
     axes.legend()
-    _save(figure, file)
+    save(figure, file)
 
 
 @picture
@@ -172,7 +140,7 @@ def accuracy_matrix(matrices: list[list[list[float | None]]], file: Path) -> Non
             found = [value for r in matrices if (value := r[i][j]) is not None]
             if found:
                 shown[i, j] = sum(found) / len(found)
-    figure = _figure(6, 5)
+    figure = new_figure(6, 5)
     axes = figure.subplots()
     drawn = axes.imshow(shown.numpy(), cmap="viridis", vmin=0, vmax=100, interpolation="nearest")
     if tasks <= SHOWN_NUMBERS:
@@ -188,20 +156,20 @@ def accuracy_matrix(matrices: list[list[list[float | None]]], file: Path) -> Non
     axes.set_ylabel("after task")
     axes.set_title("accuracy (%)")
     figure.colorbar(drawn)
-    _save(figure, file)
+    save(figure, file)
 
 
 @picture
 def after_each_task(curves: list[list[float]], file: Path) -> None:
     """The mean accuracy on all tasks seen so far after each task, a line for each network."""
-    figure = _figure(6, 4)
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     for curve in curves:
         axes.plot(range(1, len(curve) + 1), curve, marker=".", alpha=0.8)
     axes.set_xlabel("after task")
     axes.set_ylabel("mean accuracy on tasks so far (%)")
     axes.grid(alpha=0.3)
-    _save(figure, file)
+    save(figure, file)
 
 
 @picture
@@ -211,7 +179,7 @@ def task_by_task(memories: list[Memory], file: Path) -> None:
     for memory in memories[:SHOWN_CLASSES]:
         images, labels = memory.display()
         rows += [images[labels == c][:1] for c in range(min(len(memory.class_names), SHOWN_PER_CLASS))]
-    _grid(torch.cat(rows), columns=min(len(memories[0].class_names), SHOWN_PER_CLASS), file=file)
+    grid(torch.cat(rows), columns=min(len(memories[0].class_names), SHOWN_PER_CLASS), file=file)
 
 
 @picture
@@ -222,35 +190,35 @@ def cases(shown: list[tuple[str, Float[Tensor, "n c h w"]]], file: Path) -> None
     rows = [make_grid(with_colours(images), nrow=len(images), padding=1, pad_value=1.0) for _, images in shown]
     whole = torch.cat(rows, 1).clamp(0, 1).permute(1, 2, 0)
     each = whole.shape[0] / len(rows)
-    figure = _figure(10, 0.4 + 8.5 * whole.shape[0] / whole.shape[1])
+    figure = new_figure(10, 0.4 + 8.5 * whole.shape[0] / whole.shape[1])
     axes = figure.subplots()
     axes.imshow(whole.numpy(), interpolation="nearest")
-    axes.set_yticks([each * (i + 0.5) for i in range(len(rows))], _short([label for label, _ in shown]))
+    axes.set_yticks([each * (i + 0.5) for i in range(len(rows))], short([label for label, _ in shown]))
     width = whole.shape[1] / len(shown[0][1])
     axes.set_xticks([width / 2, width * 1.5], ["shot", "recalled"])
     axes.axvline(width, color="red")
     axes.tick_params(length=0)
-    _save(figure, file)
+    save(figure, file)
 
 
 @picture
 def sweep(curves: dict[str, list[tuple[str, float, float | None]]], axis: str, file: Path) -> None:
     """Validation accuracy along an axis of a table, a curve for each combination of the others (paper, figure 1)."""
-    figure = _figure(6, 4)
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     for name, points in curves.items():
         places = list(range(len(points)))
         spread = [0.0 if s is None else s for _, _, s in points]
         axes.errorbar(
-            places, [mean for _, mean, _ in points], yerr=spread, marker=".", capsize=2, label=_short([name])[0] or None
+            places, [mean for _, mean, _ in points], yerr=spread, marker=".", capsize=2, label=short([name])[0] or None
         )
-        axes.set_xticks(places, _short([label for label, _, _ in points]))
-    axes.set_xlabel(_short([axis])[0])
+        axes.set_xticks(places, short([label for label, _, _ in points]))
+    axes.set_xlabel(short([axis])[0])
     axes.set_ylabel("validation accuracy (%)")
     axes.grid(alpha=0.3)
     if any(curves):
         axes.legend()
-    _save(figure, file)
+    save(figure, file)
 
 
 @picture
@@ -259,45 +227,10 @@ def curves(series: dict[str, list[tuple[int, float]]], file: Path) -> None:
     drawn = {name: points for name, points in series.items() if points}
     if not drawn:
         return
-    figure = _figure(5 * len(drawn), 3.5)
+    figure = new_figure(5 * len(drawn), 3.5)
     for axes, (name, points) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
         axes.plot([x for x, _ in points], [y for _, y in points], marker="." if len(points) < 30 else None)
         axes.set_xlabel("outer iteration")
         axes.set_title(name)
         axes.grid(alpha=0.3)
-    _save(figure, file)
-
-
-def _grid(images: Float[Tensor, "n c h w"], columns: int, file: Path) -> None:
-    from PIL import Image
-    from torchvision.utils import make_grid
-
-    images = with_colours(images)
-    factor = max(1, SCALE // max(images.shape[-2:]))
-    large = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    grid = make_grid(large, nrow=columns, padding=2, pad_value=1.0)
-    pixels = (grid.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.numpy()).save(buffer, format="png")
-    write_atomic(file, buffer.getvalue())
-
-
-def _short(labels: Sequence[str]) -> list[str]:
-    """Labels of at most `LONGEST_LABEL` letters, on one line."""
-    flat = [" ".join(label.split()) for label in labels]
-    return [label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…" for label in flat]
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)  # no window, no global state
-    return figure
-
-
-def _save(figure: "Figure", file: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_atomic(file, buffer.getvalue())
+    save(figure, file)

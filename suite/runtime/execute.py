@@ -1,7 +1,6 @@
 """Execute runs, each from its configuration to its record, and record how each ended."""
 
 import json
-import re
 import time
 import traceback
 from collections.abc import Iterator
@@ -179,8 +178,7 @@ def _session(run: Run, directory: Path, context: RunContext, journal: Journal) -
 
 def _metric(measurement: dict[str, Any]) -> str:
     """The metric's name in a tracker: 'test_accuracy/random_real_images'."""
-    words = re.sub(r"[^\w\-.:/]+", "_", label(measurement))  # as trackers take them
-    return f"{measurement['split']}_accuracy/{words}"
+    return f"{measurement['split']}_accuracy/{label(measurement).replace(' ', '_')}"
 
 
 def _begin_journal(run: Run, journal: Journal, config: dict[str, Any], table: Path | None) -> None:

@@ -1,0 +1,85 @@
+"""How pictures are made: a failure is a sentence, words are shown as they are, and equal input gives an equal file."""
+
+import functools
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from suite.errors import RunError, one_line, report
+from suite.memory import with_colours
+from suite.storage.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+
+SCALE = 96
+"""Pixels of the longer side of one image in a grid, at the least."""
+
+LONGEST_LABEL = 40
+"""Letters of a class's name beside a picture; what is longer is cut."""
+
+
+def picture(draw: Callable[P, None]) -> Callable[P, None]:
+    """A function that draws, whose failures are said and not raised, but for those of the disk.
+
+    Words in the picture are shown as they are: a '$' begins no formula.
+    """
+
+    @functools.wraps(draw)
+    def attempted(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            from matplotlib import rc_context
+
+            with rc_context({"text.parse_math": False}):
+                draw(*args, **kwargs)
+        except RunError:
+            raise
+        except Exception as error:  # whatever libraries of pictures, fonts and linear algebra raise
+            report(f"[picture] '{draw.__name__}' can't be drawn ({one_line(error)}); what was measured is not touched")
+
+    return attempted
+
+
+def grid(images: Float[Tensor, "n c h w"], columns: int, file: Path) -> None:
+    """Images in rows of so many columns, enlarged, as a PNG file."""
+    from PIL import Image
+    from torchvision.utils import make_grid
+
+    images = with_colours(images)
+    factor = max(1, SCALE // max(images.shape[-2:]))
+    large = images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    grid = make_grid(large, nrow=columns, padding=2, pad_value=1.0)
+    pixels = (grid.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(buffer, format="png")
+    write_atomic(file, buffer.getvalue())
+
+
+def short(labels: Sequence[str]) -> list[str]:
+    """Labels of at most `LONGEST_LABEL` letters, on one line."""
+    flat = [" ".join(label.split()) for label in labels]
+    return [label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…" for label in flat]
+
+
+def figure(width: float, height: float) -> "Figure":
+    """An empty figure of so many inches, without a window or global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: "Figure", file: Path) -> None:
+    """The figure as a PNG file, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    write_atomic(file, buffer.getvalue())
