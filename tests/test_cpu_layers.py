@@ -177,6 +177,16 @@ def test_an_unroll_stays_in_channels_last_layout() -> None:
     assert not any(v.is_contiguous() for v in seen)
 
 
+def test_the_second_derivative_s_own_output_is_channels_last_too() -> None:
+    """Of grey images, whose layout says nothing: the cotangent of g follows that of the weights' gradient."""
+    layer = to_device(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1)), CPU)[0]
+    images = numbers(2, 1, 8, 8, name="images").float()
+    g = torch.ones(2, 4, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
+    (gw,) = torch.autograd.grad(layer(images), layer.weight, g, create_graph=True)
+    (d_g,) = torch.autograd.grad(gw, g, torch.ones(4, 1, 3, 3))
+    assert d_g.is_contiguous(memory_format=torch.channels_last) and not d_g.is_contiguous()
+
+
 @pytest.mark.parametrize("recipe", [ConvNet(width=4), ConvNet(width=4, norm="layer"), ResNet12(width=4), AlexNet()])
 def test_a_network_keeps_its_names_values_and_outputs(recipe: Any) -> None:
     def build() -> nn.Module:
