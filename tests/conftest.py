@@ -1,5 +1,6 @@
 """What every test gets: one thread (two busy processes of two threads run many times slower), and a clean gin."""
 
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import gin
 import pytest
 import torch
 
-from suite.registry import load_components
+from suite.registry import REGISTRIES, load_components
 
 torch.set_num_threads(1)
 load_components()
@@ -22,6 +23,18 @@ def _clean_gin() -> Iterator[None]:
     gin.clear_config(clear_constants=True)
     yield
     gin.clear_config(clear_constants=True)
+
+
+@pytest.fixture(autouse=True)
+def _own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test or its plugin registers is gone after it."""
+    for one in REGISTRIES.values():
+        monkeypatch.setattr(one, "_entries", dict(one._entries))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith(("suite_plugin_", "outside_")):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """Registries: names are taken once, mistakes are answered with the nearest, and methods from outside work like ours."""
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,18 +52,6 @@ class Normalised:
         norm = torch.stack([g.norm() for g in grads.values()]).norm() + 1e-8
         return {k: w - self.lr * grads[k] / norm for k, w in params.items()}, {}
 '''
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test registers is gone after it."""
-    for one in registry.REGISTRIES.values():
-        monkeypatch.setattr(one, "_entries", dict(one._entries))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith(("suite_plugin_", "outside_")):
-            del sys.modules[name]
 
 
 def plugin(directory: Path, name: str, text: str = OPTIMIZER) -> Path:

@@ -3,7 +3,7 @@
 import inspect
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, dataclass, make_dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -209,29 +209,22 @@ def test_a_checked_class_is_otherwise_the_class_it_was() -> None:
         Settings(coun=2)  # type: ignore[call-arg]
 
 
-@pytest.fixture
-def optimizers(monkeypatch: pytest.MonkeyPatch) -> Iterator[registry.Registry]:
-    """The registry of inner optimizers, as it was after the test."""
-    monkeypatch.setattr(registry.inner_optimizers, "_entries", dict(registry.inner_optimizers._entries))
-    yield registry.inner_optimizers
-
-
-def test_registering_a_dataclass_has_its_limits_checked(optimizers: registry.Registry) -> None:
-    @optimizers.register("half_of_one")
+def test_registering_a_dataclass_has_its_limits_checked() -> None:
+    @registry.inner_optimizers.register("half_of_one")
     @dataclass(frozen=True)
     class Half:
         """A method from outside, with a limit and without a __post_init__."""
 
         lr: Positive = 0.01
 
-    @optimizers.register("half_of_another")
+    @registry.inner_optimizers.register("half_of_another")
     @dataclass(frozen=True)
     class Narrower(Half):
         """A registered subclass of a registered class, with a limit of its own."""
 
         momentum: Fraction = 0.5
 
-    assert optimizers["half_of_one"].build is Half and Half(1) == Half(1.0)
+    assert registry.inner_optimizers["half_of_one"].build is Half and Half(1) == Half(1.0)
     for refused, sentence in (
         (lambda: Half(0), "Half.lr must be above 0, not 0"),
         (lambda: Narrower(0), "Narrower.lr must be above 0, not 0"),
@@ -241,13 +234,13 @@ def test_registering_a_dataclass_has_its_limits_checked(optimizers: registry.Reg
             refused()
 
 
-def test_registering_leaves_what_is_no_dataclass_alone(optimizers: registry.Registry) -> None:
-    @optimizers.register("of_a_function")
+def test_registering_leaves_what_is_no_dataclass_alone() -> None:
+    @registry.inner_optimizers.register("of_a_function")
     def build(lr: float = 0.0) -> Adam:
         """Adam, by a function."""
         return Adam(lr=lr)
 
-    assert optimizers["of_a_function"].build is build
+    assert registry.inner_optimizers["of_a_function"].build is build
     with pytest.raises(UsageError, match=r"Adam\.lr must be above 0"):
         build()
 

@@ -1,0 +1,111 @@
+"""Reads files that may come from somebody else: plain files only, of a stated size at most, and JSON of a stated shape.
+
+What such a file holds is judged here once, so that its readers can rely on the types. A file is opened without waiting
+(a pipe has no end) and looked at through its handle (nobody can put another in its place in between).
+"""
+
+import os
+import stat
+from collections.abc import Hashable
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from suite.errors import RunError, first_line
+
+T = TypeVar("T")
+
+MOST_BYTES_OF_JSON = 64 * 2**20
+"""Of one JSON file. The largest that the suite writes, a long run's record, has less than one thousandth of it."""
+
+
+def open_plain(file: Path, follow: bool = False) -> BinaryIO:
+    """Open a plain file for reading.
+
+    `follow`: whether the name may be a link, as in a path that the user typed. Names inside a run's folder may not: a
+    link there can lead to any file of this machine. Raises FileNotFoundError, and RunError for whatever is no plain
+    file or can't be opened.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    try:
+        handle = os.open(file, flags)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if not follow and os.path.islink(file):
+            raise RunError(f"{file} is a link, which is not followed here; put the file itself in its place") from error
+        raise RunError(
+            f"can't read {file} ({error.strerror or error}); mend its permissions or move it away"
+        ) from error
+    kind = os.fstat(handle).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(handle)
+        raise RunError(f"{file} is {_KINDS.get(stat.S_IFMT(kind), 'no file')}, not a plain file; move it away")
+    return os.fdopen(handle, "rb")
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def read_plain(file: Path, most_bytes: int, follow: bool = False) -> bytes:
+    """The content of a plain file of at most `most_bytes`. Raises as `open_plain`, and RunError for a larger one."""
+    with open_plain(file, follow) as opened:
+        try:
+            data = opened.read(most_bytes + 1)
+        except OSError as error:
+            raise RunError(f"can't read {file} ({error.strerror or error}); try again") from error
+    if len(data) > most_bytes:
+        raise RunError(f"{file} has more than {most_bytes:,} bytes, which no file of its kind has; move it away")
+    return data
+
+
+def read_json(file: Path, shape: type[T], most_bytes: int = MOST_BYTES_OF_JSON, follow: bool = False) -> T:
+    """The content of a JSON file, of the shape of a dataclass or `TypedDict` (of `typing_extensions`).
+
+    Raises FileNotFoundError, and RunError that names the file and the field that is wrong.
+    """
+    return parse_json(read_plain(file, most_bytes, follow), shape, str(file))
+
+
+def parse_json(text: bytes | str, shape: type[T], what: str) -> T:
+    """JSON text as a value of `shape`, nothing converted: text is no number, and true is none either.
+
+    `shape` is what `pydantic` can check: dataclasses, `TypedDict`, lists, mappings, `Annotated` limits. NaN, infinity,
+    nesting of more than 200 levels and text that is not UTF-8 are refused. Raises RunError: `what` begins its sentence.
+    """
+    try:
+        from_json(text, allow_inf_nan=False)
+        return cast(T, _adapter(cast(Hashable, shape)).validate_json(text, strict=True))
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(map(str, wrong["loc"]))
+        value = wrong["input"]
+        found = f", not {shown(value)}" if isinstance(value, (str, int, float, bool, type(None))) else ""
+        where = f"its {field!r} is wrong: " if field else ""
+        raise RunError(f"{what} is damaged: {where}{_sentence(wrong['msg'])}{found}") from error
+    except ValueError as error:
+        raise RunError(f"{what} is damaged: it is no JSON ({first_line(error)})") from error
+
+
+def shown(value: Any, most: int = 40) -> str:
+    """A value that somebody else wrote, short and without a letter that a terminal would obey."""
+    text = repr(value)  # escapes what can't be printed
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _sentence(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+@cache
+def _adapter(shape: Hashable) -> Any:
+    return TypeAdapter(cast(Any, shape))
