@@ -1,6 +1,5 @@
 """What every test gets: one thread (two busy processes of two threads run many times slower), and a clean gin."""
 
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -26,15 +25,10 @@ def _clean_gin() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test or its plugin registers is gone after it."""
     for one in REGISTRIES.values():
         monkeypatch.setattr(one, "_entries", dict(one._entries))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if name.startswith(("suite_plugin_", "outside_")):
-            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

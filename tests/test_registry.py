@@ -54,6 +54,16 @@ class Normalised:
 '''
 
 
+@pytest.fixture(autouse=True)
+def _own_modules() -> Iterator[None]:
+    """Modules that a test imports are gone after it."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith(("suite_plugin_", "outside_")):
+            del sys.modules[name]
+
+
 def plugin(directory: Path, name: str, text: str = OPTIMIZER) -> Path:
     file = directory / f"{name}_file.py"
     file.write_text(text.replace("NAME", name))
