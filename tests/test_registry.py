@@ -31,6 +31,8 @@ PROMISED = {
 OPTIMIZER = '''
 """A method from outside."""
 
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
