@@ -1,6 +1,8 @@
 """Registries: names are taken once, mistakes are answered with the nearest, and methods from outside work like ours."""
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,8 +33,6 @@ PROMISED = {
 OPTIMIZER = '''
 """A method from outside."""
 
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
