@@ -57,16 +57,21 @@ class SVHN(ImageDataset):
 
 def _read(file: Path, md5: str, root: Path, download: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Images (n 3 32 32) and labels (n) of one file, whose X is (32 32 3 n) and whose y is (n 1)."""
-    from scipy.io import loadmat
-
     if not file.is_file():
         if not download:
             raise sources.missing("svhn", root, file.name, sources.OFFLINE)
         sources.download("svhn", root, [URL + file.name], md5, file)
-    content = sources.read_verified(file, md5)
+    return read_matlab(sources.read_verified(file, md5), file)
+
+
+def read_matlab(content: bytes, file: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (n 3 32 32) and labels (n) of a MATLAB file; RunError for any other content."""
+    from scipy.io import loadmat
+
     try:
         arrays = loadmat(io.BytesIO(content), variable_names=("X", "y"))
         images, labels = torch.from_numpy(arrays["X"]), torch.from_numpy(arrays["y"]).long().reshape(-1)
+        images = images.permute(3, 2, 0, 1).contiguous()
     except Exception as error:  # scipy's parsers raise all kinds of errors
         raise RunError(f"{file} is not a MATLAB file with X and y ({error}); delete it and fetch it again") from error
-    return images.permute(3, 2, 0, 1).contiguous(), torch.where(labels == 10, 0, labels)
+    return images, torch.where(labels == 10, 0, labels)
