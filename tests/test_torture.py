@@ -1,5 +1,6 @@
 """The torture tool on a few kills, and that it notices what it is there to notice."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from tools import torture
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("untouched")
-    assert torture._attempt(place, place / "events.txt").wait() == 0, (place / "output.txt").read_text()
+    assert torture.start(place, place / "events.txt", "distillation").wait() == 0, (place / "output.txt").read_text()
     return place
 
 
@@ -25,10 +26,10 @@ def test_a_run_that_is_killed_now_and_then_ends_as_the_untouched_one(untouched: 
         "mlflow log_batch, after",
     ]  # last, since the sender is behind when others are at work
     assert set(kinds) <= set((untouched / "events.txt").read_text().split("\n"))
-    for kind in kinds:
-        status = torture._attempt(tmp_path, tmp_path / "events.txt", kind, 1).wait()
+    for kind, way in zip(kinds, itertools.cycle(torture.WAYS)):
+        status = torture.start(tmp_path, tmp_path / "events.txt", "distillation", way, kind, 1).wait()
         assert status == -9, kind
-    assert torture._attempt(tmp_path, tmp_path / "events.txt").wait() == 0
+    assert torture.start(tmp_path, tmp_path / "events.txt", "distillation").wait() == 0
     assert torture.differences(torture.ended_as(untouched), torture.ended_as(tmp_path)) == []
 
 

@@ -1,14 +1,17 @@
 """Kill a real run at many moments and compare its bits with an untouched run's; start many runs at once.
 
     python -m tools.torture --kills 100
+    python -m tools.torture --kills 30 --experiment compress_then_recall
     python -m tools.torture --starts 20
 
---kills: a run on digits, tracked, is killed by SIGKILL again and again and started again by the same command, until it
-is done; then another copy, until the number of kills is reached. A third of the kills come at a random moment, with or
-without the process that sends to the tracker; the others inside a write of each kind (files, checkpoints, journal,
-renames, deletions, requests to MLflow), which is left half-done. Every copy must end as the untouched run: the same
-memory, record, metrics and pictures, and every metric once in MLflow. --starts: eight runs start together in a fresh
-folder with a fresh store and fresh data, as many times as asked.
+--kills: a run on digits, tracked, is stopped again and again and started again by the same command, until it is done;
+then another copy, until the number of stops is reached. A third of the stops come at a random moment: SIGKILL, with or
+without the process that sends to the tracker, or a signal that asks (SIGINT, SIGTERM, SIGHUP), which must lead to exit
+status 75. The others are SIGKILL inside a write of each kind (files, checkpoints, journal, renames, deletions, requests
+to MLflow), which is left half-done. What the run says goes to a file, through `tee`, or to a stderr that is closed or
+that nobody reads, by turns. Every copy must end as the untouched run: the same memory, record, metrics and pictures,
+and every metric once in MLflow. --starts: eight runs start together in a fresh folder with a fresh store and fresh
+data, as many times as asked.
 """
 
 import argparse
@@ -23,25 +26,56 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RUN = [
-    *("--gin", "gin/quickstart.gin", "--checkpoint-seconds", "0.3", "--json"),
-    *(
-        word
-        for binding in (
-            *("SCALE = 'torture'", "ITERATIONS = 12", "INNER_STEPS = 5", "VALIDATION_POINTS = 3", "NETWORKS = 3"),
-            *("EPOCHS = 10", "FULL_DATA_EPOCHS = 1", "FULL_DATA_NETWORKS = 1", "architectures.convnet.width = 32"),
-            "experiments.distillation.clip = 1e-3",  # so that the gradient's norm shows in the bits
-        )
-        for word in ("--set", binding)
+COMMON = ["--checkpoint-seconds", "0.3", "--json", "--set", "SCALE = 'torture'"]
+
+
+def _command(file: str, *bindings: str, only: Sequence[str] = ()) -> list[str]:
+    chosen = [word for cell in only for word in ("--only", cell)]
+    sets = [word for binding in bindings for word in ("--set", binding)]
+    return ["--gin", file, "--gin", "gin/scale/smoke.gin", *chosen, *COMMON, *sets]
+
+
+ON_DIGITS = ("SEEDS = [0]", "DATASET = @datasets.digits()", "ARCHITECTURE = @architectures.mlp()", "ITERATIONS = 6")
+
+RUNS = {
+    "distillation": _command(
+        "gin/quickstart.gin",
+        *("ITERATIONS = 12", "INNER_STEPS = 5", "VALIDATION_POINTS = 3", "NETWORKS = 3"),
+        *("EPOCHS = 10", "architectures.convnet.width = 32"),
+        "experiments.distillation.clip = 1e-3",  # so that the gradient's norm shows in the bits
     ),
-]
-"""A small run of digits with everything in it: ten seconds or so."""
+    "compress_then_recall": _command(
+        "gin/continual/permutations.gin",
+        *(*ON_DIGITS[:-1], "IMAGES_PER_TASK = 10"),
+        only=["method=compress-then-recall"],
+    ),
+    "extrapolation": _command(
+        "gin/synthesis/extrapolation.gin",
+        *(*ON_DIGITS, "WAYS_PER_TASK = 2", "BASES_OF_10 = 16"),
+        only=["budget=10 I/C", "addressing"],
+    ),
+    "image_recall": _command(
+        "gin/synthesis/image_recall.gin",
+        *(*ON_DIGITS, "BASES = 6", "EXTRACTOR = @architectures.mlp()"),
+        only=["2-way"],
+    ),
+}
+"""Small runs of digits with everything in them, by experiment: ten seconds or so each."""
+
+WAYS = ("to a file", "through tee", "stderr closed", "stderr broken")
+"""Where what a run says goes."""
+
+ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that a run obeys at its next checkpoint."""
+
+TRY_AGAIN = 75
+"""The exit status of a run that a signal stopped."""
 
 TOGETHER = 8
 """Runs of one start."""
@@ -55,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.torture", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--kills", type=int, default=0, metavar="N")
     parser.add_argument("--starts", type=int, default=0, metavar="N", help=f"times that {TOGETHER} runs start together")
+    parser.add_argument("--experiment", choices=RUNS, default="distillation", help="that is killed (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides the moments of the kills (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="keep everything here (default: a temporary folder)")
     options = parser.parse_args(words)
@@ -65,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         out.mkdir(parents=True, exist_ok=True)
         good = True
         if options.kills:
-            good &= kills(out, options.kills, options.seed)
+            good &= kills(out, options.kills, options.seed, options.experiment)
         if options.starts:
             good &= starts(out, options.starts)
     return 0 if good else 1
@@ -74,69 +109,105 @@ def main(arguments: list[str] | None = None) -> int:
 # ---------------------------------------------------------------- killing
 
 
-def kills(out: Path, n: int, seed: int) -> bool:
-    """Kill `n` times and print the outcome; whether every copy ended as the untouched run did."""
+def kills(out: Path, n: int, seed: int, experiment: str = "distillation") -> bool:
+    """Stop `n` times and print the outcome; whether every copy ended as the untouched run did."""
     chance = random.Random(seed)
     log = out / "events.txt"
     began = time.monotonic()
-    _attempt(out / "untouched", log).wait()
+    start(out / "untouched", log, experiment).wait()
     seconds = time.monotonic() - began
     untouched, events = ended_as(out / "untouched"), Counter(log.read_text().split("\n")[:-1])
     print(f"untouched: {seconds:.0f} s, {sum(events.values())} events of {len(events)} kinds", flush=True)
-    deaths: Counter[str] = Counter()
-    copies, wrong = 0, 0
-    while sum(deaths.values()) < n:
+    stops: Counter[str] = Counter()
+    stops_by_way: Counter[str] = Counter()
+    copies, wrong, starts = 0, 0, 0
+    while sum(stops.values()) < n:
         place, copies = out / f"copy-{copies + 1}", copies + 1
         while True:
-            fewest = min(deaths[kind] for kind in events)
-            kind = "" if chance.random() < 1 / 3 else chance.choice([k for k in sorted(events) if deaths[k] == fewest])
-            done = sum(deaths.values()) >= n
-            if done:
-                process = _attempt(place, log)
+            way, starts, before = WAYS[starts % len(WAYS)], starts + 1, _attempts(place)
+            fewest = min(stops[kind] for kind in events)
+            kind = "" if chance.random() < 1 / 3 else chance.choice([k for k in sorted(events) if stops[k] == fewest])
+            if sum(stops.values()) >= n:
+                kind, process = "", start(place, log, experiment, way)
             elif kind:
-                process = _attempt(place, log, kind, 1 + int(events[kind] * chance.random() ** 3))
+                process = start(place, log, experiment, way, kind, 1 + int(events[kind] * chance.random() ** 3))
             else:
-                process = _attempt(place, log)
-                _kill_later(process, chance.uniform(0, seconds), sender_too=chance.random() < 0.5)
+                process = start(place, log, experiment, way)
+                kind = _stop_later(process, chance, seconds)
             status = process.wait()
-            if status == -signal.SIGKILL:
-                deaths[kind or "a random moment"] += 1
+            asked = kind.startswith("SIG")
+            early = asked and _attempts(place) == before  # the command ended before the run had begun
+            if status == -signal.SIGKILL or (asked and status == TRY_AGAIN) or (early and status != 0):
+                stops[kind] += 1
+                stops_by_way[way] += 1
             elif status != 0:
-                print(f"{place}: exit status {status}\n{(place / 'output.txt').read_text()[-3000:]}")
+                print(f"{place}, {way}: exit status {status}\n{(place / 'output.txt').read_text()[-3000:]}")
                 return False
             else:
                 break
         unequal = differences(untouched, ended_as(place))
         wrong += bool(unequal)
-        print(f"copy {copies}: {unequal or 'as the untouched run'} ({sum(deaths.values())} kills)", flush=True)
+        print(f"copy {copies}: {unequal or 'as the untouched run'} ({sum(stops.values())} stops)", flush=True)
         if not unequal:
             shutil.rmtree(place, ignore_errors=True)  # a sender whose run died may still be at work
-    print("\n".join(f"{count:5} {kind}" for kind, count in sorted(deaths.items(), key=lambda item: -item[1])))
-    never = sorted(set(events) - set(deaths))
+    print("\n".join(f"{count:5} {kind}" for kind, count in sorted(stops.items(), key=lambda item: -item[1])))
+    print("\n".join(f"{count:5} {way}" for way, count in stops_by_way.items()))
+    never = sorted(set(events) - set(stops))
     print(f"never: {', '.join(never) or '-'}")
-    print(f"{sum(deaths.values())} kills, {copies} copies, {wrong} of them not as the untouched run")
+    print(f"{experiment}: {sum(stops.values())} stops, {copies} copies, {wrong} of them not as the untouched run")
     return wrong == 0
 
 
-def _attempt(place: Path, log: Path, kind: str = "", nth: int = 0) -> "subprocess.Popen[bytes]":
+def start(
+    place: Path, log: Path, experiment: str, way: str = WAYS[0], kind: str = "", nth: int = 0
+) -> "subprocess.Popen[bytes]":
     """Start the same command once more, killed at the nth event of a kind if one is named."""
     place.mkdir(parents=True, exist_ok=True)
-    words = [*RUN, "--out", str(place / "runs"), "--data-dir", str(place / "data")]
+    words = [*RUNS[experiment], "--out", str(place / "runs"), "--data-dir", str(place / "data")]
     command = [sys.executable, "-m", "tools.torture", "run", str(log), kind, str(nth), *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    how: dict[str, Any] = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "process_group": 0}
     with (place / "output.txt").open("ab") as output:
-        return subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        match way:
+            case "to a file":
+                return subprocess.Popen(command, stdout=output, stderr=output, **how)
+            case "stderr closed":
+                return subprocess.Popen(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], stdout=output, **how)
+            case "stderr broken":
+                read, write = os.pipe()
+                os.close(read)
+                try:
+                    return subprocess.Popen(command, stdout=output, stderr=write, **how)
+                finally:
+                    os.close(write)
+            case _:  # a tee that a signal to the run's group ends first, as Ctrl-C does
+                process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
+                tee = ["tee", "-a", str(place / "output.txt")]
+                subprocess.Popen(tee, stdin=process.stdout, stdout=subprocess.DEVNULL, process_group=process.pid)
+                if process.stdout is not None:
+                    process.stdout.close()
+                return process
 
 
-def _kill_later(process: "subprocess.Popen[bytes]", seconds: float, sender_too: bool) -> None:
+def _attempts(place: Path) -> int:
+    """How many processes began or resumed the run, as its journal says."""
+    return sum(journal.read_bytes().count(b'"status":"RUNNING"') for journal in place.glob("runs/*/*/journal.jsonl"))
+
+
+def _stop_later(process: "subprocess.Popen[bytes]", chance: random.Random, seconds: float) -> str:
+    """Stop a process at a random moment within `seconds`, if it is still at work then; returns the way's name."""
+    asked, sender_too = chance.choice((None, None, *ASKING)), chance.random() < 0.5
     try:
-        process.wait(timeout=seconds)
+        process.wait(timeout=chance.uniform(0, seconds))
     except subprocess.TimeoutExpired:
         with suppress(FileNotFoundError, ProcessLookupError):
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            process.kill()
-            for child in children if sender_too else []:
-                os.kill(int(child), signal.SIGKILL)
+            if asked is not None:
+                os.killpg(process.pid, asked)
+            else:
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                process.kill()
+                for child in children if sender_too else []:
+                    os.kill(int(child), signal.SIGKILL)
+    return "a random moment" if asked is None else f"{asked.name} at a random moment"
 
 
 def ended_as(place: Path) -> dict[str, Any]:
@@ -146,13 +217,9 @@ def ended_as(place: Path) -> dict[str, Any]:
 
     (directory,) = [p.parent for p in (place / "runs").glob("*/*/result.json")]
     record = json.loads((directory / "result.json").read_text())
-    files = [
-        "memory.safetensors",
-        "metrics.csv",
-        "config.gin",
-        *(f"figures/{p.name}" for p in directory.glob("figures/*")),
-    ]
-    hashes = {name: sha256((directory / name).read_bytes()) for name in sorted(files)}
+    files = [directory / name for name in ("memory.safetensors", "metrics.csv", "config.gin")]
+    files += sorted(directory.glob("figures/*"))
+    hashes = {str(file.relative_to(directory)): sha256(file.read_bytes()) for file in files if file.exists()}
     return hashes | {"record": comparable(record), "tracked": tracked(place / "runs")}
 
 
@@ -330,7 +397,7 @@ def starts(out: Path, times: int) -> bool:
     failed = 0
     for i in range(times):
         place = out / f"together-{i}"
-        words = [*RUN, "--set", "ITERATIONS = 1", "--set", "EPOCHS = 1", "--out", str(place / "runs")]
+        words = [*RUNS["distillation"], "--set", "ITERATIONS = 1", "--set", "EPOCHS = 1", "--out", str(place / "runs")]
         command = [sys.executable, "-m", "suite.run", *words, "--data-dir", str(place / "data"), "--seed"]
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
