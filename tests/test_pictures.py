@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import pad
 
 from suite.errors import RunError, UsageError
 from suite.experiments import drawing, plots
@@ -93,3 +94,16 @@ def test_a_disk_that_fails_is_no_matter_of_pictures(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(drawing, "write_atomic", full)
     with pytest.raises(RunError, match="the disk is full"):
         plots.recalled_images(memory(), tmp_path / "recalled.png")
+
+
+@pytest.mark.parametrize(("n", "channels", "columns", "line"), [(6, 3, 3, 2), (7, 1, 3, 1), (2, 1, 5, 2), (5, 3, 1, 1)])
+def test_images_side_by_side_are_those_of_torchvision(n: int, channels: int, columns: int, line: int) -> None:
+    from torchvision.utils import make_grid
+
+    images = torch.rand(n, channels, 4, 5, generator=Key(0).generator())
+    expected = make_grid(images, nrow=columns, padding=line, pad_value=1.0)
+    assert torch.equal(drawing.tiled(images, columns, line), expected)
+
+
+def test_a_single_image_has_lines_around_it() -> None:
+    assert torch.equal(drawing.tiled(torch.zeros(1, 3, 2, 2), 1, 1)[0], 1 - pad(torch.ones(2, 2), (1, 1, 1, 1)))

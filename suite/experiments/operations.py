@@ -57,6 +57,11 @@ class _Counter(TorchDispatchMode):
         super().__init__()
         self.total = Operations()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing that is counted is compiled; torch's guard against it imports the compiler, which takes seconds."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         from torch.utils.flop_counter import flop_registry  # which imports a compiler where there is one
 

@@ -6,20 +6,16 @@ A picture that can't be drawn is a sentence on the terminal, never the end of a 
 import math
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from suite.experiments.drawing import figure as new_figure
-from suite.experiments.drawing import grid, picture, save, short
+from suite.experiments.drawing import grid, picture, save, short, tiled
 from suite.memory import Memory, cosine_similarities, with_colours
 from suite.storage.files import make_directory
 from suite.types import Session
-
-if TYPE_CHECKING:
-    pass
 
 SHOWN_PER_CLASS = 10
 
@@ -185,9 +181,7 @@ def task_by_task(memories: list[Memory], file: Path) -> None:
 @picture
 def cases(shown: list[tuple[str, Float[Tensor, "n c h w"]]], file: Path) -> None:
     """A row for each case with its label: first the image that was observed, then those that it recalled."""
-    from torchvision.utils import make_grid
-
-    rows = [make_grid(with_colours(images), nrow=len(images), padding=1, pad_value=1.0) for _, images in shown]
+    rows = [tiled(with_colours(images), len(images), line=1) for _, images in shown]
     whole = torch.cat(rows, 1).clamp(0, 1).permute(1, 2, 0)
     each = whole.shape[0] / len(rows)
     figure = new_figure(10, 0.4 + 8.5 * whole.shape[0] / whole.shape[1])

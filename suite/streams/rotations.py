@@ -8,8 +8,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.functional import rotate
 
 from suite.datasets.mnist import MNIST
 from suite.keys import Key
@@ -66,7 +64,7 @@ class Rotations:
         """Images of a task as another task of the stream might show them; the corners' mean stands for black."""
         angle = torch.rand((), generator=key.generator(), dtype=torch.float64).item() * 360 - 180
         corners = images.detach()[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].mean((0, 2)).tolist()
-        return rotate(images, angle, InterpolationMode.NEAREST, fill=corners)
+        return _turned(images, angle, corners)
 
     def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
         """The tasks in order; a function of the key. RunError for too few training images."""
@@ -76,9 +74,17 @@ class Rotations:
         for t in range(self.number):
             angle = self.angle(t, key)
             train, test = (
-                Split(rotate(split.images, angle, InterpolationMode.NEAREST, fill=black), split.labels)
+                Split(_turned(split.images, angle, black), split.labels)
                 for split in (draw(data.train, self.samples_per_task, key("samples", t), info.name), data.test)
             )
             yield StreamTask(
                 train, test, tuple(range(info.outputs)), data.info.class_names, data.transform, {"angle": angle}
             )
+
+
+def _turned(images: Float[Tensor, "n c h w"], degrees: float, black: list[float]) -> Float[Tensor, "n c h w"]:
+    """Images turned counter-clockwise, nearest pixel; `black` fills the corners, one number for each channel."""
+    from torchvision.transforms import InterpolationMode  # slow to import, for a stream of one kind
+    from torchvision.transforms.functional import rotate
+
+    return rotate(images, degrees, InterpolationMode.NEAREST, fill=black)
