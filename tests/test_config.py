@@ -15,7 +15,7 @@ from gin import config as gin_config
 
 from suite.config.resolve import Run
 from suite.errors import UsageError
-from suite.registry import describe
+from suite.registry import describe, load_plugin
 
 QUICKSTART = "gin/quickstart.gin"
 SMOKE = "gin/scale/smoke.gin"
@@ -313,6 +313,7 @@ def test_cells_of_what_is_no_table_and_cells_that_exclude_each_other() -> None:
 def test_a_cell_is_what_its_own_bindings_give_alone(tmp_path: Path) -> None:
     """Each starts from what the files and `--set` bind, imports among it, and from nothing of another cell."""
     file = tmp_path / "mine.gin"
+    load_plugin("colorsys")  # a module that is named may be imported
     file.write_text(f"import colorsys\ninclude '{QUICKSTART}'\nrun.name = 'mine'\n")
     cells = {
         "many": ["experiments.distillation.clip = 3.0", "ITERATIONS = 5", "SEEDS = [1, 2]"],

@@ -1,4 +1,4 @@
-"""What a gin file binds (`run` and `protocol`), and where gin files are found."""
+"""What a gin file binds: `run` and `protocol`."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,6 @@ import gin
 
 from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol
-from suite.storage.gin_files import ROOT
 from suite.types import Experiment
 from suite.validation import checked, require
 
@@ -42,5 +41,3 @@ class Root:
 
 
 gin.register("protocol", module="suite")(Protocol)
-
-gin.add_config_file_search_path(str(ROOT))
