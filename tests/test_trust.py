@@ -10,7 +10,7 @@ from command_line import Done, command
 from gin import config as gin_config
 
 INCLUDED = "include 'gin/quickstart.gin'\n"
-EVIL = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\ndef call(x=1): Path(__file__).with_name('ran').touch()\n"
+EVIL = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n"
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ ATTACKS = {
         INCLUDED + "one/gin.singleton.constructor = @datasets.digits\nDATASET = @one/gin.singleton()\n",
         ["line 3", "no component is called 'gin.singleton'"],
     ),
-    "a configurable of another package": (INCLUDED + "DATASET = @other.package.thing()\n", ["no component is called 'other.package.thing'"]),
-    "a configurable that looks like one of ours": (INCLUDED + "DATASET = @datasets.posing()\n", ["no component is called 'datasets.posing'"]),
-    "a block of another package": (INCLUDED + "other.package.thing:\n  x = 2\n", ["no component is called 'other.package.thing'"]),
+    "a configurable of another package": (INCLUDED + "DATASET = @other.package.thing()\n", ["'other.package.thing'"]),
+    "a configurable that looks like ours": (INCLUDED + "DATASET = @datasets.posing()\n", ["'datasets.posing'"]),
+    "a block of another package": (INCLUDED + "other.package.thing:\n  x = 2\n", ["is called 'other.package.thing'"]),
     "the whole run once more": (INCLUDED + "run.experiment = @run()\n", ["no component is called 'run'"]),
     "a value to be given": (INCLUDED + "EPOCHS = %gin.REQUIRED\n", ["line 2", "%gin.REQUIRED stands for a value"]),
     "a value to be given, by its short name": (INCLUDED + "EPOCHS = %REQUIRED\n", ["stands for a value"]),

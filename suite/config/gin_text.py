@@ -18,8 +18,8 @@ from suite.registry import REGISTRIES, is_named_module, suggestion
 from suite.storage.gin_files import find, gin_files
 from suite.storage.plain_files import read_plain
 
-Statement = config_parser.BindingStatement | config_parser.ImportStatement
-"""A value for a parameter, or a module that the command named as a plugin."""
+Statement = Any
+"""A statement of gin's parser, which has no types: a value for a parameter, or a module that is named as a plugin."""
 
 MOST_BYTES = 2**20
 """Of one gin file; the largest of the suite has less than a hundredth of it."""
@@ -91,7 +91,7 @@ def _refuse_import(module: str, where: str) -> None:
         )
 
 
-class _Components(gin_config.ParserDelegate):  # type: ignore[misc]  # gin comes without types
+class _Components(gin_config.ParserDelegate):
     """Makes gin's references, to registered components and macros alone."""
 
     def configurable_reference(self, scoped_selector: str, evaluate: bool) -> Any:

@@ -34,8 +34,9 @@ class Root:
     """Bindings under which the chosen cell is run once more."""
 
     def __post_init__(self) -> None:
-        plain = self.name is None or not (self.name.startswith(".") or set(self.name) & {"/", "\0"} or not self.name)
-        require(self, "name", plain, "the name of a folder, without '/'")
+        name = "runs" if self.name is None else self.name
+        plain = not (name.startswith(".") or set(name) & {"/", "\0"} or not name) and len(name.encode()) <= 255
+        require(self, "name", plain, "the name of a folder, without '/' and of 255 bytes at most")
         if not self.seeds:
             raise UsageError("SEEDS must hold at least one whole number, as in SEEDS = [0]")
 

@@ -60,7 +60,7 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
     findings = [_finding(bool(entry.summary), "its docstring's first line says what it is")]
     try:
         thing = entry.build()
-    except Exception as error:  # an outsider's constructor may raise anything
+    except (Exception, SystemExit) as error:  # an outsider's constructor may raise anything
         return [*findings, Finding("broken", "it can be built from its defaults alone", _first_line(error))]
     findings.append(_finding(isinstance(thing, COMPONENTS[kind]), f"it has the methods of suite.types, {kind}"))
     if findings[-1].verdict == "broken":
@@ -79,7 +79,7 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
     }
     try:
         return findings + checks[kind](thing)
-    except Exception as error:  # likewise
+    except (Exception, SystemExit) as error:  # likewise
         return [*findings, Finding("broken", "it runs on a small problem", _first_line(error))]
 
 
