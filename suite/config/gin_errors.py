@@ -57,6 +57,8 @@ def _cause(error: BaseException) -> str:
         unseen = next((letter for letter in (error.text or "").strip() if not letter.isprintable()), None)
         if unseen is not None:
             return f"it holds a letter that can't be seen (U+{ord(unseen):04X}); take it out"
+        if set(error.text or "") & set("‘’“”") and "Unable to parse" in text:
+            return "its quotes are a word processor's; write plain ones, as in 'text'"
         return first_line(error.msg or "it can not be read")
     plain = isinstance(error, (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError))
     return first_line(error).strip("\"'") if plain else one_line(error)

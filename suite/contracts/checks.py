@@ -397,7 +397,7 @@ def _finding(holds: bool, promise: str, detail: str = "") -> Finding:
     return Finding("kept" if holds else "broken", promise, detail)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     """An error's first line; of an unexpected one, with its type."""
     text = first_line(error)
     return text if isinstance(error, SuiteError) else f"{type(error).__name__}: {text}"
