@@ -73,7 +73,7 @@ def _included(file: str, where: str, inside: tuple[Path, ...]) -> Iterator[State
     if path is None:
         raise UsageError(f"{where}: it includes '{file}', and there is no such file; {suggestion(file, gin_files())}")
     if path.resolve() in inside:
-        raise UsageError(f"{where}: it includes itself, on its own or by way of others; take one of the includes out")
+        raise UsageError(f"{where}: by '{file}' it includes itself, on its own or through others; take one include out")
     yield from _of_file(file, path, inside)
 
 
