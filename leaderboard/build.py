@@ -14,6 +14,7 @@ from leaderboard.tables import Table, tables
 from suite import terminal
 from suite.errors import RunError, SuiteError, UsageError
 from suite.storage.files import make_directory, write_atomic
+from suite.tracking.uri import plain_uri
 
 HERE = Path(__file__).resolve().parent
 OWN_RECORDS, README = HERE / "records", HERE / "README.md"
@@ -63,8 +64,9 @@ def _build(options: argparse.Namespace, downloads: Path) -> int:
         raise UsageError("say where the site goes, as in --out site, or use --check")
     if "" in options.records:
         raise UsageError("--records: name a folder; it is empty")
-    repository = not options.records and not options.tracking_uri and OWN_RECORDS.is_dir()
-    if not options.records and not options.tracking_uri and not repository:
+    elsewhere = bool(options.records) or options.tracking_uri is not None
+    repository = not elsewhere and OWN_RECORDS.is_dir()
+    if not elsewhere and not repository:
         raise UsageError("--records: an installed package has no records of its own; name a folder of runs")
     entries, complaints = _entries(options, downloads, repository)
     sources = published.sources()
@@ -91,7 +93,7 @@ def _entries(options: argparse.Namespace, downloads: Path, repository: bool) -> 
     """The records of all places, the tracker's among them, and what is wrong."""
     places = [OWN_RECORDS] if repository else [Path(place) for place in options.records]
     complaints = []
-    if options.tracking_uri:
+    if options.tracking_uri is not None:
         places.append(downloads)
         try:
             _download(options.tracking_uri, downloads)
@@ -100,7 +102,8 @@ def _entries(options: argparse.Namespace, downloads: Path, repository: bool) -> 
                 raise RunError(f"{error}; nothing was written") from error
             complaints.append(str(error))
     entries, bad = records.read(places)
-    return entries, complaints + [text.replace(f"{downloads}/", f"{options.tracking_uri}, run ") for text in bad]
+    told = f"{plain_uri(options.tracking_uri or '')}, run "
+    return entries, complaints + [text.replace(f"{downloads}/", told) for text in bad]
 
 
 def _filled(readme: Path, every: tuple[Table, ...]) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from suite.storage.files import user_path
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     command = argparse.ArgumentParser(prog="python -m suite.check", description=(__doc__ or "").split("\n")[0])
-    command.add_argument("file", nargs="*", help="Python files that register methods")
+    command.add_argument("file", nargs="*", help="Python files that register methods, or modules by their names")
     command.add_argument("--kind", help="check what is registered of this kind instead")
     command.add_argument("--name", help="with --kind: only this one")
     command.add_argument("--data-dir", help="where data sets are kept; without it, their files are not read")
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status: 0 all promises kept, 1 some broken, 2 usage error."""
     options = parser().parse_args(arguments)
     try:
-        return _check(_chosen(options), user_path(options.data_dir, "--data-dir") if options.data_dir else None)
+        return _check(_chosen(options), None if options.data_dir is None else user_path(options.data_dir, "--data-dir"))
     except SuiteError as error:
         print(f"suite.check: {error}", file=sys.stderr)
         return error.status

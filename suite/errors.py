@@ -1,5 +1,6 @@
 """Expected failures, each one sentence that says what, where and what to do; and lines for the terminal."""
 
+import re
 import sys
 
 
@@ -39,7 +40,19 @@ def one_line(message: object) -> str:
     return f"{type(message).__name__}: {words}" if isinstance(message, BaseException) else words
 
 
+def harmless(text: str) -> str:
+    """The text with every letter that a terminal would obey written as an escape, such as \\x1b; line ends stay."""
+    return OBEYED.sub(lambda letter: letter[0].encode("unicode_escape").decode(), text)
+
+
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Control characters but tab and line feed, other ends of lines, and those that turn the direction of writing."""
+
+
 def report(line: str) -> None:
-    """Print one line to stderr in a single write, so that lines of several processes do not mix."""
-    sys.stderr.write(f"{line}\n")
+    """Print one line to stderr in a single write, so that lines of several processes do not mix.
+
+    Much of it was written by others (names, messages of plugins), so it is made one line that is `harmless`.
+    """
+    sys.stderr.write(harmless(line).replace("\n", "\\n") + "\n")
     sys.stderr.flush()

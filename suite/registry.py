@@ -234,12 +234,47 @@ def load_components() -> None:
             ) from error
 
 
-def load_plugin(file: str | Path) -> None:
-    """Run one outside Python file, which registers its methods. A file that was already loaded is left alone."""
+_named_modules: set[str] = set()
+"""The modules that were given to `load_plugin`: those that gin files may import."""
+
+
+def is_named_module(name: str) -> bool:
+    """Whether somebody named this module as a plugin, so that a gin file may import it."""
+    return name in _named_modules
+
+
+def load_plugin(given: str | Path) -> str:
+    """Run outside Python code, which registers its methods: a file, or a module by its dotted name.
+
+    What was already loaded is left alone. Returns what names it from every working directory. Raises UsageError.
+    """
+    module = str(given)
+    if Path(given).exists() or not all(part.isidentifier() for part in module.split(".")):
+        return _load_file(given)
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise UsageError(f"--plugin: there is no file {given}, and no module of that name") from error
+        raise _failed(given, error) from error
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _failed(given, error) from error
+    _named_modules.add(module)
+    return module
+
+
+def _failed(plugin: str | Path, error: BaseException) -> UsageError:
+    """Somebody else's code: say whose it is, whatever it raised."""
+    return UsageError(f"--plugin: {plugin} failed to load ({one_line(error)})")
+
+
+def _load_file(file: str | Path) -> str:
     path = Path(file).resolve()
     name = f"suite_plugin_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"  # two files may share a stem
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
-        return
+        return str(path)
     if not path.is_file():
         raise UsageError(f"--plugin: there is no file {file}")
     spec = importlib.util.spec_from_file_location(name, path)
@@ -252,6 +287,7 @@ def load_plugin(file: str | Path) -> None:
     except UsageError:
         del sys.modules[name]
         raise
-    except (Exception, SystemExit) as error:  # somebody else's code: say whose it is, whatever it raised
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise UsageError(f"--plugin: {file} failed to load ({one_line(error)})") from error
+        raise _failed(file, error) from error
+    return str(path)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suite import terminal
-from suite.errors import Interrupted, SuiteError, UsageError
+from suite.errors import Interrupted, SuiteError, UsageError, first_line, one_line, report
+from suite.validation import AtLeast, number_option
 
 if TYPE_CHECKING:
     import torch
@@ -34,16 +35,15 @@ def parser() -> argparse.ArgumentParser:
     add = command.add_argument
     add("--gin", action="append", default=[], metavar="FILE", help="configuration; later files win")
     add("--set", action="append", default=[], metavar="BINDING", help="one gin binding, as in 'ITERATIONS = 100'")
-    add("--seed", type=int, metavar="N", help="this seed instead of the configuration's")
+    add("--seed", type=number_option(int), metavar="N", help="this seed instead of the configuration's")
     add("--device", metavar="D", help="cpu, cuda or cuda:1 (default: a GPU if there is one)")
     add("--out", default="runs", metavar="DIR", help="where runs are kept (default: %(default)s)")
     add("--data-dir", metavar="D", help="where data sets are kept (default: $SUITE_DATA_DIR, or the user's cache)")
     add("--tracking-uri", metavar="U", help="MLflow store or server, or 'none' (default: a database in --out)")
-    add("--plugin", action="append", default=[], metavar="F", help="a Python file that registers methods")
+    add("--plugin", action="append", default=[], metavar="F", help="a Python file or module that registers methods")
     add("--only", action="append", default=[], metavar="CELL", help="only these cells of a table: LABEL or AXIS=LABEL")
-    add(
-        "--checkpoint-seconds", type=float, default=60.0, metavar="S", help="between checkpoints (default: %(default)g)"
-    )
+    seconds = number_option(float, AtLeast(0))
+    add("--checkpoint-seconds", type=seconds, default=60.0, metavar="S", help="between checkpoints (%(default)g)")
     add("--fresh", action="store_true", help="start anew; what an earlier run left is kept under another name")
     add("--dry-run", action="store_true", help="print what would be done; needs no data")
     add("--list", nargs="?", const="all", metavar="KIND", help="print what is registered, all or of one kind")
@@ -58,10 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _main(options)
     except SuiteError as error:
-        print(f"suite.run: {error}", file=sys.stderr)
+        report(f"suite.run: {error}")
         return error.status
     except KeyboardInterrupt:
-        print("suite.run: stopped outside a run; nothing was lost", file=sys.stderr)
+        report("suite.run: stopped outside a run; nothing was lost")
         return Interrupted.status
 
 
@@ -70,8 +70,7 @@ def _main(options: argparse.Namespace) -> int:
     from suite.registry import load_components, load_plugin
 
     load_components()
-    for plugin in options.plugin:
-        load_plugin(plugin)
+    options.plugin = [load_plugin(plugin) for plugin in options.plugin]
     if options.list:
         return _list(options.list, options.json)
 
@@ -93,7 +92,7 @@ def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
 
     device = prepare_device(options.device)
     out = make_directory(user_path(options.out, "--out"))
-    data_dir = user_path(options.data_dir, "--data-dir") if options.data_dir else default_data_dir()
+    data_dir = default_data_dir() if options.data_dir is None else user_path(options.data_dir, "--data-dir")
     uri = _tracking_uri(options.tracking_uri, out)
     unfinished = [run for run in runs if options.fresh or not (directory_of(run, out) / FINISHED).is_file()]
     _announce(unfinished, options, device)
@@ -105,9 +104,10 @@ def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
             records = execute_all(runs, context)
     finally:
         if not sender.close(TRACKER_FLUSH_SECONDS if stop.signal is None else TRACKER_FLUSH_SECONDS_STOPPED):
-            later = f"{sys.executable} -m suite.sync {shlex.quote(str(out))} --tracking-uri {shlex.quote(str(uri))}"
+            where = shlex.quote(str(sender.uri))
+            later = f"{sys.executable} -m suite.sync {shlex.quote(str(out))} --tracking-uri {where}"
             print(f"[tracking] not everything could be sent; nothing is lost, send it later: {later}", file=sys.stderr)
-    _print_records(runs, records, out, uri, options.json)
+    _print_records(runs, records, out, sender.uri, options.json)
     return 0
 
 
@@ -164,9 +164,21 @@ def _estimated(runs: "list[Run]", options: argparse.Namespace, device: "torch.de
 
     try:
         return estimate(runs, options.gin, options.set, options.seed, options.only, device)
-    except Exception as error:  # the method's own run will meet the error, and report it better
-        print(f"[cost] no estimate ({type(error).__name__}: {error})".split("\n")[0], file=sys.stderr)
+    except (Exception, SystemExit) as error:  # the method's own run will meet the error, and report it better
+        report(f"[cost] no estimate ({type(error).__name__}: {first_line(error)})")
         return Estimate([None] * len(runs), None, None)
+
+
+def _plan(run: "Run") -> dict[str, Any]:
+    """What a run would do. Raises UsageError."""
+    try:
+        return run.experiment.plan()
+    except SuiteError:
+        raise
+    except (Exception, SystemExit) as error:  # of a method from outside
+        raise UsageError(
+            f"'{run.label}' can't be planned ({one_line(error)}); mend the method that raises it"
+        ) from error
 
 
 def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.device") -> None:
@@ -178,7 +190,7 @@ def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.dev
     estimate = _estimated(runs, options, device)
     if estimate.seconds is None:
         return
-    mib = max((run.experiment.plan().get(EXPECTED_MIB, 0) for run in runs), default=0)
+    mib = max((_plan(run).get(EXPECTED_MIB, 0) for run in runs), default=0)
     number = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
     needs = f", about {size_words(mib)} of memory" if mib else ""
     time = duration(estimate.seconds)
@@ -196,7 +208,7 @@ def _dry_run(runs: "list[Run]", options: argparse.Namespace) -> int:
     estimate = _estimated(runs, options, device)
     plans = [
         {"run": run.label, "key": run.key, "scale": run.scale}
-        | run.experiment.plan()
+        | _plan(run)
         | ({"expected seconds": round(c.own + sum(c.shared.values()), 1), "of an outer step": c.step} if c else {})
         for run, c in zip(runs, estimate.costs, strict=True)
     ]

@@ -1,7 +1,8 @@
 """List, resume and clean up runs: `python -m suite.runs [list | resume | reap | clean]`.
 
 list [RUN …]     state, progress, last validation accuracy and age of the runs below --out (default: all)
-resume [RUN …]   resume these runs (default: all that were stopped or killed); the results are those of unstopped runs
+resume [RUN …]   resume these runs (default: all that were stopped or killed); the results are those of unstopped runs;
+                 plugins, and a tracker that is no database below --out, are named again with --plugin, --tracking-uri
 reap             mark runs whose process died as KILLED, here and in the tracker that they use
 clean [--yes]    list what can be deleted: runs that --fresh set aside, checkpoints of finished runs, damaged ones,
                  partial files; with --yes, delete it
@@ -9,6 +10,8 @@ clean [--yes]    list what can be deleted: runs that --fresh set aside, checkpoi
 
 import argparse
 import json
+import os
+import shlex
 import shutil
 import sys
 import time
@@ -25,6 +28,7 @@ from suite.storage.files import disk_errors, user_path
 from suite.storage.journal import read
 from suite.storage.locks import Held, locked
 from suite.tracking.store import Store, stores
+from suite.tracking.uri import WHOLE, default_uri, plain_uri
 
 LEFTOVER_SECONDS = 3600.0
 """Age from which on a partial file belongs to no process any more."""
@@ -38,6 +42,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("action", nargs="?", default="list", choices=("list", "resume", "reap", "clean"))
     command.add_argument("run", nargs="*", metavar="RUN", help="directories of runs, or parts of their names")
     command.add_argument("--out", default="runs", metavar="DIR", help="where runs are kept (default: %(default)s)")
+    plugin = "resume: a Python file or module that registers methods"
+    command.add_argument("--plugin", action="append", default=[], metavar="F", help=plugin)
+    tracker = "resume, reap: the MLflow store or server of these runs, or 'none' (default: a database in --out)"
+    command.add_argument("--tracking-uri", metavar="U", help=tracker)
     command.add_argument("--json", action="store_true", help="list: as JSON")
     command.add_argument("--yes", action="store_true", help="clean: delete what is listed")
     return command
@@ -58,9 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.action == "list":
             _list(out, selected, options.json)
         elif options.action == "resume":
-            return _resume(out, selected, named=bool(options.run))
+            return _resume(selected, bool(options.run), options.plugin, options.tracking_uri)
         elif options.action == "reap":
-            return _reap(out)
+            return _reap(out, options.tracking_uri)
         else:
             _clean(out, options.yes)
     except SuiteError as error:
@@ -148,7 +156,7 @@ def _list(out: Path, directories: list[Path], as_json: bool) -> None:
 # ---------------------------------------------------------------- resume, reap
 
 
-def _resume(out: Path, directories: list[Path], named: bool) -> int:
+def _resume(directories: list[Path], named: bool, plugins: list[str], tracker: str | None) -> int:
     """Resume each run as its own command would; failed ones only if they were named. Returns the worst status."""
     from suite import run
 
@@ -164,22 +172,51 @@ def _resume(out: Path, directories: list[Path], named: bool) -> int:
             report(f"suite.runs: {directory / run_directory.ABOUT} is damaged; give the run's own command again")
             worst = max(worst, RunError.status)
             continue
-        status = run.main(_command(directory, about["options"]))
+        try:
+            status = run.main(_command(directory, about["options"], plugins, tracker))
+        except UsageError as error:
+            report(f"suite.runs: {error}")
+            status = error.status
+        except SystemExit:  # an option that is none, of which argparse has said so
+            status = UsageError.status
         if status == Interrupted.status:
             return status
         worst = max(worst, status)
     return worst
 
 
-def _command(directory: Path, options: dict[str, Any]) -> list[str]:
-    """The arguments of `suite.run` that resume a run."""
-    arguments = ["--gin", str(directory / "config.gin"), "--out", str(directory.resolve().parent.parent)]
-    arguments += ["--device", options["device"], "--data-dir", options["data_dir"]]
-    arguments += ["--tracking-uri", options["tracking_uri"], "--checkpoint-seconds", str(options["checkpoint_seconds"])]
-    return arguments + [word for plugin in options["plugins"] for word in ("--plugin", plugin)]
+def _command(directory: Path, options: dict[str, Any], plugins: list[str], tracker: str | None) -> list[str]:
+    """The arguments of `suite.run` that resume a run.
+
+    A run's folder may be somebody else's. So no code and no address outside the folder is taken from it: this command
+    names them again. Raises UsageError where it does not.
+    """
+    out = directory.resolve().parent.parent
+    again = f"if you trust {'them' if len(options['plugins']) > 1 else 'it'}, give the command with"
+    if options["plugins"] and not plugins:
+        words = shlex.join(word for plugin in options["plugins"] for word in ("--plugin", plugin))
+        raise UsageError(
+            f"{directory} was run with code of its own, which runs only if this command names it; {again} {words}"
+        )
+    uri = options["tracking_uri"] if tracker is None else tracker
+    if not _may_hear(uri, out, tracker):
+        where = shlex.quote(plain_uri(uri))
+        raise UsageError(
+            f"{directory} was told to {where}, a tracker that hears of it only if this command names it; give the "
+            f"command with --tracking-uri {where}, or none"
+        )
+    said = {"gin": directory / "config.gin", "out": out, "device": options["device"], "data-dir": options["data_dir"]}
+    said |= {"tracking-uri": uri, "checkpoint-seconds": options["checkpoint_seconds"]}
+    return [f"--{name}={value}" for name, value in said.items()] + [f"--plugin={plugin}" for plugin in plugins]
 
 
-def _reap(out: Path) -> int:
+def _may_hear(uri: str, out: Path, named: str | None) -> bool:
+    """Whether a tracker is one that this command, its environment or its output directory names."""
+    told = {plain_uri(given) for given in (named, os.environ.get(WHOLE)) if given}
+    return uri == "none" or plain_uri(uri) in told or uri == default_uri(out)
+
+
+def _reap(out: Path, tracker: str | None) -> int:
     """Mark runs that died, and send their journals; also of those that were marked before."""
     dead, status = 0, 0
     for directory in run_directory.journal_directories(out):
@@ -191,7 +228,13 @@ def _reap(out: Path) -> int:
                 about = run_directory.about(directory)
                 uris = {*stores(directory), about["options"]["tracking_uri"] if about else "none"} - {"none"}
                 for uri in sorted(uris):
-                    Store(uri, out).send(directory)
+                    if _may_hear(uri, out, tracker):
+                        Store(uri, out).send(directory)
+                    else:
+                        where = shlex.quote(plain_uri(uri))
+                        report(
+                            f"suite.runs: {directory.name}: {where} was not told; name it with --tracking-uri {where}"
+                        )
         except RunError as error:
             status = RunError.status
             report(f"suite.runs: {directory.name}: {error}; python -m suite.sync sends it later")

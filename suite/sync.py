@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         runs = user_path(options.runs, "RUNS")
         out = runs.resolve().parent.parent if (runs / ABOUT).is_file() else runs
-        uri = whole_uri(options.tracking_uri or default_uri(out))
+        uri = default_uri(out) if options.tracking_uri is None else whole_uri(options.tracking_uri)
         check_uri(uri)
         store = Store(uri, out)
         return _follow(store) if options.follow else _send_all(store, runs)

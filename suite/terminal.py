@@ -1,5 +1,6 @@
 """A command's terminal: nothing that is said there can end what the command does.
 
+Nor does what is printed command the terminal: names, labels and messages may be of strangers.
 A pipe whose reader is gone (`| head`, Ctrl-C with `| tee log`), a terminal that hangs up, a stream that was closed from
 the start (`2>&-`) and an encoding that lacks a letter are met where words are written, by one wrapper for all commands.
 """
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec
 
-from suite.errors import RunError, report
+from suite.errors import RunError, harmless, report
 
 P = ParamSpec("P")
 
@@ -81,8 +82,10 @@ class _Unbreakable:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write, or lose, the text."""
-        self._attempt(lambda: self._stream.write(text))
+        """Write, or lose, the text, without letters that a terminal obeys, but for the return before a bar."""
+        bar = text.startswith("\r")
+        shown = "\r" * bar + harmless(text[bar:])
+        self._attempt(lambda: self._stream.write(shown))
         return len(text)
 
     def flush(self) -> None:

@@ -12,6 +12,7 @@
 `__post_init__`, which is left for conditions between fields. Another limit is another subclass of `Limit`.
 """
 
+import argparse
 import difflib
 import functools
 import inspect
@@ -19,7 +20,7 @@ import math
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, TypeVar, Union
 
@@ -140,6 +141,29 @@ PositiveInt = Annotated[int, Above(0)]
 
 NonNegativeInt = Annotated[int, AtLeast(0)]
 """A whole number, at least 0."""
+
+
+# ---------------------------------------------------------------- options of commands
+
+
+def number_option(kind: type[int] | type[float], *limits: Limit) -> Callable[[str], Any]:
+    """The `type` of an option of `argparse`: a finite number within the limits.
+
+    >>> number_option(float, Above(0))("2.5")
+    2.5
+    """
+    words = " and ".join(["a whole number" if kind is int else "a finite number", *(limit.words for limit in limits)])
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+            if math.isfinite(value) and all(limit.holds(value) for limit in limits):
+                return value
+        except (ValueError, OverflowError):  # the second: a whole number beyond every float
+            pass
+        raise argparse.ArgumentTypeError(f"must be {words}, not '{text}'")
+
+    return read
 
 
 # ---------------------------------------------------------------- the check

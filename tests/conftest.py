@@ -9,6 +9,7 @@ import gin
 import pytest
 import torch
 
+from suite import registry
 from suite.registry import REGISTRIES, load_components
 
 torch.set_num_threads(1)
@@ -29,6 +30,7 @@ def _own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test or its plugin registers is gone after it."""
     for one in REGISTRIES.values():
         monkeypatch.setattr(one, "_entries", dict(one._entries))
+    monkeypatch.setattr(registry, "_named_modules", set())
 
 
 @pytest.fixture(scope="session")

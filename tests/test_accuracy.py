@@ -114,7 +114,6 @@ def test_seconds_become_steps_at_the_measured_pace(
         (["--only", "released"], "needs --reference CHECKOUT"),
         (["--only", "quick"], "there are paper, fast"),
         (["--steps", "3", "--seconds", "2"], "one of them"),
-        (["--seeds", "0"], "at least 1"),
         (["--only", "paper", "--set", "ITERATIONS = 0"], "its run failed, as the line above says"),
         (["--reference", "nowhere", "--only", "released"], "is no checkout of RememberThePast"),
     ],

@@ -15,7 +15,7 @@ from gin import config as gin_config
 
 from suite.config.resolve import Run
 from suite.errors import UsageError
-from suite.registry import describe
+from suite.registry import describe, load_plugin
 
 QUICKSTART = "gin/quickstart.gin"
 SMOKE = "gin/scale/smoke.gin"
@@ -290,6 +290,8 @@ def test_a_table_is_the_product_of_its_axes_and_seeds() -> None:
         (["3"], {"no momentum 3", "full momentum 3"}),
         (["momentum=no momentum"], {"no momentum 3", "no momentum 4"}),
         (["full momentum", "steps=4"], {"full momentum 4"}),
+        (["steps=3", "4"], {"no momentum 3", "no momentum 4", "full momentum 3", "full momentum 4"}),
+        (["3", "steps=4", "no momentum"], {"no momentum 3", "no momentum 4"}),
     ],
 )
 def test_cells_are_picked_by_label_or_by_axis_and_label(only: list[str], labels: set[str]) -> None:
@@ -307,12 +309,17 @@ def test_an_unknown_cell_is_refused_with_those_there_are(only: str) -> None:
 
 def test_cells_of_what_is_no_table_and_cells_that_exclude_each_other() -> None:
     assert "no cells" in refusal([QUICKSTART], [], only=["3"])
-    refusal([QUICKSTART], AXES, only=["steps=3", "steps=4"])
+    shared = ["run.axes = {'a': {'x': ['EPOCHS = 3'], '2': []}, 'b': {'x': ['INNER_STEPS = 3'], '2': []}}"]
+    assert "x, a=2, b=2" in refusal([QUICKSTART], shared, only=["x", "a=2", "b=2"])
+    assert [run.label for run in resolve([QUICKSTART], shared, only=["x", "a=2"])] == ["2 x seed 0"]
+    equals = ["run.axes = {'a': {'lr=1': ['OUTER_LR = 1.0'], 'lr=2': ['OUTER_LR = 2.0']}}"]
+    assert [run.label for run in resolve([QUICKSTART], equals, only=["lr=2"])] == ["lr=2 seed 0"]
 
 
 def test_a_cell_is_what_its_own_bindings_give_alone(tmp_path: Path) -> None:
     """Each starts from what the files and `--set` bind, imports among it, and from nothing of another cell."""
     file = tmp_path / "mine.gin"
+    load_plugin("colorsys")  # a module that is named may be imported
     file.write_text(f"import colorsys\ninclude '{QUICKSTART}'\nrun.name = 'mine'\n")
     cells = {
         "many": ["experiments.distillation.clip = 3.0", "ITERATIONS = 5", "SEEDS = [1, 2]"],

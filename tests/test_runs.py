@@ -141,8 +141,11 @@ def test_a_killed_run_is_marked_by_the_first_command_that_lists_it(data_dir: Pat
     reaped = ask("reap", "--out", copy)
     assert reaped.status == 0 and "seed0" in reaped.out and "resumable" in reaped.out
     assert Journal(only_run(copy)).status == "KILLED"
-    (tmp_path / "dies.py").write_text("")  # a resumed run loads the same plugins
-    assert ask("resume", "--out", copy).status == 0 and listed(copy)[0]["state"] == "finished"
+    (tmp_path / "dies.py").write_text("")  # a resumed run loads the same plugins, if they are named again
+    assert (
+        ask("resume", "--out", copy, "--plugin", tmp_path / "dies.py").status == 0
+        and listed(copy)[0]["state"] == "finished"
+    )
 
 
 def test_a_run_at_work_is_not_marked_as_killed(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:

@@ -127,7 +127,7 @@ def test_components_of_one_kind_do_not_know_those_of_another() -> None:
     ("package", "places"),
     [
         ("mlflow", {"tracking.store"}),
-        ("gin", {"config.gin_state", "config.root", "registry"}),
+        ("gin", {"config.gin_state", "config.gin_text", "config.root", "registry"}),
         ("matplotlib", {"experiments.drawing"}),
         ("tqdm", {"runtime.session"}),
         ("avalanche", set()),  # by name alone, in suite.avalanche

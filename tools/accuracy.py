@@ -20,7 +20,11 @@ from leaderboard.speedrun import TARGETS
 from leaderboard.statistics import stdev
 from suite.errors import UsageError, report
 from suite.storage.files import make_directory, write_atomic
+from suite.validation import Above, AtLeast, number_option
 from tools.recipes import CONTENDERS, Contender, Point, Result, result_of, tested
+
+COUNT = number_option(int, AtLeast(1))
+"""Of steps, seeds or points."""
 
 STYLES = ("-", "--", ":", "-.")
 """Of lines, by budget."""
@@ -33,12 +37,31 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--architecture", default="convnet", metavar="NAME", help="a registered network (default: %(default)s)")
     add("--gin", action="append", default=[], metavar="FILE", help="the scale (default: gin/scale/cpu.gin)")
     add("--set", action="append", default=[], metavar="BINDING", help="a gin binding for all contenders; it wins")
-    add("--images-per-class", type=float, nargs="+", default=[1.0], metavar="N", help="budgets (default: 1)")
+    add(
+        "--images-per-class",
+        type=number_option(float, Above(0)),
+        nargs="+",
+        default=[1.0],
+        metavar="N",
+        help="budgets (default: 1)",
+    )
     add("--steps", type=_steps, nargs="+", default=[], metavar="N", help="outer steps, as 200 or as fast=200")
-    add("--seconds", type=float, metavar="S", help="instead: the steps that S seconds of outer steps are enough for")
-    add("--points", type=int, default=10, help="validations along the way (default: %(default)s)")
-    add("--seeds", type=int, default=3, metavar="N", help="memories of each (default: %(default)s)")
-    add("--target", type=float, action="append", default=[], metavar="X", help="accuracies to reach, in percent")
+    add(
+        "--seconds",
+        type=number_option(float, Above(0)),
+        metavar="S",
+        help="instead: the steps that S seconds of outer steps are enough for",
+    )
+    add("--points", type=COUNT, default=10, help="validations along the way (default: %(default)s)")
+    add("--seeds", type=COUNT, default=3, metavar="N", help="memories of each (default: %(default)s)")
+    add(
+        "--target",
+        type=number_option(float, AtLeast(0)),
+        action="append",
+        default=[],
+        metavar="X",
+        help="accuracies to reach, in percent",
+    )
     add("--only", action="append", default=[], metavar="NAME", help=f"of {', '.join(c.name for c in CONTENDERS)}")
     add(
         "--reference",
@@ -57,13 +80,11 @@ def _steps(word: str) -> tuple[str, int]:
     name, _, number = word.rpartition("=")
     if name not in ("", *(contender.name for contender in CONTENDERS)):
         raise argparse.ArgumentTypeError(f"there is no contender '{name}'")
-    return name, int(number)
+    return name, COUNT(number)
 
 
 def accuracy_command(options: argparse.Namespace) -> None:
     """Do or read back all runs; print a table or JSON, and leave both and a picture in the output directory."""
-    if options.seeds < 1 or options.points < 1:
-        raise UsageError("--seeds and --points: at least 1")
     if options.steps and options.seconds:
         raise UsageError("--steps or --seconds: one of them decides how long a contender runs")
     chosen = _chosen(options)

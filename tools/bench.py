@@ -39,6 +39,7 @@ from suite.keys import Key
 from suite.objectives.footprint import state_bytes, step_bytes
 from suite.runtime.environment import environment
 from suite.types import EXPECTED_MIB
+from suite.validation import Above, AtLeast, number_option
 from tools import accuracy
 from tools.contenders import (
     CLASSES,
@@ -77,41 +78,45 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+COUNT, SIZE = number_option(int, AtLeast(1)), number_option(float, Above(0))
+"""Of steps, images or repeats; of GiB and minutes."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     compare = commands.add_parser("hypergradient", help="time per outer iteration and peak memory, side by side")
     _add_case(compare)
-    compare.add_argument("--memory", type=float, nargs="+", default=[8.0], help="GiB for an unroll (%(default)s)")
+    compare.add_argument("--memory", type=SIZE, nargs="+", default=[8.0], help="GiB for an unroll (%(default)s)")
     compare.add_argument("--execution", nargs="+", default=["eager"], choices=EXECUTIONS, help="of the engine")
     compare.add_argument("--precision", nargs="+", default=["float32"], choices=PRECISIONS, help="of the engine")
-    compare.add_argument("--repeats", type=int, default=5)
+    compare.add_argument("--repeats", type=COUNT, default=5)
     compare.add_argument("--without", nargs="+", default=[], help="contenders to leave out")
     compare.add_argument("--exact", action="store_true", help="compare the gradients with float64")
     compare.add_argument("--any-algorithm", action="store_true", help="allow algorithms that do not repeat their bits")
     compare.add_argument("--no-peak", action="store_true", help="leave out the peak memory")
     compare.add_argument("--json", action="store_true")
     memory = commands.add_parser("memory", help="promised and measured peak memory at several numbers of steps")
-    memory.add_argument("--steps", type=int, nargs="+", default=[20, 50, 100, 200])
-    memory.add_argument("--memory", type=float, nargs="+", default=[8.0, 1.0, 0.2])
+    memory.add_argument("--steps", type=COUNT, nargs="+", default=[20, 50, 100, 200])
+    memory.add_argument("--memory", type=SIZE, nargs="+", default=[8.0, 1.0, 0.2])
     memory.add_argument("--json", action="store_true")
     cost = commands.add_parser("cost", help="operations of an inner step, bytes it keeps, and the share of the peak")
     _add_case(cost)
-    cost.add_argument("--memory", type=float, default=8.0)
+    cost.add_argument("--memory", type=SIZE, default=8.0)
     cost.add_argument("--json", action="store_true")
     upkeep = commands.add_parser("upkeep", help="whole runs with and without checkpoints, journal and tracking")
-    upkeep.add_argument("--iterations", type=int, default=80, help="of the quickstart (%(default)s)")
-    upkeep.add_argument("--repeats", type=int, default=3)
+    upkeep.add_argument("--iterations", type=COUNT, default=80, help="of the quickstart (%(default)s)")
+    upkeep.add_argument("--repeats", type=COUNT, default=3)
     upkeep.add_argument("--gin", action="append", default=[], metavar="FILE", help="changes of the run: a scale")
     upkeep.add_argument("--json", action="store_true")
     gpu = commands.add_parser("gpu", help="all that is to be measured on a GPU, into a folder")
     gpu.add_argument("--out", type=Path, required=True)
     gpu.add_argument("--reference", default="", metavar="CHECKOUT")
     gpu.add_argument("--device", default="cuda")
-    gpu.add_argument("--steps", type=int, default=150)
-    gpu.add_argument("--repeats", type=int, default=5)
-    gpu.add_argument("--minutes", type=float, default=10_000.0, help="to stop after, the runs at a checkpoint")
+    gpu.add_argument("--steps", type=COUNT, default=150)
+    gpu.add_argument("--repeats", type=COUNT, default=5)
+    gpu.add_argument("--minutes", type=SIZE, default=10_000.0, help="to stop after, the runs at a checkpoint")
     gpu.add_argument("--gin", action="append", default=[], metavar="FILE", help="changes of the paper's runs: a scale")
     accuracy.add_options(commands.add_parser("accuracy", help="recipes side by side: accuracy against steps and time"))
     kernels = commands.add_parser("kernels", help="of one outer iteration on a GPU: time in kernels and on the clock")
@@ -128,10 +133,10 @@ def _add_case(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", choices=SHAPES, default=default.dataset, help="whose shape (%(default)s)")
     parser.add_argument("--architecture", choices=("convnet", "resnet12"), default=default.architecture)
     parser.add_argument("--parameterization", choices=("standard", "addressing"), default=default.parameterization)
-    parser.add_argument("--images-per-class", type=int, default=default.images_per_class)
-    parser.add_argument("--bases", type=int, default=default.bases, help="of addressing (%(default)s)")
-    parser.add_argument("--steps", type=int, default=default.steps)
-    parser.add_argument("--real-per-class", type=int, default=default.real_per_class)
+    parser.add_argument("--images-per-class", type=COUNT, default=default.images_per_class)
+    parser.add_argument("--bases", type=COUNT, default=default.bases, help="of addressing (%(default)s)")
+    parser.add_argument("--steps", type=COUNT, default=default.steps)
+    parser.add_argument("--real-per-class", type=COUNT, default=default.real_per_class)
     parser.add_argument("--device", default=default.device)
     parser.add_argument("--reference", default="", metavar="CHECKOUT", help="a checkout of the paper's released code")
 

@@ -24,6 +24,7 @@ from suite.keys import Key
 from suite.parameterizations.image_queries import Asked
 from suite.registry import architectures, inner_optimizers, load_components, parameterizations
 from suite.types import Parameterization, Params
+from suite.validation import AtLeast, number_option
 
 STEPS = 5
 WIDTH = 16
@@ -41,7 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tools.exactness", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
-    parser.add_argument("--long-steps", type=int, default=LONG_STEPS, help="steps of the float32 rows (%(default)s)")
+    parser.add_argument(
+        "--long-steps",
+        type=number_option(int, AtLeast(1)),
+        default=LONG_STEPS,
+        help="steps of the float32 rows (%(default)s)",
+    )
     parser.add_argument("--only", metavar="OPTIMIZER", help="only the rows of one inner optimizer")
     options = parser.parse_args(arguments)
     try:

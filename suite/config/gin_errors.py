@@ -13,12 +13,15 @@ from suite.registry import REGISTRIES, suggestion
 def explain(where: str, error: BaseException) -> str:
     """One sentence, as in "--gin mine.gin, line 3: no data set is called 'digit'; did you mean 'digits'? …".
 
-    `where` is the option that was read, '--gin FILE' or '--set BINDING'; a syntax error names its own file and line,
-    which is another one if the file was included.
+    `where` is the option that was read, '--gin FILE' or '--set BINDING'; an error names its own file and line, which
+    is another one if the file was included.
     """
     if isinstance(error, RecursionError):  # even its text has no end
-        return f"{where}: it includes itself, on its own or by way of others; take one of the includes out"
+        return f"{where}: a value refers to itself, or is nested too deeply; write it plainly"
     line, file = getattr(error, "lineno", None), getattr(error, "filename", None)
+    noted = re.search(r'In file "(.*)", line (\d+)', str(error))  # what gin adds to errors of other types
+    if noted and where.startswith("--gin"):
+        file, line = noted.groups()
     place = f"--gin {file}" if file else where
     if line and where.startswith("--gin"):
         place += f", line {line}"
@@ -29,7 +32,7 @@ def _cause(error: BaseException) -> str:
     """What is wrong, and what to write instead."""
     text = str(error)
     if isinstance(error, SystemExit):
-        return "a module that it imports ends the process (sys.exit); import one that does not"
+        return f"a component ends the process (sys.exit({error.code!r})); mend the plugin that it is of"
     if isinstance(error, tokenize.TokenError):
         return "a bracket, a parenthesis or a quote is opened and not closed"
     token = re.search(r"Failed to parse token '([^']*)'", text)
@@ -51,6 +54,11 @@ def _cause(error: BaseException) -> str:
     if missing:
         return f"nothing gives a value for {missing.group(1)}; bind it"
     if isinstance(error, SyntaxError):
+        unseen = next((letter for letter in (error.text or "").strip() if not letter.isprintable()), None)
+        if unseen is not None:
+            return f"it holds a letter that can't be seen (U+{ord(unseen):04X}); take it out"
+        if set(error.text or "") & set("‘’“”") and "Unable to parse" in text:
+            return "its quotes are a word processor's; write plain ones, as in 'text'"
         return first_line(error.msg or "it can not be read")
     plain = isinstance(error, (ValueError, KeyError, TypeError, OSError, ImportError, RuntimeError))
     return first_line(error).strip("\"'") if plain else one_line(error)

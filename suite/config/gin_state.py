@@ -3,16 +3,18 @@
 gin has no public way to ask which bindings there are and which of them were used.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import gin
 from gin import config as gin_config
+from gin import config_parser
+from gin.utils import try_with_location
 
 from suite.config.gin_errors import explain
+from suite.config.gin_text import Statement, binding_statements, file_statements
 from suite.config.root import Root
 from suite.errors import SuiteError, UsageError, first_line
 from suite.validation import validate
@@ -28,7 +30,7 @@ class Parsed:
     tables: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     """(Scope, configurable) -> parameter -> value; references are not resolved."""
     imports: set[Any] = field(default_factory=set)
-    """Import statements of the files."""
+    """Import statements of the files, of modules that the command named as plugins."""
 
     @property
     def bindings(self) -> set[Binding]:
@@ -62,7 +64,7 @@ def parse_files(files: Sequence[str]) -> list[Parsed]:
     states: list[Parsed] = []
     with _restored(Parsed()):
         for file in files:
-            _parse_file(file)
+            _bind(f"--gin {file}", file_statements(file))
             states.append(_snapshot())
     return states
 
@@ -74,33 +76,29 @@ def parse_bindings(start: Parsed, bindings: Sequence[str]) -> Parsed:
         return _snapshot()
 
 
-def _parse_file(file: str) -> None:
-    try:
-        with _quiet():
-            gin.parse_config_file(file)
-    except (Exception, SystemExit) as error:  # gin's own, and whatever a module raises that a file imports
-        raise UsageError(explain(f"--gin {file}", error)) from error
-
-
 def _parse(bindings: Sequence[str]) -> None:
     for binding in bindings:
         if "=" not in binding:
             raise UsageError(f"--set {binding}: write NAME = VALUE, as in --set 'ITERATIONS = 100'")
-        try:
-            gin.parse_config(binding)
-        except (Exception, SystemExit) as error:  # a binding may hold an include or an import, too
-            raise UsageError(explain(f"--set {binding!r}", error)) from error
+        _bind(f"--set {binding!r}", binding_statements(binding))
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """gin logs an error for every folder that lacks an included file, before it finds the file in the next one."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
+def _bind(where: str, statements: Iterable[Statement]) -> None:
+    """Give gin what the statements bind. Raises UsageError."""
     try:
-        yield
-    finally:
-        logging.disable(before)
+        for statement in statements:
+            if isinstance(statement, config_parser.ImportStatement):
+                gin_config._IMPORTS.add(statement)
+                continue
+            scope, selector, parameter, value, location = statement
+            if not parameter:
+                scope, selector, parameter = f"{scope}/{selector}" if scope else selector, "gin.macro", "value"
+            with try_with_location(location):
+                gin.bind_parameter((scope, selector, parameter), value)
+    except SuiteError:
+        raise
+    except Exception as error:  # whatever gin's parser raises
+        raise UsageError(explain(where, error)) from error
 
 
 # ---------------------------------------------------------------- build
@@ -127,7 +125,7 @@ def _build_root() -> Root:
         root = gin.get_configurable("suite.run")()
     except SuiteError as error:
         raise UsageError(first_line(error)) from error
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (Exception, SystemExit) as error:  # gin's own, and whatever a component from outside raises
         raise UsageError(explain("the configuration", error)) from error
     _check_tree(root)
     return root

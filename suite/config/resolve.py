@@ -29,6 +29,10 @@ Cell = dict[str, str]
 """Axis -> label."""
 
 
+LONGEST_FOLDER = 245
+"""Letters of a run's folder: file systems take 255, and `--fresh` adds some."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One experiment with one seed: what is run, tracked and recorded as a unit."""
@@ -67,16 +71,18 @@ class Run:
 
     @property
     def folder(self) -> str:
-        """Name of its directory: cell, seed and key."""
+        """Name of its directory: cell, seed and key; a long cell or seed is cut, since the key tells runs apart."""
         words = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(self.cell.values())).strip("-").lower()
-        return f"{words + '-' if words else ''}seed{self.seed}-{self.key}"
+        end = f"seed{str(self.seed)[:20]}-{self.key}"
+        return f"{words[: LONGEST_FOLDER - 1 - len(end)]}-{end}" if words else end
 
 
 def resolve(files: list[str], bindings: list[str], seed: int | None = None, only: list[str] | None = None) -> list[Run]:
     """The runs that gin files and `--set` bindings describe, in order; later files and bindings win.
 
-    `seed` replaces the configuration's seeds; `only` picks cells by 'label' or 'axis=label'. Raises UsageError, in one
-    sentence, for whatever is wrong: syntax, names, types, ranges, and bindings that nothing uses.
+    `seed` replaces the configuration's seeds; `only` picks cells by 'label' or 'axis=label', and no other is judged.
+    Raises UsageError, in one sentence, for whatever is wrong: syntax, names, types, ranges, and bindings that nothing
+    uses.
     """
     _require_files(files)
     states = parse_files(files)
@@ -89,7 +95,14 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
     used = used_by_any([*states, whole, *replaced_axes(states, _axes(whole))])
     runs: list[Run] = []
     for cell in table.cells:  # all of them, since a binding may serve a cell that was not picked
-        of_cell, used_by_cell = _cell_runs(whole, table, cell)
+        try:
+            of_cell, used_by_cell = _cell_runs(whole, table, cell)
+        except UsageError as error:
+            if cell not in picked:
+                used |= whole.bindings  # it is unknown what this cell uses
+                continue
+            where = ", ".join(f"{axis}={label}" for axis, label in cell.items())
+            raise UsageError(f"cell '{where}': {error}" if cell else str(error)) from error
         used |= used_by_cell
         runs += of_cell if cell in picked else []
     bound = parse_bindings(whole, [*table.then, *table.lines]).bindings
@@ -181,15 +194,23 @@ class _Table:
         return [line for labels in self.axes.values() for lines in labels.values() for line in lines]
 
     def pick(self, only: list[str]) -> list[Cell]:
-        """The cells that every 'label' or 'axis=label' of `only` names. Raises UsageError where none is left."""
-        cells = self.cells
+        """The cells that `only` names by 'label' or 'axis=label': any of those of one axis, and so along every axis.
+
+        Raises UsageError for what names no cell, and where none is left.
+        """
+        every = [(axis, label) for axis, labels in self.axes.items() for label in labels]
+        named: dict[tuple[str, ...], list[tuple[str, str]]] = {}
         for wanted in only:
-            axis, _, label = wanted.rpartition("=")
-            cells = [cell for cell in cells if (cell.get(axis) == label if axis else label in cell.values())]
-            if not cells:
-                known = [f"{axis}={label}" for axis, labels in self.axes.items() for label in labels]
+            meant = [(axis, label) for axis, label in every if wanted in (label, f"{axis}={label}")]
+            if not meant:
+                known = [f"{axis}={label}" for axis, label in every]
                 hint = suggestion(wanted, known) if known else "this configuration has no cells"
                 raise UsageError(f"--only: no cell is '{wanted}'; {hint}")
+            axes = tuple(axis for axis, _ in meant)  # several, where axes share a label
+            named.setdefault(axes, []).extend(meant)
+        cells = [cell for cell in self.cells if all(set(meant) & cell.items() for meant in named.values())]
+        if not cells:
+            raise UsageError(f"--only: no cell is of all of these: {', '.join(only)}")
         return cells
 
 

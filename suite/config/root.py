@@ -1,4 +1,4 @@
-"""What a gin file binds (`run` and `protocol`), and where gin files are found."""
+"""What a gin file binds: `run` and `protocol`."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,6 @@ import gin
 
 from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol
-from suite.storage.gin_files import ROOT
 from suite.types import Experiment
 from suite.validation import checked, require
 
@@ -35,12 +34,11 @@ class Root:
     """Bindings under which the chosen cell is run once more."""
 
     def __post_init__(self) -> None:
-        plain = self.name is None or not (self.name.startswith(".") or set(self.name) & {"/", "\0"} or not self.name)
-        require(self, "name", plain, "the name of a folder, without '/'")
+        name = "runs" if self.name is None else self.name
+        plain = not (name.startswith(".") or set(name) & {"/", "\0"} or not name) and len(name.encode()) <= 255
+        require(self, "name", plain, "the name of a folder, without '/' and of 255 bytes at most")
         if not self.seeds:
             raise UsageError("SEEDS must hold at least one whole number, as in SEEDS = [0]")
 
 
 gin.register("protocol", module="suite")(Protocol)
-
-gin.add_config_file_search_path(str(ROOT))

@@ -60,7 +60,7 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
     findings = [_finding(bool(entry.summary), "its docstring's first line says what it is")]
     try:
         thing = entry.build()
-    except Exception as error:  # an outsider's constructor may raise anything
+    except (Exception, SystemExit) as error:  # an outsider's constructor may raise anything
         return [*findings, Finding("broken", "it can be built from its defaults alone", _first_line(error))]
     findings.append(_finding(isinstance(thing, COMPONENTS[kind]), f"it has the methods of suite.types, {kind}"))
     if findings[-1].verdict == "broken":
@@ -79,7 +79,7 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
     }
     try:
         return findings + checks[kind](thing)
-    except Exception as error:  # likewise
+    except (Exception, SystemExit) as error:  # likewise
         return [*findings, Finding("broken", "it runs on a small problem", _first_line(error))]
 
 
@@ -397,7 +397,7 @@ def _finding(holds: bool, promise: str, detail: str = "") -> Finding:
     return Finding("kept" if holds else "broken", promise, detail)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     """An error's first line; of an unexpected one, with its type."""
     text = first_line(error)
     return text if isinstance(error, SuiteError) else f"{type(error).__name__}: {text}"

@@ -17,7 +17,7 @@ def prepare_device(name: str | None) -> torch.device:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name is None else name)
     except RuntimeError as error:
         raise UsageError(f"--device: '{name}' is not a device; use cpu, cuda or cuda:1") from error
     if device.type == "cuda":

@@ -66,7 +66,8 @@ class RunContext:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     """Time between checkpoints."""
     plugins: tuple[str, ...] = ()
-    """Files with outside methods; named in `run.json`, so that a resumed run loads them."""
+    """Outside methods: whole paths of files, names of modules. `run.json` names them, so that a command that resumes
+    the run can ask for them."""
 
 
 def execute_all(runs: list[Run], context: RunContext) -> list[Record]:
@@ -195,7 +196,8 @@ def _begin_journal(run: Run, journal: Journal, config: dict[str, Any], table: Pa
 def _end_recorded(run: Run, directory: Path, context: RunContext, journal: Journal) -> Iterator[None]:
     """Mark the run as RUNNING, and as KILLED or FAILED if the block raises; the exception is raised again.
 
-    Exceptions that are not the suite's own become a RunError that names `failure.txt`, which holds the traceback.
+    Exceptions that are not the suite's own, and a method that ends the process, become a RunError that names
+    `failure.txt`, which holds the traceback.
     """
     journal.mark("RUNNING")
     try:
@@ -208,7 +210,7 @@ def _end_recorded(run: Run, directory: Path, context: RunContext, journal: Journ
     except BaseException as error:
         _mark_failed(run, directory, journal)
         context.sender.notify(directory)
-        if isinstance(error, SuiteError) or not isinstance(error, Exception):
+        if isinstance(error, SuiteError) or not isinstance(error, (Exception, SystemExit)):
             raise
         cause = f"{type(error).__name__}: {first_line(error)}"
         raise RunError(f"'{run.label}' failed ({cause}); the traceback is in {directory / 'failure.txt'}") from error
@@ -276,7 +278,7 @@ def _about(run: Run, context: RunContext, config: dict[str, Any]) -> dict[str, A
             "device": str(context.device),
             "tracking_uri": context.sender.uri or "none",
             "checkpoint_seconds": context.checkpoint_seconds,
-            "plugins": [str(Path(plugin).resolve()) for plugin in context.plugins],
+            "plugins": list(context.plugins),
         },
     }
 

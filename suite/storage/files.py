@@ -89,8 +89,10 @@ def sync_directory(path: Path) -> None:
 def user_path(text: str, option: str) -> Path:
     """A path that a user gave, with '~' and '~name' as a shell means them, which it leaves alone behind a '='.
 
-    Raises UsageError where there is no such home.
+    Raises UsageError where there is no such home, and for an empty text, which would be the working directory.
     """
+    if not text:
+        raise UsageError(f"{option}: it is empty; name a folder")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from suite.errors import report
+from suite.tracking.uri import credentials, plain_uri
 
 COMMAND = [sys.executable, "-m", "suite.sync"]
 """The process that sends; it reads directories from its stdin."""
@@ -24,7 +25,8 @@ class Sender:
 
     def __init__(self, uri: str | None, out: Path) -> None:
         """`uri`: of the store; None: nothing is sent. `out`: the runs' output directory."""
-        self.uri, self._out = uri, out
+        self.uri, self._out = None if uri is None else plain_uri(uri), out
+        self._credentials = {} if uri is None else credentials(uri)
         self._process: subprocess.Popen[bytes] | None = None
         self._directories: set[Path] = set()
         self._started_at = -RESTART_SECONDS
@@ -67,11 +69,13 @@ class Sender:
         self._started_at = time.monotonic()
         command = [*COMMAND, "--follow", "--tracking-uri", self.uri, str(self._out.resolve())]
         # A session of its own: Ctrl-C in the terminal reaches the run alone, whose last entries are then sent.
-        # No stdout: that is for the run's record.
+        # No stdout: that is for the run's record. A password is in the environment, which no list of processes shows.
+        environment = os.environ | self._credentials
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0, start_new_session=True
-            )
+                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0,
+                start_new_session=True,
+            )  # fmt: skip
         except OSError as error:  # no more processes or no more bytes: no reason to end a run
             self._process = None
             report(f"[tracking] can't be started ({error}); the runs' journals are kept, and can be sent later")

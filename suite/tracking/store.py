@@ -19,6 +19,7 @@ from suite.storage import journal
 from suite.storage.files import canonical_json, make_directory, write_atomic
 from suite.storage.locks import locked
 from suite.tracking.names import accepted
+from suite.tracking.uri import PASSWORD, USER, WHOLE, credentials, hidden, plain_uri, with_password
 
 BATCH = 1000
 """Metrics that one request of MLflow takes."""
@@ -44,7 +45,9 @@ class Store:
 
     def __init__(self, uri: str, out: Path) -> None:
         """`uri`: of the store; `out`: the runs' output directory, which holds the artifacts of a database."""
-        self.uri, self._out = uri, out
+        self.uri, self._out = plain_uri(uri), out
+        """The address as it may be printed and stored, without a password."""
+        self._address = with_password(self.uri) if uri == self.uri else uri
         plain = uri.startswith("sqlite:///") and "?" not in uri
         self._database = Path(uri.removeprefix("sqlite:///")) if plain else None
         self._lock = (out if self._database is None else self._database.parent) / ".mlflow.lock"
@@ -70,7 +73,9 @@ class Store:
                 fresh.unlink(missing_ok=True)
                 MlflowClient(f"sqlite:///{fresh}").search_experiments(max_results=1)
                 fresh.replace(self._database)
-            client = MlflowClient(self.uri)
+            given = credentials(self._address)
+            os.environ.update({name: given[name] for name in (USER, PASSWORD) if name in given})
+            client = MlflowClient(self._address if WHOLE in given else self.uri)
             client.search_experiments(max_results=1)
             self._client = client
 
@@ -276,7 +281,11 @@ class Store:
             raise self._failure(f"{type(error).__name__}: {first_line(error)[:200]}") from error
 
     def _failure(self, cause: str) -> RunError:
-        return RunError(f"the tracking store {self.uri} did not answer as it should ({cause})")
+        asked = any(word in cause.lower() for word in ("401", "password", "unauthenticated"))
+        advice = f"; set {USER} and {PASSWORD}, or {WHOLE} to the whole address" if asked else ""
+        return RunError(
+            f"the tracking store {self.uri} did not answer as it should ({hidden(cause, self._address)}){advice}"
+        )
 
 
 class _RunMissing(Exception):
