@@ -43,6 +43,7 @@ from suite.memory import Memory
 from suite.registry import load_components
 from suite.storage import checkpoint, sealed
 from suite.storage.files import json_sha256, sha256, write_atomic
+from suite.validation import AtLeast, number_option
 
 CPU_SECONDS = 10
 """That one reading may take; most take milliseconds. The clock counts this process's work, whatever else is at work."""
@@ -541,8 +542,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.fuzz", description=(__doc__ or "").split("\n")[0])
     names = [form.name for form in FORMATS]
     parser.add_argument("--format", action="append", choices=names, help="only this one; may be repeated")
-    parser.add_argument("--mutations", type=int, default=1000, help="of each format (%(default)s)")
-    parser.add_argument("--first", type=int, default=0, metavar="I", help="number of the first one (%(default)s)")
+    parser.add_argument(
+        "--mutations", type=number_option(int, AtLeast(1)), default=1000, help="of each format (%(default)s)"
+    )
+    parser.add_argument(
+        "--first",
+        type=number_option(int, AtLeast(0)),
+        default=0,
+        metavar="I",
+        help="number of the first one (%(default)s)",
+    )
     parser.add_argument("--out", metavar="DIR", help="keep the files that were found there")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     options = parser.parse_args(arguments)

@@ -89,21 +89,15 @@ def main(arguments: list[str] | None = None) -> int:
     if words and words[0] in ("run", "sync"):
         return _instrumented(words)
     parser = argparse.ArgumentParser(prog="python -m tools.torture", description=(__doc__ or "").split("\n")[0])
-<<<<<<< HEAD
-    parser.add_argument("--kills", type=int, default=0, metavar="N")
-    parser.add_argument("--starts", type=int, default=0, metavar="N", help=f"times that {TOGETHER} runs start together")
-    parser.add_argument("--experiment", choices=RUNS, default="distillation", help="that is killed (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="decides the moments of the kills (default: %(default)s)")
-=======
     count = number_option(int, AtLeast(0))
     parser.add_argument("--kills", type=count, default=0, metavar="N")
     parser.add_argument(
         "--starts", type=count, default=0, metavar="N", help=f"times that {TOGETHER} runs start together"
     )
+    parser.add_argument("--experiment", choices=RUNS, default="distillation", help="that is killed (%(default)s)")
     parser.add_argument(
         "--seed", type=number_option(int), default=0, help="decides the moments of the kills (default: %(default)s)"
     )
->>>>>>> i20-trust
     parser.add_argument("--out", type=Path, help="keep everything here (default: a temporary folder)")
     options = parser.parse_args(words)
     if not options.kills and not options.starts:
