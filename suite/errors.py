@@ -39,7 +39,19 @@ def one_line(message: object) -> str:
     return f"{type(message).__name__}: {words}" if isinstance(message, BaseException) else words
 
 
+def printable(text: str) -> str:
+    """Text without a letter that a terminal would obey: such letters become escapes, a new line among them.
+
+    >>> printable(f"a{chr(27)}[31m") == "a" + chr(92) + "x1b[31m"
+    True
+    """
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def report(line: str) -> None:
-    """Print one line to stderr in a single write, so that lines of several processes do not mix."""
-    sys.stderr.write(f"{line}\n")
+    """Print one line to stderr in a single write, so that lines of several processes do not mix.
+
+    It may quote what somebody else wrote: names of folders, texts of files and servers.
+    """
+    sys.stderr.write(f"{printable(line)}\n")
     sys.stderr.flush()

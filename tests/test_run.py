@@ -137,7 +137,8 @@ def test_progress_of_a_second_count_is_not_measured_from_the_first(
     monkeypatch.setattr(session, "LINE_SECONDS", 0.0)
     one = session.RunSession(
         seed=0, device=torch.device("cpu"), directory=tmp_path, data_dir=tmp_path, cache_dir=tmp_path,
-        journal=Journal(tmp_path), notify=lambda: None, stop=Stop(), label="run", checkpoint_seconds=60.0,
+        journal=Journal(tmp_path), notify=lambda: None, stop=Stop(), still_held=lambda: None, label="run",
+        checkpoint_seconds=60.0,
     )  # fmt: skip
     for iteration, total in ((90, 100), (100, 100), (1, 100), (2, 100), (3, 8), (4, 8)):
         one.progress(iteration, total, "words")
