@@ -162,6 +162,7 @@ def shown(value: Any, most: int = 40) -> str:
 
 
 def _sentence(message: str) -> str:
+    message = message.removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
 
 

@@ -23,7 +23,7 @@ def artifact_problem(place: str, uri: str, database: Path | None, out: Path) -> 
         if by_its_protocol or (parts.scheme in ("http", "https") and parts.netloc == own.netloc):
             return None
         return f"the server would have them at {place!r}, which is not its own; start it with --serve-artifacts"
-    if own.scheme.startswith("databricks"):
+    if uri.startswith("databricks"):
         return None if parts.scheme == "dbfs" else f"{place!r} is no place of Databricks"
     if database is None or database.parent.resolve() != out.resolve():
         return None

@@ -85,9 +85,10 @@ class Store:
         for way in ("UPLOAD", "DOWNLOAD"):  # in pieces, to and from addresses that the server names
             os.environ[f"MLFLOW_ENABLE_PROXY_MULTIPART_{way}"] = "false"
         # Two processes that first open one database at once break each other's migration.
-        with self._store_errors(), locked(self._lock), within(CONNECT_SECONDS, self.uri):
+        with self._store_errors():  # not within the seconds of a store: importing is the disk's matter
             from mlflow.tracking import MlflowClient
 
+        with self._store_errors(), locked(self._lock), within(CONNECT_SECONDS, self.uri):
             for name in ("mlflow", "alembic"):  # their notes on a fresh database are not for the terminal
                 logging.getLogger(name).setLevel(logging.ERROR)
             if self._database is not None and not self._database.exists():
