@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import zlib
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -15,13 +16,22 @@ import torch
 from command_line import QUICK, Done, command, only_run, sets
 from safetensors.torch import save
 
-from suite import runs
-from suite.errors import RunError, report
+from suite import runs, terminal
+from suite.errors import RunError, UsageError, report
 from suite.runtime import session
 from suite.runtime.run_directory import about, mark_finished, read_about, run_directories
+from suite.runtime.signals import Stop
 from suite.storage import checkpoint
 from suite.storage.checkpoint import Checkpoint, read_newest, write
-from suite.storage.files import append_synced, canonical_json, json_sha256, remove_leftovers, sha256, write_synced
+from suite.storage.files import (
+    append_synced,
+    canonical_json,
+    json_sha256,
+    remove_leftovers,
+    sha256,
+    user_path,
+    write_synced,
+)
 from suite.storage.journal import NAME, Journal, Point, read
 from suite.storage.plain_files import plain_below, refuse_links
 
@@ -462,8 +472,6 @@ def test_steps_of_any_number_of_digits_are_in_order(tmp_path: Path) -> None:
     ],
 )
 def test_a_state_that_is_no_run_s_names_the_field(state: dict[str, Any], field: str, tmp_path: Path) -> None:
-    from suite.runtime.signals import Stop
-
     write(tmp_path / "checkpoints", Checkpoint(3, {"a": torch.zeros(1)}, state))
     one = session.RunSession(
         seed=0, device=torch.device("cpu"), directory=tmp_path, data_dir=tmp_path, cache_dir=tmp_path,
@@ -504,6 +512,39 @@ def test_a_run_whose_place_was_taken_stops_and_writes_nothing_more(
     else:
         now = {p: p.read_bytes() for p in only_run(tmp_path / "out").rglob("*") if p.is_file()}
         assert [now] == left
+
+
+def test_time_on_a_cpu_that_is_up_stops_a_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system says so every second from then on, also while the process ends."""
+    before = signal.getsignal(signal.SIGXCPU)
+    stop = Stop()
+    try:
+        with stop.listening():
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGXCPU)
+            assert stop.signal == signal.SIGXCPU
+        os.kill(os.getpid(), signal.SIGXCPU)
+    finally:
+        signal.signal(signal.SIGXCPU, before)
+    with Stop().listening():
+        pass
+    assert signal.getsignal(signal.SIGXCPU) == before
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files"), ImportError("failed to map")])
+def test_a_limit_of_the_machine_is_a_sentence(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise error
+
+    assert terminal.command(main)() == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and type(error).__name__ in said
+
+
+@pytest.mark.parametrize("option", ["--out", "--data-dir"])
+def test_a_folder_whose_name_is_no_text_is_refused_by_its_option(option: str) -> None:
+    with pytest.raises(UsageError, match=rf"{option}: runs\\udcff is no text in UTF-8"):
+        user_path(os.fsdecode(b"runs\xff"), option)
 
 
 def test_metrics_of_a_deleted_run_make_no_new_folder(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from suite.errors import RunError, UsageError
+from suite.errors import RunError, UsageError, printable
 
 # ---------------------------------------------------------------- hashes
 
@@ -96,6 +96,10 @@ def user_path(text: str, option: str) -> Path:
 
     Raises UsageError where there is no such home.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{option}: {printable(text)} is no text in UTF-8; name another folder") from error
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
