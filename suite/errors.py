@@ -49,10 +49,19 @@ OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Control characters but tab and line feed, other ends of lines, and those that turn the direction of writing."""
 
 
+def printable(text: str) -> str:
+    """Likewise on one line: ends of lines and tabs are escapes, too.
+
+    >>> printable("a" + chr(27) + "[31m") == "a" + chr(92) + "x1b[31m"
+    True
+    """
+    return harmless(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def report(line: str) -> None:
     """Print one line to stderr in a single write, so that lines of several processes do not mix.
 
-    Much of it was written by others (names, messages of plugins), so it is made one line that is `harmless`.
+    It may quote what somebody else wrote: names of folders, texts of files, messages of plugins and servers.
     """
-    sys.stderr.write(harmless(line).replace("\n", "\\n") + "\n")
+    sys.stderr.write(f"{printable(line)}\n")
     sys.stderr.flush()

@@ -12,22 +12,21 @@ import argparse
 import json
 import os
 import shlex
-import shutil
 import sys
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from suite import terminal
-from suite.errors import Interrupted, RunError, SuiteError, UsageError, report
+from suite.errors import Interrupted, RunError, SuiteError, UsageError, printable, report
 from suite.runtime import run_directory
 from suite.runtime.durations import short_duration
-from suite.storage.files import disk_errors, user_path
+from suite.storage.files import delete, user_path
 from suite.storage.journal import read
 from suite.storage.locks import Held, locked
-from suite.tracking.store import Store, stores
+from suite.storage.plain_files import plain_below
+from suite.tracking.store import NoAnswer, Store, stores
 from suite.tracking.uri import WHOLE, default_uri, plain_uri
 
 LEFTOVER_SECONDS = 3600.0
@@ -64,13 +63,13 @@ def main(arguments: list[str] | None = None) -> int:
             raise UsageError(f"{options.action} is for all runs below --out; name none")
         selected = _selected(out, options.run)
         if options.action == "list":
-            _list(out, selected, options.json)
+            return _list(out, selected, options.json)
         elif options.action == "resume":
             return _resume(selected, bool(options.run), options.plugin, options.tracking_uri)
         elif options.action == "reap":
             return _reap(out, options.tracking_uri)
         else:
-            _clean(out, options.yes)
+            return _clean(out, options.yes)
     except SuiteError as error:
         report(f"suite.runs: {error}")
         return error.status
@@ -132,25 +131,32 @@ def row(out: Path, directory: Path) -> Row:
     )
 
 
-def _list(out: Path, directories: list[Path], as_json: bool) -> None:
+def _list(out: Path, directories: list[Path], as_json: bool) -> int:
+    """Print a row for each run; returns 1 where one can't be read, whose row is a sentence on stderr."""
+    rows, status = [], 0
     for directory in directories:
         with suppress(RunError):  # where nothing can be written, the runs are listed as they are
             run_directory.mark_dead(directory)
-    rows = [row(out, directory) for directory in directories]
+        try:
+            rows.append(row(out, directory))
+        except RunError as error:
+            status = RunError.status
+            report(f"suite.runs: {error}")
     if as_json:
         print(json.dumps([asdict(r) for r in rows], indent=1))
-        return
+        return status
     if not rows:
-        print(f"no runs in {out}")
-        return
+        print(f"no runs in {out}" if not directories else f"no run in {out} can be read")
+        return status
     lines = [("run", "state", "progress", "validation", "age")]
     for r in rows:
         progress = f"{r.done}/{r.total}" if r.total else "-"
         validation = "-" if r.validation is None else f"{r.validation:.1f}"
-        lines.append((r.run, r.state, progress, validation, short_duration(r.age)))
+        lines.append((printable(r.run), r.state, progress, validation, short_duration(r.age)))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    return status
 
 
 # ---------------------------------------------------------------- resume, reap
@@ -161,37 +167,40 @@ def _resume(directories: list[Path], named: bool, plugins: list[str], tracker: s
     from suite import run
 
     resumable = ("stopped", "killed", "failed") if named else ("stopped", "killed")
-    todo = [directory for directory in directories if run_directory.state(directory) in resumable]
-    if not todo:
-        print("no runs to resume")
-        return 0
-    worst = 0
-    for directory in todo:
-        about = run_directory.about(directory)
-        if about is None:
-            report(f"suite.runs: {directory / run_directory.ABOUT} is damaged; give the run's own command again")
+    found, worst = False, 0
+    for directory in directories:
+        try:
+            if run_directory.state(directory) not in resumable:
+                continue
+            found = True
+            command = _command(directory, run_directory.read_about(directory)["options"], plugins, tracker)
+        except UsageError as error:
+            report(f"suite.runs: {error}")
+            worst = max(worst, error.status)
+            continue
+        except (RunError, FileNotFoundError) as error:
+            report(f"suite.runs: {error}; give the run's own command again")
             worst = max(worst, RunError.status)
             continue
         try:
-            status = run.main(_command(directory, about["options"], plugins, tracker))
-        except UsageError as error:
-            report(f"suite.runs: {error}")
-            status = error.status
+            status = run.main(command)
         except SystemExit:  # an option that is none, of which argparse has said so
             status = UsageError.status
         if status == Interrupted.status:
             return status
         worst = max(worst, status)
+    if not found and not worst:
+        print("no runs to resume")
     return worst
 
 
-def _command(directory: Path, options: dict[str, Any], plugins: list[str], tracker: str | None) -> list[str]:
+def _command(directory: Path, options: run_directory.Options, plugins: list[str], tracker: str | None) -> list[str]:
     """The arguments of `suite.run` that resume a run.
 
     A run's folder may be somebody else's. So no code and no address outside the folder is taken from it: this command
-    names them again. Raises UsageError where it does not.
+    names them again. Raises UsageError where it does not, RunError and FileNotFoundError for a damaged folder.
     """
-    out = directory.resolve().parent.parent
+    config, out = plain_below(directory, "config.gin"), directory.resolve().parent.parent
     again = f"if you trust {'them' if len(options['plugins']) > 1 else 'it'}, give the command with"
     if options["plugins"] and not plugins:
         words = shlex.join(word for plugin in options["plugins"] for word in ("--plugin", plugin))
@@ -205,7 +214,7 @@ def _command(directory: Path, options: dict[str, Any], plugins: list[str], track
             f"{directory} was told to {where}, a tracker that hears of it only if this command names it; give the "
             f"command with --tracking-uri {where}, or none"
         )
-    said = {"gin": directory / "config.gin", "out": out, "device": options["device"], "data-dir": options["data_dir"]}
+    said: dict[str, object] = {"gin": config, "out": out, "device": options["device"], "data-dir": options["data_dir"]}
     said |= {"tracking-uri": uri, "checkpoint-seconds": options["checkpoint_seconds"]}
     return [f"--{name}={value}" for name, value in said.items()] + [f"--plugin={plugin}" for plugin in plugins]
 
@@ -219,17 +228,18 @@ def _may_hear(uri: str, out: Path, named: str | None) -> bool:
 def _reap(out: Path, tracker: str | None) -> int:
     """Mark runs that died, and send their journals; also of those that were marked before."""
     dead, status = 0, 0
+    reached: dict[str, Store | NoAnswer] = {}
     for directory in run_directory.journal_directories(out):
         try:
             if run_directory.mark_dead(directory):
-                print(f"{directory.relative_to(out)} was killed; marked as KILLED, and resumable")
+                print(printable(f"{directory.relative_to(out)} was killed; marked as KILLED, and resumable"))
                 dead += 1
             if run_directory.state(directory) == "killed":
                 about = run_directory.about(directory)
                 uris = {*stores(directory), about["options"]["tracking_uri"] if about else "none"} - {"none"}
                 for uri in sorted(uris):
                     if _may_hear(uri, out, tracker):
-                        Store(uri, out).send(directory)
+                        _send(directory, uri, out, reached)
                     else:
                         where = shlex.quote(plain_uri(uri))
                         report(
@@ -243,46 +253,63 @@ def _reap(out: Path, tracker: str | None) -> int:
     return status
 
 
+def _send(directory: Path, uri: str, out: Path, reached: dict[str, Store | NoAnswer]) -> None:
+    """Send a journal; a store that once gave no answer in time is not waited for again. Raises RunError."""
+    store = reached.setdefault(uri, Store(uri, out))
+    if isinstance(store, NoAnswer):
+        raise store
+    try:
+        store.send(directory)
+    except NoAnswer as error:
+        reached[uri] = error
+        raise
+
+
 # ---------------------------------------------------------------- clean
 
 
-def _clean(out: Path, delete: bool) -> None:
-    """List what can be deleted with its size, and delete it if asked to."""
-    total = 0
+def _clean(out: Path, really: bool) -> int:
+    """List what can be deleted with its size, and delete it if asked to; returns 1 where something could not be."""
+    total, status = 0, 0
     for path, reason, owner in leftovers(out):
         try:
             with locked(owner / run_directory.LOCK, wait=False) if owner is not None else nullcontext():
-                if not path.exists() or (owner is not None and (path, reason) not in _leftovers_of_run(owner)):
+                if not os.path.lexists(path) or (owner is not None and (path, reason) not in _leftovers_of_run(owner)):
                     continue  # the run was resumed meanwhile
                 size = _size(path)
-                if delete:
-                    with disk_errors(path):
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if really:
+                    delete(path)
         except (Held, FileNotFoundError):
             continue
+        except RunError as error:
+            status = RunError.status
+            report(f"suite.runs: {error}")
+            continue
         total += size
-        print(f"{path.relative_to(out)}  ({reason}, {size / 2**20:.1f} MiB)")
-    print(f"{total / 2**20:.1f} MiB {'deleted' if delete else 'can be deleted with --yes'}")
+        print(printable(f"{path.relative_to(out)}  ({reason}, {size / 2**20:.1f} MiB)"))
+    print(f"{total / 2**20:.1f} MiB {'deleted' if really else 'can be deleted with --yes'}")
+    return status
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files below a directory."""
-    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
+    """Bytes of a file, or of all files below a directory; a link is as large as its name."""
+    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else []
+    return sum(file.lstat().st_size for file in [path, *inside] if not file.is_dir() or file.is_symlink())
 
 
 def leftovers(out: Path) -> list[tuple[Path, str, Path | None]]:
     """What can be deleted, why, and the run whose lock must be held meanwhile."""
     found: list[tuple[Path, str, Path | None]] = []
     for directory in run_directory.run_directories(out):
-        if run_directory.state(directory) != "running":
-            found += [(path, reason, directory) for path, reason in _leftovers_of_run(directory)]
-    aside = [path for path in sorted(out.glob("*/*")) if run_directory.is_set_aside(path)]
+        with suppress(RunError):  # nothing is deleted of what can't be read
+            if run_directory.state(directory) != "running":
+                found += [(path, reason, directory) for path, reason in _leftovers_of_run(directory)]
+    aside = [path for path in run_directory.folders(out) if run_directory.is_set_aside(path)]
     found += [(path, "set aside by --fresh", None) for path in aside]
     before, covered = time.time() - LEFTOVER_SECONDS, [path for path, _, _ in found]
     for path in sorted(p for pattern in ("**/.*.tmp", "**/*.part") for p in out.glob(pattern)):
         with suppress(FileNotFoundError):
-            if path.stat().st_mtime < before and not any(c in path.parents for c in covered):
+            if path.lstat().st_mtime < before and not any(c in path.parents for c in covered):
                 found.append((path, "partial file", None))
     return found
 

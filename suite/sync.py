@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 from suite import terminal
-from suite.errors import Interrupted, RunError, SuiteError, UsageError, report
+from suite.errors import Interrupted, RunError, SuiteError, UsageError, printable, report
 from suite.runtime.run_directory import ABOUT, journal_directories, mark_dead
 from suite.storage.files import user_path
 from suite.storage.journal import read
-from suite.tracking.store import Store
+from suite.tracking.store import NoAnswer, Store
 from suite.tracking.uri import check_uri, default_uri, whole_uri
 
 RETRY_SECONDS = 10.0
@@ -60,18 +60,21 @@ def _send_all(store: Store, out: Path) -> int:
     if not directories:
         raise UsageError(f"{out} holds no runs; name the folder that --out named")
     store.connect()
-    failed = 0
+    sent = 0
     for directory in directories:
         try:
             if mark_dead(directory):
-                print(f"{directory}: was killed; marked as KILLED")
+                print(printable(f"{directory}: was killed; marked as KILLED"))
             if read(directory)[0]:
                 store.send(directory)
+            sent += 1
         except RunError as error:
-            failed += 1
             report(f"suite.sync: {directory}: {error}")
-    print(f"{store.uri} has everything of {len(directories) - failed} runs and tables of {len(directories)}")
-    return RunError.status if failed else 0
+            if isinstance(error, NoAnswer):
+                report("suite.sync: what comes after it was not tried; nothing was lost, give the command again")
+                break
+    print(f"{store.uri} has everything of {sent} runs and tables of {len(directories)}")
+    return 0 if sent == len(directories) else RunError.status
 
 
 def _follow(store: Store) -> int:

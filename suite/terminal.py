@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec
 
-from suite.errors import RunError, harmless, report
+from suite.errors import RunError, harmless, one_line, report
 
 P = ParamSpec("P")
 
@@ -28,7 +28,13 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
     @functools.wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
         with unbreakable_streams() as streams:
-            status = main(*args, **kwargs)
+            try:
+                status = main(*args, **kwargs)
+            except (OSError, MemoryError, ImportError) as error:  # what no command can foresee: limits of the machine
+                report(
+                    f"this machine does not let the command go on ({one_line(error)}); look at `ulimit -a` and disks"
+                )
+                status = RunError.status
             for stream in streams:
                 stream.flush()
             failed = [stream.failure for stream in streams if stream.failure is not None]

@@ -101,8 +101,8 @@ def start(
     return subprocess.Popen(words, cwd=cwd, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def ended(process: "subprocess.Popen[str]", timeout: float = 120) -> Done:
-    """Wait for a started process."""
+def ended(process: "subprocess.Popen[str]", timeout: float = 900) -> Done:
+    """Wait for a started process; for no longer than any machine takes, however busy."""
     try:
         out, err = process.communicate(timeout=timeout)
     finally:

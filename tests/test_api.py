@@ -252,17 +252,16 @@ print(memory.evaluate(networks=1, epochs=1, data_dir={str(data_dir)!r}, progress
 # ---------------------------------------------------------------- the package
 
 
-def test_import_takes_no_time_and_loads_nothing() -> None:
+def test_import_loads_nothing_but_the_suite() -> None:
+    """So it takes no time."""
     program = """
-import sys, time
-began = time.perf_counter()
+import sys
+before = set(sys.modules)
 import suite
-print(time.perf_counter() - began)
-assert not {"torch", "gin", "mlflow", "numpy"} & set(sys.modules)
+print({name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names)
 """
-    processes = [ended(start(code=["-c", program])) for _ in range(3)]
-    assert all(done.status == 0 for done in processes), processes
-    assert min(float(done.out) for done in processes) < 0.3
+    done = ended(start(code=["-c", program]))
+    assert done.out == "{'suite'}\n", done
 
 
 def test_the_package_offers_its_names() -> None:

@@ -35,7 +35,7 @@ def test_entries_are_read_back_in_order_with_their_times(journal: Journal) -> No
     entries, end = read(journal.directory)
     assert [e["is"] for e in entries] == ["run", "status", "metrics", "progress", "artifact", "status"]
     assert entries[0]["tags"] == {"tag": "Zoë"} and entries[0]["parameters"] == {"rate": "0.1"}
-    assert entries[2]["points"] == [["loss", 0.5, 1001, 1], ["loss", 1 / 3, 1002, 2]]
+    assert entries[2]["points"] == [("loss", 0.5, 1001, 1), ("loss", 1 / 3, 1002, 2)]
     assert (entries[3]["done"], entries[3]["total"], entries[4]["file"]) == (2, 10, "figures/a.png")
     assert all(b["time"] >= a["time"] > 1.6e12 for a, b in itertools.pairwise(entries))
     assert read(journal.directory, end) == ([], end) and end == (journal.directory / NAME).stat().st_size

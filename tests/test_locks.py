@@ -1,33 +1,90 @@
 """Locks: one holder of a path, also when the folder at the path is replaced."""
 
+import fcntl
+import os
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from suite.errors import RunError
-from suite.storage.locks import PATIENCE, Held, locked
+from suite.storage import locks
+from suite.storage.locks import PATIENCE, Held, Lost, locked
 
 
-def test_a_run_that_starts_waits_for_a_process_that_only_looks(tmp_path: Path) -> None:
+@pytest.fixture
+def on_refusal(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Do something when a lock was found held for the first time: no clock says when another thread got that far."""
+
+    def arrange(action: Callable[[], None]) -> None:
+        flock, refused = fcntl.flock, threading.Event()
+
+        def went(handle: int, how: int) -> None:
+            try:
+                flock(handle, how)
+            except BlockingIOError:
+                if not refused.is_set():
+                    refused.set()
+                    action()
+                raise
+
+        monkeypatch.setattr(locks.fcntl, "flock", went)
+
+    return arrange
+
+
+def test_a_run_that_starts_waits_for_a_process_that_only_looks(
+    tmp_path: Path, on_refusal: Callable[[Callable[[], None]], None]
+) -> None:
     """A look takes the lock for a moment."""
-    looking, looked = threading.Event(), threading.Event()
-
-    def look() -> None:
-        with locked(tmp_path / ".lock"):
-            looking.set()
-            time.sleep(0.2)
-        looked.set()
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    looking.wait()
+    look = locked(tmp_path / ".lock")
+    look.__enter__()
+    on_refusal(lambda: look.__exit__(None, None, None))
     with locked(tmp_path / ".lock", wait=False, refusal="no", patience=60.0):
         pass
     assert PATIENCE >= 1  # as much as a look takes on a busy machine
-    thread.join()
-    assert looked.is_set()
+
+
+def test_a_lock_that_is_waited_for_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After some seconds, while the wait goes on; the data cache and the sender wait so."""
+    monkeypatch.setattr(locks, "SILENT_SECONDS", 0.0)
+    holder = locked(tmp_path / ".lock")
+    holder.__enter__()
+    monkeypatch.setattr(locks, "report", lambda line: (print(line), holder.__exit__(None, None, None)))
+    with locked(tmp_path / ".lock"):
+        pass
+    said = capsys.readouterr().out
+    assert said == f"[waiting] another process holds {tmp_path / '.lock'}; this one goes on when it is done\n"
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced", "folder deleted", "folder renamed", "a link"])
+def test_a_lock_that_is_gone_is_noticed_by_its_holder(how: str, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    with locked(place / ".lock") as still_held:
+        still_held()
+        if how == "folder renamed":
+            place.rename(tmp_path / "run.old1")
+        else:
+            (place / ".lock").unlink()
+        if how == "folder deleted":
+            place.rmdir()
+        if how == "replaced":
+            (place / ".lock").touch()
+        if how == "a link":
+            (place / ".lock").symlink_to(tmp_path)
+        with pytest.raises(Lost, match=f"{place}.* was deleted or replaced"):
+            still_held()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to(path.with_name("private"))])
+def test_a_lock_is_a_plain_file(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / ".lock")
+    with pytest.raises(RunError, match=r"\.lock"):
+        locked(tmp_path / ".lock", wait=False, patience=0.0).__enter__()
+    assert not (tmp_path / "private").exists()
 
 
 def test_a_held_lock_is_refused_with_the_caller_s_sentence(tmp_path: Path) -> None:
@@ -36,25 +93,21 @@ def test_a_held_lock_is_refused_with_the_caller_s_sentence(tmp_path: Path) -> No
     assert issubclass(Held, RunError)
 
 
-def test_a_lock_belongs_to_the_path_and_not_to_a_folder_that_was_renamed(tmp_path: Path) -> None:
+def test_a_lock_belongs_to_the_path_and_not_to_a_folder_that_was_renamed(
+    tmp_path: Path, on_refusal: Callable[[Callable[[], None]], None]
+) -> None:
     """One waits for the lock in a folder; its holder renames the folder, and makes another of that name."""
-    place, held = tmp_path / "run", []
-    waiting = threading.Event()
+    place = tmp_path / "run"
+    holder = locked(place / ".lock")
+    holder.__enter__()
 
-    def wait() -> None:
-        waiting.set()
-        with locked(place / ".lock"):
-            held.append((place / "new").exists())
-
-    with locked(place / ".lock"):
-        thread = threading.Thread(target=wait)
-        thread.start()
-        waiting.wait()
-        time.sleep(0.1)
+    def renamed() -> None:
         place.rename(tmp_path / "run.old1")
         place.mkdir()
         (place / "new").touch()
-    with locked(place / ".lock", wait=False, patience=5.0):
-        pass
-    thread.join()
-    assert held == [True] and (place / ".lock").exists()
+        holder.__exit__(None, None, None)
+
+    on_refusal(renamed)
+    with locked(place / ".lock") as still_held:
+        assert (place / "new").exists()
+        still_held()

@@ -505,7 +505,7 @@ def test_a_killed_run_is_marked_by_the_process_that_sends_for_it(out: Path, data
     arguments = [*QUICK, *sets("ITERATIONS = 5", "NETWORKS = 1"), "--data-dir", data_dir, "--out", out]
     killed = ended(start(*arguments, "--checkpoint-seconds", "0", "--plugin", plugin))
     assert killed.status == -signal.SIGKILL
-    until = time.monotonic() + 120
+    until = time.monotonic() + 900
     while not (runs := Seen(out).runs()) or runs[0].info.status != "KILLED":
         assert time.monotonic() < until
         time.sleep(0.2)

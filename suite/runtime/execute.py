@@ -1,9 +1,8 @@
 """Execute runs, each from its configuration to its record, and record how each ended."""
 
-import json
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from suite.runtime.record_schema import upgraded
 from suite.runtime.run_directory import (
     FINISHED,
     LOCK,
+    About,
     about,
     differences,
     mark_finished,
@@ -35,7 +35,8 @@ from suite.runtime.session import RunSession
 from suite.runtime.signals import Stop
 from suite.storage.files import json_sha256, make_directory, remove_leftovers, write_atomic
 from suite.storage.journal import Journal
-from suite.storage.locks import locked
+from suite.storage.locks import Lost, locked
+from suite.storage.plain_files import MOST_BYTES_OF_JSON, Damaged, parse_json, read_plain, refuse_links
 from suite.tracking.sender import Sender
 from suite.tracking.store import flat
 from suite.types import Outcome
@@ -89,11 +90,13 @@ def execute(run: Run, context: RunContext, table: Path | None = None) -> Record:
         raise Interrupted(f"stopped by {name} before '{run.label}'; the same command resumes there")
     directory = directory_of(run, context.out)
     lock, refusal = directory / LOCK, f"another process is at work on {directory}; wait for it"
+    _refuse_linked(directory)
     if context.fresh and directory.exists():
         with locked(lock, wait=False, refusal=refusal):
             set_aside(directory)
     make_directory(directory)
-    with locked(lock, wait=False, refusal=refusal):
+    with locked(lock, wait=False, refusal=refusal) as still_held:
+        refuse_links(directory)
         config = describe(run.experiment)
         refuse_another(directory, run.key, flat(config))
         journal = Journal(directory)
@@ -103,7 +106,7 @@ def execute(run: Run, context: RunContext, table: Path | None = None) -> Record:
             _begin_journal(run, journal, config, table)
             mark_finished(directory, journal)
         else:
-            record = _attempt(run, directory, context, journal, config, table)
+            record = _attempt(run, directory, context, journal, config, table, still_held)
     context.sender.notify(directory)
     return record
 
@@ -117,18 +120,25 @@ def directory_of(run: Run, out: Path) -> Path:
 
 
 def _attempt(
-    run: Run, directory: Path, context: RunContext, journal: Journal, config: dict[str, Any], table: Path | None
+    run: Run,
+    directory: Path,
+    context: RunContext,
+    journal: Journal,
+    config: dict[str, Any],
+    table: Path | None,
+    still_held: Callable[[], None],
 ) -> Record:
     """Run the experiment from its newest checkpoint to its end, and write the record."""
     started = time.monotonic()
     mixed = _prepare_directory(run, directory, context, config)
     _begin_journal(run, journal, config, table)
-    with _end_recorded(run, directory, context, journal):
+    with _end_recorded(run, directory, context, journal, still_held):
         context.sender.notify(directory)
         reset_peak(context.device)
-        session = _session(run, directory, context, journal)
+        session = _session(run, directory, context, journal, still_held)
         with session.closing_bar():
             outcome = run.experiment.run(session)
+        still_held()
         cost = {
             "last_attempt_seconds": time.monotonic() - started,
             "upkeep_seconds_of_it": session.upkeep_seconds,
@@ -162,7 +172,9 @@ def _record(
     )
 
 
-def _session(run: Run, directory: Path, context: RunContext, journal: Journal) -> RunSession:
+def _session(
+    run: Run, directory: Path, context: RunContext, journal: Journal, still_held: Callable[[], None]
+) -> RunSession:
     return RunSession(
         seed=run.seed,
         device=context.device,
@@ -172,6 +184,7 @@ def _session(run: Run, directory: Path, context: RunContext, journal: Journal) -
         journal=journal,
         notify=lambda: context.sender.notify(directory),
         stop=context.stop,
+        still_held=still_held,
         label=run.label,
         checkpoint_seconds=context.checkpoint_seconds,
     )
@@ -193,11 +206,13 @@ def _begin_journal(run: Run, journal: Journal, config: dict[str, Any], table: Pa
 
 
 @contextmanager
-def _end_recorded(run: Run, directory: Path, context: RunContext, journal: Journal) -> Iterator[None]:
+def _end_recorded(
+    run: Run, directory: Path, context: RunContext, journal: Journal, still_held: Callable[[], None]
+) -> Iterator[None]:
     """Mark the run as RUNNING, and as KILLED or FAILED if the block raises; the exception is raised again.
 
-    Exceptions that are not the suite's own, and a method that ends the process, become a RunError that names
-    `failure.txt`, which holds the traceback.
+    Nothing is marked where the directory is not this process's any more. Exceptions that are not the suite's own, and a
+    method that ends the process, become a RunError that names `failure.txt`, which holds the traceback.
     """
     journal.mark("RUNNING")
     try:
@@ -207,7 +222,10 @@ def _end_recorded(run: Run, directory: Path, context: RunContext, journal: Journ
             journal.mark("KILLED")
         context.sender.notify(directory)
         raise
+    except Lost:
+        raise
     except BaseException as error:
+        still_held()  # else what went wrong is that the directory is gone
         _mark_failed(run, directory, journal)
         context.sender.notify(directory)
         if isinstance(error, SuiteError) or not isinstance(error, (Exception, SystemExit)):
@@ -228,9 +246,9 @@ def _mark_failed(run: Run, directory: Path, journal: Journal) -> None:
 
 def _read_record(file: Path) -> Record:
     try:
-        record = json.loads(file.read_text())
-    except ValueError as error:
-        raise RunError(f"{file} is not the record of a finished run ({error}); run it again with --fresh") from error
+        record: Record = parse_json(read_plain(file, MOST_BYTES_OF_JSON), dict[str, Any], str(file))
+    except Damaged as error:
+        raise RunError(f"{error}; it is no record of a finished run, so run it again with --fresh") from error
     problem = invalid(record)
     if problem:
         raise RunError(f"{file} is not a valid record: {problem}; run it again with --fresh")
@@ -256,14 +274,21 @@ def _prepare_directory(run: Run, directory: Path, context: RunContext, config: d
         for other, content in unfinished_siblings(directory, run.cell, run.seed):
             difference = differences(content["config"], flat(config))
             report(f"[{run.label}] starts from the beginning; {other} stays as it is ({difference})")
-    write_about(directory, _about(run, context, config) | {"environment": first, "mixed": mixed})
+    write_about(directory, _about(run, context, config, first, mixed))
     write_atomic(directory / "config.gin", run.config_text.encode())
     write_atomic(directory / "operative.gin", run.operative_text.encode())
     (directory / "failure.txt").unlink(missing_ok=True)
     return mixed
 
 
-def _about(run: Run, context: RunContext, config: dict[str, Any]) -> dict[str, Any]:
+def _refuse_linked(directory: Path) -> None:
+    """Raise RunError if a run's folder, or the one that holds it, is a link."""
+    for path in (directory.parent, directory):
+        if path.is_symlink():
+            raise RunError(f"{path} is a link, which is not followed; name where it leads with --out, or move it away")
+
+
+def _about(run: Run, context: RunContext, config: dict[str, Any], first: dict[str, Any], mixed: list[str]) -> About:
     """What `run.json` says of a run and of the command that resumes it."""
     return {
         "name": run.name,
@@ -280,6 +305,8 @@ def _about(run: Run, context: RunContext, config: dict[str, Any]) -> dict[str, A
             "checkpoint_seconds": context.checkpoint_seconds,
             "plugins": list(context.plugins),
         },
+        "environment": first,
+        "mixed": mixed,
     }
 
 
@@ -287,8 +314,11 @@ def _about(run: Run, context: RunContext, config: dict[str, Any]) -> dict[str, A
 def _table(runs: list[Run], context: RunContext) -> Iterator[Path]:
     """The directory of a table's journal, which records how the table ended. The same runs have the same directory."""
     key = json_sha256([run.key for run in runs])[:16]
-    directory = make_directory(context.out / runs[0].name / f".table-{key}")
+    directory = context.out / runs[0].name / f".table-{key}"
+    _refuse_linked(directory)
+    make_directory(directory)
     with locked(directory / LOCK, wait=False, refusal=f"another process is at work on {directory}; wait for it"):
+        refuse_links(directory)
         journal = Journal(directory)
         journal.begin(runs[0].name, f"{runs[0].name} (table)", {"suite.run_key": key}, {})
         journal.mark("RUNNING")

@@ -5,15 +5,19 @@ written last, `result.json`. The lock of a running process is released by the op
 """
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from suite.errors import RunError
 from suite.storage.files import canonical_json, disk_errors, write_atomic
 from suite.storage.journal import NAME as JOURNAL
 from suite.storage.journal import Entry, Journal, read
 from suite.storage.locks import Held, locked
+from suite.storage.plain_files import read_json
 
 FINISHED = "result.json"
 """The record. It is written last: a run directory that holds it is done."""
@@ -32,16 +36,22 @@ State = Literal["finished", "running", "stopped", "killed", "failed"]
 
 def run_directories(out: Path) -> list[Path]:
     """Every run below `out`, or `out` itself if it is one; without those that `--fresh` set aside."""
-    if (out / ABOUT).is_file():
+    if os.path.lexists(out / ABOUT):
         return [out]
-    return sorted(path.parent for path in out.glob(f"*/*/{ABOUT}") if not is_set_aside(path.parent))
+    return [path for path in folders(out) if os.path.lexists(path / ABOUT) and not is_set_aside(path)]
 
 
 def journal_directories(out: Path) -> list[Path]:
     """Every directory below `out` (or `out` itself) that has a journal: runs, also those set aside, and tables."""
-    if (out / JOURNAL).is_file():
+    if os.path.lexists(out / JOURNAL):
         return [out]
-    return sorted(path.parent for path in out.glob(f"*/*/{JOURNAL}"))
+    return [path for path in folders(out) if os.path.lexists(path / JOURNAL)]
+
+
+def folders(out: Path) -> list[Path]:
+    """The folders two levels below `out`. Links are not followed: what they lead to may be somebody else's."""
+    below = sorted(path for path in out.glob("*/*") if not path.is_symlink() and not path.parent.is_symlink())
+    return [path for path in below if path.is_dir()]
 
 
 def set_aside(directory: Path) -> Path:
@@ -61,17 +71,60 @@ def is_set_aside(directory: Path) -> bool:
 # ---------------------------------------------------------------- what a run is
 
 
-def about(directory: Path) -> dict[str, Any] | None:
+class Options(TypedDict):
+    """How a run's command was given."""
+
+    data_dir: str
+    """Directory of the data sets."""
+    device: str
+    """Where networks are trained."""
+    tracking_uri: str
+    """Address of the tracker, or 'none'."""
+    checkpoint_seconds: float
+    """Between checkpoints."""
+    plugins: list[str]
+    """Files with outside methods."""
+
+
+class About(TypedDict):
+    """What a run is."""
+
+    name: str
+    """Of the table or experiment."""
+    label: str
+    """Of the run, for people."""
+    cell: dict[str, str]
+    """By axis, the label of the run."""
+    seed: int
+    """Of the run."""
+    scale: str
+    """How much of the paper's compute is used."""
+    key: str
+    """Of its configuration and seed."""
+    config: dict[str, str]
+    """Its configuration, flat."""
+    options: Options
+    """How to resume it."""
+    environment: dict[str, Any]
+    """Where its first attempt ran."""
+    mixed: list[str]
+    """How later attempts' environments differ."""
+
+
+def read_about(directory: Path) -> About:
+    """The content of `run.json`. Raises FileNotFoundError, and RunError where it is damaged or can't be read."""
+    return read_json(directory / ABOUT, About)
+
+
+def about(directory: Path) -> About | None:
     """The content of `run.json`; None if it is absent, damaged or can't be read."""
     try:
-        content = json.loads((directory / ABOUT).read_text())
-        whole = all(isinstance(content[name], dict) for name in ("cell", "config", "environment", "options"))
-        return content if whole and isinstance(content["key"], str) and isinstance(content["mixed"], list) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_about(directory)
+    except (FileNotFoundError, RunError):
         return None
 
 
-def write_about(directory: Path, content: dict[str, Any]) -> None:
+def write_about(directory: Path, content: About) -> None:
     """Write `run.json`. Raises RunError."""
     write_atomic(directory / ABOUT, json.dumps(content, indent=1, sort_keys=True).encode())
 
@@ -94,7 +147,7 @@ def refuse_another(directory: Path, key: str, config: dict[str, str]) -> None:
     )
 
 
-def unfinished_siblings(directory: Path, cell: dict[str, str], seed: int) -> list[tuple[Path, dict[str, Any]]]:
+def unfinished_siblings(directory: Path, cell: dict[str, str], seed: int) -> list[tuple[Path, About]]:
     """Unfinished runs beside a directory with this cell and seed, each with the content of its `run.json`.
 
     They are of other configurations, since the directory's name holds the key of its own.
@@ -104,7 +157,7 @@ def unfinished_siblings(directory: Path, cell: dict[str, str], seed: int) -> lis
         content = about(other)
         if other.parent != directory.parent or other == directory or content is None or (other / FINISHED).exists():
             continue
-        if canonical_json([content["cell"], content.get("seed")]) == canonical_json([cell, seed]):
+        if canonical_json([content["cell"], content["seed"]]) == canonical_json([cell, seed]):
             siblings.append((other, content))
     return siblings
 
@@ -152,7 +205,9 @@ def mark_dead(directory: Path, patience: float = 0.0) -> bool:
 def mark_finished(directory: Path, journal: Journal) -> None:
     """Write the run's files and its end into the journal, unless they are there. Raises RunError."""
     if journal.status != "FINISHED":
-        files = [p for p in directory.iterdir() if p.is_file() and not p.name.startswith(".")]
-        files += (directory / "figures").glob("*.png")
+        figures = directory / "figures"
+        files = [p for p in directory.iterdir() if not p.name.startswith(".")]
+        files += [] if figures.is_symlink() else figures.glob("*.png")
+        files = [p for p in files if p.is_file() and not p.is_symlink()]
         journal.artifacts(sorted(p for p in files if p.name not in (JOURNAL, ABOUT)))
         journal.mark("FINISHED")

@@ -13,17 +13,26 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from suite.errors import Interrupted, RunError, report
 from suite.keys import Key
 from suite.runtime.signals import Stop
 from suite.storage import checkpoint
-from suite.storage.files import write_atomic
-from suite.storage.journal import Journal, Point, now
+from suite.storage.files import canonical_json, write_atomic
+from suite.storage.journal import Journal, Point, PointRow, now
+from suite.storage.plain_files import parse_json
 from suite.types import Params
 
 LINE_SECONDS = 10.0
 """Least time between two lines of progress, where stderr is no terminal."""
+
+
+class _State(TypedDict):
+    """What a run's checkpoint holds beside tensors."""
+
+    experiment: dict[str, Any]
+    metrics: list[PointRow]
 
 
 def _draws_bars(stream: Any) -> bool:
@@ -44,16 +53,20 @@ class RunSession:
 
     def __init__(
         self, *, seed: int, device: torch.device, directory: Path, data_dir: Path, cache_dir: Path,
-        journal: Journal, notify: Callable[[], None], stop: Stop, label: str, checkpoint_seconds: float,
+        journal: Journal, notify: Callable[[], None], stop: Stop, still_held: Callable[[], None], label: str,
+        checkpoint_seconds: float,
     ) -> None:  # fmt: skip
-        """`notify` is called when the journal has new entries; `label` stands before every line on the terminal."""
+        """`notify` is called when the journal has new entries; `label` stands before every line on the terminal.
+
+        `still_held` raises where the directory is another process's by now.
+        """
         self.key = Key(seed)
         self.device = device
         self.directory = directory
         self.data_dir = data_dir
         self.cache_dir = cache_dir
         self._journal, self._notify, self._stop, self._label = journal, notify, stop, label
-        self._checkpoint_seconds = checkpoint_seconds
+        self._still_held, self._checkpoint_seconds = still_held, checkpoint_seconds
         self._points: list[Point] = []
         self._progress: tuple[int, int] | None = None
         self.upkeep_seconds = 0.0
@@ -71,13 +84,16 @@ class RunSession:
             self.report(complaint)
         if newest is None:
             return None
-        self._points = [Point(*row) for row in newest.state["metrics"]]
+        place = f"{self.directory / 'checkpoints'}: the state of step {newest.iteration}"
+        state = parse_json(canonical_json(newest.state), _State, place)
+        self._points = [Point(*row) for row in state["metrics"]]
         self.report(f"resuming from the checkpoint of step {newest.iteration}")
         self.publish()
-        return newest.iteration, newest.tensors, newest.state["experiment"]
+        return newest.iteration, newest.tensors, state["experiment"]
 
     def checkpoint(self, iteration: int, tensors: Params, state: dict[str, Any], score: float | None = None) -> None:
-        """See `Session`."""
+        """See `Session`. Raises `Lost`."""
+        self._still_held()
         began = time.monotonic()
         whole = {"experiment": state, "metrics": [list(point) for point in self._points]}
         checkpoint.write(self.directory / "checkpoints", checkpoint.Checkpoint(iteration, tensors, whole, score))

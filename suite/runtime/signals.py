@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-"""The signals that ask a run to stop; the last comes when a terminal hangs up."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGXCPU)
+"""The signals that ask a run to stop; the last two come when a terminal hangs up and when the time on a CPU is up."""
 
 
 class Stop:
@@ -27,11 +27,12 @@ class Stop:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                over = number == self.signal == signal.SIGXCPU  # it comes again while the process ends in order
+                signal.signal(number, signal.SIG_IGN if over else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGHUP:
-            return  # a shell and the system each send one when a terminal hangs up
+        if self.signal is not None and number in (signal.SIGHUP, signal.SIGXCPU):
+            return  # a shell and the system each send one when a terminal hangs up; the other comes every second
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = signal.Signals(number)

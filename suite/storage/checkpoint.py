@@ -5,17 +5,20 @@ SHA-256 of both and of itself. It is written under a temporary name, synced and 
 parses, and runs no code.
 """
 
-import json
 import math
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AllowInfNan, Field
+from safetensors import SafetensorError
 from safetensors.torch import load, save
+from typing_extensions import TypedDict
 
-from suite.errors import RunError
+from suite.errors import RunError, one_line
 from suite.storage.files import (
     canonical_json,
     disk_errors,
@@ -25,10 +28,14 @@ from suite.storage.files import (
     sync_directory,
     write_synced,
 )
+from suite.storage.plain_files import MOST_BYTES_OF_JSON, Damaged, parse_json, read_json, read_plain
 from suite.types import Params
 
 SCHEMA = 2
 """Version of the files' layout; no other is read."""
+
+MOST_BYTES = 64 * 2**30
+"""Of a checkpoint's tensors."""
 
 KEEP = 2
 """Newest checkpoints that are kept: one to resume from, and one in case it is damaged. The best is kept beside them."""
@@ -68,14 +75,12 @@ def read_newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     for path in _newest_first(directory):
         try:
             return _read(path), complaints
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError) as error:
+        except (Damaged, FileNotFoundError) as error:
             damaged = path.with_name(f"damaged-{path.name}")
             with disk_errors(damaged):
                 shutil.rmtree(damaged, ignore_errors=True)
                 path.rename(damaged)
             complaints.append(f"the checkpoint {path.name} is damaged ({error}); it was renamed to {damaged.name}")
-        except OSError as error:  # the disk fails, not the checkpoint
-            raise RunError(f"can't read {path} ({error.strerror or error}); run the same command again") from error
     earlier = sorted(path.name for path in directory.glob("damaged-step-*"))
     if earlier:  # renamed now, or by an earlier attempt
         raise RunError(
@@ -90,15 +95,17 @@ def _name(iteration: int) -> str:
 
 
 def _newest_first(directory: Path) -> list[Path]:
-    return sorted(directory.glob("step-*"), reverse=True)
+    """By number: the names of steps of more than eight digits are not in the order of the alphabet."""
+    steps = [path for path in directory.glob("step-*") if re.fullmatch("step-[0-9]{8,18}", path.name)]
+    return sorted(steps, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def _score(path: Path) -> float:
     """A checkpoint's score on validation; minus infinity if it has none, or can't be read."""
     try:
-        score = json.loads((path / "manifest.json").read_bytes())["score"]
+        score = _manifest(path)["score"]
         return -math.inf if score is None else float(score)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, RunError):
         return -math.inf
 
 
@@ -138,20 +145,58 @@ def _write_whole(target: Path, contents: Mapping[str, bytes]) -> None:
         sync_directory(target.parent)
 
 
+# ---------------------------------------------------------------- reading
+
+_Digests = TypedDict("_Digests", {"tensors.safetensors": str, "state.json": str})
+"""SHA-256 of a checkpoint's two files; a manifest that names others names nothing that is read."""
+
+
+class _Manifest(TypedDict):
+    schema: int
+    iteration: Annotated[int, Field(ge=0, lt=10**18)]
+    score: Annotated[int | float, AllowInfNan(False)] | None
+    sha256: _Digests
+    seal: str
+
+
+class _State(TypedDict):
+    order: list[str]
+    state: dict[str, Any]
+
+
 def _read(path: Path) -> Checkpoint:
-    """Raises OSError, or ValueError, KeyError and TypeError for a damaged checkpoint."""
-    manifest = json.loads((path / "manifest.json").read_bytes())
-    if manifest["schema"] != SCHEMA:
-        raise ValueError(f"it has schema {manifest['schema']}, and this version reads {SCHEMA}")
-    seal = manifest.pop("seal")
-    if json_sha256(manifest) != seal:
-        raise ValueError("manifest.json was altered")
+    """Raises Damaged or FileNotFoundError for a damaged checkpoint, and RunError where the disk fails."""
+    if path.is_symlink() or not path.is_dir():
+        raise Damaged("it is no folder of this run")
+    manifest = _manifest(path)
     if path.name != _name(manifest["iteration"]):
-        raise ValueError(f"its manifest says step {manifest['iteration']}")
-    contents = {name: (path / name).read_bytes() for name in manifest["sha256"]}
-    for name, digest in manifest["sha256"].items():
-        if sha256(contents[name]) != digest:
-            raise ValueError(f"{name} was altered")
-    tensors, state = load(contents["tensors.safetensors"]), json.loads(contents["state.json"])
-    tensors = {name: tensors[name] for name in state["order"]}
-    return Checkpoint(manifest["iteration"], tensors, state["state"], manifest["score"])
+        raise Damaged(f"its manifest says step {manifest['iteration']}")
+    tensor_bytes = _verified(path / "tensors.safetensors", manifest, MOST_BYTES)
+    state = parse_json(_verified(path / "state.json", manifest, MOST_BYTES_OF_JSON), _State, "its state.json")
+    try:
+        tensors = load(tensor_bytes)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"its tensors are none ({one_line(error)})") from error
+    if sorted(tensors) != sorted(state["order"]):
+        raise Damaged("its state.json names other tensors than there are")
+    return Checkpoint(
+        manifest["iteration"], {name: tensors[name] for name in state["order"]}, state["state"], manifest["score"]
+    )
+
+
+def _manifest(path: Path) -> _Manifest:
+    """The manifest of a checkpoint. Raises as `_read`."""
+    manifest = read_json(path / "manifest.json", _Manifest)
+    if manifest["schema"] != SCHEMA:
+        raise Damaged(f"it has schema {manifest['schema']}, and this version reads {SCHEMA}")
+    if json_sha256({key: value for key, value in manifest.items() if key != "seal"}) != manifest["seal"]:
+        raise Damaged("manifest.json was altered")
+    return manifest
+
+
+def _verified(file: Path, manifest: _Manifest, most_bytes: int) -> bytes:
+    """The content of a file that has the sum of the manifest. Raises as `_read`."""
+    content = read_plain(file, most_bytes)
+    if sha256(content) != manifest["sha256"][file.name]:  # type: ignore[literal-required]
+        raise Damaged(f"{file.name} was altered")
+    return content

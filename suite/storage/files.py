@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from suite.errors import RunError, UsageError
+from suite.errors import RunError, UsageError, printable
 
 # ---------------------------------------------------------------- hashes
 
@@ -45,8 +45,8 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it; a crash may leave a part of it. Raises OSError."""
-    with path.open("wb") as file:
+    """Write a file and wait until the disk has it; a crash may leave a part of it. Raises OSError, also for a link."""
+    with open(path, "wb", opener=_unlinked) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -54,7 +54,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 def append_synced(path: Path, data: bytes) -> None:
     """Add to the end of a file and wait until the disk has it; a part that fits alone is removed. Raises RunError."""
-    with disk_errors(path), path.open("ab", buffering=0) as file:
+    with disk_errors(path), open(path, "ab", buffering=0, opener=_unlinked) as file:
         before = os.fstat(file.fileno()).st_size
         rest = memoryview(data)
         try:
@@ -62,10 +62,15 @@ def append_synced(path: Path, data: bytes) -> None:
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         except OSError:
-            os.truncate(path, before)
+            os.ftruncate(file.fileno(), before)
             raise
         if before == 0:
             sync_directory(path.parent)
+
+
+def _unlinked(path: str, flags: int) -> int:
+    """Open what is no link, which could lead to any file of this machine, and no pipe, which nobody may read."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def sync_file(path: Path) -> None:
@@ -94,6 +99,10 @@ def user_path(text: str, option: str) -> Path:
     if not text:
         raise UsageError(f"{option}: it is empty; name a folder")
     try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{option}: {printable(text)} is no text in UTF-8; name another folder") from error
+    try:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise UsageError(f"{option}: there is no home for {text} ({error}); name a folder in full") from error
@@ -107,12 +116,26 @@ def make_directory(path: Path) -> Path:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Delete the temporary files of a crash. Call it only where no other process writes. Raises RunError."""
-    for leftover in [*directory.glob(".*.tmp"), *directory.glob("*/.*.tmp")]:
-        if leftover.parent.name == ".sending":  # the sender of a killed run may still write there
-            continue
-        with disk_errors(leftover):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    """Delete the temporary files of a crash, in a folder and in those below it that are no links.
+
+    Call it only where no other process writes. Raises RunError.
+    """
+    with disk_errors(directory):
+        # the sender of a killed run may still write in '.sending'
+        below = [path for path in directory.iterdir() if _is_folder(path) and path.name != ".sending"]
+    for folder in (directory, *below):
+        for leftover in folder.glob(".*.tmp"):
+            delete(leftover)
+
+
+def delete(path: Path) -> None:
+    """Delete a file, a folder with all that is in it, or a link and not where it leads. Raises RunError."""
+    with disk_errors(path):
+        shutil.rmtree(path) if _is_folder(path) else path.unlink(missing_ok=True)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 @contextmanager

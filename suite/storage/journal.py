@@ -6,20 +6,27 @@ the process that sends the journal (`suite.tracking`) notes how far it came. A p
 once, however often a crash makes the run compute it again.
 """
 
-import json
 import os
+import re
 import time
 import uuid
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, cast
+
+from pydantic import AfterValidator, AllowInfNan, Field, StringConstraints
+from typing_extensions import TypedDict
 
 from suite.errors import RunError
 from suite.storage.files import append_synced, canonical_json, disk_errors, make_directory
+from suite.storage.plain_files import open_plain, parse_json
 
 NAME = "journal.jsonl"
 """The journal's file in a run's directory."""
+
+MOST_BYTES = 64 * 2**20
+"""Of a journal, which is ten times that of 20,000 lines; no run writes as many."""
 
 Entry = dict[str, Any]
 """One line. `is` names its kind: 'run', 'parent', 'status', 'metrics', 'progress' or 'artifact'; `time` as in `now`."""
@@ -41,6 +48,55 @@ class Point(NamedTuple):
     """Iterations done when it was measured."""
 
 
+# ---------------------------------------------------------------- what a line may be
+
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
+"""A number that counts."""
+
+PointRow = tuple[str, Annotated[float, AllowInfNan(False)], Whole, Whole]
+"""A `Point` as JSON has it."""
+
+
+def _below_the_run(file: str) -> str:
+    path = Path(file)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in file:
+        raise ValueError("it is no file of the run's folder")
+    return file
+
+
+def _a_table(journal: str) -> str:
+    if re.fullmatch(r"\.\./(\.\./(?!\.\./)[^/\0]+/)?\.table-[^/\0]+", journal) is None:
+        raise ValueError("it is no table beside the run")
+    return journal
+
+
+_Run = TypedDict(
+    "_Run",
+    {
+        "is": Literal["run"],
+        "time": Whole,
+        "id": Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")],
+        "experiment": str,
+        "name": str,
+        "tags": dict[str, str],
+        "parameters": dict[str, str],
+    },
+)
+_Parent = TypedDict(
+    "_Parent", {"is": Literal["parent"], "time": Whole, "journal": Annotated[str, AfterValidator(_a_table)]}
+)
+_Status = TypedDict("_Status", {"is": Literal["status"], "time": Whole, "status": Status, "hard": bool})
+_Metrics = TypedDict("_Metrics", {"is": Literal["metrics"], "time": Whole, "points": list[PointRow]})
+_Progress = TypedDict("_Progress", {"is": Literal["progress"], "time": Whole, "done": Whole, "total": Whole})
+_Artifact = TypedDict(
+    "_Artifact", {"is": Literal["artifact"], "time": Whole, "file": Annotated[str, AfterValidator(_below_the_run)]}
+)
+
+_Entry = Annotated[_Run | _Parent | _Status | _Metrics | _Progress | _Artifact, Field(discriminator="is")]
+
+# ---------------------------------------------------------------- reading
+
+
 def now() -> int:
     """Milliseconds since 1970."""
     return int(time.time() * 1000)
@@ -50,28 +106,41 @@ def read(directory: Path, start: int = 0) -> tuple[list[Entry], int]:
     """The whole entries of a journal from byte `start` on, and the byte at which the next one will begin.
 
     A last line without its end is still being written, or was cut off by a crash: it is left for the next reading.
-    Damaged lines are skipped. If no line ends at `start`, the journal was replaced by another one, and is read from
-    its beginning. Raises RunError if it can't be read.
+    Lines that the disk damaged are skipped. If no line ends at `start`, the journal was replaced by another one, and is
+    read from its beginning. Raises RunError if it can't be read, is no plain file, or holds a whole line that is no
+    entry: no crash writes one.
     """
     try:
-        with (directory / NAME).open("rb") as file:
-            if start:
-                file.seek(start - 1)
-                start = start if file.read(1) == b"\n" else 0
-            file.seek(start)
-            data = file.read()
+        with open_plain(directory / NAME) as file:
+            start, data = _rest(file, start)
     except FileNotFoundError:
         return [], start
     except OSError as error:
         raise RunError(f"can't read {directory / NAME} ({error.strerror or error}); try again") from error
+    if len(data) > MOST_BYTES:
+        raise RunError(f"{directory / NAME} has more than {MOST_BYTES:,} bytes, which no journal has; move it away")
     whole = data[: data.rfind(b"\n") + 1]
-    entries = [entry for line in whole.splitlines() if (entry := _entry(line)) is not None]
-    return entries, start + len(whole)
+    texts = [text for line in whole.splitlines() if (text := _intact(line)) is not None]
+    # in one piece, which is quicker; a wrong entry is named by its number
+    entries = parse_json(b"[%s]" % b",".join(texts), list[_Entry], str(directory / NAME))
+    return cast(list[Entry], entries), start + len(whole)
+
+
+def _rest(file: BinaryIO, start: int) -> tuple[int, bytes]:
+    """Where reading begins, and what is there, to a byte more than a journal may have."""
+    if start:
+        file.seek(start - 1)
+        start = start if file.read(1) == b"\n" else 0
+    file.seek(start)
+    return start, file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES) + 1)
 
 
 def identity(entries: list[Entry]) -> str | None:
     """The identity of the run that a journal belongs to; None if it does not hold one."""
     return next((entry["id"] for entry in entries if entry["is"] == "run"), None)
+
+
+# ---------------------------------------------------------------- writing
 
 
 class Journal:
@@ -101,6 +170,7 @@ class Journal:
     def begin(self, experiment: str, name: str, tags: dict[str, str], parameters: dict[str, str]) -> None:
         """Write what the run is, once, with an identity that no other run has."""
         if not self.began:
+            make_directory(self.directory)
             entry: Entry = {"is": "run", "id": uuid.uuid4().hex, "experiment": experiment, "name": name}
             self._add([entry | {"tags": tags, "parameters": parameters}])
 
@@ -130,7 +200,6 @@ class Journal:
         if not entries:
             return
         entries = [entry | {"time": now()} for entry in entries]
-        make_directory(self.directory)
         append_synced(self.directory / NAME, b"".join(map(_line, entries)))
         for entry in entries:
             self._note(entry)
@@ -153,13 +222,7 @@ def _line(entry: Entry) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _entry(line: bytes) -> Entry | None:
-    """The entry of a line; None if it was damaged."""
+def _intact(line: bytes) -> bytes | None:
+    """The JSON text of a line; None if it was damaged."""
     checksum, _, text = line.partition(b" ")
-    try:
-        if int(checksum, 16) != zlib.crc32(text):
-            return None
-        entry = json.loads(text)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) and "is" in entry else None
+    return text if checksum == b"%08x" % zlib.crc32(text) else None

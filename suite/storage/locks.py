@@ -2,59 +2,91 @@
 
 import fcntl
 import os
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from suite.errors import RunError
+from suite.errors import RunError, report
 from suite.storage.files import disk_errors, make_directory
 
 PATIENCE = 1.0
 """Seconds before a lock counts as held: a process that only checks whether it is free holds it for a moment."""
 
 
+SILENT_SECONDS = 5.0
+"""How long a held lock is waited for without a word."""
+
+
 class Held(RunError):
     """Another process holds the lock."""
 
 
+class Lost(RunError):
+    """The lock's file, or its folder, was deleted or replaced, so that another process may hold the place."""
+
+
 @contextmanager
-def locked(path: Path, wait: bool = True, refusal: str = "", patience: float = PATIENCE) -> Iterator[None]:
+def locked(
+    path: Path, wait: bool = True, refusal: str = "", patience: float = PATIENCE
+) -> Iterator[Callable[[], None]]:
     """Hold the lock file `path`, which is made where it does not exist.
 
-    `wait`: until it is free, however long. Otherwise raise Held(refusal) if it is not free within `patience` seconds.
-    Raises RunError where the file can't be made or the file system has no locks.
+    `wait`: until it is free, however long; a line says so. Otherwise raise Held(refusal) if it is not free within
+    `patience` seconds. What it gives is called to see whether the lock is still this process's; it raises Lost.
+    Raises RunError where the file can't be made or is no plain file, and where the file system has no locks.
     """
+    patience = SILENT_SECONDS if wait else patience
     until = time.monotonic() + patience
     handle = _open(path)
     try:
         with disk_errors(path):  # some network file systems have no locks
             while True:
                 try:
-                    fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
-                    if time.monotonic() >= until:
+                    if time.monotonic() < until:
+                        time.sleep(0.02)
+                        continue
+                    if not wait:
                         raise Held(refusal) from error
-                    time.sleep(0.02)
-                    continue
+                    report(f"[waiting] another process holds {path}; this one goes on when it is done")
+                    fcntl.flock(handle, fcntl.LOCK_EX)
                 if _is_at(handle, path):
                     break
                 os.close(handle)  # its folder was renamed meanwhile, and another folder may have the name now
                 handle = _open(path)
-        yield
+        yield partial(_still_held, handle, path)
     finally:
         os.close(handle)
 
 
 def _open(path: Path) -> int:
     make_directory(path.parent)
+    if path.is_symlink():
+        raise RunError(f"{path} is a link, which is not followed here; delete it")
     with disk_errors(path):
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise RunError(f"{path} is not a plain file, which a lock must be; delete it")
+    return handle
+
+
+def _still_held(handle: int, path: Path) -> None:
+    if not _is_at(handle, path):
+        what = path if path.parent.exists() else path.parent
+        raise Lost(
+            f"{what} was deleted or replaced while a run was at work there; another process may have the place now, so "
+            "nothing more is written; give the same command again"
+        )
 
 
 def _is_at(handle: int, path: Path) -> bool:
     """Whether an open file is the one that a path names."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False

@@ -9,17 +9,22 @@ import stat
 from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, BinaryIO, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from suite.errors import RunError, first_line
+from suite.errors import RunError, first_line, printable
 
 T = TypeVar("T")
 
 MOST_BYTES_OF_JSON = 64 * 2**20
 """Of one JSON file. The largest that the suite writes, a long run's record, has less than one thousandth of it."""
+
+
+class Damaged(RunError):
+    """A file can be read, and is not what it must be."""
 
 
 def open_plain(file: Path, follow: bool = False) -> BinaryIO:
@@ -36,19 +41,20 @@ def open_plain(file: Path, follow: bool = False) -> BinaryIO:
         raise
     except OSError as error:
         if not follow and os.path.islink(file):
-            raise RunError(f"{file} is a link, which is not followed here; put the file itself in its place") from error
+            raise Damaged(f"{file} is a link, which is not followed here; put the file itself there") from error
         raise RunError(
             f"can't read {file} ({error.strerror or error}); mend its permissions or move it away"
         ) from error
     kind = os.fstat(handle).st_mode
     if not stat.S_ISREG(kind):
         os.close(handle)
-        raise RunError(f"{file} is {_KINDS.get(stat.S_IFMT(kind), 'no file')}, not a plain file; move it away")
+        raise Damaged(f"{file} is {_KINDS.get(stat.S_IFMT(kind), 'no file')}, not a plain file; move it away")
     return os.fdopen(handle, "rb")
 
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a link",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -60,15 +66,68 @@ def read_plain(file: Path, most_bytes: int, follow: bool = False) -> bytes:
     """The content of a plain file of at most `most_bytes`. Raises as `open_plain`, and RunError for a larger one."""
     with open_plain(file, follow) as opened:
         try:
-            data = opened.read(most_bytes + 1)
+            size = os.fstat(opened.fileno()).st_size  # as many bytes are set aside, so not `most_bytes`
+            data = opened.read(min(size, most_bytes) + 1)
         except OSError as error:
             raise RunError(f"can't read {file} ({error.strerror or error}); try again") from error
     if len(data) > most_bytes:
-        raise RunError(f"{file} has more than {most_bytes:,} bytes, which no file of its kind has; move it away")
+        raise Damaged(f"{file} has more than {most_bytes:,} bytes, which no file of its kind has; move it away")
     return data
 
 
-def read_json(file: Path, shape: type[T], most_bytes: int = MOST_BYTES_OF_JSON, follow: bool = False) -> T:
+def refuse_links(folder: Path) -> None:
+    """Raise RunError if a folder, or what is anywhere in it, is neither a folder nor a plain file.
+
+    A link in a run's folder leads to what belongs to somebody else: nothing is written or deleted there.
+    """
+    looked_at = [folder]
+    while looked_at:
+        place = looked_at.pop()
+        problem = _out_of_place(place)
+        if problem:
+            raise RunError(f"{place} is {problem}, which has no place in a run's folder; move it away")
+        if place.is_dir():
+            try:
+                looked_at += [Path(entry.path) for entry in os.scandir(place)]
+            except FileNotFoundError:  # another process tidied up meanwhile
+                continue
+            except OSError as error:
+                raise RunError(f"can't look into {place} ({error.strerror or error}); mend its permissions") from error
+
+
+def plain_below(folder: Path, name: str) -> Path:
+    """The path of a plain file below a folder; no folder in between may be a link. The folder itself may be one.
+
+    Raises FileNotFoundError, and RunError for what is no plain file there.
+    """
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts:
+        raise RunError(f"{shown(name)} is no file of {folder}")
+    path = folder
+    for part in parts:
+        path /= part
+        problem = _out_of_place(path)
+        if problem:
+            raise RunError(f"{path} is {problem}, which is not followed here; put the file itself in its place")
+    if not path.exists():
+        raise FileNotFoundError(path)
+    if not path.is_file():
+        raise RunError(f"{path} is a folder, not a plain file; move it away")
+    return path
+
+
+def _out_of_place(path: Path) -> str | None:
+    """What a path is, if it is neither a plain file, nor a folder, nor absent."""
+    try:
+        kind = stat.S_IFMT(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return None if kind in (stat.S_IFREG, stat.S_IFDIR) else _KINDS.get(kind, "no file")
+
+
+def read_json(
+    file: Path, shape: type[T] | GenericAlias, most_bytes: int = MOST_BYTES_OF_JSON, follow: bool = False
+) -> T:
     """The content of a JSON file, of the shape of a dataclass or `TypedDict` (of `typing_extensions`).
 
     Raises FileNotFoundError, and RunError that names the file and the field that is wrong.
@@ -76,7 +135,7 @@ def read_json(file: Path, shape: type[T], most_bytes: int = MOST_BYTES_OF_JSON, 
     return parse_json(read_plain(file, most_bytes, follow), shape, str(file))
 
 
-def parse_json(text: bytes | str, shape: type[T], what: str) -> T:
+def parse_json(text: bytes | str, shape: type[T] | GenericAlias, what: str) -> T:
     """JSON text as a value of `shape`, nothing converted: text is no number, and true is none either.
 
     `shape` is what `pydantic` can check: dataclasses, `TypedDict`, lists, mappings, `Annotated` limits. NaN, infinity,
@@ -91,9 +150,9 @@ def parse_json(text: bytes | str, shape: type[T], what: str) -> T:
         value = wrong["input"]
         found = f", not {shown(value)}" if isinstance(value, (str, int, float, bool, type(None))) else ""
         where = f"its {field!r} is wrong: " if field else ""
-        raise RunError(f"{what} is damaged: {where}{_sentence(wrong['msg'])}{found}") from error
+        raise Damaged(f"{what} is damaged: {where}{_sentence(printable(wrong['msg']))}{found}") from error
     except ValueError as error:
-        raise RunError(f"{what} is damaged: it is no JSON ({first_line(error)})") from error
+        raise Damaged(f"{what} is damaged: it is no JSON ({first_line(error)})") from error
 
 
 def shown(value: Any, most: int = 40) -> str:
@@ -103,6 +162,7 @@ def shown(value: Any, most: int = 40) -> str:
 
 
 def _sentence(message: str) -> str:
+    message = message.removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
 
 

@@ -5,24 +5,40 @@ configuration, metrics go in batches with their own times, texts and pictures ar
 run's journal, and sending twice adds nothing.
 """
 
-import json
 import logging
 import os
+import re
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+from typing_extensions import TypedDict
 
 from suite.errors import RunError, first_line, report
 from suite.storage import journal
 from suite.storage.files import canonical_json, make_directory, write_atomic
 from suite.storage.locks import locked
+from suite.storage.plain_files import open_plain, plain_below, read_json
 from suite.tracking.names import accepted
+from suite.tracking.patience import NoAnswer, Patient, within
+from suite.tracking.places import artifact_problem
 from suite.tracking.uri import PASSWORD, USER, WHOLE, credentials, hidden, plain_uri, with_password
 
 BATCH = 1000
 """Metrics that one request of MLflow takes."""
+
+MOST_PAGES = 1000
+"""Of a list of experiments or runs, each of 1000."""
+
+SLOWEST_BYTES_PER_SECOND = 100_000.0
+"""At which a file may be sent."""
+
+RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")]
+"""Of a run in a store."""
 
 PARAMETERS = 100
 """Parameters that one request of MLflow takes."""
@@ -39,6 +55,12 @@ SENT = ".sending/heard.json"
 SENDING = ".sending/lock"
 """The lock of the process that sends the run's journal."""
 
+CONNECT_SECONDS = 120.0
+"""For reaching a store, and for making a database."""
+
+LISTING_SECONDS = 600.0
+"""For the list of all runs of a store, page by page."""
+
 
 class Store:
     """An MLflow store: a database beside the runs, or any server by its URI."""
@@ -52,19 +74,24 @@ class Store:
         self._database = Path(uri.removeprefix("sqlite:///")) if plain else None
         self._lock = (out if self._database is None else self._database.parent) / ".mlflow.lock"
         self._client: Any = None
+        self._seen: dict[str, str | None] = {}
 
     def connect(self) -> None:
         """Reach the store, once; a database is made where there is none. Raises RunError if it does not answer."""
         if self._client is not None:
             return
+        self._check_database()
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        for way in ("UPLOAD", "DOWNLOAD"):  # in pieces, to and from addresses that the server names
+            os.environ[f"MLFLOW_ENABLE_PROXY_MULTIPART_{way}"] = "false"
         # Two processes that first open one database at once break each other's migration.
-        with self._store_errors(), locked(self._lock):
+        with self._store_errors():  # not within the seconds of a store: importing is the disk's matter
             from mlflow.tracking import MlflowClient
 
+        with self._store_errors(), locked(self._lock), within(CONNECT_SECONDS, self.uri):
             for name in ("mlflow", "alembic"):  # their notes on a fresh database are not for the terminal
                 logging.getLogger(name).setLevel(logging.ERROR)
             if self._database is not None and not self._database.exists():
@@ -77,7 +104,22 @@ class Store:
             os.environ.update({name: given[name] for name in (USER, PASSWORD) if name in given})
             client = MlflowClient(self._address if WHOLE in given else self.uri)
             client.search_experiments(max_results=1)
-            self._client = client
+            self._client = Patient(client, self.uri)
+
+    def _check_database(self) -> None:
+        """Raise RunError for what is no database, and for a folder that is not there, which MLflow tries ten times."""
+        file = self._database
+        if file is None:
+            return
+        if not file.parent.is_dir():
+            raise self._failure(f"there is no folder {file.parent}")
+        try:
+            with open_plain(file, follow=True) as opened:
+                beginning = opened.read(16)
+        except FileNotFoundError:
+            return
+        if beginning not in (b"", b"SQLite format 3\0"):
+            raise self._failure(f"{file} is no SQLite database")
 
     # ------------------------------------------------------------ send
 
@@ -87,31 +129,41 @@ class Store:
         A run that was deleted there is told anew, as another run, when there is something to send; with `verify`, at
         once. Raises RunError if the store does not answer as it should.
         """
+        if not directory.is_dir():
+            raise RunError(f"there is no folder {directory} any more; nothing was sent of it")
+        if (directory / SENDING).parent.is_symlink():
+            raise RunError(f"{(directory / SENDING).parent} is a link, which is not followed; delete it")
         with locked(directory / SENDING):
             sent = _sent(directory)
             here = sent.get(self.uri, {})
-            if here.get("id") != journal.identity(journal.read(directory)[0]):  # of another run of this name
+            identity = journal.identity(journal.read(directory)[0])
+            if here.get("id") != identity:  # of another run of this name
                 here = {}
             self.connect()
             if here and verify and not self._is_active(here["run_id"]):
                 here = {}
             try:
-                return self._send_rest(directory, sent, here.get("run_id"), here.get("heard", 0))
+                return self._send_rest(directory, identity, sent, here.get("run_id"), here.get("heard", 0))
             except _RunMissing:  # the store's content was deleted: everything is sent again
                 try:
-                    return self._send_rest(directory, sent, None, 0)
+                    return self._send_rest(directory, identity, sent, None, 0)
                 except _RunMissing as error:
                     raise RunError(f"the tracking store {self.uri} loses the run of {directory} at once") from error
 
-    def _send_rest(self, directory: Path, sent: dict[str, Any], run_id: str | None, offset: int) -> str:
+    def _send_rest(
+        self, directory: Path, identity: str | None, sent: dict[str, Any], run_id: str | None, offset: int
+    ) -> str:
         """Send the journal from a byte on, or as a new run from its beginning, and note how far it was sent."""
-        identity = journal.identity(journal.read(directory)[0])
         entries, end = journal.read(directory, offset if run_id else 0)
+        if run_id is not None and entries and not self._is_of(run_id, identity):
+            raise _RunMissing
         if run_id is None:
             run_id = self._find_or_create(directory, entries)
         try:
             with self._store_errors():
                 self._upload(directory, run_id, entries)
+        except NoAnswer:
+            raise
         except RunError as error:
             if self._is_active(run_id):
                 raise
@@ -144,7 +196,7 @@ class Store:
                     return run_id
             tags = begun["tags"] | {"suite.id": begun["id"]}
             run = client.create_run(experiment_id, start_time=begun["time"], tags=tags, run_name=begun["name"])
-            return str(run.info.run_id)
+            return _plain_id(run.info.run_id)
 
     def _without_duplicates(self, experiment_id: str, identity: str, keep: str | None = None) -> str | None:
         """The id of the store's run of this identity (`keep` if given), after its duplicates are deleted; None: none.
@@ -152,7 +204,7 @@ class Store:
         Duplicates come of a request to create the run that was repeated since its answer was lost or late.
         """
         runs = self._client.search_runs([experiment_id], filter_string=f"tags.`suite.id` = '{identity}'")
-        run_ids = sorted(str(run.info.run_id) for run in runs)
+        run_ids = sorted(_plain_id(run.info.run_id) for run in runs)
         keep = keep or next(iter(run_ids), None)
         for run_id in run_ids:
             if run_id != keep:
@@ -164,11 +216,12 @@ class Store:
         from mlflow.entities import Metric, Param, RunTag
 
         client = self._client
-        parents = [directory / entry["journal"] for entry in entries if entry["is"] == "parent"]
+        is_table = directory.name.startswith(".table-")  # which is part of no other
+        parents = [directory / entry["journal"] for entry in entries if entry["is"] == "parent" and not is_table]
         tags = [
             RunTag("mlflow.parentRunId", self.send(parent, verify=True))
             for parent in parents
-            if (parent / journal.NAME).is_file()  # else only this run was copied here
+            if (parent / journal.NAME).is_file() and not parent.is_symlink()  # else only this run was copied here
         ]
         values = {k: v for entry in entries if entry["is"] == "run" for k, v in entry["parameters"].items()}
         points = [point for entry in entries if entry["is"] == "metrics" for point in entry["points"]]
@@ -183,9 +236,7 @@ class Store:
             refused += self._log(run_id, "params", batch)
         for batch in _batches(metrics, BATCH):
             refused += self._log(run_id, "metrics", batch)
-        for file in files:
-            if (directory / file).is_file():  # else it was deleted meanwhile
-                client.log_artifact(run_id, str(directory / file), os.path.dirname(file) or None)
+        refused += self._send_files(directory, run_id, files)
         if tags:
             client.log_batch(run_id, tags=tags)
         if status is not None:
@@ -193,6 +244,39 @@ class Store:
         if refused:
             more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
             report(f"[tracking] {self.uri} refused {refused[0]}{more}; the record of {directory} has everything")
+
+    def _send_files(self, directory: Path, run_id: str, names: Iterable[str]) -> list[str]:
+        """Send files of a run's directory; returns those that can't be, each with its reason.
+
+        A link is none of the run's files, and a server does not decide where on this machine they are written.
+        """
+        files, refused = [], []
+        for name in names:
+            try:
+                files.append((name, plain_below(directory, name)))
+            except FileNotFoundError:  # it was deleted meanwhile
+                continue
+            except RunError as error:
+                refused.append(f"{name} ({error})")
+        if not files:
+            return refused
+        place = str(self._client.get_run(run_id).info.artifact_uri)
+        problem = artifact_problem(place, self.uri, self._database, self._out)
+        if problem:
+            return [*refused, *(f"{name} ({problem})" for name, _ in files)]
+        repository = self._repository(place)
+        for name, file in files:
+            seconds = file.stat().st_size / SLOWEST_BYTES_PER_SECOND
+            repository.log_artifact(str(file), os.path.dirname(name) or None, more_seconds=seconds)
+        return refused
+
+    def _repository(self, place: str) -> Any:
+        """MLflow's access to the files of one run. Its client's own would ask the server for the place once more."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+        from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
+
+        whole = add_databricks_profile_info_to_artifact_uri(place, self.uri)
+        return Patient(get_artifact_repository(whole, tracking_uri=self.uri), self.uri)
 
     def _log(self, run_id: str, what: str, batch: list[Any]) -> list[str]:
         """Send a batch of 'params' or 'metrics'; returns those that the store refuses, each with its reason.
@@ -211,6 +295,13 @@ class Store:
                 return [f"{batch[0].key} ({first_line(error)[:200]})"]
         half = len(batch) // 2
         return self._log(run_id, what, batch[:half]) + self._log(run_id, what, batch[half:])
+
+    def _is_of(self, run_id: str, identity: str | None) -> bool:
+        """Whether the store's run is of this journal: a note of what was sent may come from another folder."""
+        if run_id not in self._seen:
+            with self._store_errors():
+                self._seen[run_id] = self._client.get_run(run_id).data.tags.get("suite.id")
+        return self._seen[run_id] == identity
 
     def _is_active(self, run_id: str) -> bool:
         """Whether the store has this run, and nobody deleted it."""
@@ -241,24 +332,30 @@ class Store:
         self.connect()
         first, *_ = names = list(names)
         with self._store_errors():
-            finished = list(self._finished())
-        for run_id in finished:
+            finished = dict(self._finished())
+        for run_id, place in finished.items():
+            problem = artifact_problem(place, self.uri, self._database, self._out)
+            if problem:
+                report(f"[tracking] {self.uri}: the files of run {run_id} are left out ({problem})")
+                continue
             with suppress(_RunMissing), self._store_errors():  # somebody deleted it meanwhile
-                stored = {artifact.path for artifact in self._client.list_artifacts(run_id)}
+                repository = self._repository(place)
+                stored = {artifact.path for artifact in repository.list_artifacts()}
                 if first not in stored:
                     continue
                 folder = make_directory(to / run_id)
                 for name in [name for name in names if name in stored]:
-                    self._client.download_artifacts(run_id, name, str(folder))
+                    # not `download_artifacts`, whose threads nobody can stop
+                    repository._download_file(name, str(folder / name))
                 yield folder
 
-    def _finished(self) -> Iterator[str]:
-        """The ids of all finished runs."""
+    def _finished(self) -> Iterator[tuple[str, str]]:
+        """The ids of all finished runs, and where the store keeps the files of each."""
         client, condition = self._client, "attributes.status = 'FINISHED'"
         for experiment in list(_pages(lambda token: client.search_experiments(page_token=token))):
             ids = [experiment.experiment_id]
             for run in _pages(lambda token: client.search_runs(ids, condition, page_token=token)):  # noqa: B023
-                yield str(run.info.run_id)
+                yield _plain_id(run.info.run_id), str(run.info.artifact_uri)
 
     # ------------------------------------------------------------ errors
 
@@ -269,7 +366,7 @@ class Store:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # MLflow's own, about its own code
                 yield
-        except _RunMissing:
+        except (_RunMissing, NoAnswer):
             raise
         except RunError as error:
             if self.uri in str(error):  # raised while a table's journal was sent, on the way
@@ -292,16 +389,29 @@ class _RunMissing(Exception):
     """The store does not have the run any more."""
 
 
+class _Heard(TypedDict):
+    """What a store was sent of a journal."""
+
+    id: str
+    run_id: RunId
+    heard: Annotated[int, Field(ge=0, lt=2**63)]
+
+
 def _sent(directory: Path) -> dict[str, Any]:
     """What `SENT` holds; nothing if it is absent or damaged, which costs repeated sending and no more."""
-    try:
-        sent = json.loads((directory / SENT).read_text())
-        return {
-            uri: {"id": str(here["id"]), "run_id": str(here["run_id"]), "heard": int(here["heard"])}
-            for uri, here in sent.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    if (directory / SENT).parent.is_symlink():
         return {}
+    try:
+        return dict(read_json(directory / SENT, dict[str, _Heard]))
+    except (FileNotFoundError, RunError):
+        return {}
+
+
+def _plain_id(run_id: object) -> str:
+    """A run's id as a store gives it, which becomes a part of names here. Raises RunError for what can't."""
+    if not isinstance(run_id, str) or re.fullmatch(r"\w[\w-]{0,99}", run_id, re.ASCII) is None:
+        raise RunError("it calls a run by no name that a run can have")
+    return run_id
 
 
 def stores(directory: Path) -> list[str]:
@@ -322,13 +432,16 @@ def flat(config: Any, prefix: str = "") -> dict[str, str]:
 
 def _pages(request: Callable[[str | None], Any]) -> Iterator[Any]:
     """All items of a request that a store answers page by page."""
-    token: str | None = None
-    while True:
+    token, until = None, time.monotonic() + LISTING_SECONDS
+    for _ in range(MOST_PAGES):
+        if time.monotonic() > until:
+            raise RunError(f"its list had no end within {LISTING_SECONDS:g} s")
         page = request(token)
         yield from page
         token = page.token
         if not token:
             return
+    raise RunError(f"it answers a list with more than {MOST_PAGES} pages")
 
 
 def _batches(rows: list[Any], size: int) -> Iterable[list[Any]]:
