@@ -15,10 +15,15 @@ from gin import config as gin_config
 from suite.config.gin_errors import explain
 from suite.config.root import Root
 from suite.errors import SuiteError, UsageError, first_line
+from suite.storage.plain_files import shown
 from suite.validation import validate
 
 Binding = tuple[str, str, str]
 """Scope, configurable and parameter of one binding; of a macro: its name, 'gin.macro', 'value'."""
+
+
+MOST_LETTERS = 100_000
+"""Of a binding: gin takes seconds for more, and ten thousand seeds have half of them."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +91,12 @@ def _parse(bindings: Sequence[str]) -> None:
     for binding in bindings:
         if "=" not in binding:
             raise UsageError(f"--set {binding}: write NAME = VALUE, as in --set 'ITERATIONS = 100'")
+        if len(binding) > MOST_LETTERS:
+            raise UsageError(f"--set {shown(binding)}: has {len(binding):,} letters, at most {MOST_LETTERS:,} are read")
         try:
             gin.parse_config(binding)
         except (Exception, SystemExit) as error:  # a binding may hold an include or an import, too
-            raise UsageError(explain(f"--set {binding!r}", error)) from error
+            raise UsageError(explain(f"--set {shown(binding, 200)}", error)) from error
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from suite.errors import UsageError
 from suite.keys import Key, global_generators
+from suite.registry import fingerprint
 from suite.types import Architecture, ImageShape, Parameterization, Params
 
 CPU = torch.device("cpu")
@@ -47,9 +48,9 @@ def gib(size: float) -> str:
 def require_room(what: str, numbers: float, device: torch.device) -> None:
     """Raise UsageError for so many numbers of float32 that the device could not hold them."""
     if numbers * BYTES > bytes_of(device):
+        size = gib(numbers * BYTES) if math.isfinite(numbers) else "more memory than can be counted"
         raise UsageError(
-            f"{what} takes {gib(numbers * BYTES)}, more than the {gib(bytes_of(device))} of memory of {device} here; "
-            "make it smaller"
+            f"{what} takes {size}, more than the {gib(bytes_of(device))} of memory of {device} here; make it smaller"
         )
 
 
@@ -77,6 +78,17 @@ def network_numbers(architecture: Architecture, shape: ImageShape, classes: int)
 
     0 for a network whose `build` looks at its numbers: it is made when it is used, and may fail then.
     """
+    identity = type(architecture), fingerprint(architecture), shape, classes
+    if identity not in _numbers:
+        _numbers[identity] = _network_numbers(architecture, shape, classes)
+    return _numbers[identity]
+
+
+_numbers: dict[tuple[object, ...], float] = {}
+"""Counted once for equal networks."""
+
+
+def _network_numbers(architecture: Architecture, shape: ImageShape, classes: int) -> float:
     try:
         with FakeTensorMode(), global_generators(Key(0)):
             return sum(weight.numel() for weight in architecture.build(shape, classes).parameters())

@@ -114,7 +114,7 @@ def altered(record: Mapping[str, Any]) -> str | None:
         n, mean, std = _statistics(measured["values"])
         near = math.isclose(measured["mean"], mean, rel_tol=1e-9, abs_tol=1e-9) and measured["n"] == n
         spread = measured["std"]
-        same = spread is std if None in (spread, std) else math.isclose(spread, std, rel_tol=1e-9, abs_tol=1e-9)
+        same = math.isclose(spread, std, rel_tol=1e-9, abs_tol=1e-9) if spread is not None and std else spread == std
         if not (near and same):
             return f"mean, std and n of '{label(measured)}' are not those of its values"
     if sha256(record["config_text"].encode()) != record["config_text_sha256"]:
