@@ -17,7 +17,7 @@ def explain(where: str, error: BaseException) -> str:
     which is another one if the file was included.
     """
     if isinstance(error, RecursionError):  # even its text has no end
-        return f"{where}: it includes itself, on its own or by way of others; take one of the includes out"
+        return f"{where}: it is nested too deep, or includes itself, on its own or by way of others; take that out"
     line, file = getattr(error, "lineno", None), getattr(error, "filename", None)
     place = f"--gin {file}" if file else where
     if line and where.startswith("--gin"):
