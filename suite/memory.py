@@ -210,11 +210,11 @@ class Memory:
         )
         if (setting.shape, setting.classes) != (self.shape, len(self.class_names)):
             raise RunError(f"the memory recalls other images or classes than {dataset.info.name} has")
-        self._require_room(setting.parameterization, setting.device)
         beside = [_component("controls", c) for c in (config["controls"] if controls is None else controls)]
         data = loading.load(dataset, folder, key("data"), config["validation"])
         if data.digest != self.about["dataset_digest"]:
             raise RunError(f"{data.info.name} in {folder} is not the data that the memory was distilled from")
+        self._require_room(setting.parameterization, setting.device)
         return compare(
             setting,
             {name: tensor.to(setting.device) for name, tensor in self.tensors.items()},
