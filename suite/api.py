@@ -33,6 +33,7 @@ from suite.memory import Memory, rebuilt
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.registry import component, describe, load_components, suggestion
+from suite.runtime.estimate import plans
 from suite.runtime.execute import RunContext, directory_of, execute
 from suite.runtime.signals import Stop
 from suite.starts.k_means import KMeans
@@ -99,6 +100,7 @@ def distil(
     rebuilt("parameterizations", describe(experiment.parameterization))  # else the memory could not recall
     run = run_of(experiment, seed)
     prepared = prepare_device(device)
+    plans([run], prepared)  # refuses sizes that have no room here
     with _kept_in(directory) as out, nullcontext() if progress else redirect_stderr(io.StringIO()):
         data = Path(data_dir) if data_dir is not None else default_data_dir()
         execute(run, RunContext(out=out, data_dir=data, device=prepared, sender=Sender(None, out), stop=Stop()))

@@ -8,31 +8,37 @@ import base64
 import html
 import io
 import json
+import math
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import TensorDataset
 
 from suite.core.device import prepare_device
+from suite.core.foretold import BYTES, CPU, bytes_of, fresh_memory, gib
 from suite.datasets import loading
 from suite.datasets.sources import default_data_dir
-from suite.errors import RunError, SuiteError, UsageError
+from suite.errors import RunError, SuiteError, UsageError, one_line
 from suite.evaluation.comparison import Comparison, compare
 from suite.evaluation.evaluate import recall_all
 from suite.evaluation.protocol import Protocol, published
 from suite.images import preprocess
 from suite.keys import Key
 from suite.registry import REGISTRIES, component, describe, fingerprint, load_components
-from suite.storage import sealed
-from suite.storage.files import canonical_json, json_sha256, make_directory, sha256, write_atomic
+from suite.storage import memory_file, sealed
+from suite.storage.files import canonical_json, disk_errors, json_sha256, make_directory, sha256, write_atomic
+from suite.storage.memory_file import read_tensors, require_shape
+from suite.storage.plain_files import parse_json, shown
 from suite.types import (
     Architecture,
     Budget,
@@ -53,6 +59,8 @@ EMBEDDED_BYTES = 2**20
 
 SHOWN_CLASSES, SHOWN_PER_CLASS = 20, 10
 """At most so many classes, and images of each, are in the picture of a memory in a notebook."""
+LONGEST_NAME = 255
+"""Bytes of a file's name, as file systems have it."""
 SHOWN_PIXELS = 48
 """Smaller images are enlarged in that picture to at least this height, by a whole factor."""
 
@@ -98,7 +106,10 @@ class Memory:
             name = _beside(self.about["preprocessing"])
             raise RunError(f"the preprocessing can't be undone without {name}, which belongs beside the memory's file")
         images, labels = self.recall()
-        return self.transform.display(images), labels
+        try:
+            return self.transform.display(images), labels
+        except RuntimeError as error:  # torch.linalg's too
+            raise RunError(f"the preprocessing can't be undone: {one_line(error)[:200]}") from error
 
     def dataset(self) -> TensorDataset:
         """(image, label) pairs for a torch DataLoader: a label is a class number.
@@ -110,12 +121,28 @@ class Memory:
         return TensorDataset(split.images, split.taught)
 
     def _recalled(self) -> Split:
+        self._require_room(self.parameterization, CPU)
         return recall_all(self.parameterization, self.tensors, len(self.class_names))
+
+    def _require_room(self, parameterization: Parameterization, device: torch.device) -> None:
+        """Raise RunError for more images than the device can hold: a small file may stand for many."""
+        stored, classes = sum(tensor.numel() for tensor in self.tensors.values()), len(self.class_names)
+        for budget in _budgets(self.about, stored):
+            with suppress(UsageError):  # a guess at the budget, which may afford nothing
+                images = classes * parameterization.per_class(self.shape, classes, budget)
+                numbers = images * self.shape.numel
+                if numbers * BYTES > bytes_of(device):
+                    raise RunError(
+                        f"recalling {images:,} images of {self.shape} takes {gib(numbers * BYTES)}, more than the "
+                        f"{gib(bytes_of(device))} of memory of {device} here; do it on a larger machine"
+                    )
+                return
 
     def export(self, directory: str | Path) -> Path:
         """PNG files, a folder for each class, in display space; readable by torchvision's ImageFolder.
 
-        Raises UsageError for images of other than 1 or 3 channels, which a PNG file would not give back.
+        The folder must be new or empty, since ImageFolder takes every folder in it for a class. Raises UsageError
+        where it is not, and for images of other than 1 or 3 channels, which a PNG file would not give back.
         """
         from torchvision.utils import save_image
 
@@ -125,12 +152,18 @@ class Memory:
                 "them from the memory's dataset()"
             )
 
-        images, labels = self.display()
         target = Path(directory)
-        for c, name in enumerate(self.class_names):
-            folder = make_directory(target / f"{c:03d}_{_file_name(name)}")
-            for i, image in enumerate(images[labels == c]):
-                save_image(image, folder / f"{i:04d}.png")
+        with disk_errors(target):
+            if target.is_dir() and any(target.iterdir()):
+                raise UsageError(f"{target} is not empty, and an export needs a folder of its own; name a new one")
+        images, labels = self.display()
+        for c, folder in enumerate(_class_folders(self.class_names)):
+            make_directory(target / folder)
+            of_class = images[labels == c]
+            digits = max(4, len(str(len(of_class) - 1)))
+            for i, image in enumerate(of_class):
+                with disk_errors(target / folder):
+                    save_image(image, target / folder / f"{i:0{digits}d}.png")
         return target
 
     def evaluate(
@@ -161,6 +194,9 @@ class Memory:
         if config.get("is") != "distillation":
             made_by = config.get("is", "none that it names")
             raise RunError(f"evaluate() is for memories of the experiment distillation; this one is of {made_by}")
+        require_shape(config, memory_file.Distilled, "what the memory says of its distillation")
+        if not {"seed", "dataset_digest"} <= self.about.keys():
+            raise RunError("the memory does not say of which seed and data it is, so evaluate() can't judge it")
         judged_by = _protocol(protocol, networks, epochs)
         key, folder = Key(self.about["seed"]), Path(data_dir) if data_dir is not None else default_data_dir()
         dataset: Dataset = rebuilt("datasets", config["dataset"])
@@ -172,10 +208,13 @@ class Memory:
             dataset.augmentation if config["augmentation"] == "default" else config["augmentation"],
             prepare_device(device),
         )
+        if (setting.shape, setting.classes) != (self.shape, len(self.class_names)):
+            raise RunError(f"the memory recalls other images or classes than {dataset.info.name} has")
         beside = [_component("controls", c) for c in (config["controls"] if controls is None else controls)]
         data = loading.load(dataset, folder, key("data"), config["validation"])
         if data.digest != self.about["dataset_digest"]:
             raise RunError(f"{data.info.name} in {folder} is not the data that the memory was distilled from")
+        self._require_room(setting.parameterization, setting.device)
         return compare(
             setting,
             {name: tensor.to(setting.device) for name, tensor in self.tensors.items()},
@@ -255,24 +294,17 @@ class Memory:
     def load(file: str | Path) -> "Memory":
         """Read and verify a memory; runs no code. Raises RunError for a file that is missing, foreign or damaged."""
         path = Path(file)
-        tensors, metadata = _read(path)
-        if "suite" not in metadata:
-            raise RunError(f"{path} is a safetensors file, but not a memory of this suite")
-        try:
-            about = dict(json.loads(metadata["suite"]))
-        except (ValueError, TypeError) as error:
-            raise RunError(f"{path} is damaged: its description can't be read; fetch or distil it again") from error
-        if about.get("schema") != SCHEMA:
-            raise RunError(f"{path} has memory schema {about.get('schema')}; this version of the suite reads {SCHEMA}")
-        if _seal(tensors, about) != about.get("sha256"):
-            raise RunError(f"{path} is damaged: it does not hold what was saved; fetch or distil it again")
+        tensors, metadata = _read(path, follow=True)
+        about = _about(path, tensors, metadata)
         fitted = _under("preprocessing/", tensors)
         beside = path.with_name(_beside(about["preprocessing"]))
-        if not fitted and beside.is_file():
-            fitted = _under("preprocessing/", _read(beside)[0])
+        if not fitted and os.path.lexists(beside):
+            fitted = _under("preprocessing/", _read(beside, follow=False)[0])
         needs = about["preprocessing_stored"]
         transform = preprocess.restore(about["preprocessing"], fitted) if fitted or not needs else None
-        return Memory(_under("memory/", tensors), about, transform)
+        memory = Memory(_under("memory/", tensors), about, transform)
+        _require_whole(path, memory)
+        return memory
 
 
 load = Memory.load
@@ -309,29 +341,107 @@ def described(experiment: Any, shape: ImageShape, transform: Transform, budget: 
 def rebuilt(kind: str, description: dict[str, Any]) -> Any:
     """A registered component from its description; one among its fields is of its kind, or of the kind that has it."""
 
-    def inner(name: str) -> str:
-        homes = [one for one in REGISTRIES if name in REGISTRIES[one].names()]
+    def inner(part: dict[str, Any]) -> str:
+        homes = [one for one in REGISTRIES if part["is"] in REGISTRIES[one].names()]
         return kind if kind in homes or not homes else homes[0]
 
     fields = {
-        k: rebuilt(inner(v["is"]), v) if isinstance(v, dict) and "is" in v else v
+        k: rebuilt(inner(v), v) if isinstance(v, dict) and "is" in v else v
         for k, v in description.items()
         if k not in ("is", "source")
     }
+    name = description["is"]
+    if not isinstance(name, str) or not name.isidentifier():
+        raise RunError(f"the memory needs one of {kind} that is called {shown(name)}, and none can be")
+    if name not in REGISTRIES[kind].names():
+        raise _Unknown(f"the memory needs {kind}.{name}: {REGISTRIES[kind].unknown(name)}")
     try:
-        return REGISTRIES[kind][description["is"]].build(**fields)
-    except (SuiteError, TypeError) as error:
-        raise RunError(f"the memory needs {kind}.{description['is']}: {error}") from error
+        return REGISTRIES[kind][name].build(**fields)
+    except SuiteError as error:
+        raise RunError(f"the memory needs {kind}.{name}: {error}") from error
+    except Exception as error:  # of settings that somebody else wrote, and of code from outside
+        raise RunError(f"the memory needs {kind}.{name}: {one_line(error)}") from error
 
 
-def _read(path: Path) -> tuple[Params, dict[str, str]]:
+class _Unknown(RunError):
+    """The memory is of a method that is not registered here."""
+
+
+def _read(path: Path, follow: bool) -> tuple[Params, dict[str, Any]]:
+    """As `read_tensors`, of a file that this machine can verify: it is in memory as bytes and as tensors at once."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        return read_tensors(path, bytes_of(CPU) // 3, follow)
     except FileNotFoundError as error:
         raise RunError(f"there is no file {path}") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(f"{path} can't be read as a memory ({error}); it is damaged or of another kind") from error
+
+
+def _about(path: Path, tensors: Params, metadata: dict[str, Any]) -> dict[str, Any]:
+    """What the memory says of itself: of this schema, under the right seal, and of the right types."""
+    text = metadata.get("suite")
+    if not isinstance(text, str):
+        raise RunError(f"{path} is a safetensors file, but not a memory of this suite")
+    parse_json(text, dict, str(path))  # refuses NaN and nesting, and might turn numbers into others
+    about: dict[str, Any] = json.loads(text)
+    if about.get("schema") != SCHEMA:
+        schema = shown(about.get("schema"))
+        raise RunError(f"{path} has memory schema {schema}; this version of the suite reads {SCHEMA}")
+    if _seal(tensors, about) != about.get("sha256"):
+        raise RunError(f"{path} is damaged: it does not hold what was saved; fetch or distil it again")
+    parse_json(text, memory_file.About, str(path))
+    return about
+
+
+def _require_whole(path: Path, memory: Memory) -> None:
+    """Raise RunError for tensors that are not those of the parameterization, or not those of the preprocessing.
+
+    A memory of a method that is not registered here can be looked at; recalling it says what is missing.
+    """
+    try:
+        parameterization = memory.parameterization
+    except _Unknown:
+        return
+    stored = sum(tensor.numel() for tensor in memory.tensors.values())
+    wrong = []
+    for budget in _budgets(memory.about, stored):
+        try:
+            fresh = fresh_memory(parameterization, memory.shape, len(memory.class_names), budget)
+            wrong.append(memory_file.difference(memory.tensors, fresh))
+        except Exception as error:  # of a description that can't be: whatever it leads a method to
+            wrong.append(f"can't be ({one_line(error)[:300]})")
+    if not wrong or all(wrong):
+        name = memory.about["parameterization"]["is"]
+        raise RunError(f"{path} is no memory of '{name}': it {wrong[0] if wrong else 'stores nothing'}")
+    if memory.transform is not None:
+        another: Any = replace(memory.transform)  # type: ignore[type-var]  # one whose inverse, without numbers, goes
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                another.display(torch.zeros(1, *memory.about["shape"]))
+        except (RuntimeError, TypeError) as error:
+            raise RunError(
+                f"{path} holds a preprocessing '{another.name}' of other images than {memory.shape}"
+            ) from error
+
+
+def _budgets(about: dict[str, Any], stored: int) -> list[float]:
+    """The budgets that a memory may have been made of, in images per class: what was asked for first, if it says so.
+
+    Else what it stores, with half a number more, against the rounding of the division. A budget that affords four
+    times as much would have made a larger memory.
+    """
+    config, classes = about.get("config", {}), len(about["class_names"])
+    unit = classes * math.prod(about["shape"])
+    asked = [config.get("images_per_class"), config.get("images_per_task")]
+    numbers = [value if isinstance(value, (int, float)) else 0 for value in asked]
+    counts = [about.get("budget", {}).get("stored_numbers", stored), stored]
+    budgets = [numbers[0], numbers[1] / classes, *((count + 0.5) / unit for count in counts)]
+    return [budget for budget in dict.fromkeys(budgets) if 0 < budget * unit <= 4 * stored + 1]
+
+
+def _class_folders(names: Sequence[str]) -> list[str]:
+    """A folder's name for each class, numbered so that they sort as the classes do: '007_frog'."""
+    digits = max(3, len(str(len(names) - 1)))
+    folders = [f"{c:0{digits}d}_{_file_name(name)}" for c, name in enumerate(names)]
+    return [folder.encode()[:LONGEST_NAME].decode(errors="ignore") for folder in folders]
 
 
 def _seal(tensors: Params, about: dict[str, Any]) -> str:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suite import terminal
-from suite.errors import Interrupted, SuiteError, UsageError, first_line, one_line, report
+from suite.errors import Interrupted, SuiteError, UsageError, first_line, report
 from suite.validation import AtLeast, number_option
 
 if TYPE_CHECKING:
     import torch
 
     from suite.config.resolve import Run
-    from suite.runtime.estimate import Estimate
+    from suite.runtime.estimate import Estimate, Plans
 
 
 TRACKER_FLUSH_SECONDS, TRACKER_FLUSH_SECONDS_STOPPED = 60.0, 10.0
@@ -84,6 +84,7 @@ def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
     """Do the runs, have their journals sent to the tracker, and print what they measured."""
     from suite.core.device import prepare_device
     from suite.datasets.sources import default_data_dir
+    from suite.runtime.estimate import plans
     from suite.runtime.execute import RunContext, directory_of, execute_all
     from suite.runtime.run_directory import FINISHED
     from suite.runtime.signals import Stop
@@ -95,7 +96,8 @@ def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
     data_dir = default_data_dir() if options.data_dir is None else user_path(options.data_dir, "--data-dir")
     uri = _tracking_uri(options.tracking_uri, out)
     unfinished = [run for run in runs if options.fresh or not (directory_of(run, out) / FINISHED).is_file()]
-    _announce(unfinished, options, device)
+    planned = plans([*unfinished, *(run.then for run in unfinished if run.then is not None)], device)
+    _announce(unfinished, planned, options, device)
     stop, sender = Stop(), Sender(uri, out)
     try:
         with stop.listening():
@@ -169,19 +171,7 @@ def _estimated(runs: "list[Run]", options: argparse.Namespace, device: "torch.de
         return Estimate([None] * len(runs), None, None)
 
 
-def _plan(run: "Run") -> dict[str, Any]:
-    """What a run would do. Raises UsageError."""
-    try:
-        return run.experiment.plan()
-    except SuiteError:
-        raise
-    except (Exception, SystemExit) as error:  # of a method from outside
-        raise UsageError(
-            f"'{run.label}' can't be planned ({one_line(error)}); mend the method that raises it"
-        ) from error
-
-
-def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.device") -> None:
+def _announce(runs: "list[Run]", planned: "Plans", options: argparse.Namespace, device: "torch.device") -> None:
     """Say before the start how long it will take, by counting alone, and how much memory."""
     from suite.runtime.durations import duration
     from suite.runtime.estimate import size_words
@@ -190,7 +180,7 @@ def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.dev
     estimate = _estimated(runs, options, device)
     if estimate.seconds is None:
         return
-    mib = max((_plan(run).get(EXPECTED_MIB, 0) for run in runs), default=0)
+    mib = max((plan.get(EXPECTED_MIB, 0) for plan in planned), default=0)
     number = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
     needs = f", about {size_words(mib)} of memory" if mib else ""
     time = duration(estimate.seconds)
@@ -202,22 +192,23 @@ def _announce(runs: "list[Run]", options: argparse.Namespace, device: "torch.dev
 def _dry_run(runs: "list[Run]", options: argparse.Namespace) -> int:
     from suite.core.device import prepare_device
     from suite.runtime.durations import duration
-    from suite.runtime.estimate import where
+    from suite.runtime.estimate import plans, where
 
     device = prepare_device(options.device)
+    planned = plans(runs, device)
     estimate = _estimated(runs, options, device)
-    plans = [
+    whole = [
         {"run": run.label, "key": run.key, "scale": run.scale}
-        | _plan(run)
+        | plan
         | ({"expected seconds": round(c.own + sum(c.shared.values()), 1), "of an outer step": c.step} if c else {})
-        for run, c in zip(runs, estimate.costs, strict=True)
+        for run, plan, c in zip(runs, planned, estimate.costs, strict=True)
     ]
     if options.json:
-        print(json.dumps(plans, indent=1))
+        print(json.dumps(whole, indent=1))
         return 0
-    for plan in plans:
+    for plan in whole:
         _print_plan(plan)
-    print(f"{len(plans)} run{'s' if len(plans) > 1 else ''}; nothing was started")
+    print(f"{len(whole)} run{'s' if len(whole) > 1 else ''}; nothing was started")
     if runs[0].then is not None:
         print(f"then the best {runs[0].choose} on validation is run once more, for every combination of the other axes")
     if estimate.seconds is not None:

@@ -94,6 +94,23 @@ class Below(Limit):
 
 
 @dataclass(frozen=True)
+class AtMost(Limit):
+    """`high` or less."""
+
+    high: int
+    """The bound."""
+
+    @property
+    def words(self) -> str:
+        """'at most 10,000'."""
+        return f"at most {self.high:,}"
+
+    def holds(self, value: float) -> bool:
+        """Whether value <= high."""
+        return value <= self.high
+
+
+@dataclass(frozen=True)
 class MultipleOf(Limit):
     """A whole number of times `unit`."""
 
@@ -141,6 +158,12 @@ PositiveInt = Annotated[int, Above(0)]
 
 NonNegativeInt = Annotated[int, AtLeast(0)]
 """A whole number, at least 0."""
+
+Few = Annotated[int, Above(0), AtMost(10_000)]
+"""A number of things that are made one by one before anything is measured: layers, networks, tasks."""
+
+LARGEST, LARGEST_INT = 1e36, 2**53
+"""What a number of a configuration is at most. float32 ends at 3e38, and whole numbers from here on are no floats."""
 
 
 # ---------------------------------------------------------------- options of commands
@@ -214,10 +237,16 @@ def validate(config: Any) -> None:
         value, hint = getattr(config, field.name), type_hints(kind, include_extras=True)[field.name]
         name = f"{kind.__name__}.{field.name}"
         if not _fits(value, hint):
-            raise UsageError(f"{name} must be {_words(hint)}, not {value!r} ({type(value).__name__})")
+            raise UsageError(f"{name} must be {_words(hint)}, not {_shown(value)} ({type(value).__name__})")
         broken = _broken(value, hint)
         if broken:
-            raise UsageError(f"{name} must be {broken}, not {value!r}{_nearest(value, hint)}")
+            raise UsageError(f"{name} must be {broken}, not {_shown(value)}{_nearest(value, hint)}")
+
+
+def _shown(value: Any) -> str:
+    """A value in a sentence; the beginning of a long one."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def require(config: Any, field: str, holds: bool, words: str) -> None:
@@ -285,7 +314,7 @@ def _broken(value: Any, hint: Any) -> str:
     if origin is Annotated:
         limits = _limits(hint)
         if all(limit.holds(value) for limit in limits):
-            return ""
+            return f"at most {LARGEST_INT:,}" if hint.__origin__ is int and value > LARGEST_INT else _too_large(value)
         return "finite" if value == math.inf else " and ".join(limit.words for limit in limits)
     if origin in (Union, types.UnionType):
         reasons = [_broken(value, choice) for choice in args if _fits(value, choice)]
@@ -294,7 +323,13 @@ def _broken(value: Any, hint: Any) -> str:
         return reasons[0] + (", or None" if type(None) in args else "")
     if origin in (tuple, list, Sequence):
         return next((f"a list, each {reason}" for v in value if (reason := _broken(v, args[0]))), "")
-    return ""
+    return _too_large(value) if hint is float else ""
+
+
+def _too_large(value: Any) -> str:
+    """Of a finite number: infinity and NaN are refused where a configuration is described."""
+    too_large = isinstance(value, float) and math.isfinite(value) and abs(value) > LARGEST
+    return f"at most {LARGEST:g}" if too_large else ""
 
 
 def _limits(hint: Any) -> list[Limit]:

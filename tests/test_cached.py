@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +125,9 @@ def test_files_have_the_names_and_the_text_that_they_always_had(tmp_path: Path) 
         )
         file = tmp_path / f"{hashlib.sha256(about.encode()).hexdigest()[:24]}.json"
         test, validation = accuracies["test"][i], accuracies["validation"][i]
-        assert file.read_text() == f'{{"about":{about},"accuracy":{{"test":{test},"validation":{validation}}}}}'
+        before = f'{{"about":{about},"accuracy":{{"test":{test},"validation":{validation}}}'
+        seal = hashlib.sha256(f"{before}}}".encode()).hexdigest()
+        assert file.read_text() == f'{before},"sha256":"{seal}"}}'
 
 
 @pytest.mark.parametrize(
@@ -138,6 +142,57 @@ def test_a_damaged_file_is_one_sentence(text: str, tmp_path: Path) -> None:
     sentence = str(failure.value)
     assert sentence.startswith(f"{file} is damaged (") and "\n" not in sentence
     assert sentence.endswith("delete it and run the same command again")
+
+
+ALTERED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "another accuracy": (lambda of: of["accuracy"].update(test=99.0), "altered"),
+    "another accuracy without its hash": (lambda of: (of.pop("sha256"), of["accuracy"].update(test=99.5)), "no number"),
+    "more than all": (lambda of: of["accuracy"].update(test=101.0), "'accuracy.test' is wrong"),
+    "less than none": (lambda of: of["accuracy"].update(validation=-1.0), "'accuracy.validation' is wrong"),
+    "a text": (lambda of: of["accuracy"].update(test="99"), "'accuracy.test' is wrong"),
+    "true": (lambda of: of["accuracy"].update(test=True), "'accuracy.test' is wrong"),
+    "of another memory": (lambda of: (of.pop("sha256"), of["about"].update(memory="4567")), "something else"),
+    "of nothing": (lambda of: (of.pop("sha256"), of.update(about={})), "something else"),
+    "of fewer splits": (lambda of: (of.pop("sha256"), of["accuracy"].pop("test")), "no accuracy on test images"),
+    "another hash": (lambda of: of.update(sha256="0" * 64), "altered"),
+    "a hash that is none": (lambda of: of.update(sha256=None), "'sha256' is wrong"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), ALTERED.values(), ids=ALTERED)
+def test_an_altered_file_is_not_believed(change: Callable[[dict[str, Any]], Any], words: str, tmp_path: Path) -> None:
+    two = protocol(networks=2)
+    cached(tmp_path).evaluate("the memory", setting(), Recording(), IMAGES, two, ABOUT)
+    file = min(tmp_path.iterdir())
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    max(tmp_path.iterdir()).unlink()
+    sets = Recording()
+    with pytest.raises(RunError, match=f"{file.name} is damaged .*{words}.*delete it and run the same command again"):
+        cached(tmp_path).evaluate("the memory", setting(), sets, IMAGES, two, ABOUT)
+    assert sets.numbers == []  # refused before the missing network is trained
+
+
+def test_a_file_of_before_there_was_a_hash_is_believed(tmp_path: Path) -> None:
+    first = cached(tmp_path).evaluate("the memory", setting(), Recording(), IMAGES, protocol(), ABOUT)
+    for file in tmp_path.iterdir():
+        content = json.loads(file.read_text())
+        del content["sha256"]
+        file.write_text(json.dumps(content))
+    sets = Recording()
+    assert cached(tmp_path).evaluate("the memory", setting(), sets, IMAGES, protocol(), ABOUT) == first
+    assert sets.numbers == []
+
+
+@pytest.mark.parametrize("place", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_plain_file_is_refused_at_once(place: Callable[[Path], None], tmp_path: Path) -> None:
+    cached(tmp_path).evaluate("the memory", setting(), Recording(), IMAGES, protocol(networks=1), ABOUT)
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    place(file)
+    with pytest.raises(RunError, match=file.name):
+        cached(tmp_path).evaluate("the memory", setting(), Recording(), IMAGES, protocol(networks=1), ABOUT)
 
 
 def test_a_lazy_training_set_is_made_once_and_only_when_asked_for(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Memories as files: the same bytes twice, every damage noticed, and usable by somebody who has only the file."""
 
 import json
+import os
 import pickle
+import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +13,24 @@ import pytest
 import torch
 from command_line import QUICK, REPOSITORY, command, only_run, sets
 from safetensors.torch import save_file
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from suite import memory as memory_module
-from suite.errors import RunError
+from suite.architectures.convnet import ConvNet
+from suite.errors import RunError, UsageError
 from suite.images import preprocess
 from suite.keys import Key
 from suite.memory import Memory
+from suite.parameterizations import image_queries
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled
+from suite.parameterizations.image_queries import ImageQueries
 from suite.parameterizations.standard import Standard
 from suite.registry import describe
+from suite.storage import memory_file, sealed
+from suite.storage.files import json_sha256
 from suite.types import ImageShape, Parameterization
 
 SHAPE = ImageShape(3, 8, 8)
@@ -211,6 +220,243 @@ def test_loading_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     Memory.load(tmp_path / "m.safetensors").recall()
 
 
+# ---------------------------------------------------------------- memories that lie, under a right seal
+
+
+def forged(path: Path, tensors: dict[str, Tensor] | None = None, kind: str = "standardize", **about: Any) -> Path:
+    """A memory's file of somebody who knows the format: other tensors and other words under the right seal."""
+    honest = made(kind=kind)
+    words = honest.about | {"schema": 1} | about
+    words = {key: value for key, value in words.items() if value is not LEFT_OUT}
+    assert honest.transform is not None
+    whole = {"memory/images": honest.tensors["images"]} if tensors is None else tensors
+    if not any(name.startswith("preprocessing/") for name in whole):
+        whole |= {f"preprocessing/{name}": tensor for name, tensor in honest.transform.tensors().items()}
+    words["sha256"] = json_sha256([sealed.digest(whole), {k: v for k, v in words.items() if k != "sha256"}])
+    save_file({name: tensor.contiguous() for name, tensor in whole.items()}, path, {"suite": json.dumps(words)})
+    return path
+
+
+LEFT_OUT = object()
+IMAGES = torch.zeros(3, 4, 3, 8, 8)
+
+
+def nested(levels: int) -> Any:
+    whole: Any = {"is": "standard"}
+    for _ in range(levels):
+        whole = {"is": "downsampled", "factor": 1, "of": whole}
+    return whole
+
+
+def with_fitted(**fitted: Tensor) -> dict[str, Any]:
+    """Another preprocessing of the same name, under the right hash."""
+    described = {"name": "standardize", "sha256": sealed.digest(fitted)}
+    tensors = {"memory/images": IMAGES} | {f"preprocessing/{name}": tensor for name, tensor in fitted.items()}
+    return {"tensors": tensors, "preprocessing": described}
+
+
+THREE, SEVEN = torch.ones(3).double(), torch.ones(7).double()
+SHAPELESS = {"memory/bases": torch.zeros(0, 3, 8, 8), "memory/matrices": torch.zeros(10**9, 3, 0)}
+
+
+def images(tensor: Tensor) -> dict[str, Any]:
+    return {"tensors": {"memory/images": tensor}}
+
+
+LIES: dict[str, tuple[dict[str, Any], str]] = {
+    "NaN": (images(IMAGES.index_fill(1, torch.tensor([2]), torch.nan)), "'memory/images' holds NaN or infinity"),
+    "infinity": (images(IMAGES.index_fill(1, torch.tensor([2]), torch.inf)), "holds NaN or infinity"),
+    "whole numbers": (images(IMAGES.long()), "of int64"),
+    "bytes": (images(IMAGES.to(torch.uint8)), "of uint8"),
+    "complex numbers": (images(IMAGES.to(torch.complex64)), "of complex64"),
+    "truth values": (images(IMAGES.bool()), "of bool"),
+    "eight bits": (images(IMAGES.to(torch.float8_e4m3fn)), "of float8_e4m3fn"),
+    "half of the bits": (images(IMAGES.half()), "float16 3x4x3x8x8 in 'images', not float32"),
+    "twice the bits": (images(IMAGES.double()), "float64"),
+    "transposed": (images(IMAGES.transpose(0, 1)), "4x3x3x8x8 in 'images', not float32 3x4x3x8x8"),
+    "flat": (images(IMAGES.flatten()), "float32 2304 in 'images'"),
+    "a number": (images(torch.tensor(1.0)), "is no memory of 'standard'"),
+    "of another size": (images(torch.zeros(3, 4, 3, 8, 9)), "in 'images'"),
+    "empty": (images(torch.zeros(3, 0, 3, 8, 8)), "is no memory of 'standard'"),
+    "missing": ({"tensors": {}}, "is no memory of 'standard'"),
+    "under another name": ({"tensors": {"memory/image": IMAGES}}, "has a tensor 'image'"),
+    "one too many": ({"tensors": {"memory/images": IMAGES, "memory/more": IMAGES.clone()}}, "has a tensor 'more'"),
+    "a billion images of nothing": (
+        {"tensors": SHAPELESS, "parameterization": {"is": "addressing", "bases": 1}},
+        "is no memory of 'addressing'",
+    ),
+    "another method's": ({"parameterization": {"is": "addressing"}}, "'bases'|no room"),
+    "more bases than there are": ({"parameterization": {"is": "addressing", "bases": 10**9}}, "no room"),
+    "an extractor without limits": (
+        {"parameterization": {"is": "image_queries", "extractor": {"is": "mlp", "width": 10**9}, "bases": 1}},
+        "is no memory of 'image_queries'",
+    ),
+    "labels that are missing": (
+        {"parameterization": {"is": "soft_labels", "of": {"is": "standard"}}},
+        "no .* 'labels'",
+    ),
+    "more classes than images": ({"class_names": ["a", "b", "c", "d"]}, "in 'images'"),
+    "classes without end": ({"class_names": ["a"] * 100_001}, "'class_names' is wrong: .*at most 100000"),
+    "a shape of four": ({"shape": [3, 8, 8, 8]}, "'shape' is wrong"),
+    "a shape below nothing": ({"shape": [3, -8, -8]}, "'shape.1' is wrong"),
+    "a shape of text": ({"shape": "388"}, "'shape' is wrong"),
+    "a shape of another size": ({"shape": [3, 8, 16]}, "in 'images'"),
+    "class names that are a number": ({"class_names": 7}, "'class_names' is wrong"),
+    "class names of numbers": ({"class_names": [1, 2, 3]}, "'class_names.0' is wrong"),
+    "class names that a terminal obeys": ({"class_names": ["\x1b[2J", "b", "c"]}, "'class_names.0' is wrong"),
+    "no class": ({"class_names": []}, "'class_names' is wrong"),
+    "no preprocessing": ({"preprocessing": None}, "'preprocessing' is wrong"),
+    "a preprocessing that is elsewhere": (
+        {"preprocessing": {"name": "none", "sha256": "../../../etc"}},
+        "'preprocessing.sha256' is wrong",
+    ),
+    "a preprocessing without a name": (
+        {"preprocessing": {"name": ["none"], "sha256": "0" * 64}},
+        "'preprocessing.name' is wrong",
+    ),
+    "no parameterization": ({"parameterization": {}}, "'parameterization.is' is wrong: field required"),
+    "a parameterization of text": ({"parameterization": "standard"}, "'parameterization' is wrong"),
+    "a parameterization called 7": ({"parameterization": {"is": 7}}, "'parameterization.is' is wrong"),
+    "one that can't be": ({"parameterization": {"is": "addressing", "bases": "eight"}}, "bases must be a whole number"),
+    "one with more settings": (
+        {"parameterization": {"is": "standard", "self": 1, "x": 2}},
+        "parameterizations.standard",
+    ),
+    "an inner one called 7": ({"parameterization": {"is": "downsampled", "of": {"is": 7}}}, "called 7"),
+    "nested deep": ({"parameterization": nested(300)}, "recursion limit"),
+    "nested less deep, of another size": (
+        {"parameterization": {"is": "downsampled", "of": nested(90), "factor": 2}},
+        "is no memory of 'downsampled'",
+    ),
+    "a missing key": ({"shape": LEFT_OUT}, "'shape' is wrong: field required"),
+    "a budget of text": ({"budget": {"stored_numbers": "many"}}, "'budget.stored_numbers' is wrong"),
+    "a budget below nothing": (
+        {"budget": {"stored_numbers": -1, "images_per_class": 1.0, "recalled_per_class": 1}},
+        "'budget.stored_numbers' is wrong",
+    ),
+    "a configuration that is a number": ({"config": 3}, "'config' is wrong"),
+    "the mean of other channels": (
+        with_fitted(mean=SEVEN, std=SEVEN.clone()),
+        "of other images than 3x8x8",
+    ),
+    "no mean": (with_fitted(std=THREE), "none of none, standardize"),
+    "a mean that is NaN": (with_fitted(mean=THREE * torch.nan, std=THREE), "'preprocessing/mean' holds NaN"),
+}
+
+
+@pytest.mark.parametrize(("lie", "words"), LIES.values(), ids=LIES)
+def test_a_memory_that_lies_is_one_sentence_before_anything_is_computed(
+    lie: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    file = forged(tmp_path / "m.safetensors", **lie)
+    sentence = refusal(file)
+    assert re.search(words, sentence) and len(sentence) < 1000, sentence
+    assert sentence.startswith((str(file), "the memory needs", "the preprocessing")) and "\x1b" not in sentence
+
+
+def test_a_forged_memory_that_tells_the_truth_is_read(tmp_path: Path) -> None:
+    assert len(Memory.load(forged(tmp_path / "m.safetensors")).recall()[0]) == 12
+
+
+@pytest.mark.parametrize("dimension", [5, None])
+def test_a_memory_that_is_asked_with_images_recalls_after_it_was_judged(dimension: int | None, tmp_path: Path) -> None:
+    """Its extractor is judged by networks without numbers, which must not be those that recall."""
+    how = ImageQueries(bases=2, matrices=2, extractor=ConvNet(width=4), dimension=dimension, standardized=True)
+    before = Memory(
+        how.init(SHAPE, 3, 4.0, Key(1)), made().about | {"parameterization": describe(how)}, made().transform
+    )
+    before.save(tmp_path / "m.safetensors")
+    image_queries._skeleton.cache_clear()
+    image_queries._features.cache_clear()
+    after = Memory.load(tmp_path / "m.safetensors")
+    asked = torch.linspace(-1, 1, 2 * 192).view(2, 3, 8, 8)
+    assert torch.equal(*(m.parameterization.recall(m.tensors, asked) for m in (before, after)))
+
+
+def test_a_small_memory_of_more_images_than_there_is_room_for_is_not_recalled(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory.load(file)
+    monkeypatch.setattr(memory_module, "bytes_of", lambda device: 12 * 192 * 4 - 1)
+    with pytest.raises(RunError, match=r"recalling 12 images of 3x8x8 takes .* more than"):
+        memory.recall()
+    assert memory._repr_png_() is None
+    assert "more than the 3,071 that this machine has room for" in refusal(file)
+
+
+def test_tensors_without_end_are_not_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_file, "MOST_TENSORS", 3)
+    assert "has 4 tensors; a memory has at most 3" in refusal(file)
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def endless_zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def a_hole_of_a_tebibyte(path: Path) -> None:
+    with path.open("wb") as hole:
+        hole.truncate(2**40)
+
+
+@pytest.mark.parametrize("made_at", [a_pipe, a_folder, endless_zeros, a_link_to_itself, a_hole_of_a_tebibyte])
+def test_what_is_no_plain_file_is_refused_at_once(made_at: Callable[[Path], None], two: tuple[Path, Path]) -> None:
+    file, beside = two
+    for place in (beside, file):
+        place.unlink()
+        made_at(place)
+        assert str(place) in refusal(file)
+
+
+def test_a_user_s_link_to_a_memory_is_followed_and_one_beside_it_is_not(two: tuple[Path, Path], tmp_path: Path) -> None:
+    file, beside = two
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(file)
+    assert len(Memory.load(link).recall()[0]) == 12
+    beside.rename(tmp_path / "elsewhere")
+    beside.symlink_to(tmp_path / "elsewhere")
+    assert "is a link, which is not followed here" in refusal(file)
+
+
+EVALUATED: dict[str, tuple[dict[str, Any], str]] = {
+    "no data set": ({"is": "distillation"}, "'dataset' is wrong: field required"),
+    "a fraction above one": ({"validation": 7.0}, "'validation' is wrong"),
+    "a budget without limits": ({"images_per_class": 1e300}, "'images_per_class' is wrong"),
+    "controls that are none": ({"controls": 3}, "'controls' is wrong"),
+    "a data set of other images": ({}, "recalls other images or classes than digits has"),
+}
+
+
+@pytest.mark.parametrize(("config", "words"), EVALUATED.values(), ids=EVALUATED)
+def test_a_memory_that_says_too_little_or_too_much_is_not_judged(
+    config: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    whole = {
+        "is": "distillation",
+        "dataset": {"is": "digits"},
+        "architecture": {"is": "mlp"},
+        "augmentation": "none",
+        "controls": [],
+        "validation": 0.1,
+        "images_per_class": 4.0,
+    }
+    said = config if config.keys() == {"is"} else whole | config
+    memory = Memory.load(forged(tmp_path / "m.safetensors", config=said, seed=0, dataset_digest="0"))
+    with pytest.raises(RunError, match=words):
+        memory.evaluate(progress=False, device="cpu", data_dir=tmp_path)
+
+
 # ---------------------------------------------------------------- large preprocessing
 
 
@@ -270,6 +516,32 @@ def test_export_is_a_folder_for_each_class(tmp_path: Path) -> None:
     for (picture, _), image in zip(folder, images, strict=True):
         pixels = torch.tensor(list(picture.tobytes()), dtype=torch.float32).view(8, 8, 3).permute(2, 0, 1) / 255
         assert (pixels - image).abs().max() <= 0.51 / 255
+
+
+@pytest.mark.parametrize("classes", [10, 1000, 1001, 10_001])
+def test_folders_of_an_export_sort_as_the_classes_do(classes: int) -> None:
+    folders = memory_module._class_folders([f"class {c}" for c in range(classes)])
+    assert folders == sorted(folders) and len(set(folders)) == classes
+    assert folders[7] == ("007_class_7" if classes <= 1000 else f"{7:0{len(str(classes - 1))}}_class_7")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "ü" * 200, "漢" * 90, "/" * 256, "", ".."])
+def test_names_of_any_length_make_folders_that_a_disk_takes(name: str, tmp_path: Path) -> None:
+    folders = memory_module._class_folders([name, name])
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_export_beside_another_is_refused(tmp_path: Path) -> None:
+    made().export(tmp_path / "png")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match="is not empty, and an export needs a folder of its own"):
+        made(Addressing(bases=2)).export(tmp_path / "png")
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="can't write"):
+        made().export(tmp_path / "file")
 
 
 @pytest.mark.slow

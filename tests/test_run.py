@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import QUICK, TABLE, Done, command, ended, only_run, sets, start
+from command_line import QUICK, TABLE, Done, command, ended, only_run, resolve, sets, start
 
+from suite.errors import RunError
 from suite.memory import Memory
 from suite.runtime import session
+from suite.runtime.execute import _read_record
 from suite.runtime.record import comparable, invalid, label
 from suite.runtime.signals import Stop
 from suite.storage.files import sha256
@@ -160,6 +162,57 @@ def test_the_same_command_again_reads_what_was_found(out: Path, record: dict[str
     done = go(data_dir, out, "--json")
     assert done.status == 0 and "was done before" in done.err and done.record == record
     assert {p: p.stat().st_mtime_ns for p in only_run(out).rglob("*") if p.is_file()} == before
+
+
+def change_mean(record: dict[str, Any]) -> None:
+    record["measurements"][0]["mean"] = 99.0
+
+
+def change_values(record: dict[str, Any]) -> None:
+    for measured in record["measurements"]:
+        measured |= {"values": [99.0] * measured["n"], "mean": 99.0, "std": 0.0 if measured["n"] > 1 else None}
+
+
+def change_text(record: dict[str, Any]) -> None:
+    record["config_text"] += "# more\n"
+
+
+def change_seed(record: dict[str, Any]) -> None:
+    record["seed"] = 77
+
+
+def change_key(record: dict[str, Any]) -> None:
+    record["run_key"] = "0" * 16
+
+
+def drop_budget(record: dict[str, Any]) -> None:
+    del record["budget"]
+
+
+@pytest.mark.parametrize("sealed", [True, False], ids=["with its hash", "of before there was one"])
+@pytest.mark.parametrize(
+    "change", [change_mean, change_values, change_text, change_seed, change_key, drop_budget], ids=lambda f: f.__name__
+)
+def test_a_record_that_was_altered_is_not_read_back(
+    change: Callable[[dict[str, Any]], None], sealed: bool, out: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    for name in ("run.json", "result.json", "config.gin"):
+        (directory / name).write_bytes((only_run(out) / name).read_bytes())
+    (run,) = resolve([str(directory / "config.gin")])
+    about, record = (json.loads((directory / name).read_text()) for name in ("run.json", "result.json"))
+    if not sealed:
+        del about["record_sha256"]
+        (directory / "run.json").write_text(json.dumps(about))
+    assert _read_record(run, directory)["run_key"] == run.key
+    change(record)
+    (directory / "result.json").write_text(json.dumps(record))
+    if change is change_values and not sealed:
+        assert _read_record(run, directory)["measurements"][0]["mean"] == 99.0  # nothing is left to tell by
+        return
+    with pytest.raises(RunError, match=r"result.json (was altered|is not a valid record): .*--fresh"):
+        _read_record(run, directory)
 
 
 def test_fresh_keeps_the_old_and_gives_the_same_bits(data_dir: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class Settings:
         {},
         {"positive": 1},  # a whole number is a number
         {"positive": 5e-324, "non_negative": 0, "fraction": 0, "inside": 0.999},
-        {"count": 10**30, "epochs": 0, "even": 4, "depth": 3},
+        {"count": 2**53, "epochs": 0, "even": 4, "depth": 3},
         {"sizes": [3, 1]},
         {"sizes": ()},
         {"name": "flip_rotate", "choice": "b"},

@@ -17,7 +17,7 @@ from suite.architectures.layers import (
 )
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.validation import PositiveInt
+from suite.validation import Few, PositiveInt
 
 
 @architectures.register("convnet")
@@ -34,7 +34,7 @@ class ConvNet:
 
     width: PositiveInt = 128
     """Channels of every convolution."""
-    depth: PositiveInt | None = None
+    depth: Few | None = None
     """Blocks; None means 3, 4 from 64 pixels on, and 2 below 16: instance norm leaves of a map of 2x2 pixels only its
     pattern, and pooling that leaves nothing."""
     norm: Norm = "instance"

@@ -7,7 +7,7 @@ from torch import nn
 from suite.architectures.layers import Activation, Network, activation_layer
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.validation import PositiveInt
+from suite.validation import Few, PositiveInt
 
 
 @architectures.register("mlp")
@@ -22,7 +22,7 @@ class MLP:
 
     width: PositiveInt = 256
     """Units of each hidden layer."""
-    depth: PositiveInt = 2
+    depth: Few = 2
     """Hidden layers; the paper does not state their number."""
     activation: Activation = "relu"
     """Non-linearity after each hidden layer."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from suite.architectures.layers import Activation, Network, Norm, activation_layer, norm_layer, pooled
 from suite.registry import architectures
 from suite.types import ImageShape
-from suite.validation import PositiveInt
+from suite.validation import Few, PositiveInt
 
 
 class Residual(nn.Module):
@@ -52,7 +52,7 @@ class ResNet12:
 
     width: PositiveInt = 64
     """Channels of the first stage; each later one has twice as many."""
-    convolutions: PositiveInt = 2
+    convolutions: Few = 2
     """Of a residual block: 2 in the released code, 3 in the few-shot literature."""
     norm: Norm = "instance"
     """Normalisation after each convolution; 'batch' can't be unrolled."""

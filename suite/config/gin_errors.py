@@ -17,7 +17,7 @@ def explain(where: str, error: BaseException) -> str:
     is another one if the file was included.
     """
     if isinstance(error, RecursionError):  # even its text has no end
-        return f"{where}: a value refers to itself, or is nested too deeply; write it plainly"
+        return f"{where}: a value refers to itself or is nested too deep; write it plainly"
     line, file = getattr(error, "lineno", None), getattr(error, "filename", None)
     noted = re.search(r'In file "(.*)", line (\d+)', str(error))  # what gin adds to errors of other types
     if noted and where.startswith("--gin"):

@@ -17,10 +17,15 @@ from suite.config.gin_errors import explain
 from suite.config.gin_text import Statement, binding_statements, file_statements
 from suite.config.root import Root
 from suite.errors import SuiteError, UsageError, first_line
+from suite.storage.plain_files import shown
 from suite.validation import validate
 
 Binding = tuple[str, str, str]
 """Scope, configurable and parameter of one binding; of a macro: its name, 'gin.macro', 'value'."""
+
+
+MOST_LETTERS = 100_000
+"""Of a binding: gin takes seconds for more, and ten thousand seeds have half of them."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,9 @@ def _parse(bindings: Sequence[str]) -> None:
     for binding in bindings:
         if "=" not in binding:
             raise UsageError(f"--set {binding}: write NAME = VALUE, as in --set 'ITERATIONS = 100'")
-        _bind(f"--set {binding!r}", binding_statements(binding))
+        if len(binding) > MOST_LETTERS:
+            raise UsageError(f"--set {shown(binding)}: has {len(binding):,} letters, at most {MOST_LETTERS:,} are read")
+        _bind(f"--set {shown(binding, 200)}", binding_statements(binding))
 
 
 def _bind(where: str, statements: Iterable[Statement]) -> None:

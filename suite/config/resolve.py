@@ -12,7 +12,9 @@ of the other axes; `then` lists bindings under which the chosen cell is run once
 """
 
 import itertools
+import math
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +29,12 @@ from suite.types import Experiment
 
 Cell = dict[str, str]
 """Axis -> label."""
+
+MOST_BYTES = 1_000_000
+"""Of a gin file, which takes gin a minute or two to read."""
+
+MOST_RUNS = 10_000
+"""Of one command: cells times seeds."""
 
 
 LONGEST_FOLDER = 245
@@ -91,6 +99,7 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
         bindings = [*bindings, _seed_binding(whole, seed)]
         whole = parse_bindings(whole, bindings[-1:])
     table = _table(files, states, whole, bindings)
+    _refuse_many(table.size, f"the {table.size:,} cells of run.axes")
     picked = table.pick(only or [])
     used = used_by_any([*states, whole, *replaced_axes(states, _axes(whole))])
     runs: list[Run] = []
@@ -116,18 +125,27 @@ def _require_files(files: list[str]) -> None:
     if not files:
         raise UsageError("name a configuration: --gin gin/quickstart.gin (files are in the folder gin/)")
     for file in files:
-        if find(file) is None:
+        found = find(file)
+        if found is None:
             raise UsageError(f"--gin: there is no file {file}; {suggestion(file, gin_files())}")
+        if Path(found).stat().st_size > MOST_BYTES:
+            raise UsageError(f"--gin: {file} has more than {MOST_BYTES:,} bytes, which no configuration needs")
 
 
 def _seed_binding(whole: Parsed, seed: int) -> str:
     return f"SEEDS = [{seed}]" if ("SEEDS", "gin.macro") in whole.tables else f"run.seeds = [{seed}]"
 
 
+def _refuse_many(runs: int, which: str) -> None:
+    """Raise UsageError for more runs than anybody waits for: each is built before the first starts."""
+    if runs > MOST_RUNS:
+        raise UsageError(f"{which} are {runs:,} runs, and one command takes at most {MOST_RUNS:,}; split it up")
+
+
 def _refuse_equal(runs: list[Run]) -> None:
     """Raise UsageError for runs with one key: they would share a directory."""
-    keys = [run.key for run in runs]
-    equal = [run.label for run in runs if keys.count(run.key) > 1]
+    times = Counter(run.key for run in runs)
+    equal = [run.label for run in runs if times[run.key] > 1]
     if equal:
         raise UsageError(f"these cells or seeds describe the same run: {', '.join(equal)}; make them differ")
 
@@ -141,6 +159,7 @@ def _cell_runs(whole: Parsed, table: "_Table", cell: Cell) -> tuple[list[Run], s
     runs: list[Run] = []
     used: set[Binding] = set()
     root, _ = build(start)
+    _refuse_many(len(root.seeds) * table.size, f"the {len(root.seeds):,} seeds of {table.size:,} cells")
     for seed in root.seeds:
         seed_lines = [f"run.cell = {labels!r}", f"run.seeds = [{seed}]"]
         run, used_by_run = _run(start, seed_lines, table.name, labels, seed)
@@ -182,6 +201,11 @@ class _Table:
     """The axis whose value is chosen on validation."""
     then: list[str]
     """Bindings of the chosen cell's further run."""
+
+    @property
+    def size(self) -> int:
+        """The number of cells."""
+        return math.prod(map(len, self.axes.values()))
 
     @property
     def cells(self) -> list[Cell]:

@@ -1,11 +1,19 @@
-"""Accuracies of evaluation networks kept on disk: a network that was evaluated once is not trained again."""
+"""Accuracies of evaluation networks kept on disk: a network that was evaluated once is not trained again.
 
-import json
+A file is believed only where it holds what a run wrote: accuracies of exactly what it is asked for, each the percentage
+that some number of the tested images makes, under the hash of the whole. Files of before there was a hash are believed
+without one, since their networks would take hours again; all else is checked of them, too.
+"""
+
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from suite.errors import RunError
 from suite.evaluation.evaluate import Accuracies, Splits, TrainingSet, evaluate_each
@@ -13,6 +21,7 @@ from suite.evaluation.protocol import Protocol
 from suite.evaluation.training import Pause, group_of, group_size, no_pause
 from suite.keys import Key
 from suite.storage.files import canonical_json, json_sha256, make_directory, write_atomic
+from suite.storage.plain_files import parse_json, read_plain, shown
 from suite.types import Setting, Split
 
 
@@ -66,12 +75,13 @@ class CachedAccuracies:
             _AccuracyFile.of(self.folder, about | {"network": i, "beside": list(group_of(i, size, protocol.networks))})
             for i in range(protocol.networks)
         ]
-        missing = [i for i, file in enumerate(files) if not file.path.is_file()]
+        known = {i: file.read(self.splits) for i, file in enumerate(files) if os.path.lexists(file.path)}
+        missing = [i for i in range(protocol.networks) if i not in known]
         evaluated = evaluate_each(setting, reported, protocol, self.key, missing, self.splits, self.pause)
         for i, accuracies in zip(missing, evaluated, strict=True):
             files[i].write(accuracies)
-        networks = [file.read(self.splits) for file in files]
-        return {split: tuple(accuracies[split] for accuracies in networks) for split in self.splits}
+            known[i] = accuracies
+        return {split: tuple(known[i][split] for i in range(protocol.networks)) for split in self.splits}
 
 
 class LazyTrainingSet:
@@ -83,6 +93,17 @@ class LazyTrainingSet:
     def __call__(self, number: int) -> Split:
         """The images of the network of this number."""
         return self._made()(number)
+
+
+MOST_BYTES = 2**20
+"""Of one network's file, which has less than one thousandth of it."""
+
+
+class _Content(TypedDict):
+    about: dict[str, Any]
+    accuracy: dict[str, Annotated[float, Field(ge=0, le=100)]]
+    sha256: NotRequired[str]
+    """Of the two others; older files have none."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +121,28 @@ class _AccuracyFile:
     def write(self, accuracies: dict[str, float]) -> None:
         """Write the accuracies by split."""
         make_directory(self.path.parent)
-        write_atomic(self.path, canonical_json({"about": self.about, "accuracy": accuracies}).encode())
+        content = {"about": self.about, "accuracy": accuracies}
+        write_atomic(self.path, canonical_json(content | {"sha256": json_sha256(content)}).encode())
 
     def read(self, splits: Splits) -> dict[str, float]:
-        """The accuracies by split; RunError where the file does not hold those of `splits`."""
+        """The accuracies by split; RunError where the file does not hold those of `splits`, or others than written."""
         try:
-            accuracies = json.loads(self.path.read_text())["accuracy"]
-            return {split: float(accuracies[split]) for split in splits}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.path} is damaged ({error}); delete it and run the same command again") from error
+            content = parse_json(read_plain(self.path, MOST_BYTES), _Content, "it")
+        except RunError as error:
+            raise self._damaged(str(error).removeprefix("it is damaged: ")) from error
+        accuracies = content["accuracy"]
+        written = {"about": content["about"], "accuracy": accuracies}
+        if content.get("sha256", json_sha256(written)) != json_sha256(written):
+            raise self._damaged("it was altered: its sha256 is that of other content")
+        if canonical_json(content["about"]) != canonical_json(self.about):
+            raise self._damaged("it holds accuracies of something else")
+        for name, split in splits.items():
+            if name not in accuracies:
+                raise self._damaged(f"it holds no accuracy on {name} images")
+            images = len(split)
+            if accuracies[name] != 100 * round(accuracies[name] / 100 * images) / images:
+                raise self._damaged(f"{shown(accuracies[name])} % of {images} {name} images is no number of images")
+        return {split: accuracies[split] for split in splits}
+
+    def _damaged(self, why: str) -> RunError:
+        return RunError(f"{self.path} is damaged ({why}); delete it and run the same command again")

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields
 
 from suite.errors import UsageError
-from suite.validation import Fraction, Positive, PositiveInt, checked
+from suite.validation import Few, Fraction, Positive, PositiveInt, checked
 
 
 @checked
@@ -21,7 +21,7 @@ class Protocol:
     """Name of the protocol; 'paper' with these defaults is the published one."""
     version: int = 1
     """Changes whenever the same fields would give other accuracies."""
-    networks: PositiveInt = 10
+    networks: Few = 10
     """Networks that are trained, each with its own initialisation and its own order of images."""
     epochs: PositiveInt = 300
     """Passes over the training images."""

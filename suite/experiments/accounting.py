@@ -5,10 +5,8 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
-from torch._subclasses.fake_tensor import FakeTensorMode
-
+from suite.core.foretold import fresh_memory
 from suite.core.outer_loop import PAPER_ITERATIONS
-from suite.keys import Key
 from suite.memory import Memory, described
 from suite.registry import fingerprint, name_of
 from suite.storage.files import make_directory
@@ -18,7 +16,6 @@ from suite.types import (
     Data,
     Dataset,
     ImageShape,
-    Parameterization,
     Params,
     Session,
     Setting,
@@ -47,19 +44,10 @@ def budget_of(setting: Setting, images_per_class: float, memory: Params | None =
     else:
         size = (fingerprint(parameterization), shape, classes, images_per_class)
         if size not in _FRESH_NUMBERS:
-            _FRESH_NUMBERS[size] = _fresh_numbers(parameterization, shape, classes, images_per_class)
+            _FRESH_NUMBERS[size] = stored_numbers(fresh_memory(parameterization, shape, classes, images_per_class))
         numbers = _FRESH_NUMBERS[size]
     per_class = parameterization.per_class(shape, classes, images_per_class)
     return Budget(numbers, numbers / (classes * shape.numel), per_class)
-
-
-def _fresh_numbers(parameterization: Parameterization, shape: ImageShape, classes: int, images_per_class: float) -> int:
-    """Numbers of a fresh memory, made without them where that is possible, since a large memory takes seconds."""
-    try:
-        with FakeTensorMode():
-            return stored_numbers(parameterization.init(shape, classes, images_per_class, Key(0)("memory")))
-    except (RuntimeError, TypeError, NotImplementedError):  # it looks at its numbers, which fake tensors lack
-        return stored_numbers(parameterization.init(shape, classes, images_per_class, Key(0)("memory")))
 
 
 # ---------------------------------------------------------------- scale

@@ -44,7 +44,7 @@ from suite.types import (
     Unrolled,
     over_steps,
 )
-from suite.validation import Fraction, NonNegativeInt, Positive, PositiveInt, require, require_labels
+from suite.validation import Few, Fraction, NonNegativeInt, Positive, PositiveInt, require, require_labels
 
 
 @experiments.register("distillation")
@@ -86,11 +86,11 @@ class Distillation:
     """Fraction of every training class that is set aside."""
     validation_points: NonNegativeInt = 10
     """Validations at even distances, beside the one at the start."""
-    validation_networks: PositiveInt = 1
+    validation_networks: Few = 1
     """Networks of each validation."""
     full_data_epochs: NonNegativeInt = 300
     """Epochs of the control that trains on all training images; 0: left out."""
-    full_data_networks: PositiveInt = 3
+    full_data_networks: Few = 3
     """Networks of that control."""
     controls: Sequence[Control] = (RandomImages(),)
     """Selections of real images, as many as the budget pays for."""

@@ -29,7 +29,7 @@ from suite.objectives.footprint import FIXED, outer_loss_bytes, state_bytes, ste
 from suite.objectives.losses import Batches, Problem, program, tf32
 from suite.registry import objectives
 from suite.types import EXPECTED_MIB, ClassRows, Labelled, Optimizer, Params, Passes, Setting
-from suite.validation import Above, Positive, PositiveInt
+from suite.validation import Above, AtMost, Positive, PositiveInt
 
 
 @objectives.register("bptt")
@@ -53,7 +53,7 @@ class BPTT:
 
     inner_optimizer: Optimizer = field(default_factory=SGDMomentum)
     """Trains the network; the hypergradient passes through its state."""
-    inner_steps: PositiveInt = 150
+    inner_steps: Annotated[int, Above(0), AtMost(1_000_000)] = 150
     """T."""
     classes_per_step: Annotated[int, Above(1)] | None = None
     """Classes drawn for an outer step; None: all."""

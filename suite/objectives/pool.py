@@ -14,7 +14,7 @@ from suite.objectives.bptt import BPTT
 from suite.objectives.losses import Problem
 from suite.registry import objectives
 from suite.types import ClassRows, Params, Passes, Setting
-from suite.validation import PositiveInt
+from suite.validation import Few, PositiveInt
 
 WEIGHTS, AGES = "weights ", "ages"
 """Names of the tensors that are kept: a stack of each weight, one row a network, and the inner steps of each."""
@@ -44,7 +44,7 @@ class Pool:
 
     of: BPTT = field(default_factory=lambda: BPTT(inner_steps=15))
     """A visit: its unroll, of few steps."""
-    networks: PositiveInt = 10
+    networks: Few = 10
     """In the pool."""
     oldest: PositiveInt = 100
     """Inner steps after which a network is drawn anew."""

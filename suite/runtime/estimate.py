@@ -1,16 +1,19 @@
 """What a command will take on this machine, estimated before it starts: time, memory, and a scale that fits."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from suite.config.resolve import Run, resolve
-from suite.errors import UsageError
+from suite.core.foretold import BYTES, fresh_memory, network_numbers, require_room
+from suite.errors import SuiteError, UsageError, one_line
+from suite.registry import name_of
 from suite.runtime.durations import duration
-from suite.types import Cost, Priced
+from suite.types import EXPECTED_MIB, Architecture, Cost, DatasetInfo, Parameterization, Priced, StreamInfo
 
 LONG, FITS = 2 * 86400.0, 86400.0
 """Seconds: what is longer gets advice, which names the largest scale that is shorter."""
@@ -91,6 +94,69 @@ def advice(
     if fitting is not None:
         return f"{sentence}; {fitting}"
     return f"{sentence}, and no smaller scale fits a day; pick cells with --only, or use a GPU"
+
+
+# ------------------------------------------------------------ memory
+
+GENEROUS = 4
+"""An unroll is refused from so many times the memory: it is foretold with room, and often for a larger machine."""
+
+Plans = list[dict[str, Any]]
+"""What each run does, by name."""
+
+
+def plans(runs: Iterable[Run], device: torch.device) -> Plans:
+    """The plan of each run, where all of them have room on the device. Raises UsageError, before anything is made."""
+    return [_plan(run, device) for run in runs]
+
+
+def _plan(run: Run, device: torch.device) -> dict[str, Any]:
+    try:
+        _require_room(run.experiment, device)
+        plan = run.experiment.plan()
+    except SuiteError:
+        raise
+    except (Exception, SystemExit) as error:  # of sizes that can't be counted, and of methods from outside
+        raise UsageError(f"'{run.label}' can't be planned ({one_line(error)[:200]}); lower its sizes") from error
+    unroll = plan.get(EXPECTED_MIB, 0) * 2**20 / BYTES
+    require_room(f"a {GENEROUS}th of one unroll of '{run.label}'", unroll / GENEROUS, device)
+    return plan
+
+
+def _require_room(experiment: Any, device: torch.device) -> None:
+    """Refuse networks, a memory or recalled images that the device could not hold, from their sizes alone."""
+    source = getattr(experiment, "dataset", None) or getattr(experiment, "stream", None)
+    info = getattr(source, "info", None)
+    if isinstance(info, DatasetInfo):
+        shape, classes, of_memory = info.shape, info.classes, info.classes
+    elif isinstance(info, StreamInfo):
+        shape, classes, of_memory = info.shape, info.outputs, info.classes_per_task
+    else:
+        return  # an experiment of another kind, whose plan says what it takes
+    for part in _parts(experiment):
+        if isinstance(part, Architecture):
+            require_room(f"a network '{name_of(part)}'", network_numbers(part, shape, classes), device)
+    parameterization = getattr(experiment, "parameterization", None)
+    budget = getattr(experiment, "images_per_class", None)
+    if isinstance(parameterization, Parameterization) and isinstance(budget, (int, float)):
+        memory = fresh_memory(parameterization, shape, of_memory, budget)
+        stored = sum(tensor.numel() for tensor in memory.values())
+        images = of_memory * parameterization.per_class(shape, of_memory, budget)
+        words = f"of {budget:.6g} images per class"
+        require_room(f"a memory {words}", stored, device)
+        require_room(f"recalling {images:,} images from a memory {words}", images * shape.numel, device)
+
+
+def _parts(component: Any) -> Iterator[Any]:
+    """A component and all that it is made of."""
+    yield component
+    if isinstance(component, (list, tuple)):
+        inner: list[Any] = list(component)
+    else:
+        named = fields(component) if is_dataclass(component) and not isinstance(component, type) else ()
+        inner = [getattr(component, field.name) for field in named]
+    for part in inner:
+        yield from _parts(part)
 
 
 # ------------------------------------------------------------ in units that people read

@@ -15,7 +15,7 @@ from suite.errors import Interrupted, RunError, SuiteError, first_line, report
 from suite.registry import describe
 from suite.runtime.device import peak_mib, reset_peak
 from suite.runtime.environment import environment
-from suite.runtime.record import dumps, invalid, label
+from suite.runtime.record import altered, dumps, invalid, label
 from suite.runtime.record import record as record_of
 from suite.runtime.record_schema import upgraded
 from suite.runtime.run_directory import (
@@ -33,7 +33,7 @@ from suite.runtime.run_directory import (
 from suite.runtime.selection import chosen
 from suite.runtime.session import RunSession
 from suite.runtime.signals import Stop
-from suite.storage.files import json_sha256, make_directory, remove_leftovers, write_atomic
+from suite.storage.files import json_sha256, make_directory, remove_leftovers, sha256, write_atomic
 from suite.storage.journal import Journal
 from suite.storage.locks import Lost, locked
 from suite.storage.plain_files import MOST_BYTES_OF_JSON, Damaged, parse_json, read_plain, refuse_links
@@ -101,7 +101,7 @@ def execute(run: Run, context: RunContext, table: Path | None = None) -> Record:
         refuse_another(directory, run.key, flat(config))
         journal = Journal(directory)
         if (directory / FINISHED).is_file():
-            record = _read_record(directory / FINISHED) | {"cell": run.cell}  # JSON is written with sorted keys
+            record = _read_record(run, directory) | {"cell": run.cell}  # JSON is written with sorted keys
             report(f"[{run.label}] was done before; --fresh runs it again")
             _begin_journal(run, journal, config, table)
             mark_finished(directory, journal)
@@ -148,7 +148,10 @@ def _attempt(
         session.log(outcome.scale.get("iterations", 0), {_metric(m): m["mean"] for m in record["measurements"]})
         session.publish()
         session.write_metrics()
-        write_atomic(directory / FINISHED, dumps(record).encode())
+        text, said = dumps(record).encode(), about(directory)
+        if said is not None:
+            write_about(directory, {**said, "record_sha256": sha256(text)})
+        write_atomic(directory / FINISHED, text)
         mark_finished(directory, journal)
     return record
 
@@ -244,15 +247,29 @@ def _mark_failed(run: Run, directory: Path, journal: Journal) -> None:
         report(f"[{run.label}] {disk_error}")
 
 
-def _read_record(file: Path) -> Record:
+def _read_record(run: Run, directory: Path) -> Record:
+    """The record of a finished run. Raises RunError where it is not what the run wrote, as far as can be told.
+
+    Runs of before `run.json` held the record's hash are judged by what follows from the rest of the record alone.
+    """
+    file = directory / FINISHED
+    data = read_plain(file, MOST_BYTES_OF_JSON)
     try:
-        record: Record = parse_json(read_plain(file, MOST_BYTES_OF_JSON), dict[str, Any], str(file))
+        record: Record = parse_json(data, dict[str, Any], str(file))
     except Damaged as error:
         raise RunError(f"{error}; it is no record of a finished run, so run it again with --fresh") from error
     problem = invalid(record)
     if problem:
         raise RunError(f"{file} is not a valid record: {problem}; run it again with --fresh")
-    return upgraded(record)
+    record = upgraded(record)
+    said = about(directory)
+    written = said.get("record_sha256") if said is not None else None
+    problem = "it is not what the run wrote" if written not in (None, sha256(data)) else altered(record)
+    if problem is None and (record["run_key"], record["seed"]) != (run.key, run.seed):
+        problem = "it is another run's"
+    if problem:
+        raise RunError(f"{file} was altered: {problem}; put the run's own back, or run it again with --fresh")
+    return record
 
 
 # ---------------------------------------------------------------- its directory

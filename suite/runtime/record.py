@@ -63,10 +63,14 @@ def record(
 def statistics(measurement: "Measurement") -> dict[str, Any]:
     """A measurement with its mean, sample standard deviation (None for one value) and n."""
     values = list(measurement.values)
+    n, mean, std = _statistics(values)
+    return asdict(measurement) | {"values": values, "mean": mean, "std": std, "n": n}
+
+
+def _statistics(values: Sequence[float]) -> tuple[int, float, float | None]:
     n = len(values)
     mean = sum(values) / n
-    std = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
-    return asdict(measurement) | {"values": values, "mean": mean, "std": std, "n": n}
+    return n, mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
 
 
 def label(measurement: Mapping[str, Any]) -> str:
@@ -101,6 +105,20 @@ def invalid(record: Any) -> str | None:
         return "it holds NaN or infinity"
     except TypeError as error:
         return f"it holds what JSON can't ({error})"
+    return None
+
+
+def altered(record: Mapping[str, Any]) -> str | None:
+    """What in a record does not follow from the rest of it, in words, or None: statistics, and the text's hash."""
+    for measured in record["measurements"]:
+        n, mean, std = _statistics(measured["values"])
+        near = math.isclose(measured["mean"], mean, rel_tol=1e-9, abs_tol=1e-9) and measured["n"] == n
+        spread = measured["std"]
+        same = math.isclose(spread, std, rel_tol=1e-9, abs_tol=1e-9) if spread is not None and std else spread == std
+        if not (near and same):
+            return f"mean, std and n of '{label(measured)}' are not those of its values"
+    if sha256(record["config_text"].encode()) != record["config_text_sha256"]:
+        return "config_text is not the text that config_text_sha256 is of"
     return None
 
 

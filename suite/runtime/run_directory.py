@@ -8,7 +8,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -109,6 +109,8 @@ class About(TypedDict):
     """Where its first attempt ran."""
     mixed: list[str]
     """How later attempts' environments differ."""
+    record_sha256: NotRequired[str]
+    """Of the record's file, once the run is finished."""
 
 
 def read_about(directory: Path) -> About:

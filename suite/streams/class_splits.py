@@ -11,7 +11,7 @@ from suite.keys import Key
 from suite.registry import streams
 from suite.streams.base import draw, load, of_classes
 from suite.types import Dataset, StreamInfo, StreamTask
-from suite.validation import Above, Fraction, PositiveInt
+from suite.validation import Above, Few, Fraction, PositiveInt
 
 
 @streams.register("class_splits")
@@ -29,7 +29,7 @@ class ClassSplits:
 
     of: Dataset = field(default_factory=CIFAR100)
     """The data set whose images the tasks show."""
-    number: PositiveInt = 20
+    number: Few = 20
     """Tasks."""
     classes_per_task: Annotated[int, Above(1)] = 5
     """Classes that one task shows, and no other."""

@@ -15,7 +15,7 @@ from suite.registry import streams
 from suite.storage.files import sha256
 from suite.streams.base import draw, load
 from suite.types import Dataset, Split, StreamInfo, StreamTask
-from suite.validation import PositiveInt
+from suite.validation import Few, PositiveInt
 
 DIFFERS = "permutations are drawn from the run's seed, not from the generator of the published code"
 
@@ -37,7 +37,7 @@ class Permutations:
 
     of: Dataset = field(default_factory=MNIST)
     """The data set whose images the tasks show."""
-    number: PositiveInt = 20
+    number: Few = 20
     """Tasks."""
     samples_per_task: PositiveInt = 1000
     """Training images of a task, drawn without replacement."""

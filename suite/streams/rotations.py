@@ -14,7 +14,7 @@ from suite.keys import Key
 from suite.registry import streams
 from suite.streams.base import draw, load
 from suite.types import Dataset, Split, StreamInfo, StreamTask
-from suite.validation import PositiveInt
+from suite.validation import Few, PositiveInt
 
 DIFFERS = "angles are drawn from the run's seed; the published ones came from an unseeded generator"
 
@@ -36,7 +36,7 @@ class Rotations:
 
     of: Dataset = field(default_factory=MNIST)
     """The data set whose images the tasks show."""
-    number: PositiveInt = 20
+    number: Few = 20
     """Tasks."""
     samples_per_task: PositiveInt = 1000
     """Training images of a task, drawn without replacement."""

@@ -46,7 +46,7 @@ from suite.types import (
     Start,
     over_steps,
 )
-from suite.validation import NonNegativeInt, Positive, PositiveInt, require, require_labels
+from suite.validation import Few, NonNegativeInt, Positive, PositiveInt, require, require_labels
 
 
 @experiments.register("extrapolation")
@@ -93,7 +93,7 @@ class Extrapolation:
     (`preprocess.moved`), in which every network is trained and tested."""
     ways: Sequence[int] = (2, 5)
     """Classes of an episode."""
-    episodes: PositiveInt = 100
+    episodes: Few = 100
     """Of each number of ways."""
     controls: Sequence[Control] = (RandomImages(),)
     """Real images of the same budget."""

@@ -47,7 +47,7 @@ from suite.types import (
     Session,
     Setting,
 )
-from suite.validation import Positive, PositiveInt, require
+from suite.validation import Few, Positive, PositiveInt, require
 
 PAPER_SIZES = {"bases": 64, "matrices": 16}
 """Of the memory (paper, B.3)."""
@@ -99,7 +99,7 @@ class ImageRecall:
     """Largest norm of the memory's gradient; None: not clipped."""
     augmentation: AugmentationChoice = "default"
     """Of recalled images; 'default': the data set's own."""
-    draws: PositiveInt = 20
+    draws: Few = 20
     """Episodes of every task and number of shots."""
     backbone_epochs: PositiveInt = 100
     """Of the classifier's training."""
