@@ -69,6 +69,10 @@ class TinyImageNet(ImageDataset):
         sizes = (len(WNIDS) * TRAIN_EACH, len(WNIDS) * TEST_EACH)
         return DatasetInfo("tiny_imagenet", ImageShape(3, 64, 64), WNIDS, *sizes)
 
+    def files(self, root: Path) -> list[Path]:
+        """The folder, if it is there: no hash of it was published."""
+        return [folder] if (folder := root / FOLDER).is_dir() else []
+
     def read(self, root: Path, download: bool) -> Raw:
         """The images of the folder or the archive; RunError for missing or altered files."""
         folder, archive = root / FOLDER, root / f"{FOLDER}.zip"

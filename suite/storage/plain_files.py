@@ -8,8 +8,9 @@ import os
 import stat
 from collections.abc import Hashable
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
@@ -22,7 +23,7 @@ MOST_BYTES_OF_JSON = 64 * 2**20
 """Of one JSON file. The largest that the suite writes, a long run's record, has less than one thousandth of it."""
 
 
-def open_plain(file: Path, follow: bool = False) -> BinaryIO:
+def open_plain(file: Path, follow: bool = False) -> BufferedReader:
     """Open a plain file for reading.
 
     `follow`: whether the name may be a link, as in a path that the user typed. Names inside a run's folder may not: a
