@@ -185,7 +185,7 @@ def _check_raw(raw: Raw, info: DatasetInfo, data_dir: Path) -> None:
     for part, images, labels, size in parts:
         kinds_fit = images.dtype == torch.uint8 and labels.dtype == torch.int64 and labels.ndim == 1
         counts_fit = len(images) == len(labels) == size > 0 and tuple(images.shape[1:]) == shape
-        if not (kinds_fit and counts_fit and 0 <= int(labels.min()) and int(labels.max()) < info.classes):
+        if not (kinds_fit and counts_fit and int(labels.min()) >= 0 and int(labels.max()) < info.classes):
             raise RunError(
                 f"{info.name}: the files in {data_dir} hold {len(images)} {part} images of shape "
                 f"{tuple(images.shape[1:])}{_kind(images, 'uint8')} and {_labels(labels)}, not {size} of shape {shape} "

@@ -61,7 +61,10 @@ def read_plain(file: Path, most_bytes: int, follow: bool = False) -> bytes:
     """The content of a plain file of at most `most_bytes`. Raises as `open_plain`, and RunError for a larger one."""
     with open_plain(file, follow) as opened:
         try:
-            data = opened.read(most_bytes + 1)
+            size = os.fstat(opened.fileno()).st_size
+            data = opened.read(min(size, most_bytes) + 1)  # a read takes as much memory as it is asked for
+            if len(data) > size:  # it grew since, or is one of the system's, whose size is 0
+                data += opened.read(most_bytes + 1 - len(data))
         except OSError as error:
             raise RunError(f"can't read {file} ({error.strerror or error}); try again") from error
     if len(data) > most_bytes:
