@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from leaderboard import format
-from leaderboard.records import Entry, contents
+from leaderboard.records import Entry
 from leaderboard.rows import Conditions
 from leaderboard.tables import Table
 
@@ -166,9 +166,4 @@ def along(table: Table) -> list[Chart]:
 
 def read_curves(entry: Entry, name: str) -> list[Chart]:
     """The curves of a file in a run's folder, or none if there is no such file or it can't be read."""
-    if entry.folder is None or name not in entry.files:
-        return []
-    try:
-        return curves(contents(entry.folder / name).decode())
-    except (OSError, ValueError):
-        return []
+    return curves((entry.read(name) or b"").decode(errors="replace"))

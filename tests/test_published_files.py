@@ -346,7 +346,7 @@ def test_a_gzip_file_is_unpacked_to_the_published_size_and_no_further(tmp_path, 
     file = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
     packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS + 16)
     file.write_bytes(b"".join(packer.compress(bytes(2**20)) for _ in range(64)) + packer.flush())
-    with little_memory(), pytest.raises(RunError, match="not the published file .*found more") as error:
+    with little_memory(), pytest.raises(RunError, match=r"not the published file .*found more") as error:
         mnist.MNIST().prepare(tmp_path, download=False)
     layouts.sentence(error)
 
@@ -359,7 +359,7 @@ def test_a_gzip_file_is_unpacked_to_the_published_size_and_no_further(tmp_path, 
 def test_a_gzip_file_of_something_else_is_refused(content: bytes, tmp_path, monkeypatch) -> None:
     use_idx(monkeypatch, tmp_path, False, True)
     (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").write_bytes(content)
-    with pytest.raises(RunError, match="t10k-labels.* is not the published file") as error:
+    with pytest.raises(RunError, match=r"t10k-labels.* is not the published file") as error:
         mnist.MNIST().prepare(tmp_path, download=False)
     layouts.sentence(error)
 
@@ -438,7 +438,7 @@ def test_arrays_of_other_shapes_are_not_unpacked(x, y, tmp_path, monkeypatch) ->
         savemat(tmp_path / name, arrays, do_compression=True)
     monkeypatch.setattr(svhn, "SIZES", (10, 10))
     monkeypatch.setattr(svhn, "FILES", {name: layouts.md5((tmp_path / name).read_bytes()) for name in svhn.FILES})
-    with pytest.raises(RunError, match="is not a MATLAB file with X and y .*shapes") as error:
+    with pytest.raises(RunError, match=r"is not a MATLAB file with X and y .*shapes") as error:
         svhn.SVHN().prepare(tmp_path, download=False)
     layouts.sentence(error)
 

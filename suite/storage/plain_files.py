@@ -4,6 +4,7 @@ What such a file holds is judged here once, so that its readers can rely on the 
 (a pipe has no end) and looked at through its handle (nobody can put another in its place in between).
 """
 
+import json
 import os
 import stat
 from collections.abc import Hashable
@@ -87,15 +88,10 @@ def parse_json(text: bytes | str, shape: type[T], what: str) -> T:
     nesting of more than 200 levels and text that is not UTF-8 are refused. Raises RunError: `what` begins its sentence.
     """
     try:
-        from_json(text, allow_inf_nan=False)
+        json.dumps(from_json(text, allow_inf_nan=False), allow_nan=False)  # 1e999 is infinity too
         return cast(T, _adapter(cast(Hashable, shape)).validate_json(text, strict=True))
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(map(str, wrong["loc"]))
-        value = wrong["input"]
-        found = f", not {shown(value)}" if isinstance(value, (str, int, float, bool, type(None))) else ""
-        where = f"its {field!r} is wrong: " if field else ""
-        raise RunError(f"{what} is damaged: {where}{_sentence(wrong['msg'])}{found}") from error
+        raise RunError(f"{what} is damaged: {_words(error)}") from error
     except ValueError as error:
         raise RunError(f"{what} is damaged: it is no JSON ({first_line(error)})") from error
 
@@ -106,8 +102,26 @@ def shown(value: Any, most: int = 40) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _sentence(message: str) -> str:
-    return message[:1].lower() + message[1:]
+def misfit(value: Any, shape: type) -> str | None:
+    """Why a value that was read as JSON is not of a shape, in words and as strictly as `parse_json`; None if it is."""
+    try:
+        _adapter(cast(Hashable, shape)).validate_python(value, strict=True)
+    except ValidationError as error:
+        return _words(error)
+    return None
+
+
+def _words(error: ValidationError) -> str:
+    wrong = error.errors(include_url=False, include_context=False)[0]
+    steps = [f"[{step}]" if isinstance(step, int) else f".{shown(step).strip(QUOTES)}" for step in wrong["loc"]]
+    field, value = "".join(steps).removeprefix("."), wrong["input"]
+    if wrong["type"] == "missing":
+        return f"its '{field}' is missing"
+    found = f", not {shown(value)}" if isinstance(value, (str, int, float, bool, type(None))) else ""
+    return (f"its '{field}' is wrong: " if field else "") + wrong["msg"][:1].lower() + wrong["msg"][1:] + found
+
+
+QUOTES = "'\""
 
 
 @cache
