@@ -175,7 +175,7 @@ def _files(place: Path, complaints: list[str]) -> Iterator[tuple[Path, Path | No
 
 def _parsed(data: bytes, what: str) -> Any:
     """JSON without a name given twice and without a whole number beyond 64 bits; else RunError."""
-    value = parse_json(data, cast(type, Any), what)
+    value: Any = parse_json(data, cast(type[Any], Any), what)
 
     def whole(digits: str) -> int:
         if len(digits) > 19:

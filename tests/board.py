@@ -88,6 +88,7 @@ def record(
 
 def sealed(made: dict[str, Any]) -> dict[str, Any]:
     """The record with the hashes of what it holds, as if a run had written it so."""
+    made["experiment"] = made["config"]["is"]
     made["run_key"] = json_sha256([json_sha256(made["config"]), made["seed"]])[:16]
     made["config_text_sha256"] = sha256(made["config_text"].encode())
     return made
@@ -140,7 +141,7 @@ def contents(site: Path) -> dict[str, bytes]:
 
 def table_of(made: list[dict[str, Any]], slug: str = "components", printed: bool = False) -> Table:
     """The table of a page, of these records and, if `printed`, of the published numbers."""
-    entries = [records.Entry(one, "here") for one in made]
+    entries = [records.Entry(sealed(one), "here") for one in made]
     assert [misshapen(one) or records.unfit(one) for one in made] == [None] * len(made)
     (found,) = [t for t in tables(entries, published.published() if printed else []) if t.page.slug == slug]
     return found
