@@ -1,9 +1,9 @@
 """What a result record holds, key by key; its check; and the reader of the schema before it."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired, Required
 
 from pydantic import Field
-from typing_extensions import NotRequired, Required, TypedDict  # those of `typing` can be read from Python 3.12 on
+from typing_extensions import TypedDict  # that of `typing` can be read from Python 3.12 on
 
 from suite.storage.plain_files import misfit
 
