@@ -299,8 +299,8 @@ def _changed_protocol(config: dict[str, Any]) -> bool:
 def visible(text: str) -> str:
     """A text of somebody else with its letters that nobody sees, which move a cursor or turn a line round, as escapes.
 
-    >>> visible("\x1b[31mred\n")
-    '\\x1b[31mred\n'
+    >>> print(visible(chr(27) + "[31mred"))
+    \\x1b[31mred
     """
     return UNSEEN.sub(lambda letter: repr(letter[0])[1:-1], text)
 

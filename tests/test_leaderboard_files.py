@@ -26,7 +26,8 @@ HOSTILE = "https://evil.example @someone $x$ <script>alert(1)</script> | **x** [
 
 
 def test_hostile_names_stay_text_in_markdown() -> None:
-    shown = markdown(table_of([record(HOSTILE)]))
+    shown = markdown(table_of([record(f"\u202e\x1b[31m{HOSTILE}")]))
+    assert not set(shown) & set("\u202e\x1b")
     assert "<script" not in shown and not re.search(r"(?<!\\)\]\(", shown) and "**x**" not in shown
     lines = [line for line in shown.splitlines() if "alert" in line]
     heads = [line for line in shown.splitlines() if line.startswith("| data set")]
