@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from leaderboard import format
-from leaderboard.records import Entry, contents
+from leaderboard.records import Entry
 from leaderboard.rows import Conditions
 from leaderboard.tables import Table
 
@@ -109,10 +109,14 @@ def chart(title: str, across: str, up: str, series: Iterable[tuple[str, Values]]
     )
 
 
+MOST = 1e100
+"""Beyond it nothing is drawn: differences and steps of what is must be finite."""
+
+
 def _ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers from at or below `low` to at or above `high`."""
-    if high <= low:
-        high = low + (abs(low) or 1)
+    if high - low < 1 / MOST:
+        high = low + (abs(low) if abs(low) > 1 / MOST else 1)
     rough = (high - low) / 4
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough)
@@ -130,7 +134,7 @@ def curves(text: str) -> list[Chart]:
         if metric in points:
             with suppress(ValueError):
                 x, y = float(iteration), float(value)
-                if math.isfinite(x) and math.isfinite(y):
+                if abs(x) < MOST and abs(y) < MOST:  # false for NaN
                     points[metric].append((x, y, None))
     charts = [
         chart(f"{title}, at the end {points[metric][-1][1]:.4g}", "outer iteration", title,
@@ -166,9 +170,4 @@ def along(table: Table) -> list[Chart]:
 
 def read_curves(entry: Entry, name: str) -> list[Chart]:
     """The curves of a file in a run's folder, or none if there is no such file or it can't be read."""
-    if entry.folder is None or name not in entry.files:
-        return []
-    try:
-        return curves(contents(entry.folder / name).decode())
-    except (OSError, ValueError):
-        return []
+    return curves((entry.read(name) or b"").decode(errors="replace"))

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 from leaderboard.build import OWN_RECORDS
-from leaderboard.records import FIGURES, METRICS, OPERATIVE, RESULT, contents, read
+from leaderboard.records import FIGURES, METRICS, OPERATIVE, RESULT, Entry, read, visible
 from leaderboard.site import PICTURES
 from suite import terminal
-from suite.errors import SuiteError, UsageError
+from suite.errors import SuiteError, UsageError, one_line
 from suite.storage.files import disk_errors, make_directory
 
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"leaderboard.collect: {error}", file=sys.stderr)
         return error.status
     for complaint in complaints:
-        print(f"leaderboard.collect: {complaint}", file=sys.stderr)
+        print(f"leaderboard.collect: {visible(one_line(complaint))}", file=sys.stderr)
     print(f"{copied} record{'' if copied == 1 else 's'} copied to {_destination(options.to)}")
     return 1 if complaints else 0
 
@@ -51,21 +51,19 @@ def _collect(places: list[Path], to: Path) -> tuple[int, list[str]]:
             complaints.append(f"{entry.where}: it is a record without a run's folder, and was not copied")
             continue
         folder = entry.folder.resolve()
-        _copy(folder, to / folder.parent.name / folder.name)
+        _copy(entry, to / folder.parent.name / folder.name)
         copied += 1
     return copied, complaints
 
 
-def _copy(folder: Path, to: Path) -> None:
+def _copy(entry: Entry, to: Path) -> None:
     """What the leaderboard shows of a run, and no more: not its checkpoints, nor the paths in its `run.json`."""
     with disk_errors(to):
         for name in (RESULT, OPERATIVE, METRICS, *(f"{FIGURES}/{picture}.png" for picture in PICTURES)):
-            try:
-                data = contents(folder / name)
-            except OSError:  # not there, or no plain file
-                continue
-            make_directory((to / name).parent)
-            (to / name).write_bytes(data)
+            data = entry.read(name)
+            if data is not None:
+                make_directory((to / name).parent)
+                (to / name).write_bytes(data)
 
 
 if __name__ == "__main__":

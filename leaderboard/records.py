@@ -1,20 +1,24 @@
 """Records from folders, files and trackers. A bad one gets a sentence and is left out; the good ones go on."""
 
 import json
+import math
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import fmean
+from typing import Any, NamedTuple, cast
 
-from suite.errors import UsageError
+from leaderboard.statistics import stdev
+from suite.errors import RunError, UsageError
 from suite.runtime.record import comparable, label
 from suite.runtime.record_schema import ACCURACY, MEMORY, misshapen, upgraded
 from suite.runtime.run_directory import is_set_aside
-from suite.storage.files import canonical_json, json_sha256
+from suite.storage.files import canonical_json, json_sha256, sha256
+from suite.storage.plain_files import parse_json, read_plain, shown
 
 RESULT, OPERATIVE, METRICS, FIGURES = "result.json", "operative.gin", "metrics.csv", "figures"
 """What is taken of a run's folder."""
@@ -22,18 +26,21 @@ RESULT, OPERATIVE, METRICS, FIGURES = "result.json", "operative.gin", "metrics.c
 MAX_BYTES = 2**26
 """Of a record's file, a picture or a curve."""
 
-SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a character: JSON can hold it, a page can't."""
+PAPER_ITERATIONS = 50_000
+"""Outer iterations of the paper: `suite.core.outer_loop.PAPER_ITERATIONS`, which needs torch."""
 
-NEEDED: tuple[tuple[str, str, type | tuple[type, ...]], ...] = (
-    ("budget", "stored_numbers", int),
-    ("budget", "images_per_class", (int, float)),
-    ("scale", "label", str),
-    ("scale", "reduced", bool),
-    ("facts", "dataset", str),
-    ("environment", "device", str),
-)
-"""What a table needs of a record: part, key and type."""
+PROTOCOL = {
+    "name": "paper", "version": 1, "networks": 10, "epochs": 300, "batch": 640, "lr": 0.01, "momentum": 0.9,
+    "augment": True,
+}  # fmt: skip
+"""The published protocol, as `suite.evaluation.protocol` describes it."""
+
+DIGESTS = {
+    "digits": "cc1746b686398a5a3c2b0625b3568a289c949fbf3e4bc945722f01df450fa5ba",
+    "fashion_mnist": "10b4cb90b4fd639f719ec713f76231e123349c15e62a5f7dc6c8d5b8acfa5daf",
+    "mnist": "", "svhn": "", "cifar10": "", "cifar100": "", "tiny_imagenet": "",
+}  # fmt: skip
+"""By data set of the suite, the digest of its images; '' where it is not known here."""
 
 
 class Quantity(NamedTuple):
@@ -74,7 +81,7 @@ class Entry:
     folder: Path | None = None
     """The run's folder."""
     files: frozenset[str] = frozenset()
-    """Names in the run's folder."""
+    """Names in the run's folder, links aside."""
 
     @cached_property
     def identity(self) -> str:
@@ -85,6 +92,14 @@ class Entry:
     def configuration(self) -> str:
         """Equal for runs that differ in their seed alone."""
         return json_sha256([self.record["name"], self.record["cell"], self.record["config"]])
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a file in the run's folder; None where it has none that is a plain file of a record's size."""
+        if self.folder is None or name.split("/")[0] not in self.files:
+            return None
+        with suppress(FileNotFoundError, RunError):
+            return read_plain(self.folder / name, MAX_BYTES)
+        return None
 
     @cached_property
     def measurements(self) -> dict[Quantity, dict[str, dict[str, Any]]]:
@@ -116,9 +131,12 @@ def read(places: Iterable[Path]) -> tuple[list[Entry], list[str]]:
             raise UsageError(f"--records: there is no {place}; name the folder that suite.run wrote to with --out")
         for file, folder, names in _files(place, complaints):
             try:
-                parsed = _parsed(contents(file))
-            except (OSError, ValueError) as error:
-                complaints.append(f"{file}: not a record ({error}); it is left out")
+                parsed = _parsed(read_plain(file, MAX_BYTES, follow=file == place), str(file))
+            except FileNotFoundError:
+                complaints.append(f"{file} is gone since it was listed; it is left out")
+                continue
+            except RunError as error:
+                complaints.append(f"{error}; it is left out")
                 continue
             for i, record in enumerate(parsed if isinstance(parsed, list) else [parsed]):
                 where = f"{file}{f', number {i + 1}' if isinstance(parsed, list) else ''}"
@@ -131,16 +149,6 @@ def read(places: Iterable[Path]) -> tuple[list[Entry], list[str]]:
                     entries.append(Entry(record, where, folder, names))
     distinct, doubles = _distinct(entries)
     return distinct, complaints + doubles
-
-
-def contents(file: Path) -> bytes:
-    """The bytes of a plain file; OSError for links, pipes, folders and what is too large to be a part of a record."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-            raise OSError("it is no plain file, or too large")
-        return stream.read()
 
 
 def _files(place: Path, complaints: list[str]) -> Iterator[tuple[Path, Path | None, frozenset[str]]]:
@@ -156,52 +164,40 @@ def _files(place: Path, complaints: list[str]) -> Iterator[tuple[Path, Path | No
         complaints.append(f"{error.filename}: it can't be looked into ({error.strerror}); what it holds is left out")
 
     for folder, below, names in os.walk(place, onerror=blocked):
-        every = frozenset([*names, *below])
+        links = {name for name in (*names, *below) if os.path.islink(f"{folder}/{name}")}
+        every = frozenset([*names, *below]) - links
         below[:] = sorted(name for name in below if not name.startswith(".") and not is_set_aside(Path(name)))
-        complaints += [f"{folder}/{name}: it is a link; what it holds is left out" for name in below
-                       if os.path.islink(f"{folder}/{name}")]  # fmt: skip
+        complaints += [f"{folder}/{name}: it is a link; what it holds is left out" for name in below if name in links]
         if RESULT in names:
             below.clear()
             yield Path(folder) / RESULT, Path(folder), every
 
 
-def _parsed(data: bytes) -> Any:
-    """JSON with finite numbers, without a name given twice, without what no page can show; else ValueError."""
-
-    def refuse(word: str) -> None:
-        raise ValueError(f"it holds {word}")
-
-    def finite(digits: str) -> float:
-        value = float(digits)
-        if value in (float("inf"), float("-inf")):
-            raise ValueError("it holds infinity")
-        return value
+def _parsed(data: bytes, what: str) -> Any:
+    """JSON without a name given twice and without a whole number beyond 64 bits; else RunError."""
+    value: Any = parse_json(data, cast(type[Any], Any), what)
 
     def whole(digits: str) -> int:
         if len(digits) > 19:
-            raise ValueError("it holds a whole number beyond 64 bits")
+            raise RunError(f"{what} is damaged: it holds a whole number beyond 64 bits")
         return int(digits)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
         if len(values) < len(pairs):
             names = [name for name, _ in pairs]
-            raise ValueError(f"it says '{next(n for n in names if names.count(n) > 1)}' twice")
+            twice = next(name for name in names if names.count(name) > 1)
+            raise RunError(f"{what} is damaged: it says {shown(twice)} twice")
         return values
 
-    try:
-        parsed = json.loads(data, parse_constant=refuse, parse_float=finite, parse_int=whole, object_pairs_hook=unique)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    if b"\\ud" in data.lower() and SURROGATE.search(json.dumps(parsed, ensure_ascii=False)):
-        raise ValueError("it holds half of a character (a surrogate)")
-    return parsed
+    json.loads(data, parse_int=whole, object_pairs_hook=unique)
+    return value
 
 
 def _distinct(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
-    """Every run once. Copies are no fault; two records of one run, or of one seed, that say different things are."""
+    """Every run once. Copies are no fault. Two records of one run that differ are, and one data set of two contents."""
     distinct: dict[str, Entry] = {}
-    seeds: dict[tuple[str, int], Entry] = {}
+    images: dict[str, Entry] = {}
     complaints = []
     for entry in entries:
         first = distinct.setdefault(entry.identity, entry)
@@ -209,11 +205,13 @@ def _distinct(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
             if canonical_json(comparable(first.record)) != canonical_json(comparable(entry.record)):
                 complaints.append(f"{entry.where}: {first.where} is another record of the same run; it is left out")
             continue
-        other = seeds.setdefault((entry.configuration, entry.record["seed"]), entry)
-        if other is not entry:
+        digest = entry.record["facts"].get("dataset_digest")
+        dataset = canonical_json([entry.record["experiment"], entry.record["config"].get("dataset")])
+        other = images.setdefault(dataset, entry) if digest else entry
+        if other.record["facts"].get("dataset_digest") != digest:
             del distinct[entry.identity]
             complaints.append(
-                f"{entry.where}: {other.where} has the same settings and seed under another key; it is left out"
+                f"{entry.where}: its data set is set as in {other.where}, and gave other images; it is left out"
             )
     return list(distinct.values()), complaints
 
@@ -222,33 +220,90 @@ def _distinct(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
 
 
 def unfit(record: dict[str, Any]) -> str | None:
-    """Why the leaderboard can't show a record of the present schema, in words, or None."""
-    if not re.fullmatch(r"[0-9a-f]{8,64}", record["run_key"]):
-        return "'run_key' is not a key of hexadecimal digits"
-    if not all(isinstance(v, str) for v in record["cell"].values()):
-        return "'cell' holds what is not a text"
-    for part, key, kind in NEEDED:
-        value = record[part].get(key)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            return f"'{part}.{key}' is {'missing' if value is None else 'of a wrong type'}"
-    for measurement in record["measurements"]:
-        values, mean = measurement["values"], measurement["mean"]
-        if not all(-100 <= value <= 100 for value in [*values, mean]):
-            return f"the measurement '{label(measurement)}' holds what is not a percentage"
-        if abs(mean - sum(values) / measurement["n"]) > 1e-6:
-            return f"the mean of the measurement '{label(measurement)}' is not that of its values"
-    return _contradiction(record)
+    """Why the leaderboard can't show a record of the present schema, in words, or None.
+
+    What can be computed anew from the record is, and must agree.
+    """
+    config, seed = record["config"], record["seed"]
+    if json_sha256([json_sha256(config), seed])[:16] != record["run_key"]:
+        return "its 'run_key' is not that of its 'config' and 'seed'"
+    if sha256(record["config_text"].encode()) != record["config_text_sha256"]:
+        return "its 'config_text_sha256' is not that of its 'config_text'"
+    if config.get("is") != record["experiment"]:
+        return f"its 'experiment' is {shown(record['experiment'])}, and its 'config' is of {shown(config.get('is'))}"
+    problems = (_miscounted(measurement) for measurement in record["measurements"])
+    return next(filter(None, problems), None) or _other_images(record) or _other_scale(record)
 
 
-def _contradiction(record: dict[str, Any]) -> str | None:
+def _miscounted(measurement: dict[str, Any]) -> str | None:
+    """What a measurement's values say against its mean, its standard deviation or what percentages are."""
+    what = f"the measurement {shown(label(measurement), 80)}"
+    values, mean, std = measurement["values"], measurement["mean"], measurement["std"]
+    least = 0 if measurement["quantity"] == ACCURACY else -100
+    if not all(least - 1e-9 <= value <= 100 + 1e-9 for value in values):
+        return f"{what} holds what is not a percentage"
+    if not math.isclose(mean, fmean(values), rel_tol=0, abs_tol=1e-6):
+        return f"the mean of {what} is {mean:g}, and that of its values {fmean(values):g}"
+    spread = stdev(values) if len(values) > 1 else None
+    if (std is None) != (spread is None) or abs((std or 0) - (spread or 0)) > 1e-6:
+        return f"the standard deviation of {what} is {std}, and that of its values {spread}"
+    return None
+
+
+def _other_images(record: dict[str, Any]) -> str | None:
+    """Where a record's data set is not the one that its settings, or the digest of its images, name."""
+    name, digest = record["facts"]["dataset"], record["facts"].get("dataset_digest")
+    dataset = record["config"].get("dataset")
+    declared = dataset.get("is") if isinstance(dataset, dict) else None
+    if isinstance(declared, str) and declared in DIGESTS and name != declared:
+        return f"its data set is {shown(name)}, and its 'config' names '{declared}'"
+    true = next((known for known, sha256 in DIGESTS.items() if sha256 and sha256 == digest), name)
+    if digest is not None and true != name:
+        return f"its data set is {shown(name)}, and the digest of its images is that of '{true}'"
+    if digest is not None and DIGESTS.get(name) not in (None, "", digest):
+        return f"the digest of its images is not that of '{name}'"
+    return None
+
+
+def _other_scale(record: dict[str, Any]) -> str | None:
     """What contradicts itself: a full run that did less, a memory that stores more than its budget."""
-    scale, declared = record["scale"], record["config"].get("images_per_class")
-    less = scale.get("reduced_by", [])
-    if not isinstance(less, list) or not all(isinstance(reason, str) for reason in less):
-        return "'scale.reduced_by' is no list of texts"
-    done, whole = scale.get("iterations"), scale.get("paper_iterations")
-    if not scale["reduced"] and (less or (isinstance(done, int) and isinstance(whole, int) and done < whole)):
+    scale, config = record["scale"], record["config"]
+    less, done, whole = (scale.get(key) for key in ("reduced_by", "iterations", "paper_iterations"))
+    if less is not None and scale["reduced"] != bool(less):
+        return "its 'scale' calls itself " + (
+            "reduced, by nothing" if scale["reduced"] else "full, and names what is less"
+        )
+    own = "source" not in config  # an experiment from outside may follow another paper
+    if own and whole not in (None, PAPER_ITERATIONS):
+        return f"its 'scale' gives the paper {whole} iterations, which has {PAPER_ITERATIONS}"
+    if whole is not None and config.get("iterations", done) != done:
+        return f"its 'scale' has {done} iterations, and its 'config' {shown(config['iterations'])}"
+    if whole and done is not None and not math.isclose(scale.get("fraction", done / whole), done / whole, abs_tol=1e-9):
+        return f"its 'scale' gives {done} of {whole} iterations as a fraction of {scale['fraction']:g}"
+    did_less = (whole and done is not None and done < whole) or (own and _changed_protocol(config))
+    if did_less and not scale["reduced"]:
         return "it calls itself full, and did less than the paper"
-    if isinstance(declared, (int, float)) and record["budget"]["images_per_class"] > declared * (1 + 1e-6):
+    declared, stored = config.get("images_per_class"), record["budget"]["images_per_class"]
+    if isinstance(declared, (int, float)) and stored > declared * (1 + 1e-6):
         return f"its memory stores more than its budget of {declared:g} images per class"
     return None
+
+
+def _changed_protocol(config: dict[str, Any]) -> bool:
+    """Whether a configuration changes the protocol 'paper'. How many networks an episode has is each run's choice."""
+    protocol = config.get("evaluation")
+    compared = {key: value for key, value in PROTOCOL.items() if key != "networks" or "ways" not in config}
+    return isinstance(protocol, dict) and any(protocol.get(key, value) != value for key, value in compared.items())
+
+
+def visible(text: str) -> str:
+    """A text of somebody else with its letters that nobody sees, which move a cursor or turn a line round, as escapes.
+
+    >>> print(visible(chr(27) + "[31mred"))
+    \\x1b[31mred
+    """
+    return UNSEEN.sub(lambda letter: repr(letter[0])[1:-1], text)
+
+
+UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+"""Control characters but for the tabulator and the line feed, and marks of direction."""

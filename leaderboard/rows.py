@@ -224,15 +224,11 @@ def _conditions(scale: dict[str, Any], config: dict[str, Any]) -> Conditions:
     return Conditions(
         label=scale["label"],
         reduced=scale["reduced"],
-        iterations=_whole(scale.get("iterations")),
-        paper_iterations=_whole(scale.get("paper_iterations")),
+        iterations=scale.get("iterations"),
+        paper_iterations=scale.get("paper_iterations"),
         evaluation=json_sha256([config.get(key) for key in EVALUATED_BY])[:16],
         rest=json_sha256({key: value for key, value in config.items() if key not in OF_THE_METHOD})[:16],
     )
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def number(value: Any) -> float | None:

@@ -3,6 +3,9 @@
 Everything from a record reaches a page through a template that escapes it, and files are named by hashes of ours.
 """
 
+import os
+import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,15 +18,16 @@ from leaderboard import charts, format, speedrun
 from leaderboard.columns import Cell, Column, Link, columns
 from leaderboard.pages import PAGES, Page
 from leaderboard.published import Source
-from leaderboard.records import FIGURES, METRICS, OPERATIVE, Entry, contents
+from leaderboard.records import FIGURES, MAX_BYTES, METRICS, OPERATIVE, Entry, visible
 from leaderboard.rows import Row
 from leaderboard.tables import Comparison, Table
 from suite.errors import UsageError
 from suite.runtime.record import label
 from suite.storage.files import disk_errors, json_sha256
+from suite.storage.plain_files import read_plain
 
 HERE = Path(__file__).resolve().parent
-ASSETS = ("style.css", "script.js")
+ASSETS = ("style.css", "script.js", "icon.svg")
 """Files that every page loads."""
 
 SIGN = ".made-by-leaderboard-build"
@@ -77,7 +81,7 @@ def write(out: Path, tables: Sequence[Table], sources: Mapping[str, Source]) -> 
         if (out / "runs").is_symlink() or (out.exists() and not signed and (not out.is_dir() or any(out.iterdir()))):
             raise UsageError(f"--out: {out} holds something else than a site; name a new folder")
         (out / "runs").mkdir(parents=True, exist_ok=True)
-        before = (out / SIGN).read_text(encoding="utf-8").split("\n") if signed else []
+        before = read_plain(out / SIGN, MAX_BYTES).decode(errors="replace").split("\n") if signed else []
         names: list[str] = []
         for name, data in _files(tables, sources):
             if not signed and not names:
@@ -85,7 +89,7 @@ def write(out: Path, tables: Sequence[Table], sources: Mapping[str, Source]) -> 
             _put(f"{out}/{name}", data)
             names.append(name)
         for name in sorted(set(before) - set(names)):
-            if name and ".." not in name and not name.startswith("/"):
+            if re.fullmatch(r"(runs/)?[\w-]+\.\w+", name):  # of the forms that we make
                 (out / name).unlink(missing_ok=True)
         _put(f"{out}/{SIGN}", "\n".join(names).encode())
     return sum(name.startswith("runs/") and name.endswith(".html") for name in names)
@@ -93,9 +97,12 @@ def write(out: Path, tables: Sequence[Table], sources: Mapping[str, Source]) -> 
 
 def _put(file: str, data: bytes) -> None:
     """Have a file hold `data`; strings and no Path, since a site may have tens of thousands."""
-    with suppress(FileNotFoundError), open(file, "rb") as present:
-        if present.read() == data:
-            return
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(file).st_mode):
+            raise UsageError(f"--out: {file} is in the way, and no plain file; move it away")
+        with open(file, "rb") as present:
+            if present.read() == data:
+                return
     with open(file, "wb") as fresh:
         fresh.write(data)
 
@@ -103,7 +110,11 @@ def _put(file: str, data: bytes) -> None:
 def _files(tables: Sequence[Table], sources: Mapping[str, Source]) -> Iterator[tuple[str, bytes]]:
     """Every file of the site: its name and what is in it."""
     templates = Environment(
-        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
 
     def rendered(file: str, template: str, **variables: Any) -> tuple[str, bytes]:
@@ -218,7 +229,7 @@ def _matrices(table: Table) -> Iterator[dict[str, Any]]:
         made_with, measured_on = (list(dict.fromkeys(place[i] for place in cells)) for i in (0, 1))
         low, high = min(mean for mean, _ in cells.values()), max(mean for mean, _ in cells.values())
         heated = {
-            place: {"text": text, "heat": round(100 * (mean - low) / ((high - low) or 1))}
+            place: {"text": text, "heat": round(10 * (mean - low) / ((high - low) or 1))}
             for place, (mean, text) in cells.items()
         }
         empty = {"text": format.NONE, "heat": 0}
@@ -256,8 +267,7 @@ def name_of(entry: Entry) -> str:
 def _run(entry: Entry) -> dict[str, Any]:
     """The variables of a run's template; configuration and pictures lie beside the page."""
     record = entry.record
-    code = record["environment"].get("code")
-    code = code if isinstance(code, dict) else {}
+    code = record["environment"].get("code", {})
     titles = {"budget": "Budget", "cost": "Cost (seconds, MiB)", "facts": "Facts", "environment": "Environment"}
     return {
         "title": name_of(entry),
@@ -311,16 +321,14 @@ def _rounded(value: Any) -> Any:
 def _pictures(entry: Entry) -> Iterator[tuple[str, bytes]]:
     """The run's pictures by name; what is no PNG file is left out."""
     for name in PICTURES if FIGURES in entry.files else ():
-        assert entry.folder is not None
-        with suppress(OSError):
-            data = contents(entry.folder / FIGURES / f"{name}.png")
-            if data.startswith(PNG):
-                yield name, data
+        data = entry.read(f"{FIGURES}/{name}.png")
+        if data is not None and data.startswith(PNG):
+            yield name, data
 
 
 def _text(entry: Entry, name: str) -> str:
     """A text of the run's folder, or '' if it has none that can be read."""
     try:
-        return contents(entry.folder / name).decode() if entry.folder and name in entry.files else ""
-    except (OSError, ValueError):
+        return (entry.read(name) or b"").decode()
+    except ValueError:
         return ""

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from leaderboard import build, published, records
+from leaderboard.statistics import stdev
 from leaderboard.tables import Table, tables
 from suite.runtime.record_schema import SCHEMA, misshapen
-from suite.storage.files import json_sha256
+from suite.storage.files import json_sha256, sha256
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8cfc0000003010100c9fe92ef"
@@ -25,7 +26,8 @@ def measurement(
     """A measurement of a record; `fields`: quantity, network, episodes and note, where they are not the usual."""
     usual = {"quantity": "accuracy", "network": "", "episodes": "", "note": ""}
     assert fields.keys() <= usual.keys()
-    statistics = {"values": values, "mean": sum(values) / len(values), "std": None, "n": len(values)}
+    spread = stdev(values) if len(values) > 1 else None
+    statistics = {"values": values, "mean": sum(values) / len(values), "std": spread, "n": len(values)}
     return {"method": method, "split": split, "over": over} | usual | fields | statistics
 
 
@@ -45,7 +47,11 @@ def record(
 ) -> dict[str, Any]:
     """A valid record; what is not given is the same for all."""
     settings = {"is": "distillation", "images_per_class": budget, "iterations": 200 if reduced else 50_000}
-    settings |= {"objective": {"is": "bptt", "inner_steps": 20}, "parameterization": {"is": method}} | config
+    settings |= {
+        "dataset": {"is": dataset},
+        "objective": {"is": "bptt", "inner_steps": 20},
+        "parameterization": {"is": method},
+    } | config
     text = f"# {method}\nSEEDS = [{seed}]\n"
     iterations = settings["iterations"]
     measured = measurements or [
@@ -62,10 +68,10 @@ def record(
         "name": name,
         "cell": cell if cell is not None else {"data set": dataset, axis: method},
         "seed": seed,
-        "run_key": json_sha256([settings, dataset, seed])[:16],
+        "run_key": json_sha256([json_sha256(settings), seed])[:16],
         "config": settings,
         "config_text": text,
-        "config_text_sha256": "0" * 64,
+        "config_text_sha256": sha256(text.encode()),
         "measurements": measured,
         "budget": {"stored_numbers": 7840, "images_per_class": float(budget), "recalled_per_class": 4},
         "scale": {
@@ -80,8 +86,16 @@ def record(
     }  # fmt: skip
 
 
+def sealed(made: dict[str, Any]) -> dict[str, Any]:
+    """The record with the hashes of what it holds, as if a run had written it so."""
+    made["experiment"] = made["config"]["is"]
+    made["run_key"] = json_sha256([json_sha256(made["config"]), made["seed"]])[:16]
+    made["config_text_sha256"] = sha256(made["config_text"].encode())
+    return made
+
+
 def changed(made: dict[str, Any], *path: Any, to: Any = None) -> dict[str, Any]:
-    """A copy with one value replaced, or removed where `to` is None."""
+    """A copy with one value replaced, or removed where `to` is None; its hashes stay what they were."""
     made = copy.deepcopy(made)
     at: Any = made
     for step in path[:-1]:
@@ -127,7 +141,7 @@ def contents(site: Path) -> dict[str, bytes]:
 
 def table_of(made: list[dict[str, Any]], slug: str = "components", printed: bool = False) -> Table:
     """The table of a page, of these records and, if `printed`, of the published numbers."""
-    entries = [records.Entry(one, "here") for one in made]
+    entries = [records.Entry(sealed(one), "here") for one in made]
     assert [misshapen(one) or records.unfit(one) for one in made] == [None] * len(made)
     (found,) = [t for t in tables(entries, published.published() if printed else []) if t.page.slug == slug]
     return found

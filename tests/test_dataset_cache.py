@@ -1,21 +1,27 @@
 """The cache of a data set: made once, verified whenever it is opened, and never half there."""
 
 import dataclasses
+import importlib
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import published_layouts as layouts
 import pytest
 import torch
 
 from suite.datasets.base import ImageDataset, Raw
-from suite.errors import RunError
+from suite.datasets.digits import Digits
+from suite.errors import RunError, UsageError
 from suite.keys import Key
 from suite.storage import sealed
+from suite.storage.locks import locked
 from suite.types import DatasetInfo, ImageShape
 
 KEY = Key(3)
@@ -39,7 +45,7 @@ class Counting(ImageDataset):
 
 def test_the_cache_says_what_it_holds(tmp_path: Path) -> None:
     prepared = Counting().prepare(tmp_path)
-    assert prepared.file == tmp_path / "cache" / "counting-v1.safetensors"
+    assert re.fullmatch(r"counting-v1-[0-9a-f]{16}\.safetensors", prepared.file.name)
     assert Counting().prepare(tmp_path).raw.source == "counted"
     assert (tmp_path / "reads").read_text() == "read\n"
     header = prepared.file.read_bytes()
@@ -76,12 +82,12 @@ def test_a_truncated_cache_is_refused_and_can_be_made_again(tmp_path: Path, harm
     assert Counting().prepare(tmp_path).digest == first.digest
 
 
-def test_another_classs_cache_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Counting().prepare(tmp_path)
-    renamed = DatasetInfo("counting", ImageShape(1, 2, 2), ("a", "c"), 4, 2)
-    monkeypatch.setattr(Counting, "info", property(lambda _self: renamed))
-    with pytest.raises(RunError, match="other classes"):
-        Counting().prepare(tmp_path)
+def test_another_sets_cache_is_not_taken(tmp_path: Path) -> None:
+    wrong, right = Counting().prepare(tmp_path / "a").file, Counting(preprocessing="none").prepare(tmp_path / "b").file
+    wrong.replace(right)
+    with pytest.raises(RunError, match="another data set") as error:
+        Counting(preprocessing="none").prepare(tmp_path / "b")
+    layouts.sentence(error)
 
 
 def test_a_directory_that_cant_be_written_is_one_sentence(tmp_path: Path) -> None:
@@ -163,3 +169,246 @@ sealed.stored(Path({str(tmp_path)!r}) / "one.safetensors", lambda: ({{"x": torch
     assert list(tmp_path.glob("*.part")) and not (tmp_path / "one.safetensors").exists()
     found = sealed.stored(tmp_path / "one.safetensors", lambda: ({"x": torch.ones(9)}, {}))
     assert found.tensors["x"].sum() == 9 and not list(tmp_path.glob("*.part"))
+
+
+# ---------------------------------------------------------------- what a cache is found by
+
+
+@dataclasses.dataclass(frozen=True)
+class Painted(ImageDataset):
+    """Two classes of one colour, from the settings and from files of the user."""
+
+    colour: int = 0
+    size: int = 4
+    side: int = 2
+    classes: int = 2
+    name: str = "painted"
+    folder: str | Path | None = None
+    parts: tuple[str, ...] = ()
+    nested: ImageDataset | None = None
+
+    @property
+    def info(self) -> DatasetInfo:
+        names = tuple(f"class {c}" for c in range(self.classes))
+        return DatasetInfo(self.name, ImageShape(1, self.side, self.side), names, self.size, 2)
+
+    def read(self, root: Path, download: bool) -> Raw:
+        places = [root / str(place) for place in (*self.parts, self.folder) if place is not None]
+        files = [f for place in places for f in (sorted(place.rglob("*")) if place.is_dir() else [place])]
+        colour = (
+            self.colour + getattr(self.nested, "colour", 0) + sum(sum(f.read_bytes()) for f in files if not f.is_dir())
+        )
+        images = torch.full((self.size + 2, 1, self.side, self.side), colour % 256, dtype=torch.uint8)
+        labels = torch.arange(self.size + 2) % self.classes
+        return Raw(images[2:], labels[2:], images[:2], labels[:2], "painted")
+
+
+def colour(dataset: ImageDataset, data_dir: Path) -> int:
+    return int(dataset.prepare(data_dir).raw.train_images[0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"colour": 9},
+        {"size": 6},
+        {"side": 3},
+        {"classes": 1},
+        {"name": "../../out/of/the/cache"},
+        {"name": "x" * 999},
+        {"nested": Painted(colour=9)},
+        {"preprocessing": "none"},  # a reader from outside may look at every setting
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_other_settings_have_another_cache(settings: dict[str, Any], tmp_path: Path) -> None:
+    first, other = Painted().prepare(tmp_path), Painted(**settings).prepare(tmp_path)
+    assert first.file != other.file and first.file.parent == other.file.parent
+    alone = Painted(**settings).prepare(tmp_path / "alone")
+    assert alone.digest == other.digest and Painted().prepare(tmp_path).digest == first.digest
+    assert list(tmp_path.glob("**/out")) == []
+
+
+def test_what_is_done_after_reading_does_not_read_a_set_of_the_suite_again(data_dir: Path) -> None:
+    whitened = Digits(preprocessing="zca_image", zca_regularization=3.0, augmentation="flip_rotate")
+    assert Digits().prepare(data_dir).file == whitened.prepare(data_dir).file
+
+
+def change(file: Path) -> None:
+    file.write_bytes(b"\x07")
+
+
+def restore_the_time(file: Path) -> None:
+    """Another content of the same size and time."""
+    before = file.stat()
+    change(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        change,
+        restore_the_time,
+        lambda file: file.rename(file.with_name("0")) and file.with_name("1").write_bytes(b"\x05"),
+        lambda file: (file.parent / "another").write_bytes(b"\x05"),
+        lambda file: (file.parent / "deeper").mkdir() or (file.parent / "deeper" / "one").write_bytes(b"\x05"),
+        lambda file: (file.parent.parent / "far").write_bytes(b"\x05") and (file.parent / "z").symlink_to("../far"),
+    ],
+    ids=["content", "content, not its time", "name", "a file more", "a folder more", "a link more"],
+)
+@pytest.mark.parametrize("form", ["in the data directory", "anywhere", "a path", "among others"])
+def test_a_changed_file_of_the_user_is_read_again(form: str, edit: Callable[[Path], object], tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "1").write_bytes(b"\x03")
+    (folder / "back").symlink_to(folder)  # leads in a circle
+    dataset = {
+        "in the data directory": Painted(folder="mine"),
+        "anywhere": Painted(folder=str(folder)),
+        "a path": Painted(folder=folder),
+        "among others": Painted(parts=("mine",)),
+    }[form]
+    assert colour(dataset, tmp_path) == 3 and len(list((tmp_path / "cache").glob("*.safetensors"))) == 1
+    assert colour(dataset, tmp_path) == 3 and len(list((tmp_path / "cache").glob("*.safetensors"))) == 1
+    edit(folder / "1")
+    expected = colour(dataset, tmp_path)
+    assert expected != 3 and len(list((tmp_path / "cache").glob("*.safetensors"))) == 2
+
+
+def test_a_file_that_is_gone_is_missed(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"\x03")
+    assert colour(Painted(folder="one"), tmp_path) == 3
+    (tmp_path / "one").unlink()
+    with pytest.raises(RunError, match="can't be read") as error:
+        colour(Painted(folder="one"), tmp_path)
+    layouts.sentence(error)
+
+
+def test_a_pipe_among_the_files_of_the_user_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    os.mkfifo(tmp_path / "mine" / "pipe")
+    with pytest.raises(RunError, match="a pipe") as error:
+        colour(Painted(folder="mine"), tmp_path)
+    layouts.sentence(error)
+
+
+def test_files_that_change_while_they_are_read_are_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one").write_bytes(b"\x03")
+    read = Painted.read
+
+    def slow(self: Painted, root: Path, download: bool) -> Raw:
+        raw = read(self, root, download)
+        (tmp_path / "one").write_bytes(b"\x04")
+        return raw
+
+    monkeypatch.setattr(Painted, "read", slow)
+    with pytest.raises(RunError, match="changed while they were read") as error:
+        colour(Painted(folder="one"), tmp_path)
+    layouts.sentence(error)
+    assert not list((tmp_path / "cache").glob("*.safetensors"))
+
+
+def test_a_setting_that_can_not_be_written_down_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="can't be written down") as error:
+        Painted(nested=object()).prepare(tmp_path)  # type: ignore[arg-type]
+    layouts.sentence(error)
+
+
+PLUGIN = """
+from dataclasses import dataclass
+import torch
+from suite.datasets.base import ImageDataset, Raw
+from suite.types import DatasetInfo, ImageShape
+{imports}
+
+@dataclass(frozen=True)
+class Edited({parent}):
+    @property
+    def info(self):
+        return DatasetInfo("edited", ImageShape(1, 2, 2), ("a", "b"), 4, 2)
+
+    def read(self, root, download):
+        {first}
+        images = torch.full((6, 1, 2, 2), {colour}, dtype=torch.uint8)
+        labels = torch.arange(6) % 2
+        return Raw(images[2:], labels[2:], images[:2], labels[:2], "an edited reader")
+"""
+
+HELPERS = {
+    "": ("", "ImageDataset", "", "{}"),
+    "COLOUR = {}": ("from shades import COLOUR", "ImageDataset", "", "COLOUR"),
+    "COLOUR = {} ": ("import shades", "ImageDataset", "", "shades.COLOUR"),
+    "COLOUR = {}  ": ("", "ImageDataset", "from shades import COLOUR", "COLOUR"),  # where only a reading meets it
+    "from suite.datasets.base import ImageDataset\nclass Parent(ImageDataset):\n    colour = {}": (
+        "import shades",
+        "shades.Parent",
+        "",
+        "self.colour",
+    ),
+}
+"""What lies beside a plugin, and how the plugin uses it."""
+
+
+@pytest.mark.parametrize("helper", HELPERS, ids=["itself", "a name", "a module", "late", "a parent"])
+def test_an_edited_reader_reads_again(helper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imports, parent, first, used = HELPERS[helper]
+    (tmp_path / "code").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for name in ("shades", "edited"):
+        monkeypatch.setitem(sys.modules, name, None)  # gone after this test
+    found = []
+    for shade in (3, 5, 3):
+        (tmp_path / "code" / "shades.py").write_text(helper.format(shade))
+        (tmp_path / "code" / "edited.py").write_text(
+            PLUGIN.format(imports=imports, parent=parent, first=first or "pass", colour=used.format(shade))
+        )
+        for name in ("shades", "edited"):  # as in a process of its own
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        found.append(colour(importlib.import_module("edited").Edited(), tmp_path / "data"))
+    assert found == [3, 5, 3] and len(list((tmp_path / "data" / "cache").glob("*.safetensors"))) == 2
+
+
+def test_a_cache_under_its_old_name_is_not_looked_at(tmp_path: Path) -> None:
+    """Until now a file was found by its name alone."""
+    file = Painted(colour=9).prepare(tmp_path).file
+    file.rename(file.with_name("painted-v1.safetensors"))
+    assert colour(Painted(), tmp_path) == 0
+
+
+# ---------------------------------------------------------------- what is in a cache's place
+
+
+def test_a_pipe_in_the_place_of_a_cache_is_not_waited_for(tmp_path: Path) -> None:
+    file = Counting().prepare(tmp_path).file
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(RunError, match="a pipe") as error:
+        Counting().prepare(tmp_path)
+    layouts.sentence(error)
+
+
+def test_what_another_process_left_half_written_is_replaced_whatever_it_is(tmp_path: Path) -> None:
+    file = Counting().prepare(tmp_path).file
+    file.unlink()
+    os.mkfifo(file.with_name(file.name + ".part"))
+    assert Counting().prepare(tmp_path).file == file
+
+
+def test_who_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed, "PATIENCE", 0.0)
+    file = tmp_path / "one.safetensors"
+    waits = threading.Thread(target=sealed.stored, args=(file, lambda: ({"x": torch.ones(1)}, {})))
+    said: list[str] = []
+    monkeypatch.setattr(sealed, "report", lambda line: said.append(line) or told.set())
+    told = threading.Event()
+    with locked(tmp_path / "one.safetensors.lock"):
+        waits.start()
+        assert told.wait(60)
+        assert not file.exists()
+    waits.join()
+    assert file.exists() and len(said) == 1
+    holder = f"process {os.getpid()}" if Path("/proc/locks").exists() else "another process"
+    assert f"waiting for one.safetensors, which {holder} is making" in said[0] and "one.safetensors.lock" in said[0]

@@ -175,7 +175,7 @@ def test_the_command_prepares_and_tells(tmp_path: Path, capsys: pytest.CaptureFi
     assert prepare.main(["digits", "--data-dir", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "1346 training and 451 test images of 1x8x8" in printed
-    assert "cc1746b686398a5a" in printed and str(tmp_path / "cache" / "digits-v1.safetensors") in printed
+    assert "cc1746b686398a5a" in printed and str(tmp_path / "cache" / "digits-v1-") in printed
 
 
 def test_the_command_names_every_data_set_of_the_room() -> None:

@@ -1,15 +1,21 @@
 """What the leaderboard writes: tables in Markdown, and the files of the site."""
 
 import itertools
+import json
+import math
+import os
 import re
 import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
-from board import GOOD, built, changed, contents, put, record, table_of
+from board import GOOD, built, changed, contents, put, record, sealed, table_of
 from command_line import REPOSITORY
 
-from leaderboard import records
+from leaderboard import charts, records, site
 from leaderboard.markdown import fill, markdown
 from leaderboard.tables import tables
 from suite.errors import UsageError
@@ -21,7 +27,8 @@ HOSTILE = "https://evil.example @someone $x$ <script>alert(1)</script> | **x** [
 
 
 def test_hostile_names_stay_text_in_markdown() -> None:
-    shown = markdown(table_of([record(HOSTILE)]))
+    shown = markdown(table_of([record(f"\u202e\x1b[31m{HOSTILE}")]))
+    assert not set(shown) & set("\u202e\x1b")
     assert "<script" not in shown and not re.search(r"(?<!\\)\]\(", shown) and "**x**" not in shown
     lines = [line for line in shown.splitlines() if "alert" in line]
     heads = [line for line in shown.splitlines() if line.startswith("| data set")]
@@ -114,19 +121,125 @@ def test_line_endings_of_a_readme_stay(tmp_path: Path, capsys: pytest.CaptureFix
     assert built(capsys, "--records", tmp_path / "runs", "--readme", readme, "--check") == (0, "")
 
 
-def test_hostile_records_inject_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = record(HOSTILE, name="../../" + HOSTILE, dataset=HOSTILE)
-    made["environment"]["processor"] = made["config_text"] = made["scale"]["label"] = HOSTILE
-    made["scale"]["reduced_by"] = made["environment"]["code"]["commit"] = [HOSTILE]
-    made["measurements"][2]["method"] = '"><img src=x onerror=alert(1)>'
-    run = put(tmp_path / "runs", made, folder="x")
-    (run / "operative.gin").write_text(HOSTILE)
-    assert built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site")[0] == 0
-    for name, data in contents(tmp_path / "site").items():
-        if name.endswith(".html"):
-            text = data.decode()
-            assert text.count("<script") == 1 and "<img src=x" not in text and 'href="javascript' not in text, name
+NAMES = {
+    "a script": "<script>alert(1)</script>",
+    "a picture": '"><img src=x onerror=alert(1)>',
+    "a link": "javascript:alert(1)",
+    "a template": "{{ 7 * 7 }} {% include 'base.html' %}",
+    "a terminal's escapes": "\x1b]0;title\x07\x1b[31m\x9b1m\0",
+    "right to left": "\u202elluf\u2066\u200f",
+    "100,000 letters": "x" * 100_000,
+    "all": HOSTILE,
+}
+"""What a record may hold wherever it holds a text."""
+
+
+def of_hostile(text: str) -> dict[str, Any]:
+    """A record with a text in the place of every one of its own, but for its hashes."""
+    made = record(text, name=text, dataset=text, axis=text)
+    made["environment"] = {"device": text, "processor": text, "system": text, "code": {"commit": text, "changed": True}}
+    made["config_text"] = made["scale"]["label"] = made["scale"]["protocol"] = made["facts"][text[:99]] = text
+    made["scale"]["reduced_by"] = [text]
+    for one in made["measurements"][1:]:
+        one |= {key: text for key in ("method", "note", "over", "network", "episodes", "quantity")}
+    return sealed(made)
+
+
+class Parsed(HTMLParser):
+    """What a page loads and where it leads, its script and style, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_texts_of_a_record_are_text_on_every_page(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = NAMES[what]
+    run = put(tmp_path / "runs", GOOD, folder="x", pictures=True)
+    (run / "result.json").write_text(json.dumps([of_hostile(text)]))
+    (run / "operative.gin").write_text(text)
+    assert built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site") == (0, "")
+    pages = {file: Parsed(file.read_text()) for file in (tmp_path / "site").rglob("*.html")}
+    for file, page in pages.items():
+        assert page.tags.count("script") == 1 and not {"style", "iframe", "object", "embed", "base"} & set(page.tags)
+        assert not [name for name, _ in page.attributes if name == "style" or name.startswith("on")]
+        for name, value in page.attributes:
+            if name in ("src", "href", "action", "srcset", "poster", "data", "formaction") and not value.startswith(
+                "#"
+            ):
+                place = (file.parent / value.split("#")[0]).resolve()
+                assert place.is_file() and place.is_relative_to(tmp_path / "site"), value
+        policies = [value for _, value in page.attributes if value.startswith("default-src 'self'")]
+        assert policies == ["default-src 'self'; base-uri 'none'; form-action 'none'"]
+        assert not set(file.read_text()) & set("\x1b\x07\x9b\0\u202e\u2066\u200f")
+    (page,) = [page for file, page in pages.items() if file.parent.name == "runs"]
+    shown = records.visible(text)
+    assert page.text.count(shown.strip()) >= 10 and (
+        what not in ("a script", "a link", "100,000 letters") or shown == text
+    )
     assert {p.name for p in tmp_path.iterdir()} == {"runs", "site"}
+
+
+def test_style_and_script_load_nothing() -> None:
+    for name in ("style.css", "script.js", "icon.svg"):
+        text = (site.HERE / "assets" / name).read_text().replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"url\(|@import|https?://|fetch|XMLHttp|innerHTML|setAttribute\(.style", text), name
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda file: file.symlink_to(file.parent.parent / "private")])
+@pytest.mark.parametrize("name", ["index.html", "style.css", ".made-by-leaderboard-build"])
+def test_what_is_in_the_way_of_a_page_is_neither_waited_for_nor_written_through(
+    name: str, make: Callable[[Path], object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "runs", GOOD)
+    (tmp_path / "private").write_text("mine")
+    assert built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site") == (0, "")
+    (tmp_path / "site" / name).unlink()
+    make(tmp_path / "site" / name)
+    status, err = built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site")
+    assert status in (1, 2) and err.count("\n") == 1 and (tmp_path / "private").read_text() == "mine"
+
+
+def test_a_site_of_a_stranger_has_nothing_else_deleted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "runs", GOOD)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "mine.txt").write_text("mine")
+    (tmp_path / "site" / "link").symlink_to(tmp_path / "private")
+    (tmp_path / "site" / ".made-by-leaderboard-build").write_text("link/mine.txt\n../private/mine.txt\n\0\n")
+    assert built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site") == (0, "")
+    assert (tmp_path / "private" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "iteration,metric,value\n" + "x" * 200_000,
+        "iteration,metric,value\n0,loss," + "9" * 200_000,
+        "iteration,metric,value\n0" + ",loss" * 100_000,
+        "iteration,metric,value\n0,loss,1e308\n1,loss,-1e308\n2,loss,nan\n3,loss,inf\n",
+        "iteration,metric,value\n1e308,loss,1\n-1e308,loss,2\n1e-320,loss,5e-324\n",
+        "\0" * 1000,
+        "",
+    ],
+    ids=["a field", "a number", "columns", "numbers without end", "iterations without end", "nothing", "empty"],
+)
+def test_curves_that_are_none_are_left_out(text: str) -> None:
+    for one in charts.curves(text):
+        assert all(math.isfinite(point.x + point.y) for series in one.series for point in series.points)
 
 
 def test_what_lies_in_a_run_s_folder_and_can_not_be_read_is_left_out(

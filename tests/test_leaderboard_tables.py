@@ -93,13 +93,57 @@ def test_figures_of_the_paper(
         "components,mnist,1,,full,987,0.7,S,Table 3,",
         "components,mnist,1,,full,good,0.7,S,Table 3,",
         "components,mnist,1",
+        *(
+            f"components,mnist,{budget},,full,98.7,0.7,S,Table 3,"
+            for budget in ("nan", "inf", "-1", "0", "1e3", "0x1", "1_0", "٣")
+        ),
+        *(f"components,mnist,1,,full,{number},0.7,S,Table 3," for number in ("nan", "-0.1", "100.1", "", "1e1", " 9")),
+        *(f"components,mnist,1,,full,98.7,{spread},S,Table 3," for spread in ("nan", "inf", "-0.7", "101", "±1")),
+        'components,mnist,1,,full,98.7,0.7,S,"Table 3,',
+        'components,mnist,1,,full,98.7,0.7,S,"Table"3,',
+        f"components,mnist,1,,full,98.7,0.7,S,Table 3,{'x' * 200_000}",
+        f"components,mnist,1,,full,98.7,0.7,S,Table 3,{'x' * 2_000}",
+        f"components,mnist,1,,full,98.7,0.7,S,Table 3,{',' * 100_000}",
+        "components,mnist,1,,full,98.7,0.7,S,Table 3,\x1b[31m",
+        'components,mnist,1,,full,98.7,0.7,S,Table 3,"a\nb"',
+        "components,,1,,full,98.7,0.7,S,Table 3,",
+        "components,mnist,1,,,98.7,0.7,S,Table 3,",
     ],
+    ids=lambda line: line[:60],
 )
 def test_a_printed_figure_without_a_source_is_refused(line: str, tmp_path: Path) -> None:
     head = "table,dataset,images_per_class,row,method,accuracy,spread,source,place,note\n"
     (tmp_path / "published.csv").write_text(head + line + "\n")
-    with pytest.raises(UsageError, match=r"published.csv, line 2: "):
+    with pytest.raises(UsageError, match=r"published.csv, line 2: ") as error:
         published.published(tmp_path / "published.csv")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400 and str(error.value).isprintable()
+
+
+HEAD, ROW = (
+    "table,dataset,images_per_class,row,method,accuracy,spread,source,place,note\n",
+    "components,mnist,1,,full,98.7,,S,T,\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (HEAD + ROW + "\n" + ROW.replace("98.7", "99.9"), r"line 4: it is the number of line 2 once more"),
+        (HEAD + ROW + ROW.replace("full", '"full\n'), r"line 3: it can't be read"),
+        (HEAD.replace("note", "note," + "x," * 100_000), r"line 1: its 100011 columns must be table,dataset"),
+        (HEAD.replace("spread", "accuracy"), r"line 1: its 10 columns must be"),
+        ("", r"line 1|no number"),
+        ("\xff", r"not a text of UTF-8"),
+        ("x" * 2**21, r"more than 1,048,576 bytes"),
+    ],
+    ids=["twice", "no end", "columns", "a column twice", "nothing", "no text", "large"],
+)
+def test_a_file_of_printed_figures_that_is_none_is_one_sentence(content: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "published.csv"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UsageError, match=words) as error:
+        published.published(file)
+    assert "\n" not in str(error.value) and str(file) in str(error.value)
 
 
 # ---------------------------------------------------------------- tables
@@ -137,7 +181,7 @@ def test_reduced_runs_are_never_ranked_with_full_ones() -> None:
 
 
 def test_only_rivals_that_were_judged_alike_are_ranked() -> None:
-    other = {"evaluation": {"name": "mine"}}
+    other = {"evaluation": {"name": "mine"}, "source": "of another experiment, with a protocol of its own"}
     made = [record("full", reduced=False, test=(70.0,)), record("BPTT", reduced=False, test=(75.0,), **other)]
     made += [record("full", reduced=False, test=(99.0,), architecture={"is": "mlp"})]
     rows = table_of(made, printed=True).measured
@@ -213,8 +257,8 @@ def test_a_transfer_record_gives_a_row_for_every_network_it_was_measured_on() ->
 
 def test_a_sweep_is_ordered_by_number_and_its_chosen_run_is_marked() -> None:
     seen = [measurement("memory", "validation", [60.0])]
-    made = [record(b, name="bases", axis="bases", measurements=seen, bases=b) for b in ("16", "4", "8")]
-    last = record("8", name="bases", cell={"bases": "8", "chosen": "bases"}, bases="8 ")
+    made = [record(b, name="bases", axis="bases", measurements=seen) for b in ("16", "4", "8")]
+    last = record("8", name="bases", cell={"bases": "8", "chosen": "bases"})
     rows = table_of([*made, last], "bases").rows
     assert [(row.method, row.chosen, row.test is None) for row in rows] == [
         ("4", False, True),

@@ -2,24 +2,34 @@
 
 import dataclasses
 import functools
+import gzip
 import http.server
 import os
 import pickle
 import re
+import tarfile
 import threading
+import tracemalloc
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import published_layouts as layouts
 import pytest
 import torch
+from scipy.io import savemat
 
-from suite.datasets import cifar, mnist, svhn, tiny_imagenet
+from suite.datasets import cifar, mnist, sources, svhn, tiny_imagenet
+from suite.datasets.base import ImageDataset, Raw
 from suite.errors import RunError
 from suite.keys import Key
 from suite.registry import datasets
+from suite.types import DatasetInfo, ImageShape
 
 KEY = Key(3)
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -260,6 +270,227 @@ def test_tiny_imagenet_that_is_not_as_published_is_refused(tmp_path, tiny, chang
     layouts.write_folder(tmp_path, tiny | change)
     with pytest.raises(RunError, match=re.escape(words)) as error:
         tiny_imagenet.TinyImageNet().prepare(tmp_path, download=False)
+    layouts.sentence(error)
+
+
+# ---------------------------------------------------------------- what is no file, too large, or larger than it looks
+
+
+def zero(place: Path) -> None:
+    place.symlink_to("/dev/zero")
+
+
+def large(place: Path) -> None:
+    place.touch()
+    os.truncate(place, 2**26)
+
+
+IN_PLACE = {
+    "a pipe": (os.mkfifo, "is a pipe"),
+    "a folder": (os.mkdir, "is a folder"),
+    "a device": (zero, "is a device"),
+    "a link to nothing": (lambda place: place.symlink_to("nowhere"), "can't be read"),
+    "64 MiB": (large, "more than"),
+}
+"""What is put in the place of a source file, and what is said of it."""
+
+SOURCES = {
+    "MNIST/raw/train-images-idx3-ubyte": mnist.MNIST,
+    "MNIST/raw/train-images-idx3-ubyte.gz": mnist.MNIST,
+    "train_32x32.mat": svhn.SVHN,
+    "cifar-10-python.tar.gz": cifar.CIFAR10,
+    "cifar-100-python/train": cifar.CIFAR100,
+    "tiny-imagenet-200.zip": tiny_imagenet.TinyImageNet,
+    "tiny-imagenet-200/wnids.txt": tiny_imagenet.TinyImageNet,
+    "tiny-imagenet-200/train/n01443537/images/n01443537_0.JPEG": tiny_imagenet.TinyImageNet,
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "file"),
+    [(w, f) for w in IN_PLACE for f in SOURCES if w != "a folder" or not f.startswith("tiny-imagenet-200/")],
+)
+def test_what_is_no_source_file_is_neither_waited_for_nor_read(
+    what: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: dict[str, bytes]
+) -> None:
+    monkeypatch.setattr(sources, "MOST_BYTES", 2**20)
+    if file.startswith("tiny-imagenet-200/"):
+        layouts.write_folder(tmp_path, {path: content for path, content in tiny.items() if not file.endswith(path)})
+    if file.endswith("/train"):
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).with_name("test").touch()
+    place, (put, words) = tmp_path / file, IN_PLACE[what]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    put(place)
+    with pytest.raises(RunError, match=words) as error:
+        SOURCES[file]().prepare(tmp_path, download=False)
+    assert str(place) in layouts.sentence(error)
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Within the block, nothing that Python or numpy allocates comes near what the test's files unpack to."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 24 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+ZEROS = bytes(64 * 2**20)
+
+
+def test_a_gzip_file_is_unpacked_to_the_published_size_and_no_further(tmp_path, monkeypatch) -> None:
+    use_idx(monkeypatch, tmp_path, False, True)
+    file = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
+    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS + 16)
+    file.write_bytes(b"".join(packer.compress(bytes(2**20)) for _ in range(64)) + packer.flush())
+    with little_memory(), pytest.raises(RunError, match=r"not the published file .*found more") as error:
+        mnist.MNIST().prepare(tmp_path, download=False)
+    layouts.sentence(error)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [gzip.compress(b"")[:9], gzip.compress(b"x"), b"\x1f\x8b", b"", b"PK\3\4" * 9],
+    ids=["cut", "another", "only its magic", "empty", "zip"],
+)
+def test_a_gzip_file_of_something_else_is_refused(content: bytes, tmp_path, monkeypatch) -> None:
+    use_idx(monkeypatch, tmp_path, False, True)
+    (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").write_bytes(content)
+    with pytest.raises(RunError, match=r"t10k-labels.* is not the published file") as error:
+        mnist.MNIST().prepare(tmp_path, download=False)
+    layouts.sentence(error)
+
+
+def test_a_huge_member_of_a_tar_file_is_not_unpacked(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sources, "MOST_BYTES", 2**20)
+    batches = {batch: b"" for batch in cifar.CIFAR10_FILES.train | cifar.CIFAR10_FILES.test}
+    published = layouts.write_cifar(tmp_path, cifar.CIFAR10_FILES, batches | {"test_batch": ZEROS[: 2**21]}, True)
+    monkeypatch.setattr(cifar, "CIFAR10_FILES", published)
+    with pytest.raises(RunError, match="test_batch is no file of at most") as error:
+        cifar.CIFAR10().prepare(tmp_path, download=False)
+    layouts.sentence(error)
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_member_of_a_tar_file_that_is_no_file_is_refused(kind: bytes, tmp_path, monkeypatch) -> None:
+    archive = tmp_path / cifar.CIFAR10_FILES.archive
+    with tarfile.open(archive, "w:gz") as opened:
+        for batch in cifar.CIFAR10_FILES.train | cifar.CIFAR10_FILES.test:
+            member = tarfile.TarInfo(f"{cifar.CIFAR10_FILES.folder}/{batch}")
+            member.type, member.linkname = kind, "/etc/passwd"
+            opened.addfile(member)
+    published = dataclasses.replace(cifar.CIFAR10_FILES, archive_md5=layouts.md5(archive.read_bytes()))
+    monkeypatch.setattr(cifar, "CIFAR10_FILES", published)
+    with pytest.raises(RunError, match="is no file of at most") as error:
+        cifar.CIFAR10().prepare(tmp_path, download=False)
+    layouts.sentence(error)
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_a_huge_member_of_a_zip_file_is_not_unpacked(lies: bool, tmp_path, monkeypatch, tiny) -> None:
+    file = tmp_path / "tiny-imagenet-200.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as opened:
+        opened.writestr("tiny-imagenet-200/wnids.txt", ZEROS)
+    content = file.read_bytes()
+    if lies:  # of its size, where it is said: in the member and in the directory
+        content = content.replace(len(ZEROS).to_bytes(4, "little"), (9).to_bytes(4, "little"))
+    file.write_bytes(content)
+    monkeypatch.setattr(tiny_imagenet, "ARCHIVE_MD5", layouts.md5(content))
+    words = r"more than 1,048,576 bytes in wnids.txt|whole zip file"
+    with little_memory(), pytest.raises(RunError, match=words) as error:
+        tiny_imagenet.TinyImageNet().prepare(tmp_path, download=False)
+    layouts.sentence(error)
+
+
+def jpeg_head(side: int) -> bytes:
+    """A JPEG file whose head announces another side than it has."""
+    content = layouts.jpeg(layouts.images(1, 3, 64)[0])
+    at = content.index(b"\xff\xc0") + 5
+    return content[:at] + side.to_bytes(2, "big") * 2 + content[at + 4 :]
+
+
+@pytest.mark.parametrize("side", [63, 10_000, 20_000, 65_000])
+def test_an_image_of_another_size_is_not_decoded(side: int, tmp_path, tiny) -> None:
+    layouts.write_folder(tmp_path, tiny | {"val/images/val_3.JPEG": jpeg_head(side)})
+    with little_memory(), pytest.raises(RunError, match=r"val_3.JPEG (has the shape|is not a whole JPEG)") as error:
+        tiny_imagenet.TinyImageNet().prepare(tmp_path, download=False)
+    layouts.sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ((32, 32, 3, 11), (11, 1)),  # more than were published
+        ((32, 32, 3, 10), (9, 1)),
+        ((32, 32, 10), (10, 1)),
+        ((3, 32, 32, 10), (10, 1)),
+        ((32, 32, 3, 10), (1, 10)),
+        ((999, 999), (1, 1)),
+    ],
+    ids=str,
+)
+def test_arrays_of_other_shapes_are_not_unpacked(x, y, tmp_path, monkeypatch) -> None:
+    arrays = {"X": np.zeros(x, np.uint8), "y": np.ones(y, np.uint8)}
+    for name in svhn.FILES:
+        savemat(tmp_path / name, arrays, do_compression=True)
+    monkeypatch.setattr(svhn, "SIZES", (10, 10))
+    monkeypatch.setattr(svhn, "FILES", {name: layouts.md5((tmp_path / name).read_bytes()) for name in svhn.FILES})
+    with pytest.raises(RunError, match=r"is not a MATLAB file with X and y .*shapes") as error:
+        svhn.SVHN().prepare(tmp_path, download=False)
+    layouts.sentence(error)
+
+
+def test_names_in_an_archive_are_shown_as_text(tmp_path, monkeypatch, tiny) -> None:
+    members = {"tiny-imagenet-200/train/\x1b[31m\n/images/x.JPEG": b"x"}
+    monkeypatch.setattr(tiny_imagenet, "ARCHIVE_MD5", layouts.write_zip(tmp_path, members))
+    with pytest.raises(RunError, match="no class") as error:
+        tiny_imagenet.TinyImageNet().prepare(tmp_path, download=False)
+    assert "\x1b" not in layouts.sentence(error)
+
+
+RAW = Raw(
+    torch.zeros(4, 1, 2, 2, dtype=torch.uint8),
+    torch.tensor([0, 1, 0, 1]),
+    torch.zeros(2, 1, 2, 2, dtype=torch.uint8),
+    torch.tensor([0, 1]),
+    "made up",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Given(ImageDataset):
+    """A data set whose reader gives what it was told."""
+
+    raw: ClassVar[Raw]
+
+    @property
+    def info(self) -> DatasetInfo:
+        return DatasetInfo("given", ImageShape(1, 2, 2), ("a", "b"), 4, 2)
+
+    def read(self, root: Path, download: bool) -> Raw:
+        return self.raw
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("train_images", RAW.train_images[:3], "hold 3 training images"),
+        ("train_labels", RAW.train_labels[:3], "and 3 labels 0 to 1"),
+        ("train_labels", torch.tensor([1, 2, 1, 2]), "and 4 labels 1 to 2"),
+        ("test_labels", torch.tensor([-1, 0]), "and 2 labels -1 to 0"),
+        ("test_labels", torch.tensor([], dtype=torch.int64), "and 0 labels,"),
+        ("test_images", RAW.test_images.repeat(1, 3, 1, 1), r"2 test images of shape \(3, 2, 2\)"),
+    ],
+)
+def test_a_reader_that_gives_something_else_is_told(field, value, words, tmp_path, monkeypatch) -> None:
+    raw = dataclasses.replace(RAW)
+    object.__setattr__(raw, field, value)  # past the checks of types, which only tests have
+    monkeypatch.setattr(Given, "raw", raw, raising=False)
+    with pytest.raises(RunError, match=words) as error:
+        Given().prepare(tmp_path)
     layouts.sentence(error)
 
 

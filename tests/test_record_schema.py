@@ -15,11 +15,11 @@ from suite.experiments.continual.avalanche_strategies import AvalancheStrategy
 from suite.experiments.continual.online import Online
 from suite.runtime.record import dumps, invalid, label
 from suite.runtime.record_schema import (
-    FIELDS,
-    MEASUREMENT_FIELDS,
     SCHEMA,
     STREAM_METHODS_1,
     BudgetRecord,
+    MeasuredRecord,
+    Record,
     misshapen,
     upgraded,
 )
@@ -99,8 +99,8 @@ def test_every_old_record_keeps_its_numbers_and_its_names_for_people(file: Path)
     assert [label(m) for m in after["measurements"]] == [figure["name"] for figure in before["figures"]]
     for key in ("split", "values", "mean", "std", "n", "over", "note"):
         assert [m[key] for m in after["measurements"]] == [figure[key] for figure in before["figures"]]
-    assert all(set(m) == set(MEASUREMENT_FIELDS) for m in after["measurements"])
-    assert set(after) == set(FIELDS)
+    assert all(set(m) == set(MeasuredRecord.__annotations__) for m in after["measurements"])
+    assert set(after) == set(Record.__annotations__)
     untouched = set(after) - {"schema", "measurements", "cost"}
     assert {key: after[key] for key in untouched} == {key: before[key] for key in untouched}
     renamed = {"last_attempt_seconds": "last_sitting_seconds", "attempts": "sittings"}
@@ -139,7 +139,7 @@ def test_a_record_of_schema_2_comes_back_as_it_is() -> None:
 
 
 def test_the_schema_has_the_fields_of_what_experiments_return() -> None:
-    assert set(MEASUREMENT_FIELDS) == set(Measurement.__dataclass_fields__) | {"mean", "std", "n"}
+    assert set(MeasuredRecord.__annotations__) == set(Measurement.__dataclass_fields__) | {"mean", "std", "n"}
     assert set(BudgetRecord.__annotations__) == set(Budget.__dataclass_fields__)
 
 

@@ -18,7 +18,7 @@ import torch
 from suite.errors import RunError
 from suite.runtime import environment
 from suite.runtime import record as records
-from suite.runtime.record_schema import FIELDS, MEASUREMENT_FIELDS
+from suite.runtime.record_schema import MeasuredRecord, Record
 from suite.storage.files import canonical_json
 from suite.types import Budget, Measurement, Outcome
 
@@ -85,7 +85,7 @@ def test_the_table_shows_each_row_with_its_spread_and_marks_what_is_reduced() ->
 
 def test_a_record_is_valid_plain_json_that_comes_back() -> None:
     record = made()
-    assert records.invalid(record) is None and set(record) == set(FIELDS)
+    assert records.invalid(record) is None and set(record) == set(Record.__annotations__)
     back = json.loads(records.dumps(record))
     assert back == record and records.invalid(back) is None
     assert record["scale"]["label"] == "smoke" and record["cost"] == {"evaluation_seconds": 1.0, "seconds": 2.0}
@@ -105,24 +105,29 @@ def broken(change: Callable[[dict[str, Any]], Any]) -> Any:
 
 
 BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    **{f"no {key}": ((lambda r, key=key: r.pop(key) and None), f"'{key}' is missing") for key in FIELDS},
+    **{
+        f"no {key}": ((lambda r, key=key: r.pop(key) and None), f"'{key}' is missing") for key in Record.__annotations__
+    },
     "a list": (lambda r: [r], "not a JSON object"),
     "seed as a text": (lambda r: r.update(seed="3"), "'seed'"),
     "seed as a truth": (lambda r: r.update(seed=True), "'seed'"),
     "another schema": (lambda r: r.update(schema=3), "schema 3"),
-    "measurements no list": (lambda r: r.update(measurements={}), "'measurements' is a dict"),
-    "a measurement no object": (lambda r: r["measurements"].append(3), "'measurements[3]' is a int"),
+    "measurements no list": (lambda r: r.update(measurements={}), "'measurements' is wrong"),
+    "a measurement no object": (lambda r: r["measurements"].append(3), "'measurements[3]' is wrong"),
     **{
         f"a measurement without {key}": (
             (lambda r, key=key: r["measurements"][1].__delitem__(key)),
             f"'measurements[1].{key}' is missing",
         )
-        for key in MEASUREMENT_FIELDS
+        for key in MeasuredRecord.__annotations__
     },
-    "no values": (lambda r: r["measurements"][0].update(values=[], n=0), "0 values"),
+    "no values": (lambda r: r["measurements"][0].update(values=[], n=0), "at least 1 item"),
     "n is another": (lambda r: r["measurements"][0].update(n=4), "n = 4"),
-    "values no list": (lambda r: r["measurements"][0].update(values=5, n=1), "'measurements[0].values' is a int"),
-    "a value no number": (lambda r: r["measurements"][0].update(values=["a", "b", "c"]), "not a list of numbers"),
+    "values no list": (lambda r: r["measurements"][0].update(values=5, n=1), "'measurements[0].values' is wrong"),
+    "a value no number": (
+        lambda r: r["measurements"][0].update(values=["a", "b", "c"]),
+        "'measurements[0].values[0]' is wrong: input should be a valid number, not 'a'",
+    ),
     "NaN": (lambda r: r["measurements"][0].update(mean=math.nan), "NaN"),
     "infinity deep down": (lambda r: r["facts"].update(a=[{"b": math.inf}]), "NaN or infinity"),
     "no JSON": (lambda r: r["facts"].update(path=Path("/tmp")), ""),

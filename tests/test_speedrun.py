@@ -81,7 +81,7 @@ def test_a_run_without_its_seconds_or_of_another_data_set_does_not_count() -> No
 def test_networks_that_a_memory_was_not_made_with_do_not_count() -> None:
     made = memories("ConvNet", [60.0, 60.0, 60.0], name="transfer", axis="trained on", architecture={"is": "convnet"})
     for one in made:
-        better = dict(one["measurements"][0], network="resnet12", values=[90.0], mean=90.0, n=1)
+        better = dict(one["measurements"][0], network="resnet12", values=[90.0], mean=90.0, std=None, n=1)
         one["measurements"].append(better)
     assert any(row.test is not None and row.test.mean == 90.0 for row in table_of(made, "transfer").rows)
     assert not raced(made)["fashion_mnist", 70].finishes

@@ -32,11 +32,12 @@ class Shapes(ImageDataset):  # brings the choice of a preprocessing, the validat
     @property
     def info(self) -> DatasetInfo:
         """Shape, class names and sizes, known before any file is read."""
-        # The images are cached under this name, so it must contain every field that changes them.
-        return DatasetInfo(f"shapes-{self.noise:g}", ImageShape(1, 16, 16), ("bar", "column", "cross"), 600, 150)
+        return DatasetInfo("shapes", ImageShape(1, 16, 16), ("bar", "column", "cross"), 600, 150)
 
     def read(self, root: Path, download: bool) -> Raw:
-        """The published images, as bytes; read them from files below `root` here, with `suite.datasets.sources`."""
+        """The images, as bytes; read them from files below `root` here, with `suite.datasets.sources`."""
+        # What is read here is cached until a field, this code or a file that a field names changes. Say which other
+        # files it depends on: def files(self, root): return [root / "my_images"]
         parts = (self._part(size, Key(0)(name)) for name, size in (("train", 600), ("test", 150)))
         (train_images, train_labels), (test_images, test_labels) = parts
         return Raw(train_images, train_labels, test_images, test_labels, source="drawn by docs/templates/dataset.py")

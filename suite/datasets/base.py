@@ -1,15 +1,19 @@
 """What every image data set shares: read once, split by class, preprocessed by what its training part shows."""
 
 import math
+import os
+import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from suite.datasets.identity import identity
 from suite.errors import RunError, UsageError
 from suite.images import preprocess
 from suite.images.augment import AugmentationName
@@ -60,7 +64,7 @@ class ImageDataset(ABC):
     """One of `augment.AUGMENTATIONS`, that a run uses on this data set by default."""
 
     version: ClassVar[int] = 1
-    """Raised whenever a change of the reader changes the tensors; part of the cached file's name."""
+    """Raised whenever a change that `identity` does not see, such as of an outside package, changes the tensors."""
 
     @property
     @abstractmethod
@@ -71,14 +75,34 @@ class ImageDataset(ABC):
     def read(self, root: Path, download: bool) -> Raw:
         """The images from source files below `root`, fetched first if they are missing and `download` is set."""
 
+    def files(self, root: Path) -> Sequence[Path]:
+        """The user's own files and folders that `read` reads: where one of them changed, the images are read anew.
+
+        By default those that a field names, below `root` or anywhere. Published files need not be named, since `read`
+        verifies them.
+        """
+        values = [getattr(self, f.name) for f in fields(self) if f.name not in USED_LATER]
+        texts = [text for value in values for text in (value if isinstance(value, (list, tuple)) else [value])]
+        paths = [os.path.expanduser(text) for text in texts if isinstance(text, (str, Path)) and str(text)]
+        return [place for path in paths for place in (root / path, Path(path)) if os.path.exists(place)]
+
     @final
     def prepare(self, data_dir: Path, download: bool = True) -> Prepared:
         """Everything as published, from `data_dir/cache`; filled from the source files at the first call.
 
-        Raises RunError for source files that are missing or altered, and for a cache that is damaged.
+        Images of other settings, of an edited reader or of other `files` are in another cache. Raises RunError for
+        source files that are missing or altered, and for a cache that is damaged.
         """
-        info = self.info
-        file = data_dir / "cache" / f"{info.name}-v{self.version}.safetensors"
+        info, cache_dir = self.info, data_dir / "cache"
+        # No reader of the suite looks at what is done to the images later; a reader from outside may.
+        settings = replace(self, **USED_LATER) if type(self).__module__.startswith("suite.") else self
+
+        def now() -> str:
+            return identity(settings, info, self.version, self.files(data_dir), cache_dir)
+
+        made_of = now()
+        name = re.sub(r"[^\w.,=+-]", "_", info.name)[:80]
+        file = cache_dir / f"{name}-v{self.version}-{made_of[:16]}.safetensors"
 
         def build() -> tuple[dict[str, Tensor], sealed.About]:
             try:
@@ -86,13 +110,15 @@ class ImageDataset(ABC):
             except OSError as error:
                 raise RunError(f"{info.name}: {data_dir} can't be read ({error}); mend it or name another") from error
             _check_raw(raw, info, data_dir)
+            if now() != made_of:
+                raise RunError(f"{info.name}: its files changed while they were read; run again when they are whole")
             versions = {"torch": torch.__version__, "reader": self.version}
-            names = {"name": info.name, "class_names": list(info.class_names)}
+            names = {"name": info.name, "class_names": list(info.class_names), "made_of": made_of}
             return _tensors(raw), names | {"source": raw.source, "versions": versions}
 
         stored = sealed.stored(file, build)
-        if stored.about["class_names"] != list(info.class_names):
-            raise RunError(f"{file} was made for other classes than those of {info.name}; delete it and run again")
+        if stored.about.get("made_of") != made_of:
+            raise RunError(f"{file} holds another data set than {info.name} with these settings; delete it")
         return Prepared(Raw(**stored.tensors, source=stored.about["source"]), stored.digest, file)
 
     @final
@@ -103,6 +129,10 @@ class ImageDataset(ABC):
         """
         prepared = self.prepare(data_dir)
         return prepared_splits(self, self.info, prepared.raw, prepared.digest, data_dir, key, validation)
+
+
+USED_LATER: dict[str, Any] = {field.name: field.default for field in fields(ImageDataset)}
+"""The settings that all data sets share, which say what is done to the images once they are read; their defaults."""
 
 
 def prepared_splits(
@@ -153,17 +183,22 @@ def _check_raw(raw: Raw, info: DatasetInfo, data_dir: Path) -> None:
         ("test", raw.test_images, raw.test_labels, info.test_size),
     )
     for part, images, labels, size in parts:
-        contents = f"{len(images)} {part} images of shape {tuple(images.shape[1:])}, labels {_range(labels)}"
-        if len(images) != size or tuple(images.shape[1:]) != shape or not _fits(labels, info.classes):
+        kinds_fit = images.dtype == torch.uint8 and labels.dtype == torch.int64 and labels.ndim == 1
+        counts_fit = len(images) == len(labels) == size > 0 and tuple(images.shape[1:]) == shape
+        if not (kinds_fit and counts_fit and int(labels.min()) >= 0 and int(labels.max()) < info.classes):
             raise RunError(
-                f"{info.name}: the files in {data_dir} hold {contents}, not {size} of shape {shape} with labels 0 to "
-                f"{info.classes - 1}; fetch the published files again"
+                f"{info.name}: the files in {data_dir} hold {len(images)} {part} images of shape "
+                f"{tuple(images.shape[1:])}{_kind(images, 'uint8')} and {_labels(labels)}, not {size} of shape {shape} "
+                f"with labels 0 to {info.classes - 1}; fetch the published files again"
             )
 
 
-def _fits(labels: Tensor, classes: int) -> bool:
-    return len(labels) > 0 and int(labels.min()) >= 0 and int(labels.max()) < classes
+def _labels(labels: Tensor) -> str:
+    span = f" {int(labels.min())} to {int(labels.max())}" if labels.numel() else ""
+    return f"{labels.numel()} labels{span}{_kind(labels, 'int64')}"
 
 
-def _range(labels: Tensor) -> str:
-    return f"{int(labels.min())} to {int(labels.max())}" if len(labels) else "none"
+def _kind(tensor: Tensor, wanted: str) -> str:
+    """The type of a tensor's numbers, where it is another than the wanted."""
+    found = str(tensor.dtype).removeprefix("torch.")
+    return "" if found == wanted else f" (of type {found}, not {wanted})"

@@ -4,6 +4,7 @@ import codecs
 import io
 import pickle
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from suite.datasets import sources
 from suite.datasets.base import ImageDataset, Raw
-from suite.errors import RunError
+from suite.errors import RunError, one_line
 from suite.images.augment import AugmentationName
 from suite.images.preprocess import PreprocessingName
 from suite.registry import datasets
@@ -172,10 +173,10 @@ def _read(name: str, files: Published, root: Path, download: bool) -> Raw:
 def _contents(name: str, files: Published, batches: list[str], root: Path, download: bool) -> dict[str, bytes]:
     """The bytes of every batch: from its folder, or else from the archive, which is never unpacked on disk."""
     folder, archive = root / files.folder, root / files.archive
-    absent = [batch for batch in batches if not (folder / batch).is_file()]
+    absent = [batch for batch in batches if not sources.is_there(folder / batch)]
     if not absent:
         return {batch: sources.read_bytes(folder / batch) for batch in batches}
-    if not archive.is_file():
+    if not sources.is_there(archive):
         if not download:
             raise sources.missing(name, root, f"{files.folder}/{absent[0]}", sources.OFFLINE)
         sources.download(name, root, [URL + files.archive], files.archive_md5, archive)
@@ -183,10 +184,18 @@ def _contents(name: str, files: Published, batches: list[str], root: Path, downl
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as opened:
             # Members are looked up by their exact names and no name of a member ever becomes a path.
-            members = {batch: opened.extractfile(f"{files.folder}/{batch}") for batch in batches}
-            return {batch: member.read() for batch, member in members.items() if member is not None}
-    except (tarfile.TarError, KeyError, OSError, EOFError) as error:
-        raise sources.altered(archive, f"an archive with {', '.join(batches)}", str(error)) from error
+            return {batch: _member(opened, f"{files.folder}/{batch}") for batch in batches}
+    except (tarfile.TarError, zlib.error, KeyError, ValueError, OSError, EOFError) as error:
+        raise sources.altered(archive, f"an archive with {', '.join(batches)}", one_line(error)) from error
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    """The content of a file in an archive. Raises TarError for what is none, or larger than any batch."""
+    member = archive.getmember(name)
+    opened = archive.extractfile(member) if member.isreg() and member.size <= sources.MOST_BYTES else None
+    if opened is None:
+        raise tarfile.TarError(f"{name} is no file of at most {sources.MOST_BYTES:,} bytes")
+    return opened.read()
 
 
 class _Unpickler(pickle.Unpickler):
@@ -214,9 +223,10 @@ def read_batch(content: bytes, labels: str, place: Path) -> tuple[UInt8[Tensor, 
     """
     try:
         batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
-        if batch["data"].dtype != np.uint8:
-            raise ValueError(f"its pixels are {batch['data'].dtype}")
-        images = torch.from_numpy(batch["data"].copy()).reshape(-1, 3, 32, 32)
-        return images, torch.tensor([int(label) for label in batch[labels]])
+        pixels, numbers = batch["data"], batch[labels]
+        if pixels.dtype != np.uint8 or pixels.shape != (len(numbers), 3 * 32 * 32):
+            raise ValueError(f"it holds {pixels.dtype} pixels of shape {pixels.shape} and {len(numbers)} labels")
+        images = torch.from_numpy(pixels.copy()).reshape(-1, 3, 32, 32)
+        return images, torch.tensor([int(number) for number in numbers])
     except Exception as error:  # a pickle's own bytes choose what goes wrong
-        raise RunError(f"{place} is refused: {type(error).__name__}: {error}; delete it and fetch it again") from error
+        raise RunError(f"{place} is refused: {one_line(error)}; delete it and fetch it again") from error

@@ -1,6 +1,5 @@
 """MNIST and Fashion-MNIST: IDX files, plain or gzipped, wherever torchvision or Debian puts them."""
 
-import gzip
 import hashlib
 import math
 import zlib
@@ -159,23 +158,35 @@ def _tensor(name: str, file: File, published: Published, root: Path, download: b
     """One IDX file, from the first folder that has it, plain or gzipped; verified by what it unpacks to."""
     folders = (root / published.folder, *published.elsewhere)
     places = [folder / (file.name + ending) for folder in folders for ending in ("", ".gz")]
-    place = next((place for place in places if place.is_file()), None)
+    place = next((place for place in places if sources.is_there(place)), None)
     if place is None:
         place = folders[0] / f"{file.name}.gz"
         if not download:
             raise sources.missing(name, root, f"{published.folder}/{file.name}", sources.OFFLINE)
         urls = [mirror + place.name for mirror in published.mirrors]
         sources.download(name, root, urls, file.gz_md5, place)
-    content = sources.read_bytes(place)
+    most = len(b"\0\0\x08\x03") + 3 * 4 + max(SIZES) * 28 * 28
     if place.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise sources.altered(place, f"gzipped content of SHA-256 {file.sha256}", f"{error}") from error
+        content = _unpacked(sources.read_bytes(place), most, file, place)
+    else:
+        content = sources.read_bytes(place, most)
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != file.sha256:
         raise sources.altered(place, f"content of SHA-256 {file.sha256}", sha256)
     return read_idx(content, place)
+
+
+def _unpacked(packed: bytes, most: int, file: File, place: Path) -> bytes:
+    """What a gzipped file holds; RunError where that is damaged or more than `most` bytes, the rest not unpacked."""
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS + 16)
+    expected = f"gzipped content of SHA-256 {file.sha256}"
+    try:
+        content = unpacker.decompress(packed, most + 1)
+    except zlib.error as error:
+        raise sources.altered(place, expected, f"{error}") from error
+    if not unpacker.eof:
+        raise sources.altered(place, expected, "more" if len(content) > most else "a part of it")
+    return content
 
 
 def read_idx(content: bytes, place: Path) -> UInt8[Tensor, "..."]:
@@ -183,7 +194,7 @@ def read_idx(content: bytes, place: Path) -> UInt8[Tensor, "..."]:
 
     Raises RunError for any other content.
     """
-    axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
+    axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 and content[3] <= 4 else 0
     shape = [int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes)]
     start = 4 + 4 * axes
     if not axes or len(content) != start + math.prod(shape):

@@ -8,7 +8,7 @@ import torch
 
 from suite.datasets import sources
 from suite.datasets.base import ImageDataset, Raw
-from suite.errors import RunError
+from suite.errors import RunError, one_line
 from suite.images.preprocess import PreprocessingName
 from suite.registry import datasets
 from suite.types import DatasetInfo, ImageShape
@@ -57,7 +57,7 @@ class SVHN(ImageDataset):
 
 def _read(file: Path, md5: str, root: Path, download: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Images (n 3 32 32) and labels (n) of one file, whose X is (32 32 3 n) and whose y is (n 1)."""
-    if not file.is_file():
+    if not sources.is_there(file):
         if not download:
             raise sources.missing("svhn", root, file.name, sources.OFFLINE)
         sources.download("svhn", root, [URL + file.name], md5, file)
@@ -66,12 +66,18 @@ def _read(file: Path, md5: str, root: Path, download: bool) -> tuple[torch.Tenso
 
 def read_matlab(content: bytes, file: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Images (n 3 32 32) and labels (n) of a MATLAB file; RunError for any other content."""
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
+        announced = {name: shape for name, shape, _ in whosmat(io.BytesIO(content)) if name in ("X", "y")}
+        n = min(announced["X"][3:], default=0)
+        if announced != {"X": (32, 32, 3, n), "y": (n, 1)} or n > max(SIZES):  # nothing large was unpacked so far
+            raise ValueError(f"they have the shapes {announced}")
         arrays = loadmat(io.BytesIO(content), variable_names=("X", "y"))
         images, labels = torch.from_numpy(arrays["X"]), torch.from_numpy(arrays["y"]).long().reshape(-1)
         images = images.permute(3, 2, 0, 1).contiguous()
     except Exception as error:  # scipy's parsers raise all kinds of errors
-        raise RunError(f"{file} is not a MATLAB file with X and y ({error}); delete it and fetch it again") from error
+        raise RunError(
+            f"{file} is not a MATLAB file with X and y ({one_line(error)}); delete it and fetch it again"
+        ) from error
     return images, torch.where(labels == 10, 0, labels)

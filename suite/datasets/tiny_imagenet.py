@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,14 +14,18 @@ from torch import Tensor
 
 from suite.datasets import sources
 from suite.datasets.base import ImageDataset, Raw
-from suite.errors import RunError
+from suite.errors import RunError, one_line
 from suite.registry import datasets
+from suite.storage.plain_files import shown
 from suite.types import DatasetInfo, ImageShape
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 ARCHIVE_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 FOLDER = "tiny-imagenet-200"
 TRAIN_EACH, TEST_EACH = 500, 50
+
+MOST_BYTES = 2**20
+"""Of an image or a list. The largest of those published, the list of `val`, has less than half of it."""
 
 WNIDS = tuple(
     """
@@ -69,13 +74,17 @@ class TinyImageNet(ImageDataset):
         sizes = (len(WNIDS) * TRAIN_EACH, len(WNIDS) * TEST_EACH)
         return DatasetInfo("tiny_imagenet", ImageShape(3, 64, 64), WNIDS, *sizes)
 
+    def files(self, root: Path) -> list[Path]:
+        """The folder, if it is there: no hash of it was published."""
+        return [folder] if (folder := root / FOLDER).is_dir() else []
+
     def read(self, root: Path, download: bool) -> Raw:
         """The images of the folder or the archive; RunError for missing or altered files."""
         folder, archive = root / FOLDER, root / f"{FOLDER}.zip"
         if folder.is_dir():
-            names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-            return _read(names, lambda name: sources.read_bytes(folder / name), folder)
-        if not archive.is_file():
+            names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
+            return _read(names, lambda name: sources.read_bytes(folder / name, MOST_BYTES), folder)
+        if not sources.is_there(archive):
             if not download:
                 raise sources.missing("tiny_imagenet", root, f"{FOLDER} or {archive.name}", sources.OFFLINE)
             sources.download("tiny_imagenet", root, [URL], ARCHIVE_MD5, archive)
@@ -89,11 +98,22 @@ def _read_archive(content: bytes, archive: Path) -> Raw:
             members = [PurePosixPath(name) for name in opened.namelist() if not name.endswith("/")]
             for member in members:
                 if member.is_absolute() or ".." in member.parts or member.parts[0] != FOLDER:
-                    raise RunError(f"{archive} is refused: its member '{member}' is outside of {FOLDER}")
+                    raise RunError(f"{archive} is refused: its member {shown(str(member))} is outside of {FOLDER}")
             names = [member.relative_to(FOLDER).as_posix() for member in members]
-            return _read(names, lambda name: opened.read(f"{FOLDER}/{name}"), archive)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise sources.altered(archive, "a whole zip file", str(error)) from error
+            return _read(names, lambda name: _member(opened, name, archive), archive)
+    except RunError:
+        raise
+    except Exception as error:  # each way to pack a member has errors of its own
+        raise sources.altered(archive, "a whole zip file", one_line(error)) from error
+
+
+def _member(opened: zipfile.ZipFile, name: str, archive: Path) -> bytes:
+    """The content of a file in an archive; a large one is not unpacked, whatever size it announces."""
+    with opened.open(f"{FOLDER}/{name}") as member:
+        content = member.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise RunError(f"{archive} has more than {MOST_BYTES:,} bytes in {name}; fetch the published file again")
+    return content
 
 
 def _read(names: list[str], read: Callable[[str], bytes], where: Path) -> Raw:
@@ -102,24 +122,32 @@ def _read(names: list[str], read: Callable[[str], bytes], where: Path) -> Raw:
     """
     number = {wnid: label for label, wnid in enumerate(WNIDS)}
     images = [PurePosixPath(name) for name in names if name.endswith(".JPEG")]
-    if "wnids.txt" in names and set(read("wnids.txt").decode().split()) != set(WNIDS):
+    if "wnids.txt" in names and set(read("wnids.txt").decode(errors="replace").split()) != set(WNIDS):
         raise RunError(f"{where} has other classes than TinyImageNet in wnids.txt; fetch the published files again")
 
     train = [(path, path.parts[1]) for path in images if path.parts[0] == "train" and len(path.parts) > 2]
     train.sort(key=lambda item: (item[1], item[0].name))
     test = [(path, path.parts[1]) for path in images if path.parts[0] == "val" and len(path.parts) > 2]
     if "val/val_annotations.txt" in names and any(folder == "images" for _, folder in test):
-        lines = read("val/val_annotations.txt").decode().splitlines()
+        lines = read("val/val_annotations.txt").decode(errors="replace").splitlines()
         label_of = {line.split("\t")[0]: line.split("\t")[1] for line in lines if "\t" in line}
         test = [(path, label_of.get(path.name, "none")) for path, _ in test]
     test.sort(key=lambda item: item[0].name)
 
     for path, wnid in train + test:
         if wnid not in number:
-            raise RunError(f"{where} has {path} under '{wnid}', which is no class of TinyImageNet; fetch it again")
+            raise RunError(
+                f"{where} has {shown(str(path), 80)} under {shown(wnid)}, which is no class of TinyImageNet; fetch it "
+                "again"
+            )
     parts = []
     seen = hashlib.sha256()
-    for listed in (train, test):
+    for part, listed, each in (("training", train, TRAIN_EACH), ("test", test, TEST_EACH)):
+        if len(listed) != each * len(WNIDS):
+            raise RunError(
+                f"tiny_imagenet: the files in {where} hold {len(listed)} {part} images, not {each * len(WNIDS)}; fetch "
+                "the published files again"
+            )
         pixels = torch.empty(len(listed), 3, 64, 64, dtype=torch.uint8)
         for row, (path, _) in enumerate(listed):
             content = read(path.as_posix())
@@ -134,13 +162,14 @@ def _decode(content: bytes, place: Path) -> UInt8[Tensor, "3 64 64"]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise RunError(f"{place} is not a whole JPEG file ({error}); fetch it again") from error
-    if pixels.shape != (64, 64, 3):
-        raise RunError(f"{place} has the shape {pixels.shape}, not (64, 64, 3); fetch it again")
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at here
+            image = Image.open(io.BytesIO(content), formats=("JPEG",))
+        if image.size != (64, 64):  # before anything is decoded
+            raise RunError(f"{place} has the shape {image.size}, not (64, 64); fetch it again")
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RunError(f"{place} is not a whole JPEG file ({one_line(error)}); fetch it again") from error
 
 
 def _decoder() -> str:

@@ -96,16 +96,12 @@ def of_memory(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def invalid(record: Any) -> str | None:
     """What is wrong with a record of either schema, in words, or None."""
-    problem = misshapen(record)
-    if problem:
-        return problem
     try:
-        canonical_json(record)
+        return misshapen(json.loads(canonical_json(record)))
     except ValueError:
         return "it holds NaN or infinity"
     except TypeError as error:
         return f"it holds what JSON can't ({error})"
-    return None
 
 
 def altered(record: Mapping[str, Any]) -> str | None:

@@ -1,7 +1,11 @@
 """What a result record holds, key by key; its check; and the reader of the schema before it."""
 
-from types import UnionType
-from typing import Any, NotRequired, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, NotRequired, Required
+
+from pydantic import Field
+from typing_extensions import TypedDict  # that of `typing` can be read from Python 3.12 on
+
+from suite.storage.plain_files import misfit
 
 SCHEMA = 2
 """The schema that is written. `upgraded` reads schema 1, which ended with version 0.1 of the suite."""
@@ -10,29 +14,41 @@ ACCURACY, MEMORY, FULL_DATA = "accuracy", "memory", "full data"
 """The usual quantity, and the two methods that tables treat apart."""
 
 
-class MeasuredRecord(TypedDict):
+Count = Annotated[int, Field(ge=0)]
+"""A whole number from 0."""
+
+Amount = Annotated[float, Field(ge=0)]
+"""A number from 0."""
+
+
+class ValuesRecord(TypedDict):
+    """The values of a measurement, and their statistics."""
+
+    split: str
+    """Of which images: 'test' or 'validation'."""
+    values: Annotated[list[float], Field(min_length=1)]
+    """One number for each of what `over` names, at least one."""
+    over: str
+    """What the values are spread over, such as 'evaluation networks' or 'episodes'."""
+    mean: float
+    """Of the values."""
+    std: Amount | None
+    """The sample standard deviation (n - 1) of the values; None for a single one."""
+    n: int
+    """The number of values."""
+
+
+class MeasuredRecord(ValuesRecord):
     """One measurement: the fields of `suite.types.Measurement` with their statistics."""
 
     method: str
     """What was measured: 'memory', a control such as 'random real images' or 'full data', a baseline such as 'ER'."""
-    split: str
-    """Of which images: 'test' or 'validation'."""
     quantity: str
     """'accuracy'; of a stream 'RA', 'LA', 'BTI', 'BWT' or 'forgetting'; or another rate. Always in percent."""
     network: str
     """The architecture it was measured on; '' for the run's own."""
     episodes: str
     """The kind of episode, such as '2-way' or '5-way, 1 shot'; '' where there are none."""
-    values: list[float]
-    """One number for each of what `over` names, at least one."""
-    over: str
-    """What the values are spread over, such as 'evaluation networks' or 'episodes'."""
-    mean: float
-    """Of the values."""
-    std: float | None
-    """The sample standard deviation (n - 1) of the values; None for a single one."""
-    n: int
-    """The number of values."""
     note: str
     """What a reader must know of it, such as the images and steps of its training; '' for nothing."""
 
@@ -40,11 +56,11 @@ class MeasuredRecord(TypedDict):
 class BudgetRecord(TypedDict):
     """What a memory stores and recalls: `suite.types.Budget`."""
 
-    stored_numbers: int
+    stored_numbers: Count
     """Every number that the memory stores; of a stream, all its memories together, or the replayed images."""
-    images_per_class: float
+    images_per_class: Amount
     """The same as real images per class."""
-    recalled_per_class: int
+    recalled_per_class: Count
     """Images that the memory recalls of each class; 0 for methods without a memory."""
 
 
@@ -59,9 +75,9 @@ class ScaleRecord(TypedDict):
     """What was less, each as a text such as '200 of 50000 iterations'."""
     protocol: NotRequired[str]
     """The evaluation protocol in words."""
-    iterations: NotRequired[int]
+    iterations: NotRequired[Count]
     """Outer iterations; of a stream, of all its tasks together."""
-    paper_iterations: NotRequired[int]
+    paper_iterations: NotRequired[Count]
     """Outer iterations of the paper."""
     fraction: NotRequired[float]
     """iterations / paper_iterations."""
@@ -139,8 +155,8 @@ class CostRecord(TypedDict):
     """On a CPU: peak resident size of the process in MiB."""
 
 
-class EnvironmentRecord(TypedDict):
-    """Versions, hardware and code state. It holds no host name and no path."""
+class EnvironmentRecord(TypedDict, total=False):
+    """Versions, hardware and code state. It holds no host name and no path. Tables need the device alone."""
 
     suite: str | None
     """Version of the suite, if it is installed."""
@@ -154,7 +170,7 @@ class EnvironmentRecord(TypedDict):
     """The CPU's model name."""
     threads: int
     """Threads of torch."""
-    device: str
+    device: Required[str]
     """The GPU's name, or 'cpu'."""
     cuda: str | None
     """CUDA version of torch on a GPU; None on a CPU."""
@@ -166,8 +182,8 @@ class EnvironmentRecord(TypedDict):
     """What of the environment changed between attempts; [] if nothing did."""
 
 
-class Record(TypedDict):
-    """A result record: what was measured, of what, how, and at what cost."""
+class RunRecord(TypedDict):
+    """What a record of either schema says of its run."""
 
     schema: int
     """`SCHEMA`."""
@@ -187,8 +203,6 @@ class Record(TypedDict):
     """A gin file that gives this run alone."""
     config_text_sha256: str
     """Its hash."""
-    measurements: list[MeasuredRecord]
-    """What was measured, in the order of the tables."""
     budget: BudgetRecord
     """What the memory stores."""
     scale: ScaleRecord
@@ -201,24 +215,25 @@ class Record(TypedDict):
     """What it cost."""
 
 
-Kinds = dict[str, tuple[type, ...]]
-"""By key, the types of its value in JSON."""
+class Record(RunRecord):
+    """A result record: what was measured, of what, how, and at what cost."""
+
+    measurements: list[MeasuredRecord]
+    """What was measured, in the order of the tables."""
 
 
-def _kinds(record: type) -> Kinds:
-    """The keys of a TypedDict and the types that JSON gives their values."""
+class Figure1(ValuesRecord):
+    """One measurement of schema 1."""
 
-    def kinds(hint: Any) -> tuple[type, ...]:
-        if isinstance(hint, UnionType):
-            return tuple(kind for part in get_args(hint) for kind in kinds(part))
-        if hint is float:
-            return (float, int)
-        return (dict,) if is_typeddict(hint) else (get_origin(hint) or hint,)
-
-    return {key: kinds(hint) for key, hint in get_type_hints(record).items()}
+    name: str
+    """Holds what schema 2 has as method, quantity, network and kind of episode."""
 
 
-FIELDS, MEASUREMENT_FIELDS = _kinds(Record), _kinds(MeasuredRecord)
+class Record1(RunRecord):
+    """A record of schema 1."""
+
+    figures: list[Figure1]
+    """What was measured."""
 
 
 # ---------------------------------------------------------------- the check
@@ -231,34 +246,13 @@ def misshapen(record: Any) -> str | None:
     schema = record.get("schema", SCHEMA)
     if isinstance(schema, int) and schema not in (1, SCHEMA):
         return f"it has schema {schema}, and this version reads 1 and {SCHEMA}"
-    fields, part, measurement_fields = (
-        (FIELDS_1, "figures", FIGURE_FIELDS_1) if schema == 1 else (FIELDS, "measurements", MEASUREMENT_FIELDS)
-    )
-    problem = _mistyped(record, fields, "")
-    for i, measurement in enumerate([] if problem else record[part]):
-        problem = problem or _bad_measurement(measurement, measurement_fields, f"{part}[{i}]")
-    return problem
-
-
-def _mistyped(part: dict[str, Any], fields: Kinds, where: str) -> str | None:
-    for key, kinds in fields.items():
-        if key not in part:
-            return f"'{where}{key}' is missing"
-        if not isinstance(part[key], kinds) or (isinstance(part[key], bool) and bool not in kinds):
-            return f"'{where}{key}' is a {type(part[key]).__name__}"
-    return None
-
-
-def _bad_measurement(measurement: Any, fields: Kinds, where: str) -> str | None:
-    if not isinstance(measurement, dict):
-        return f"'{where}' is a {type(measurement).__name__}"
-    problem = _mistyped(measurement, fields, f"{where}.")
+    shape, part = (Record1, "figures") if schema == 1 else (Record, "measurements")
+    problem = misfit(record, shape)
     if problem:
         return problem
-    values, n = measurement["values"], measurement["n"]
-    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-        return f"'{where}.values' is not a list of numbers"
-    return f"'{where}' has {len(values)} values and n = {n}" if not values or len(values) != n else None
+    counts = [(len(measured["values"]), measured["n"]) for measured in record[part]]
+    wrong = next((i for i, (values, n) in enumerate(counts) if values != n), None)
+    return None if wrong is None else f"its '{part}[{wrong}]' has {counts[wrong][0]} values and n = {counts[wrong][1]}"
 
 
 # ---------------------------------------------------------------- schema 1
@@ -285,13 +279,6 @@ def upgraded(record: dict[str, Any]) -> dict[str, Any]:
     }
     return {key: value for key, value in record.items() if key != "figures"} | changed
 
-
-FIELDS_1: Kinds = {key: kinds for key, kinds in FIELDS.items() if key != "measurements"} | {"figures": (list,)}
-"""As `FIELDS`, of schema 1."""
-
-FIGURE_FIELDS_1: Kinds = {key: MEASUREMENT_FIELDS[key] for key in ("split", "values", "over", "mean", "std", "n")}
-FIGURE_FIELDS_1["name"] = (str,)
-"""As `MEASUREMENT_FIELDS`, of schema 1."""
 
 COST_KEYS_1 = {"last_sitting_seconds": "last_attempt_seconds", "sittings": "attempts"}
 """Keys of the cost that have another name since."""

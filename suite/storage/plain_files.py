@@ -4,13 +4,15 @@ What such a file holds is judged here once, so that its readers can rely on the 
 (a pipe has no end) and looked at through its handle (nobody can put another in its place in between).
 """
 
+import json
 import os
 import stat
 from collections.abc import Hashable
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
 from types import GenericAlias
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
@@ -27,7 +29,7 @@ class Damaged(RunError):
     """A file can be read, and is not what it must be."""
 
 
-def open_plain(file: Path, follow: bool = False) -> BinaryIO:
+def open_plain(file: Path, follow: bool = False) -> BufferedReader:
     """Open a plain file for reading.
 
     `follow`: whether the name may be a link, as in a path that the user typed. Names inside a run's folder may not: a
@@ -66,8 +68,10 @@ def read_plain(file: Path, most_bytes: int, follow: bool = False) -> bytes:
     """The content of a plain file of at most `most_bytes`. Raises as `open_plain`, and RunError for a larger one."""
     with open_plain(file, follow) as opened:
         try:
-            size = os.fstat(opened.fileno()).st_size  # as many bytes are set aside, so not `most_bytes`
-            data = opened.read(min(size, most_bytes) + 1)
+            size = os.fstat(opened.fileno()).st_size
+            data = opened.read(min(size, most_bytes) + 1)  # a read takes as much memory as it is asked for
+            if len(data) > size:  # it grew since, or is one of the system's, whose size is 0
+                data += opened.read(most_bytes + 1 - len(data))
         except OSError as error:
             raise RunError(f"can't read {file} ({error.strerror or error}); try again") from error
     if len(data) > most_bytes:
@@ -142,15 +146,10 @@ def parse_json(text: bytes | str, shape: type[T] | GenericAlias, what: str) -> T
     nesting of more than 200 levels and text that is not UTF-8 are refused. Raises RunError: `what` begins its sentence.
     """
     try:
-        from_json(text, allow_inf_nan=False)
+        json.dumps(from_json(text, allow_inf_nan=False), allow_nan=False)  # 1e999 is infinity too
         return cast(T, _adapter(cast(Hashable, shape)).validate_json(text, strict=True))
     except ValidationError as error:
-        wrong = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(map(str, wrong["loc"]))
-        value = wrong["input"]
-        found = f", not {shown(value)}" if isinstance(value, (str, int, float, bool, type(None))) else ""
-        where = f"its {field!r} is wrong: " if field else ""
-        raise Damaged(f"{what} is damaged: {where}{_sentence(printable(wrong['msg']))}{found}") from error
+        raise Damaged(f"{what} is damaged: {_words(error)}") from error
     except ValueError as error:
         raise Damaged(f"{what} is damaged: it is no JSON ({first_line(error)})") from error
 
@@ -161,9 +160,27 @@ def shown(value: Any, most: int = 40) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _sentence(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
+def misfit(value: Any, shape: type) -> str | None:
+    """Why a value that was read as JSON is not of a shape, in words and as strictly as `parse_json`; None if it is."""
+    try:
+        _adapter(cast(Hashable, shape)).validate_python(value, strict=True)
+    except ValidationError as error:
+        return _words(error)
+    return None
+
+
+def _words(error: ValidationError) -> str:
+    wrong = error.errors(include_url=False, include_context=False)[0]
+    steps = [f"[{step}]" if isinstance(step, int) else f".{shown(step).strip(QUOTES)}" for step in wrong["loc"]]
+    field, value = "".join(steps).removeprefix("."), wrong["input"]
+    if wrong["type"] == "missing":
+        return f"its '{field}' is missing"
+    found = f", not {shown(value)}" if isinstance(value, (str, int, float, bool, type(None))) else ""
+    message = printable(wrong["msg"].removeprefix("Value error, "))
+    return (f"its '{field}' is wrong: " if field else "") + message[:1].lower() + message[1:] + found
+
+
+QUOTES = "'\""
 
 
 @cache
