@@ -21,14 +21,13 @@ import torch
 from jaxtyping import Float, Int64
 from safetensors.torch import save
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import TensorDataset
 
 from suite.core.device import prepare_device
-from suite.core.foretold import BYTES, CPU, bytes_of, fresh_memory, gib
+from suite.core.foretold import BYTES, CPU, bytes_of, fresh_memory, gib, tried
 from suite.datasets import loading
 from suite.datasets.sources import default_data_dir
-from suite.errors import RunError, SuiteError, UsageError, one_line
+from suite.errors import RunError, SuiteError, UsageError, one_line, printable
 from suite.evaluation.comparison import Comparison, compare
 from suite.evaluation.evaluate import recall_all
 from suite.evaluation.protocol import Protocol, published
@@ -237,8 +236,8 @@ class Memory:
         images = f"{len(self.class_names) * budget['recalled_per_class']} images" if budget else "images"
         parts.append(f"{images} of {self.shape}")
         if "iteration" in about:
-            parts.append(f"iteration {about['iteration']} of {about['iterations']}")
-        return f"Memory({', '.join(parts)})"
+            parts.append(f"iteration {about['iteration']} of {about.get('iterations', '?')}")
+        return printable(f"Memory({', '.join(parts)})")
 
     def _repr_png_(self) -> bytes | None:
         """Recalled images as a PNG, one row for each class; None where the memory can't be shown."""
@@ -414,8 +413,7 @@ def _require_whole(path: Path, memory: Memory) -> None:
     if memory.transform is not None:
         another: Any = replace(memory.transform)  # type: ignore[type-var]  # one whose inverse, without numbers, goes
         try:
-            with FakeTensorMode(allow_non_fake_inputs=True):
-                another.display(torch.zeros(1, *memory.about["shape"]))
+            tried(lambda: another.display(torch.zeros(1, *memory.about["shape"])))
         except (RuntimeError, TypeError) as error:
             raise RunError(
                 f"{path} holds a preprocessing '{another.name}' of other images than {memory.shape}"

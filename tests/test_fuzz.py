@@ -26,7 +26,9 @@ def test_no_mutation_ends_in_a_traceback_a_hang_or_growth(form: fuzz.Format, who
     with as_people_run_it():
         tried = fuzz.trial(form, whole, range(200))
     assert tried.findings == ()
-    assert tried.refused > 20  # mutations do damage
+    assert (
+        tried.refused > 20 or form.name == "site"
+    )  # mutations do damage; of a site's list wrong lines are passed over
     assert tried.read > 0  # and not only damage that is seen at once
 
 
@@ -62,13 +64,13 @@ HELD: list[bytes] = []
         (lambda: exit(3), "SystemExit: 3"),
         (many_lines, "more than one line"),
         (endless, "seconds"),
-        (lambda: HELD.append(b"x" * 2**27), "memory grew by 1"),
+        (lambda: HELD.append(bytearray(2**28)), "memory grew by 2"),
     ],
 )
 def test_what_ends_wrongly_is_found_and_kept(
     do: Callable[[], object], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fuzz, "CPU_SECONDS", 0.1)
+    monkeypatch.setattr(fuzz, "CPU_SECONDS", 0.5)
     monkeypatch.setattr(fuzz, "MEBIBYTES", 100)
     (tmp_path / "examples").mkdir()
     form = fuzz.Format("it", untouched, lambda data, random: b"mutated", once_mutated(do))

@@ -41,6 +41,7 @@ from suite.datasets.svhn import read_matlab
 from suite.errors import SuiteError, UsageError, report
 from suite.memory import Memory
 from suite.registry import load_components
+from suite.runtime import run_directory
 from suite.storage import checkpoint, sealed
 from suite.storage.files import json_sha256, sha256, write_atomic
 from suite.validation import AtLeast, number_option
@@ -240,9 +241,9 @@ def _changed_tensors(tensors: dict[str, torch.Tensor], random: Random) -> dict[s
         lambda: one.to(random.choice((torch.int64, torch.bool, torch.float16, torch.float64, torch.uint8))),
         lambda: one.to(torch.float8_e4m3fn),
         lambda: one.to(torch.complex64),
-        lambda: one.transpose(0, -1).contiguous() if one.ndim > 1 else one[:0],
+        lambda: one.transpose(0, -1).contiguous() if one.ndim > 1 else one[None, None],
         lambda: one[None],
-        lambda: one[..., :0],
+        lambda: one.reshape(-1)[:0],
         lambda: torch.zeros(()),
         lambda: torch.cat([one, one]) if one.ndim else one,
         lambda: None,
@@ -336,6 +337,11 @@ def _list_runs(file: Path) -> None:
     json.loads(_command(runs.main, "list", "--json", "--out", out))
 
 
+def _read_about(file: Path) -> None:
+    _list_runs(file)
+    run_directory.read_about(file.parent)
+
+
 def _read_journal(file: Path) -> None:
     (file.parent / "result.json").unlink(missing_ok=True)  # else the journal says nothing of the state
     _list_runs(file)
@@ -413,7 +419,7 @@ FORMATS = (
     Format("checkpoint", _checkpoint, _changed_checkpoint, _read_checkpoint),
     Format("journal", _in_run("journal.jsonl"), _changed_journal, _read_journal),
     Format("record", _in_run("result.json"), changed_text_of_json, _read_record),
-    Format("run.json", _in_run("run.json"), changed_text_of_json, _list_runs),
+    Format("run.json", _in_run("run.json"), changed_text_of_json, _read_about),
     Format("gin", _gin, lambda data, random: changed_text(data, random, GIN_WORDS), _read_gin),
     Format("idx", _idx, changed_bytes, lambda file: read_idx(file.read_bytes(), file)),
     Format("mat", _mat, changed_bytes, lambda file: read_matlab(file.read_bytes(), file)),
@@ -441,6 +447,7 @@ class Finding:
     """A mutation that ended wrongly."""
 
     format: str
+    """Its name."""
     number: int
     """Of the mutation."""
     what: str
@@ -452,12 +459,15 @@ class Tried:
     """What became of a format's mutations."""
 
     format: str
+    """Its name."""
     mutations: int
+    """How many were tried."""
     read: int
     """Read as if nothing were wrong."""
     refused: int
     """Refused in one sentence."""
     findings: tuple[Finding, ...]
+    """Those that ended wrongly."""
     slowest_cpu_seconds: float
     """Of one mutation."""
     grown_mebibytes: float

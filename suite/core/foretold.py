@@ -1,21 +1,26 @@
 """What is going to be made, before it is: sizes of fresh memories and networks, beside what this machine has.
 
-Sizes come from the components' own `init` and `build`, run on tensors that have shapes and no numbers.
+Sizes come from the components' own `init` and `build`: what is small is made, and what is large is made of tensors that
+have shapes and no numbers.
 """
 
 import math
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from suite.errors import UsageError
 from suite.keys import Key, global_generators
 from suite.registry import fingerprint
 from suite.types import Architecture, ImageShape, Parameterization, Params
+
+T = TypeVar("T")
 
 CPU = torch.device("cpu")
 """Where memories are made."""
@@ -54,6 +59,44 @@ def require_room(what: str, numbers: float, device: torch.device) -> None:
         )
 
 
+SMALL = 2**22
+"""Numbers of a tensor that is made in no time."""
+
+
+def tried(make: Callable[[], T]) -> T:
+    """What `make` makes; of tensors without numbers, if one of them is large.
+
+    Those are not used for everything, since torch imports its compiler for them, which takes seconds.
+    """
+    try:
+        with _Small():
+            return make()
+    except _Large:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return make()
+
+
+class _Large(Exception):
+    """A tensor of more than `SMALL` numbers is about to be made."""
+
+
+class _Small(TorchDispatchMode):
+    """Raises `_Large` before a large tensor is made."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled; torch's guard against it imports the compiler."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for size in args:  # a list of whole numbers: the shape of what is made, or axes
+            if isinstance(size, (list, tuple)) and all(isinstance(n, int) for n in size) and math.prod(size) > SMALL:
+                raise _Large
+        return func(*args, **(kwargs or {}))
+
+
 def fresh_memory(
     parameterization: Parameterization, shape: ImageShape, classes: int, images_per_class: float
 ) -> Params:
@@ -63,8 +106,7 @@ def fresh_memory(
     """
     key = Key(0)("memory")
     try:
-        with FakeTensorMode():
-            return parameterization.init(shape, classes, images_per_class, key)
+        return tried(lambda: parameterization.init(shape, classes, images_per_class, key))
     except UsageError:
         raise
     except Exception:  # of numbers that are not there, or too many to be counted
@@ -90,8 +132,9 @@ _numbers: dict[tuple[object, ...], float] = {}
 
 def _network_numbers(architecture: Architecture, shape: ImageShape, classes: int) -> float:
     try:
-        with FakeTensorMode(), global_generators(Key(0)):
-            return sum(weight.numel() for weight in architecture.build(shape, classes).parameters())
+        with global_generators(Key(0)):
+            network = tried(lambda: architecture.build(shape, classes))
+        return sum(weight.numel() for weight in network.parameters())
     except UsageError:
         raise
     except Exception as error:  # likewise
