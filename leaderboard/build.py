@@ -12,7 +12,7 @@ from pathlib import Path
 from leaderboard import markdown, published, records, site
 from leaderboard.tables import Table, tables
 from suite import terminal
-from suite.errors import RunError, SuiteError, UsageError, one_line
+from suite.errors import RunError, SuiteError, UsageError, harmless, one_line
 from suite.storage.files import make_directory, write_atomic
 from suite.tracking.uri import plain_uri
 
@@ -85,7 +85,7 @@ def _build(options: argparse.Namespace, downloads: Path) -> int:
         if filled != text and readme is not None:
             write_atomic(readme, filled.encode())
     for complaint in complaints:
-        print(f"leaderboard.build: {records.visible(one_line(complaint))}", file=sys.stderr)
+        print(f"leaderboard.build: {harmless(one_line(complaint))}", file=sys.stderr)
     return 1 if complaints else 0
 
 

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 from leaderboard.build import OWN_RECORDS
-from leaderboard.records import FIGURES, METRICS, OPERATIVE, RESULT, Entry, read, visible
+from leaderboard.records import FIGURES, METRICS, OPERATIVE, RESULT, Entry, read
 from leaderboard.site import PICTURES
 from suite import terminal
-from suite.errors import SuiteError, UsageError, one_line
+from suite.errors import SuiteError, UsageError, harmless, one_line
 from suite.storage.files import disk_errors, make_directory
 
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"leaderboard.collect: {error}", file=sys.stderr)
         return error.status
     for complaint in complaints:
-        print(f"leaderboard.collect: {visible(one_line(complaint))}", file=sys.stderr)
+        print(f"leaderboard.collect: {harmless(one_line(complaint))}", file=sys.stderr)
     print(f"{copied} record{'' if copied == 1 else 's'} copied to {_destination(options.to)}")
     return 1 if complaints else 0
 

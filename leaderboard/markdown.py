@@ -5,10 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from leaderboard import format, speedrun
 from leaderboard.columns import columns
-from leaderboard.records import visible
 from leaderboard.rows import Row
 from leaderboard.tables import Comparison, Table
-from suite.errors import UsageError
+from suite.errors import UsageError, harmless
 
 MARKER = re.compile(r"<!-- ([\w-]+): (begin|end) -->")
 """Where a table begins or ends, by the slug of its page."""
@@ -118,7 +117,7 @@ def _rows(rows: Iterable[Sequence[str]]) -> str:
 
 def plain(text: str) -> str:
     """A text that Markdown shows as it is, on one line."""
-    text = re.sub(r"\b(www)\.", "\\1\u200b.", visible(" ".join(text.split())))
+    text = re.sub(r"\b(www)\.", "\\1\u200b.", harmless(" ".join(text.split())))
     return re.sub(
         r"([\\`*_\[\]<>&|~#@:$])", lambda m: {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(m[1], "\\" + m[1]), text
     )

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -294,16 +293,3 @@ def _changed_protocol(config: dict[str, Any]) -> bool:
     protocol = config.get("evaluation")
     compared = {key: value for key, value in PROTOCOL.items() if key != "networks" or "ways" not in config}
     return isinstance(protocol, dict) and any(protocol.get(key, value) != value for key, value in compared.items())
-
-
-def visible(text: str) -> str:
-    """A text of somebody else with its letters that nobody sees, which move a cursor or turn a line round, as escapes.
-
-    >>> print(visible(chr(27) + "[31mred"))
-    \\x1b[31mred
-    """
-    return UNSEEN.sub(lambda letter: repr(letter[0])[1:-1], text)
-
-
-UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-"""Control characters but for the tabulator and the line feed, and marks of direction."""

@@ -18,10 +18,10 @@ from leaderboard import charts, format, speedrun
 from leaderboard.columns import Cell, Column, Link, columns
 from leaderboard.pages import PAGES, Page
 from leaderboard.published import Source
-from leaderboard.records import FIGURES, MAX_BYTES, METRICS, OPERATIVE, Entry, visible
+from leaderboard.records import FIGURES, MAX_BYTES, METRICS, OPERATIVE, Entry
 from leaderboard.rows import Row
 from leaderboard.tables import Comparison, Table
-from suite.errors import UsageError
+from suite.errors import UsageError, harmless
 from suite.runtime.record import label
 from suite.storage.files import disk_errors, json_sha256
 from suite.storage.plain_files import read_plain
@@ -114,7 +114,7 @@ def _files(tables: Sequence[Table], sources: Mapping[str, Source]) -> Iterator[t
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
+        finalize=lambda value: harmless(value) if type(value) is str else value,
     )
 
     def rendered(file: str, template: str, **variables: Any) -> tuple[str, bytes]:

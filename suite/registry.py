@@ -249,7 +249,7 @@ def load_plugin(given: str | Path) -> str:
     What was already loaded is left alone. Returns what names it from every working directory. Raises UsageError.
     """
     module = str(given)
-    if Path(given).exists() or not all(part.isidentifier() for part in module.split(".")):
+    if Path(given).is_file() or not all(part.isidentifier() for part in module.split(".")):
         return _load_file(given)
     try:
         importlib.import_module(module)

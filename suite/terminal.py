@@ -30,10 +30,8 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
         with unbreakable_streams() as streams:
             try:
                 status = main(*args, **kwargs)
-            except (OSError, MemoryError, ImportError) as error:  # what no command can foresee: limits of the machine
-                report(
-                    f"this machine does not let the command go on ({one_line(error)}); look at `ulimit -a` and disks"
-                )
+            except (OSError, MemoryError, ImportError) as error:  # what no command can foresee
+                report(_unforeseen(error))
                 status = RunError.status
             for stream in streams:
                 stream.flush()
@@ -43,6 +41,19 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             return RunError.status if failed and status == 0 else status
 
     return guarded
+
+
+LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the errors of a machine that has no more of something."""
+
+
+def _unforeseen(error: OSError | MemoryError | ImportError) -> str:
+    """A sentence about a limit of the machine or a package that is not there; any other error is raised again."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"the package {error.name} is missing; install it, as in pip install {error.name}"
+    if isinstance(error, OSError) and error.errno not in LIMITS:
+        raise error
+    return f"this machine does not let the command go on ({one_line(error)}); look at `ulimit -a` and disks"
 
 
 @contextmanager

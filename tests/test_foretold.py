@@ -72,9 +72,9 @@ def test_seeds_times_cells_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gin_file_without_end_is_not_read(tmp_path: Path) -> None:
-    (tmp_path / "long.gin").write_bytes(b"#" * 1_000_001)
+    (tmp_path / "long.gin").write_bytes(b"#" * (2**20 + 1))
     done = command("--gin", tmp_path / "long.gin", "--dry-run")
-    assert done.status == 2 and "more than 1,000,000 bytes" in done.complaint
+    assert done.status == 2 and "more than 1,048,576 bytes" in done.complaint
 
 
 def test_the_python_face_refuses_it_too(data_dir: Path) -> None:

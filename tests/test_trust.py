@@ -107,7 +107,7 @@ ATTACKS = {
     "a value to be given, by its short name": (INCLUDED + "EPOCHS = %REQUIRED\n", ["stands for a value"]),
     "a value to be given, as a call": (INCLUDED + "EPOCHS = @gin.REQUIRED/gin.constant()\n", ["stands for a value"]),
     "macros that refer to each other": (INCLUDED + "EPOCHS = %A\nA = %B\nB = %A\n", ["refers to itself"]),
-    "a value nested too deeply": (INCLUDED + "SEEDS = " + "[" * 3000 + "]" * 3000 + "\n", ["nested too deeply"]),
+    "a value nested too deeply": (INCLUDED + "SEEDS = " + "[" * 3000 + "]" * 3000 + "\n", ["nested too deep"]),
     "bindings of a cell": (
         INCLUDED + "run.axes = {'a': {'x': ['EPOCHS = 1\\nimport evil_module'], 'y': ['EPOCHS = 2']}}\n",
         ["--plugin evil_module"],
@@ -206,7 +206,10 @@ def asked(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
             directory = stranger / "out" / "some" / f"{name}-seed0-0123456789abcdef"
             directory.mkdir(parents=True)
             about = {"cell": {}, "config": {}, "environment": {}, "options": OPTIONS | own, "mixed": [], "key": "k"}
-            (directory / "run.json").write_text(json.dumps(about | {"name": "some", "label": name, "seed": 0}))
+            (directory / "config.gin").write_text("")
+            (directory / "run.json").write_text(
+                json.dumps(about | {"name": "some", "label": name, "seed": 0, "scale": "smoke"})
+            )
         return runs.main(["resume", "--out", str(stranger / "out"), *words]), given
 
     return ask

@@ -13,7 +13,7 @@ from gin import config as gin_config
 from gin import config_parser
 from gin.utils import try_with_location
 
-from suite.errors import UsageError
+from suite.errors import RunError, UsageError
 from suite.registry import REGISTRIES, is_named_module, suggestion
 from suite.storage.gin_files import find, gin_files
 from suite.storage.plain_files import read_plain
@@ -40,7 +40,10 @@ def binding_statements(binding: str) -> Iterator[Statement]:
 
 def _of_file(name: str, path: Path, inside: tuple[Path, ...]) -> Iterator[Statement]:
     """`inside`: the files whose includes led here."""
-    data = read_plain(path, MOST_BYTES, follow=True)
+    try:
+        data = read_plain(path, MOST_BYTES, follow=True)
+    except RunError as error:
+        raise UsageError(f"--gin: {error}") from error
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

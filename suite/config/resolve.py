@@ -24,14 +24,10 @@ from suite.config.unused import Axes, bindings_for_all, refuse_idle_recipes, ref
 from suite.errors import UsageError
 from suite.registry import fingerprint, suggestion
 from suite.storage.files import json_sha256
-from suite.storage.gin_files import find, gin_files
 from suite.types import Experiment
 
 Cell = dict[str, str]
 """Axis -> label."""
-
-MOST_BYTES = 1_000_000
-"""Of a gin file, which takes gin a minute or two to read."""
 
 MOST_RUNS = 10_000
 """Of one command: cells times seeds."""
@@ -124,12 +120,6 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
 def _require_files(files: list[str]) -> None:
     if not files:
         raise UsageError("name a configuration: --gin gin/quickstart.gin (files are in the folder gin/)")
-    for file in files:
-        found = find(file)
-        if found is None:
-            raise UsageError(f"--gin: there is no file {file}; {suggestion(file, gin_files())}")
-        if Path(found).stat().st_size > MOST_BYTES:
-            raise UsageError(f"--gin: {file} has more than {MOST_BYTES:,} bytes, which no configuration needs")
 
 
 def _seed_binding(whole: Parsed, seed: int) -> str:

@@ -59,12 +59,12 @@ def require_room(what: str, numbers: float, device: torch.device) -> None:
         )
 
 
-SMALL = 2**22
-"""Numbers of a tensor that is made in no time."""
+SMALL = 2**21
+"""Numbers of a tensor that is made, and as a matrix inverted, in no time."""
 
 
 def tried(make: Callable[[], T]) -> T:
-    """What `make` makes; of tensors without numbers, if one of them is large.
+    """What `make` makes; of tensors without numbers, if one that it makes or reads is large.
 
     Those are not used for everything, since torch imports its compiler for them, which takes seconds.
     """
@@ -91,8 +91,14 @@ class _Small(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for size in args:  # a list of whole numbers: the shape of what is made, or axes
-            if isinstance(size, (list, tuple)) and all(isinstance(n, int) for n in size) and math.prod(size) > SMALL:
+        for given in args:
+            if isinstance(given, torch.Tensor):
+                numbers = given.numel()
+            elif isinstance(given, (list, tuple)) and all(isinstance(n, int) for n in given):
+                numbers = math.prod(given)  # the shape of what is made, or axes
+            else:
+                continue
+            if numbers > SMALL:
                 raise _Large
         return func(*args, **(kwargs or {}))
 

@@ -114,12 +114,15 @@ def _plan(run: Run, device: torch.device) -> dict[str, Any]:
     try:
         _require_room(run.experiment, device)
         plan = run.experiment.plan()
-    except SuiteError:
-        raise
+        unroll = plan.get(EXPECTED_MIB, 0) * 2**20 / BYTES
+        require_room(f"a {GENEROUS}th of one unroll", unroll / GENEROUS, device)
+    except SuiteError as error:
+        where = f"'{run.label}': " if run.cell else ""
+        raise UsageError(f"{where}{error}") from error
     except (Exception, SystemExit) as error:  # of sizes that can't be counted, and of methods from outside
-        raise UsageError(f"'{run.label}' can't be planned ({one_line(error)[:200]}); lower its sizes") from error
-    unroll = plan.get(EXPECTED_MIB, 0) * 2**20 / BYTES
-    require_room(f"a {GENEROUS}th of one unroll of '{run.label}'", unroll / GENEROUS, device)
+        sizes = isinstance(error, (MemoryError, OverflowError)) or "alloc" in str(error)
+        mend = "lower its sizes" if sizes else "mend the method that raises it"
+        raise UsageError(f"'{run.label}' can't be planned ({one_line(error)[:200]}); {mend}") from error
     return plan
 
 

@@ -22,7 +22,8 @@ from suite.errors import RunError, first_line, printable
 T = TypeVar("T")
 
 MOST_BYTES_OF_JSON = 64 * 2**20
-"""Of one JSON file. The largest that the suite writes, a long run's record, has less than one thousandth of it."""
+"""Of one JSON file. The largest that the suite writes is a checkpoint's `state.json`, which holds all metrics: of
+50,000 steps some MiB."""
 
 
 class Damaged(RunError):
