@@ -45,8 +45,9 @@ def harmless(text: str) -> str:
     return OBEYED.sub(lambda letter: letter[0].encode("unicode_escape").decode(), text)
 
 
-OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-"""Control characters but tab and line feed, other ends of lines, and those that turn the direction of writing."""
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+"""Control characters but tab and line feed, other ends of lines, those that turn the direction of
+writing, and halves of letters, of which a folder's name that is no text is made."""
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from suite import registry
-from suite.registry import REGISTRIES, load_components
+from suite.registry import REGISTRIES, Entry, load_components
 
 torch.set_num_threads(1)
 load_components()
@@ -25,12 +25,19 @@ def _clean_gin() -> Iterator[None]:
     gin.clear_config(clear_constants=True)
 
 
+SEEN: dict[str, dict[str, Entry]] = {kind: {} for kind in REGISTRIES}
+"""By kind, all that any test registered: a file is loaded once in a process, and gin accepts a name once."""
+
+
 @pytest.fixture(autouse=True)
-def _own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test or its plugin registers is gone after it."""
     for one in REGISTRIES.values():
         monkeypatch.setattr(one, "_entries", dict(one._entries))
     monkeypatch.setattr(registry, "_named_modules", set())
+    yield
+    for kind, one in REGISTRIES.items():
+        SEEN[kind] |= one._entries
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from command_line import REPOSITORY, as_people_run_it, command, sets
+from conftest import SEEN
 
 from suite import run
 from suite.architectures.mlp import MLP
@@ -228,10 +229,6 @@ class CompressorBPTT:
 """What the suite calls of a checkout, written as plainly as can be."""
 
 
-_registered: dict[str, Any] = {}
-"""What the plugin registered: it is loaded once, and other tests see nothing of it."""
-
-
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in STAND_IN.items():
@@ -239,9 +236,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(objectives, "_entries", objectives._entries | _registered)
     load_plugin(recipes.RELEASED_CODE[1])
-    _registered["released_code"] = objectives["released_code"]
+    before = {name: entry for name, entry in SEEN["objectives"].items() if name == "released_code"}
+    monkeypatch.setattr(objectives, "_entries", objectives._entries | before)
     monkeypatch.setenv(reference.CHECKOUT, "")
     for name in list(sys.modules):
         if name.split(".")[0] in ("models", "compressors", "utils"):

@@ -158,7 +158,7 @@ def test_images_that_are_too_small_are_refused_in_one_sentence(recipe: Any, shap
     ("build", "settings", "words"),
     [
         (ConvNet, {"width": 0}, "ConvNet.width must be above 0"),
-        (ConvNet, {"depth": 0}, "ConvNet.depth must be above 0, or None"),
+        (ConvNet, {"depth": 0}, "ConvNet.depth must be above 0 and at most 10,000, or None"),
         (ResNet12, {"convolutions": 0}, "ResNet12.convolutions must be above 0"),
         (MLP, {"depth": -1}, "MLP.depth must be above 0"),
     ],

@@ -443,7 +443,7 @@ DIGITS = sets("DATASET = @datasets.digits()", "SEEDS = [0]")
         (["IMAGES_PER_TASK = 5"], "8 bases of 1x8x8 leave no room"),
         (["SAMPLES = 5000"], "a task needs 5000 training images and has 1346; lower samples_per_task"),
         (["TASKS = 0"], "Permutations.number must be above 0"),
-        (["IMAGES_PER_TASK = 0"], "images_per_task must be above 0"),
+        (["IMAGES_PER_TASK = 0"], "images_per_task must be at least 1"),
         (["IMAGES_PER_TASK = 0.5"], "images_per_task must be at least 1"),
         (
             ["PRESET = 'mine'"],

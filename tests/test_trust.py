@@ -206,10 +206,9 @@ def asked(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
             directory = stranger / "out" / "some" / f"{name}-seed0-0123456789abcdef"
             directory.mkdir(parents=True)
             about = {"cell": {}, "config": {}, "environment": {}, "options": OPTIONS | own, "mixed": [], "key": "k"}
+            about |= {"name": "some", "label": name, "seed": 0, "scale": "smoke"}
             (directory / "config.gin").write_text("")
-            (directory / "run.json").write_text(
-                json.dumps(about | {"name": "some", "label": name, "seed": 0, "scale": "smoke"})
-            )
+            (directory / "run.json").write_text(json.dumps(about))
         return runs.main(["resume", "--out", str(stranger / "out"), *words]), given
 
     return ask
@@ -379,10 +378,10 @@ class Strange:
         BUILD
 
     def init(self, params):
-        RUN
         return {}
 
     def step(self, params, grads, state):
+        RUN
         return params, state
 """
 NAMES = itertools.count()

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
@@ -340,13 +340,19 @@ class Store:
                 continue
             with suppress(_RunMissing), self._store_errors():  # somebody deleted it meanwhile
                 repository = self._repository(place)
-                stored = {artifact.path for artifact in repository.list_artifacts()}
+                stored = {artifact.path: artifact.is_dir for artifact in repository.list_artifacts()}
                 if first not in stored:
                     continue
                 folder = make_directory(to / run_id)
                 for name in [name for name in names if name in stored]:
-                    # not `download_artifacts`, whose threads nobody can stop
-                    repository._download_file(name, str(folder / name))
+                    files = [name]
+                    if stored[name]:
+                        listed = repository.list_artifacts(name)
+                        files = [f"{name}/{PurePosixPath(one.path).name}" for one in listed if not one.is_dir]
+                        make_directory(folder / name)
+                    for file in files:
+                        # not `download_artifacts`, whose threads nobody can stop
+                        repository._download_file(file, str(folder / file))
                 yield folder
 
     def _finished(self) -> Iterator[tuple[str, str]]:
