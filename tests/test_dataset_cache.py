@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import published_layouts as layouts
 import pytest
 import torch
 
+from suite.datasets import identity
 from suite.datasets.base import ImageDataset, Raw
 from suite.datasets.digits import Digits
 from suite.errors import RunError, UsageError
@@ -315,6 +317,92 @@ def test_a_setting_that_can_not_be_written_down_is_one_sentence(tmp_path: Path) 
     layouts.sentence(error)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["/", ".", "..", "~", "/tmp", "/.", "//", "beside", "inside/..", "./", "../data", "cache", "", "\0", "x" * 9999],
+)
+def test_a_text_that_is_no_path_stands_for_no_file(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, data = tmp_path / "home", tmp_path / "data"
+    for folder in (home, data / "inside", data / "cache", home / "beside"):
+        folder.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home)
+    assert Painted(folder=text).files(data) == [] == Painted(parts=(text, text)).files(data)
+
+
+@pytest.mark.parametrize("field", ["mine", Path("mine"), "~/mine", "{}/mine", Path("here"), Path("mine/../mine")])
+def test_a_path_stands_for_one_file(field: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mine", "work/here"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "work")
+    field = field.format(tmp_path) if isinstance(field, str) else field
+    (found,) = Painted(folder=field, parts=(str(field),) if field != Path("here") else ()).files(tmp_path)
+    assert found.resolve() in (tmp_path / "mine", tmp_path / "work" / "here")
+
+
+@pytest.mark.parametrize("target", ["nowhere", "1/below a file", "mine/nowhere"])
+def test_a_link_that_leads_nowhere_hides_no_other_file(target: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "1").write_bytes(b"\x03")
+    (tmp_path / "mine" / "link").symlink_to(target)
+
+    def hashed() -> Any:
+        return identity._contents(tmp_path / "mine", tmp_path / "cache")
+
+    before = hashed()
+    assert before["link"] is None and before["1"]
+    (tmp_path / "mine" / "1").write_bytes(b"\x04")
+    assert hashed()["1"] != before["1"]
+
+
+def test_a_link_to_itself_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "link").symlink_to("link")
+    with pytest.raises(RunError, match="can't be read") as error:
+        colour(Painted(folder="mine"), tmp_path)
+    assert "link" in layouts.sentence(error)
+
+
+@pytest.mark.parametrize("closed", ["mine", "mine/deeper"])
+def test_a_closed_folder_is_one_sentence(closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine" / "deeper").mkdir(parents=True)
+    listed = os.scandir
+
+    def refuse(folder: Any) -> Any:
+        if Path(folder) == tmp_path / closed:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may look anywhere
+    with pytest.raises(RunError, match="can't be read") as error:
+        identity._contents(tmp_path / "mine", tmp_path / "cache")
+    assert str(tmp_path / closed) in layouts.sentence(error)
+
+
+def test_a_folder_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in "123":
+        (tmp_path / "mine" / name).write_bytes(b"\x03")
+    read: list[str] = []
+    said: list[str] = []
+    hashed = identity._sha256
+    monkeypatch.setattr(identity, "_sha256", lambda file: read.append(file.name) or hashed(file))
+    monkeypatch.setattr(identity, "report", said.append)
+    monkeypatch.setattr(identity, "MANY", 2)
+
+    def contents() -> Any:
+        return identity._contents(tmp_path / "mine", tmp_path / "cache")
+
+    first = contents()
+    assert contents() == first and read == [*"123"] * 2  # written just now: its time might not tell of another change
+    monkeypatch.setattr(identity, "SETTLED", -9999.0)
+    assert contents() == contents() == first and read == [*"123"] * 3
+    assert said == [f"[data] reading 3 files of {tmp_path / 'mine'} to see whether they changed"] * 3
+    (tmp_path / "mine" / "2").write_bytes(b"\x04\x04")
+    assert contents() != first and read == [*"123"] * 4
+
+
 PLUGIN = """
 from dataclasses import dataclass
 import torch
@@ -369,6 +457,53 @@ def test_an_edited_reader_reads_again(helper: str, tmp_path: Path, monkeypatch: 
         importlib.invalidate_caches()
         found.append(colour(importlib.import_module("edited").Edited(), tmp_path / "data"))
     assert found == [3, 5, 3] and len(list((tmp_path / "data" / "cache").glob("*.safetensors"))) == 2
+
+
+BESIDE = {
+    "a package": ("import boom.sub", "raise SystemExit('imported')"),
+    "a part of one": ("from boom.sub import x", "raise SystemExit('imported')"),
+    "no Python": ("import boom", "this is = no Python"),
+    "a zero byte": ("import boom", "\0"),
+    "too deep": ("import boom", "(" * 9999),
+}
+"""What a plugin imports where only a reading meets it, and what lies there."""
+
+
+@pytest.mark.parametrize("what", BESIDE)
+def test_what_a_reader_imports_is_looked_at_and_not_run(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, content = BESIDE[what]
+    (tmp_path / "code" / "boom").mkdir(parents=True)
+    (tmp_path / "code" / "boom" / "__init__.py").write_text(content)
+    (tmp_path / "code" / "boom" / "sub.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    text = PLUGIN.format(imports="", parent="ImageDataset", first=f"if False: {first}", colour=3)
+    (tmp_path / "code" / "beside.py").write_text(text)
+    monkeypatch.setitem(sys.modules, "beside", None)  # gone after this test
+
+    def found() -> list[str]:
+        sys.modules.pop("beside", None)
+        importlib.invalidate_caches()
+        return identity._code(importlib.import_module("beside").Edited)
+
+    before = found()
+    assert len(before) == 2 and "boom" not in sys.modules
+    (tmp_path / "code" / "boom" / ("sub.py" if "sub" in first else "__init__.py")).write_text("edited = 1")
+    assert len(set(before) & set(found())) == 1
+
+
+@pytest.mark.parametrize("module", ["__main__", "typed_in", "typed.deeper"])
+def test_what_was_typed_in_is_read_at_each_call(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed_in = types.ModuleType(module)
+    monkeypatch.setitem(sys.modules, module, typed_in)
+    exec(PLUGIN.format(imports="COLOUR = 3", parent="ImageDataset", first="pass", colour="COLOUR"), vars(typed_in))
+    assert colour(typed_in.Edited(), tmp_path) == 3
+    exec("COLOUR = 5", vars(typed_in))
+    assert colour(typed_in.Edited(), tmp_path) == 5 and not (tmp_path / "cache").exists()
+    child = type("Child", (typed_in.Edited,), {"__module__": __name__})  # in a file, of a parent that is in none
+    assert child().prepare(tmp_path).file is None
 
 
 def test_a_cache_under_its_old_name_is_not_looked_at(tmp_path: Path) -> None:

@@ -36,8 +36,9 @@ class Shapes(ImageDataset):  # brings the choice of a preprocessing, the validat
 
     def read(self, root: Path, download: bool) -> Raw:
         """The images, as bytes; read them from files below `root` here, with `suite.datasets.sources`."""
-        # What is read here is cached until a field, this code or a file that a field names changes. Say which other
-        # files it depends on: def files(self, root): return [root / "my_images"]
+        # What is read here is cached until a field, this code or a file that a field names (a `Path`, a text with a
+        # whole path, or the name of something below `root`) changes. Say which other files it depends on:
+        # def files(self, root): return [root / "my_images"]
         parts = (self._part(size, Key(0)(name)) for name, size in (("train", 600), ("test", 150)))
         (train_images, train_labels), (test_images, test_labels) = parts
         return Raw(train_images, train_labels, test_images, test_labels, source="drawn by docs/templates/dataset.py")

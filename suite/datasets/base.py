@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from suite.datasets.identity import identity
+from suite.datasets.identity import has_source, identity
 from suite.errors import RunError, UsageError
 from suite.images import preprocess
 from suite.images.augment import AugmentationName
@@ -42,14 +42,14 @@ class Raw:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A verified cache of a data set."""
+    """A data set's images, as its verified cache holds them."""
 
     raw: Raw
     """Its images."""
     digest: str
     """SHA-256 of their pixels and labels."""
-    file: Path
-    """Where the cache is."""
+    file: Path | None
+    """Where the cache is; None for a class that was typed in, which has none."""
 
 
 @dataclass(frozen=True)
@@ -78,22 +78,37 @@ class ImageDataset(ABC):
     def files(self, root: Path) -> Sequence[Path]:
         """The user's own files and folders that `read` reads: where one of them changed, the images are read anew.
 
-        By default those that a field names, below `root` or anywhere. Published files need not be named, since `read`
-        verifies them.
+        By default those that are there and that a field names: as a `Path`; as a text with a whole path (`/data/mine`,
+        `~/mine`), but for the folders at the top and your home; or as a text that names something below `root`.
+        Published files need not be named, since `read` verifies them.
         """
         values = [getattr(self, f.name) for f in fields(self) if f.name not in USED_LATER]
-        texts = [text for value in values for text in (value if isinstance(value, (list, tuple)) else [value])]
-        paths = [os.path.expanduser(text) for text in texts if isinstance(text, (str, Path)) and str(text)]
-        return [place for path in paths for place in (root / path, Path(path)) if os.path.exists(place)]
+        each = [one for value in values for one in (value if isinstance(value, (list, tuple)) else [value])]
+        named = [place for one in each if isinstance(one, (str, Path)) for place in _named(one, root)]
+        return [place for place in dict.fromkeys(named) if os.path.exists(place)]
 
     @final
     def prepare(self, data_dir: Path, download: bool = True) -> Prepared:
         """Everything as published, from `data_dir/cache`; filled from the source files at the first call.
 
-        Images of other settings, of an edited reader or of other `files` are in another cache. Raises RunError for
-        source files that are missing or altered, and for a cache that is damaged.
+        Images of other settings, of an edited reader or of other `files` are in another cache. Those of a class that
+        was typed in are in none, and read at each call. Raises RunError for source files that are missing or altered,
+        and for a cache that is damaged.
         """
         info, cache_dir = self.info, data_dir / "cache"
+
+        def read() -> Raw:
+            try:
+                raw = self.read(data_dir, download)
+            except OSError as error:
+                raise RunError(f"{info.name}: {data_dir} can't be read ({error}); mend it or name another") from error
+            _check_raw(raw, info, data_dir)
+            return raw
+
+        if not has_source(type(self)):  # nothing tells when a helper or a constant beside it was typed in anew
+            raw = read()
+            return Prepared(raw, sealed.digest(_tensors(raw)), None)
+
         # No reader of the suite looks at what is done to the images later; a reader from outside may.
         settings = replace(self, **USED_LATER) if type(self).__module__.startswith("suite.") else self
 
@@ -105,11 +120,7 @@ class ImageDataset(ABC):
         file = cache_dir / f"{name}-v{self.version}-{made_of[:16]}.safetensors"
 
         def build() -> tuple[dict[str, Tensor], sealed.About]:
-            try:
-                raw = self.read(data_dir, download)
-            except OSError as error:
-                raise RunError(f"{info.name}: {data_dir} can't be read ({error}); mend it or name another") from error
-            _check_raw(raw, info, data_dir)
+            raw = read()
             if now() != made_of:
                 raise RunError(f"{info.name}: its files changed while they were read; run again when they are whole")
             versions = {"torch": torch.__version__, "reader": self.version}
@@ -133,6 +144,21 @@ class ImageDataset(ABC):
 
 USED_LATER: dict[str, Any] = {field.name: field.default for field in fields(ImageDataset)}
 """The settings that all data sets share, which say what is done to the images once they are read; their defaults."""
+
+
+def _named(field: str | Path, root: Path) -> list[Path]:
+    """The places that a field may name. A separator or a word such as '/', '.' or '~' must not stand for a machine."""
+    name, base = os.path.expanduser(field), os.path.abspath(root)
+    place, is_path = Path(os.path.normpath(os.path.join(base, name))), isinstance(field, Path)
+    if place.is_relative_to(Path(base, "cache")):  # what is written there is made of what is read
+        return []
+    if os.path.isabs(name):
+        home = Path(os.path.expanduser("~"))
+        far = len(place.parts) > 1 if is_path else len(place.parts) > 2 and place not in (home, *home.parents)
+        return [Path(name)] if far else []
+    below = [root / name] if Path(base) in place.parents else []
+    here = is_path and Path.cwd() in Path(os.path.abspath(name)).parents
+    return [*below, *([Path(name)] if here else [])]
 
 
 def prepared_splits(

@@ -9,15 +9,15 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from types import CodeType
 from typing import Any, cast
 
-from suite.errors import RunError, UsageError, one_line
+from suite.errors import RunError, UsageError, one_line, report
 from suite.registry import describe
 from suite.storage.files import json_sha256, sha256
 from suite.storage.plain_files import open_plain
@@ -48,23 +48,56 @@ def identity(dataset: Any, info: DatasetInfo, version: int, files: Sequence[Path
 # ---------------------------------------------------------------- files
 
 
+MANY = 20_000
+"""Files of a folder that take so long to read that it is said."""
+
+SETTLED = 2.0
+"""Seconds after which a change of a file gives it another time, on any disk."""
+
+_known: dict[str, dict[str, str | None]] = {}
+"""What files hold, by a hash of their names, places, sizes and times: each is read once in a process."""
+
+
 def _contents(file: Path, cache_dir: Path) -> Any:
     """SHA-256 of a file; of a folder, that of every file in it by its name; None for what is not there."""
+    now = time.time()
     try:
-        if not file.is_dir():
-            return _sha256(file)
-        return {str(one.relative_to(file)): _sha256(one) for one in _below(file, cache_dir)}
-    except FileNotFoundError:
+        is_folder = file.is_dir()
+        files = {str(one.relative_to(file)): one for one in (_below(file, cache_dir) if is_folder else [file])}
+        stamps = {name: _stamp(one) for name, one in files.items()}
+        listing = json_sha256(stamps)
+        contents = _known.get(listing)
+        if contents is None:
+            if len(files) > MANY:
+                report(f"[data] reading {len(files):,} files of {file} to see whether they changed")
+            contents = {name: _sha256(one) if stamps[name] else None for name, one in files.items()}
+            if all(max(stamp[-2:]) < (now - SETTLED) * 1e9 for stamp in stamps.values() if stamp):
+                _known[listing] = contents
+        return contents if is_folder else contents["."]
+    except FileNotFoundError:  # it went away just now
         return None
     except OSError as error:
         raise RunError(f"{file} can't be read ({one_line(error)}); mend it") from error
 
 
+def _stamp(file: Path) -> tuple[int, ...] | None:
+    """What changes with a file's content; None for a file that is not there, such as a link that leads nowhere."""
+    try:
+        found = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def _below(folder: Path, cache_dir: Path) -> Iterator[Path]:
-    """What lies in a folder and is none, also behind links, in a fixed order."""
+    """What lies in a folder and is none, also behind links, in a fixed order. Raises OSError for one that is closed."""
+
+    def closed(error: OSError) -> None:
+        raise error
+
     seen = {_place(cache_dir)} if cache_dir.is_dir() else set()
     seen.add(_place(folder))
-    for place, below, names in os.walk(folder, followlinks=True):
+    for place, below, names in os.walk(folder, onerror=closed, followlinks=True):
         new = [name for name in sorted(below) if _place(Path(place, name)) not in seen]
         seen |= {_place(Path(place, name)) for name in new}  # a link may lead back to where it lies
         below[:] = new
@@ -89,7 +122,7 @@ def _code(kind: Any) -> list[str]:
     """SHA-256 of the source files of a class, of its parents and of what these import, whatever the files are called.
 
     The imports of the suite's own files are not followed: `version` stands for them. Nor are packages that are
-    installed, but for the one that the class is of. A class that was typed in, without a file, gives its bytecode.
+    installed, but for the one that the class is of. Nothing is imported here.
     """
     modules = {parent.__module__ for parent in kind.__mro__} - {OF_ALL}
     own = {module.split(".")[0] for module in modules} - {"suite"}
@@ -102,11 +135,17 @@ def _code(kind: Any) -> list[str]:
             continue
         if root not in own and INSTALLED & set(file.parts):
             continue
-        source = file.read_bytes()
+        with open_plain(file, follow=True) as opened:
+            source = opened.read()
         found[module] = sha256(source)
         waiting += [] if root == "suite" else _imports(source, module)
-    typed_in = [parent for parent in kind.__mro__ if parent.__module__ == "__main__" and "__main__" not in found]
-    return sorted([*found.values(), *(json_sha256(_compiled(parent)) for parent in typed_in)])
+    return sorted(found.values())
+
+
+def has_source(kind: type) -> bool:
+    """Whether a class and its parents are of files that can be read, and not typed into a notebook or `python -c`."""
+    modules = {parent.__module__ for parent in kind.__mro__}
+    return all(_source_file(module) or module.split(".")[0] in sys.stdlib_module_names for module in modules)
 
 
 INSTALLED = {"site-packages", "dist-packages"}
@@ -115,21 +154,29 @@ INSTALLED = {"site-packages", "dist-packages"}
 
 def _source_file(module: str) -> Path | None:
     """The Python file of a module that is loaded or could be; None for those of Python itself, and without a file."""
-    if module.split(".")[0] in sys.stdlib_module_names:
+    root, *below = module.split(".")
+    if root in sys.stdlib_module_names:
         return None
-    origin = getattr(sys.modules.get(module), "__file__", None)
-    if module not in sys.modules:
-        with suppress(ImportError, ValueError, AttributeError):
-            spec = importlib.util.find_spec(module)
-            origin = spec.origin if spec is not None else None
-    return Path(origin) if origin and origin.endswith(".py") and os.path.isfile(origin) else None
+    places: list[str | None] = []
+    with suppress(Exception):  # modules and their finders may run any code when they are asked
+        if module in sys.modules:
+            places = [sys.modules[module].__file__]
+        elif spec := importlib.util.find_spec(root):  # of a name with a dot, it would import the package
+            folders = [os.path.join(folder, *below) for folder in spec.submodule_search_locations or ()]
+            inner = [place for folder in folders for place in (os.path.join(folder, "__init__.py"), f"{folder}.py")]
+            places = [*inner] if below else [spec.origin]
+    return next((Path(place) for place in places if place and place.endswith(".py") and os.path.isfile(place)), None)
 
 
 def _imports(source: bytes, module: str) -> list[str]:
-    """Every name in a module's imports that may be a module, wherever in it they stand."""
+    """Every name in a module's imports that may be a module, wherever in it they stand; none if it is no Python."""
     package = getattr(sys.modules.get(module), "__package__", None) or module.rpartition(".")[0]
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except Exception:  # of another Python, or too deep; its bytes stand for it
+        return []
     names = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -138,13 +185,3 @@ def _imports(source: bytes, module: str) -> list[str]:
                 base = ".".join(filter(None, [*package.split(".")[: len(package.split(".")) - node.level + 1], base]))
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return [name for name in names if name]
-
-
-def _compiled(of: Any) -> Any:
-    """What a class or function does, as plain data."""
-    if isinstance(of, type):
-        functions = {name: getattr(value, "fget", None) or value for name, value in vars(of).items()}
-        return {name: _compiled(one.__code__) for name, one in functions.items() if hasattr(one, "__code__")}
-    if isinstance(of, CodeType):
-        return [of.co_code.hex(), list(of.co_names), [_compiled(constant) for constant in of.co_consts]]
-    return repr(of)
