@@ -288,7 +288,7 @@ def test_every_name_that_a_run_uses_is_one_that_is_looked_at(good: Path) -> None
 @pytest.mark.parametrize("ask_for", [lambda out: ask("list", "--out", out), synced])
 def test_folders_that_are_links_are_named_in_one_line(ask_for: Any, good: Path, tmp_path: Path) -> None:
     out = tmp_path / "linked"
-    (out / "table").mkdir(parents=True)
+    shutil.copytree(good, out / "table" / good.name)
     for name in ("a", "table/b", "cache", "table/c", "d"):
         (out / name).symlink_to(good.parent)
     (out / "file").symlink_to(good / "run.json")

@@ -205,8 +205,11 @@ def asked(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
         for name, own in (("a", options), ("b", {})):
             directory = stranger / "out" / "some" / f"{name}-seed0-0123456789abcdef"
             directory.mkdir(parents=True)
-            about = {"cell": {}, "config": {}, "environment": {}, "options": OPTIONS | own, "mixed": [], "key": "k"}
-            (directory / "run.json").write_text(json.dumps(about | {"name": "some", "label": name, "seed": 0}))
+            (directory / "config.gin").touch()
+            about = {"cell": {}, "config": {}, "environment": {}, "options": OPTIONS | own, "mixed": []}
+            (directory / "run.json").write_text(
+                json.dumps(about | {"name": "some", "label": name, "seed": 0, "scale": "cpu", "key": "k"})
+            )
         return runs.main(["resume", "--out", str(stranger / "out"), *words]), given
 
     return ask
