@@ -293,12 +293,12 @@ class Memory:
     def load(file: str | Path) -> "Memory":
         """Read and verify a memory; runs no code. Raises RunError for a file that is missing, foreign or damaged."""
         path = Path(file)
-        tensors, metadata = _read(path, follow=True)
+        tensors, metadata = _read(path)
         about = _about(path, tensors, metadata)
         fitted = _under("preprocessing/", tensors)
         beside = path.with_name(_beside(about["preprocessing"]))
         if not fitted and os.path.lexists(beside):
-            fitted = _under("preprocessing/", _read(beside, follow=False)[0])
+            fitted = _under("preprocessing/", _read(beside)[0])
         needs = about["preprocessing_stored"]
         transform = preprocess.restore(about["preprocessing"], fitted) if fitted or not needs else None
         memory = Memory(_under("memory/", tensors), about, transform)
@@ -366,10 +366,13 @@ class _Unknown(RunError):
     """The memory is of a method that is not registered here."""
 
 
-def _read(path: Path, follow: bool) -> tuple[Params, dict[str, Any]]:
-    """As `read_tensors`, of a file that this machine can verify: it is in memory as bytes and as tensors at once."""
+def _read(path: Path) -> tuple[Params, dict[str, Any]]:
+    """As `read_tensors`, of a file that this machine can verify: it is in memory as bytes and as tensors at once.
+
+    The name may be a link, as all are in a cache of Hugging Face: whatever is read is verified.
+    """
     try:
-        return read_tensors(path, bytes_of(CPU) // 3, follow)
+        return read_tensors(path, bytes_of(CPU) // 3, follow=True)
     except FileNotFoundError as error:
         raise RunError(f"there is no file {path}") from error
 

@@ -2,7 +2,8 @@
 
 list [RUN …]     state, progress, last validation accuracy and age of the runs below --out (default: all)
 resume [RUN …]   resume these runs (default: all that were stopped or killed); the results are those of unstopped runs;
-                 plugins, and a tracker that is no database below --out, are named again with --plugin, --tracking-uri
+                 plugins, and a tracker that is neither the database in --out nor $MLFLOW_TRACKING_URI, are named again
+                 with --plugin, --tracking-uri
 reap             mark runs whose process died as KILLED, here and in the tracker that they use
 clean [--yes]    list what can be deleted: runs that --fresh set aside, checkpoints of finished runs, damaged ones,
                  partial files; with --yes, delete it
@@ -27,7 +28,7 @@ from suite.storage.journal import read
 from suite.storage.locks import Held, locked
 from suite.storage.plain_files import plain_below
 from suite.tracking.store import NoAnswer, Store, stores
-from suite.tracking.uri import WHOLE, default_uri, plain_uri
+from suite.tracking.uri import MADE, WHOLE, default_uri, plain_uri
 
 LEFTOVER_SECONDS = 3600.0
 """Age from which on a partial file belongs to no process any more."""
@@ -43,7 +44,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--out", default="runs", metavar="DIR", help="where runs are kept (default: %(default)s)")
     plugin = "resume: a Python file or module that registers methods"
     command.add_argument("--plugin", action="append", default=[], metavar="F", help=plugin)
-    tracker = "resume, reap: the MLflow store or server of these runs, or 'none' (default: a database in --out)"
+    tracker = (
+        "resume, reap: the MLflow store or server of these runs, or 'none' (default: that which each run had, if it is "
+    )
+    tracker += "the database in --out, also where --out was moved, or $MLFLOW_TRACKING_URI)"
     command.add_argument("--tracking-uri", metavar="U", help=tracker)
     command.add_argument("--json", action="store_true", help="list: as JSON")
     command.add_argument("--yes", action="store_true", help="clean: delete what is listed")
@@ -63,6 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise UsageError(f"{options.action} is for all runs below --out; name none")
         selected = _selected(out, options.run)
         if options.action == "list":
+            left_out = None if options.run else run_directory.links_left_out(out)
+            if left_out:
+                report(f"suite.runs: {left_out}")
             return _list(out, selected, options.json)
         elif options.action == "resume":
             return _resume(selected, bool(options.run), options.plugin, options.tracking_uri)
@@ -207,7 +214,7 @@ def _command(directory: Path, options: run_directory.Options, plugins: list[str]
         raise UsageError(
             f"{directory} was run with code of its own, which runs only if this command names it; {again} {words}"
         )
-    uri = options["tracking_uri"] if tracker is None else tracker
+    uri = _where_it_is_now(options["tracking_uri"], directory, out) if tracker is None else tracker
     if not _may_hear(uri, out, tracker):
         where = shlex.quote(plain_uri(uri))
         raise UsageError(
@@ -217,6 +224,19 @@ def _command(directory: Path, options: run_directory.Options, plugins: list[str]
     said: dict[str, object] = {"gin": config, "out": out, "device": options["device"], "data-dir": options["data_dir"]}
     said |= {"tracking-uri": uri, "checkpoint-seconds": options["checkpoint_seconds"]}
     return [f"--{name}={value}" for name, value in said.items()] + [f"--plugin={plugin}" for plugin in plugins]
+
+
+def _where_it_is_now(uri: str, directory: Path, out: Path) -> str:
+    """The address of a run's tracker: the database in `out` if the run's own was in the folder that `out` was before.
+
+    That folder is not there any more, or it has this run as well: `out` is then a copy, or another way to it.
+    """
+    database = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:////") or database.name != MADE:
+        return uri
+    before, own = database.parent, Path(*directory.resolve().parts[-2:])
+    moved = not os.path.isdir(before) or os.path.isdir(before / own)
+    return default_uri(out) if moved else uri
 
 
 def _may_hear(uri: str, out: Path, named: str | None) -> bool:
@@ -237,6 +257,8 @@ def _reap(out: Path, tracker: str | None) -> int:
             if run_directory.state(directory) == "killed":
                 about = run_directory.about(directory)
                 uris = {*stores(directory), about["options"]["tracking_uri"] if about else "none"} - {"none"}
+                if tracker is None:
+                    uris = {_where_it_is_now(uri, directory, out) for uri in uris}
                 for uri in sorted(uris):
                     if _may_hear(uri, out, tracker):
                         _send(directory, uri, out, reached)

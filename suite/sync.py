@@ -13,10 +13,10 @@ from pathlib import Path
 
 from suite import terminal
 from suite.errors import Interrupted, RunError, SuiteError, UsageError, printable, report
-from suite.runtime.run_directory import ABOUT, journal_directories, mark_dead
+from suite.runtime.run_directory import ABOUT, journal_directories, links_left_out, mark_dead
 from suite.storage.files import user_path
 from suite.storage.journal import read
-from suite.tracking.store import NoAnswer, Store
+from suite.tracking.store import Misplaced, NoAnswer, Store
 from suite.tracking.uri import check_uri, default_uri, whole_uri
 
 RETRY_SECONDS = 10.0
@@ -56,7 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _send_all(store: Store, out: Path) -> int:
-    directories = journal_directories(out)
+    directories, left_out = journal_directories(out), links_left_out(out)
+    if left_out:
+        report(f"suite.sync: {left_out}")
     if not directories:
         raise UsageError(f"{out} holds no runs; name the folder that --out named")
     store.connect()
@@ -88,6 +90,7 @@ def _follow(store: Store) -> int:
     os.nice(10)
     seen: set[Path] = set()
     pending: dict[Path, None] = {}
+    misplaced: set[Path] = set()
     partial, ended, outage = b"", False, False
     while not ended:
         readable, _, _ = select.select([0], [], [], RETRY_SECONDS if pending else None)
@@ -99,19 +102,26 @@ def _follow(store: Store) -> int:
             seen |= pending.keys()
         if ended:
             pending |= {directory: None for directory in seen if _died(directory)}
-        outage = _send_pending(store, pending, outage, try_all=ended)
-    return RunError.status if pending else 0
+        outage = _send_pending(store, pending, misplaced, outage, try_all=ended)
+    return RunError.status if pending or misplaced else 0
 
 
-def _send_pending(store: Store, pending: dict[Path, None], outage: bool, try_all: bool) -> bool:
+def _send_pending(store: Store, pending: dict[Path, None], misplaced: set[Path], outage: bool, try_all: bool) -> bool:
     """Send for each directory and take it off `pending`; returns whether the store is out of reach.
 
+    Of a directory in `misplaced`, the store does not take the files; that is said once, and is no outage.
     The first failure of an outage is reported. It ends the round, unless there is no later one (`try_all`).
     """
     for directory in list(pending):
         try:
             store.send(directory)
             del pending[directory]
+            misplaced.discard(directory)
+        except Misplaced as error:
+            if directory not in misplaced:
+                report(f"[tracking] {error}")
+            del pending[directory]
+            misplaced.add(directory)
         except RunError as error:
             pending[directory] = pending.pop(directory)  # the next round begins with another one
             if not outage:

@@ -22,7 +22,7 @@ from suite.datasets.base import ImageDataset, Raw
 from suite.datasets.digits import Digits
 from suite.errors import RunError, UsageError
 from suite.keys import Key
-from suite.storage import sealed
+from suite.storage import locks, sealed
 from suite.storage.locks import locked
 from suite.types import DatasetInfo, ImageShape
 
@@ -533,11 +533,11 @@ def test_what_another_process_left_half_written_is_replaced_whatever_it_is(tmp_p
 
 
 def test_who_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealed, "PATIENCE", 0.0)
+    monkeypatch.setattr(locks, "SILENT_SECONDS", 0.0)
     file = tmp_path / "one.safetensors"
     waits = threading.Thread(target=sealed.stored, args=(file, lambda: ({"x": torch.ones(1)}, {})))
     said: list[str] = []
-    monkeypatch.setattr(sealed, "report", lambda line: said.append(line) or told.set())
+    monkeypatch.setattr(locks, "report", lambda line: said.append(line) or told.set())
     told = threading.Event()
     with locked(tmp_path / "one.safetensors.lock"):
         waits.start()
@@ -546,4 +546,4 @@ def test_who_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     waits.join()
     assert file.exists() and len(said) == 1
     holder = f"process {os.getpid()}" if Path("/proc/locks").exists() else "another process"
-    assert f"waiting for one.safetensors, which {holder} is making" in said[0] and "one.safetensors.lock" in said[0]
+    assert f"[waiting] {holder} holds {tmp_path / 'one.safetensors.lock'}" in said[0]

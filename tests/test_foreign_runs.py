@@ -16,10 +16,10 @@ import torch
 from command_line import QUICK, Done, command, only_run, sets
 from safetensors.torch import save
 
-from suite import runs, terminal
+from suite import runs, sync, terminal
 from suite.errors import RunError, UsageError, report
 from suite.runtime import session
-from suite.runtime.run_directory import about, mark_finished, read_about, run_directories
+from suite.runtime.run_directory import OWN, about, mark_finished, read_about, run_directories
 from suite.runtime.signals import Stop
 from suite.storage import checkpoint
 from suite.storage.checkpoint import Checkpoint, read_newest, write
@@ -34,6 +34,7 @@ from suite.storage.files import (
 )
 from suite.storage.journal import NAME, Journal, Point, read
 from suite.storage.plain_files import plain_below, refuse_links
+from suite.tracking.store import Store
 
 KEPT = Path(__file__).parent / "kept" / "begun" / "distillation" / "quickstart"
 
@@ -44,6 +45,15 @@ def ask(*words: str | Path) -> Done:
     with redirect_stdout(out), redirect_stderr(err):
         status = runs.main([str(word) for word in words])
     return Done(status, out.getvalue(), err.getvalue())
+
+
+def synced(out: Path) -> Done:
+    """`python -m suite.sync` in this process, to a store that takes everything."""
+    said, err, store = io.StringIO(), io.StringIO(), Store("http://host", out)
+    store.connect, store.send = lambda: None, lambda *_: "there"  # type: ignore[method-assign]
+    with redirect_stdout(said), redirect_stderr(err):
+        status = sync._send_all(store, out)
+    return Done(status, said.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -253,12 +263,38 @@ def test_what_is_no_plain_file_is_named_and_left_as_it_is(
 def test_a_run_does_not_begin_where_something_leads_elsewhere(
     name: str, spoil: Callable[[Path], None], bad: Path
 ) -> None:
-    refuse_links(bad)
+    refuse_links(bad, OWN)
     (bad / name).unlink(missing_ok=True)
     (bad / name).parent.mkdir(exist_ok=True)
     spoil(bad / name)
     with pytest.raises(RunError, match=f"{name} is a (link|pipe), which has no place in a run's folder"):
-        refuse_links(bad)
+        refuse_links(bad, OWN)
+
+
+@pytest.mark.parametrize("spoil", [pipe, endless, elsewhere])
+@pytest.mark.parametrize("name", [".#config.gin", "notes", "figures/.#a.png", "mine/data", "tensorboard"])
+def test_what_a_run_neither_reads_nor_writes_is_left_alone(name: str, spoil: Callable[[Path], None], bad: Path) -> None:
+    """Emacs makes a link beside a file that is being edited."""
+    (bad / name).parent.mkdir(exist_ok=True)
+    spoil(bad / name)
+    refuse_links(bad, OWN)
+    assert os.path.lexists(bad / name)
+
+
+def test_every_name_that_a_run_uses_is_one_that_is_looked_at(good: Path) -> None:
+    assert {path.name for path in good.iterdir()} <= set(OWN)
+
+
+@pytest.mark.parametrize("ask_for", [lambda out: ask("list", "--out", out), synced])
+def test_folders_that_are_links_are_named_in_one_line(ask_for: Any, good: Path, tmp_path: Path) -> None:
+    out = tmp_path / "linked"
+    shutil.copytree(good, out / "table" / good.name)
+    for name in ("a", "table/b", "cache", "table/c", "d"):
+        (out / name).symlink_to(good.parent)
+    (out / "file").symlink_to(good / "run.json")
+    err = ask_for(out).err
+    assert f"links in {out} are not followed: a, d, table/b and 1 more; name the folder where they lead" in err
+    assert "links in" not in ask_for(good.parent.parent).err and "links in" not in ask_for(good).err
 
 
 @pytest.mark.parametrize("what", ["figures", "checkpoints", ".sending", "", ".."])

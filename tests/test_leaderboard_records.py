@@ -328,7 +328,7 @@ def test_a_tracker_that_does_not_answer_gets_one_sentence_and_records_are_built(
     put(tmp_path / "runs", GOOD)
     where = ["--tracking-uri", uri, "--records", tmp_path / "runs", "--out", tmp_path / "site"]
     status, err = built(capsys, *where)
-    (line,) = [line for line in err.splitlines() if "is waited for" not in line]
+    (line,) = [line for line in err.splitlines() if "has not answered for" not in line]
     assert status == 1 and "tracking" in line
     before = contents(tmp_path / "site")
     assert sum(name.startswith("runs/") and name.endswith(".html") for name in before) == 1

@@ -21,7 +21,7 @@ from suite.storage.journal import Journal, identity, read
 from suite.tracking import patience, store
 from suite.tracking.patience import NoAnswer, Patient, within
 from suite.tracking.places import artifact_problem
-from suite.tracking.store import SENT, Store, stores
+from suite.tracking.store import SENT, Misplaced, Store, stores
 
 
 def synced(*words: str | Path) -> Done:
@@ -112,7 +112,7 @@ def test_a_server_is_waited_for_with_a_word_and_not_without_end(
     journals = [begun(tmp_path / "points" / name) for name in ("one", "two")]
     uri = server(answer)
     done = synced(tmp_path, "--tracking-uri", uri)
-    assert done.status == 1 and f"{uri} is waited for since 0 s" in done.err
+    assert done.status == 1 and f"{uri} has not answered for 0 s" in done.err
     assert f"the tracking store {uri} gave no whole answer within 0.5 s" in done.err
     assert not any(stores(journal.directory) for journal in journals)
 
@@ -239,7 +239,16 @@ HTTP = "http://host:5000"
         ("mlflow-artifacts:/1/abc/artifacts", HTTP),
         ("mlflow-artifacts://host:5000/1/abc/artifacts", HTTP),
         ("http://host:5000/api/2.0/mlflow-artifacts/artifacts/1", HTTP),
+        ("http://host:80/api/2.0/mlflow-artifacts/artifacts/1", "http://host"),
+        ("http://Host/api/2.0/mlflow-artifacts/artifacts/1", "http://host:80"),
+        ("https://host:443/1", "https://host/"),
+        ("mlflow-artifacts://host:443/1", "https://host"),
+        ("mlflow-artifacts://host/1", "http://host:80"),
         ("dbfs:/databricks/mlflow-tracking/1/abc/artifacts", "databricks://profile"),
+        ("dbfs:/Volumes/a/b", "databricks"),
+        ("uc://a/b", "databricks"),
+        ("s3://bucket/abc", "databricks"),
+        ("abfss://bucket@host/abc", "databricks://profile"),
         ("file:///runs/artifacts/abc/artifacts", "sqlite:////runs/mlflow.db"),
         ("/runs/artifacts/abc/artifacts", "sqlite:////runs/mlflow.db"),
         ("file:///elsewhere/artifacts/abc", "sqlite:////elsewhere/mlflow.db"),  # which the user named
@@ -264,6 +273,12 @@ def test_files_go_where_the_user_pointed(place: str, uri: str) -> None:
         ("mlflow-artifacts://elsewhere:5000/1/abc", HTTP),
         ("mlflow-artifacts://host:5001/1/abc", HTTP),
         ("https://elsewhere/x", HTTP),
+        ("http://host:443/x", "http://host"),
+        ("http://host/x", "https://host"),
+        ("http://me@host/x", "http://host"),
+        ("http://host:99999/x", "http://host"),
+        ("mlflow-artifacts://host:80/1", "https://host"),
+        ("C:/home", "databricks"),
         ("sftp://me@elsewhere/abc", HTTP),
         ("http://[", HTTP),
         ("file:///tmp/x", "databricks"),
@@ -312,11 +327,56 @@ def test_a_server_that_names_a_folder_here_gets_everything_but_the_files(
     journal.artifacts([journal.directory / "a.txt"])
     journal.mark("FINISHED")
     one = Store(HTTP, tmp_path / "out")
-    one._client = answers = Answers(f"file://{tmp_path}/home", {"suite.id": str(identity(read(journal.directory)[0]))})
-    assert one.send(journal.directory) == "there"
+    tags = {"suite.id": str(identity(read(journal.directory)[0]))}
+    one._client = answers = Answers(f"file://{tmp_path}/home", tags)
+    with pytest.raises(Misplaced, match=r"refused a\.txt .the server .* at 'file://.*another run\.name"):
+        one.send(journal.directory)
     assert "set_terminated" in answers.calls and not (tmp_path / "home").exists()
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "refused a.txt (the server would have them at 'file://" in said
+    answers.calls.clear()
+    with pytest.raises(Misplaced, match=r"a\.txt"):  # again, and of the rest nothing
+        one.send(journal.directory)
+    assert set(answers.calls) == {"get_run"}
+    one._client, sent = Answers("mlflow-artifacts:/1", tags), []
+    one._repository = lambda place: SimpleNamespace(log_artifact=lambda file, *_, **__: sent.append(file))  # type: ignore[method-assign]
+    assert [one.send(journal.directory), one.send(journal.directory)] == ["there", "there"]
+    assert sent == [str(journal.directory / "a.txt")] and capsys.readouterr().err == ""
+
+
+def test_sync_ends_with_1_where_files_have_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun(tmp_path / "points" / "one")
+
+    def send(self: Store, directory: Path) -> str:
+        raise Misplaced("http://host refused a.txt")
+
+    monkeypatch.setattr(Store, "connect", lambda self: None)
+    monkeypatch.setattr(Store, "send", send)
+    done = synced(tmp_path, "--tracking-uri", HTTP)
+    assert done.status == 1 and "refused a.txt" in done.err and "has everything of 0 runs" in done.out
+
+
+def test_files_without_a_place_hold_no_other_run_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is no outage: whoever follows runs says it once, tries it when the run grows, and goes on."""
+
+    def send(self: Store, directory: Path) -> str:
+        if directory.name == "bad":
+            raise Misplaced("refused a.txt")
+        return "there"
+
+    monkeypatch.setattr(Store, "send", send)
+    misplaced: set[Path] = set()
+    for _ in range(2):
+        pending = {Path("bad"): None, Path("good"): None}
+        assert not sync._send_pending(Store(HTTP, tmp_path), pending, misplaced, False, False)
+        assert not pending and misplaced == {Path("bad")}
+    assert capsys.readouterr().err == "[tracking] refused a.txt\n"
+
+
+def test_a_database_to_move_away_is_named() -> None:
+    database = Path("/runs/mlflow.db")
+    problem = artifact_problem("file:///elsewhere", f"sqlite:///{database}", database, Path("/runs"))
+    assert problem is not None and f"move {database} away" in problem
 
 
 @pytest.mark.parametrize("run_id", ["../../x", "", "a/b", ".", "a\x00b", 7, "x" * 200])
@@ -373,7 +433,7 @@ def test_what_a_link_leads_to_is_not_sent(what: str, tmp_path: Path, capsys: pyt
     one = Store(HTTP, tmp_path / "out")
     one._client = Answers("mlflow-artifacts:/1", {})
     one._repository = lambda place: SimpleNamespace(log_artifact=lambda file, *_, **__: sent.append(file))  # type: ignore[method-assign]
-    (refused,) = one._send_files(journal.directory, "there", names)
+    (refused,), *_ = one._send_files(journal.directory, "there", names)
     assert sent == [str(journal.directory / "good.txt")] and "is a link, which is not followed" in refused
 
 

@@ -261,6 +261,29 @@ def test_a_database_below_the_folder_needs_no_naming(asked: Any, stranger: Path)
     assert status == 0 and len(given) == 2
 
 
+@pytest.mark.parametrize(
+    ("before", "still_there", "status"),
+    [
+        ("gone", "", 0),  # mv
+        ("copied", "some/a-seed0-0123456789abcdef", 0),  # cp, or another way to the same folder
+        ("another", "some", 2),
+        ("another", "else", 2),
+    ],
+)
+def test_a_database_moves_with_its_output_folder(
+    before: str, still_there: str, status: int, asked: Any, stranger: Path, tmp_path: Path
+) -> None:
+    if still_there:
+        (tmp_path / before / still_there).mkdir(parents=True)
+    found, given = asked({"tracking_uri": default_uri(tmp_path / before)})
+    assert found == status and len(given) == (1 if status else 2)
+    assert status or f"--tracking-uri={default_uri(stranger / 'out')}" in given[0]
+
+
+def test_a_database_of_another_name_is_a_tracker_that_somebody_chose(asked: Any, tmp_path: Path) -> None:
+    assert asked({"tracking_uri": f"sqlite:///{tmp_path}/gone/chosen.db"})[0] == 2
+
+
 # ---------------------------------------------------------------- passwords
 
 

@@ -21,6 +21,7 @@ from suite.runtime.record_schema import upgraded
 from suite.runtime.run_directory import (
     FINISHED,
     LOCK,
+    OWN,
     About,
     about,
     differences,
@@ -96,7 +97,7 @@ def execute(run: Run, context: RunContext, table: Path | None = None) -> Record:
             set_aside(directory)
     make_directory(directory)
     with locked(lock, wait=False, refusal=refusal) as still_held:
-        refuse_links(directory)
+        refuse_links(directory, OWN)
         config = describe(run.experiment)
         refuse_another(directory, run.key, flat(config))
         journal = Journal(directory)
@@ -335,7 +336,7 @@ def _table(runs: list[Run], context: RunContext) -> Iterator[Path]:
     _refuse_linked(directory)
     make_directory(directory)
     with locked(directory / LOCK, wait=False, refusal=f"another process is at work on {directory}; wait for it"):
-        refuse_links(directory)
+        refuse_links(directory, OWN)
         journal = Journal(directory)
         journal.begin(runs[0].name, f"{runs[0].name} (table)", {"suite.run_key": key}, {})
         journal.mark("RUNNING")

@@ -18,6 +18,7 @@ from suite.storage.journal import NAME as JOURNAL
 from suite.storage.journal import Entry, Journal, read
 from suite.storage.locks import Held, locked
 from suite.storage.plain_files import read_json
+from suite.tracking.store import SENT
 
 FINISHED = "result.json"
 """The record. It is written last: a run directory that holds it is done."""
@@ -27,6 +28,14 @@ ABOUT = "run.json"
 
 LOCK = ".lock"
 """Held by the process that runs it."""
+
+FILES = ("config.gin", "operative.gin", "failure.txt", "metrics.csv", "memory.safetensors")
+FOLDERS = ("checkpoints", "figures", "memories", ".evaluation", Path(SENT).parts[0])
+OWN = (FINISHED, ABOUT, LOCK, JOURNAL, *FILES, *FOLDERS)
+"""What a run's files and folders are called: the suite opens and writes nothing else in a run's directory."""
+
+SHARED = ("cache", "artifacts")
+"""Folders beside the runs, which a user may well have put elsewhere by a link."""
 
 State = Literal["finished", "running", "stopped", "killed", "failed"]
 """Stopped: by a signal, at a checkpoint. Killed: its process ended without writing so."""
@@ -52,6 +61,24 @@ def folders(out: Path) -> list[Path]:
     """The folders two levels below `out`. Links are not followed: what they lead to may be somebody else's."""
     below = sorted(path for path in out.glob("*/*") if not path.is_symlink() and not path.parent.is_symlink())
     return [path for path in below if path.is_dir()]
+
+
+def linked_folders(out: Path) -> list[Path]:
+    """The links that `folders` leaves out, where they lead to folders; none if `out` is itself a run."""
+    if os.path.lexists(out / ABOUT) or os.path.lexists(out / JOURNAL):
+        return []
+    above = [path for path in out.glob("*") if path.name not in SHARED]
+    below = [path for folder in above if not folder.is_symlink() for path in folder.glob("*")]
+    return sorted(path for path in [*above, *below] if path.is_symlink() and os.path.isdir(path))
+
+
+def links_left_out(out: Path) -> str | None:
+    """A sentence that names `linked_folders`; None where there are none."""
+    links = [str(path.relative_to(out)) for path in linked_folders(out)]
+    if not links:
+        return None
+    more = f" and {len(links) - 3} more" if len(links) > 3 else ""
+    return f"links in {out} are not followed: {', '.join(links[:3])}{more}; name the folder where they lead instead"
 
 
 def set_aside(directory: Path) -> Path:

@@ -1,5 +1,6 @@
 """Locks between processes. The operating system releases them when their holder dies."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -34,8 +35,9 @@ def locked(
 ) -> Iterator[Callable[[], None]]:
     """Hold the lock file `path`, which is made where it does not exist.
 
-    `wait`: until it is free, however long; a line says so. Otherwise raise Held(refusal) if it is not free within
-    `patience` seconds. What it gives is called to see whether the lock is still this process's; it raises Lost.
+    `wait`: until it is free, however long; after some seconds a line says so, and who holds it. Otherwise raise
+    Held(refusal) if it is not free within `patience` seconds. What it gives is called to see whether the lock is still
+    this process's; it raises Lost, and RunError where that can't be told.
     Raises RunError where the file can't be made or is no plain file, and where the file system has no locks.
     """
     patience = SILENT_SECONDS if wait else patience
@@ -52,7 +54,7 @@ def locked(
                         continue
                     if not wait:
                         raise Held(refusal) from error
-                    report(f"[waiting] another process holds {path}; this one goes on when it is done")
+                    report(f"[waiting] {_holder(path)} holds {path}; this one goes on when it is done")
                     fcntl.flock(handle, fcntl.LOCK_EX)
                 if _is_at(handle, path):
                     break
@@ -65,7 +67,7 @@ def locked(
 
 def _open(path: Path) -> int:
     make_directory(path.parent)
-    if path.is_symlink():
+    if os.path.islink(path):
         raise RunError(f"{path} is a link, which is not followed here; delete it")
     with disk_errors(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -77,7 +79,7 @@ def _open(path: Path) -> int:
 
 def _still_held(handle: int, path: Path) -> None:
     if not _is_at(handle, path):
-        what = path if path.parent.exists() else path.parent
+        what = path if os.path.exists(path.parent) else path.parent
         raise Lost(
             f"{what} was deleted or replaced while a run was at work there; another process may have the place now, so "
             "nothing more is written; give the same command again"
@@ -85,8 +87,27 @@ def _still_held(handle: int, path: Path) -> None:
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether an open file is the one that a path names."""
+    """Whether an open file is the one that a path names. Raises RunError where that can't be told."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    except OSError as error:
+        if error.errno in _GONE:
+            return False
+        raise RunError(
+            f"can't look at {path} ({error.strerror or error}), so nobody knows who holds it; mend that and give the "
+            "same command again"
+        ) from error
+
+
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+"""Errors of a file that is not there any more; the last is how a network file system says so."""
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, as far as Linux tells."""
+    try:
+        inode = f":{path.stat().st_ino}"
+        held = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        return next(f"process {words[4]}" for words in held if words[1] == "FLOCK" and words[5].endswith(inode))
+    except (OSError, StopIteration, IndexError):  # another system, or a process on another machine
+        return "another process"

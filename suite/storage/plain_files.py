@@ -7,7 +7,7 @@ What such a file holds is judged here once, so that its readers can rely on the 
 import json
 import os
 import stat
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from functools import cache
 from io import BufferedReader
 from pathlib import Path
@@ -80,12 +80,15 @@ def read_plain(file: Path, most_bytes: int, follow: bool = False) -> bytes:
     return data
 
 
-def refuse_links(folder: Path) -> None:
-    """Raise RunError if a folder, or what is anywhere in it, is neither a folder nor a plain file.
+def refuse_links(folder: Path, names: Iterable[str]) -> None:
+    """Raise RunError if a folder, or what has one of these names in it, is neither a folder nor a plain file.
 
-    A link in a run's folder leads to what belongs to somebody else: nothing is written or deleted there.
+    What is named may be a folder; then what is in it must be plain, too, but for hidden files (an editor's, say). A
+    link in a run's folder leads to what belongs to somebody else: nothing is written or deleted there. Under other
+    names nothing is opened, so whatever is there is left alone.
     """
-    looked_at = [folder]
+    problem = _out_of_place(folder)
+    looked_at = [folder] if problem else [folder / name for name in names]
     while looked_at:
         place = looked_at.pop()
         problem = _out_of_place(place)
@@ -93,7 +96,7 @@ def refuse_links(folder: Path) -> None:
             raise RunError(f"{place} is {problem}, which has no place in a run's folder; move it away")
         if place.is_dir():
             try:
-                looked_at += [Path(entry.path) for entry in os.scandir(place)]
+                looked_at += [Path(entry.path) for entry in os.scandir(place) if not entry.name.startswith(".")]
             except FileNotFoundError:  # another process tidied up meanwhile
                 continue
             except OSError as error:

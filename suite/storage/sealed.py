@@ -7,9 +7,8 @@ tensor, and the SHA-256 of both, so that no changed bit goes unnoticed. Reading 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from suite.errors import RunError, one_line, report
+from suite.errors import RunError, one_line
 from suite.storage.files import disk_errors, json_sha256, sync_directory, sync_file
-from suite.storage.locks import Held, locked
+from suite.storage.locks import locked
 from suite.storage.plain_files import open_plain
 from suite.types import Params
 
@@ -74,37 +73,10 @@ def stored(file: Path, build: Callable[[], tuple[Params, About]]) -> Stored:
     damaged file and for a directory that can't be written; leaves no partial file under the name.
     """
     if not os.path.exists(file):  # unlike Path.exists, False where there is no permission to look
-        with _alone(file):
+        with locked(file.with_name(file.name + ".lock")):
             if not os.path.exists(file):  # another process may have built it while this one waited
                 _write(file, *build())
     return _read(file)
-
-
-@contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Hold the lock of a file that is being built; where another process has it, say which, and wait."""
-    lock = file.with_name(file.name + ".lock")
-    with ExitStack() as held:
-        try:
-            held.enter_context(locked(lock, wait=False, patience=PATIENCE))
-        except Held:
-            report(f"waiting for {file.name}, which {_holder(lock)} is making (it holds {lock})")
-            held.enter_context(locked(lock))
-        yield
-
-
-PATIENCE = 1.0
-"""Seconds of waiting for another process before it is said."""
-
-
-def _holder(lock: Path) -> str:
-    """Who holds a lock, as far as Linux tells."""
-    try:
-        inode = f":{lock.stat().st_ino}"
-        held = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-        return next(f"process {words[4]}" for words in held if words[1] == "FLOCK" and words[5].endswith(inode))
-    except (OSError, StopIteration, IndexError):  # another system, or a process on another machine
-        return "another process"
 
 
 def read_safetensors(file: Path) -> tuple[Params, dict[str, str]]:

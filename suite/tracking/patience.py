@@ -45,7 +45,7 @@ def within(seconds: float, uri: str) -> Iterator[None]:
         if waited >= seconds:
             raise _TooLate
         with suppress(RuntimeError):  # in the middle of another line
-            report(f"[tracking] {uri} is waited for since {waited:.0f} s")
+            report(f"[tracking] {uri} has not answered for {waited:.0f} s")
 
     tick = min(SILENT_SECONDS, seconds)
     handler, timer = signal.signal(signal.SIGALRM, ring), signal.setitimer(signal.ITIMER_REAL, tick, tick)

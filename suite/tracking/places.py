@@ -1,10 +1,16 @@
 """Where the files of runs may go: not where a tracking server says, if it is a folder here or another host."""
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 OBJECT_STORES = {"s3", "gs", "wasbs", "abfss", "r2", "b2", "oss", "hdfs", "viewfs"}
 """Schemes of MLflow that lead to no file of this machine."""
+
+OF_DATABRICKS = OBJECT_STORES | {"dbfs", "uc"}
+"""Schemes of what Databricks keeps, by itself or in the object store of its cloud."""
+
+PORTS = {"http": 80, "https": 443}
+"""Of addresses that name none."""
 
 
 def artifact_problem(place: str, uri: str, database: Path | None, out: Path) -> str | None:
@@ -16,26 +22,36 @@ def artifact_problem(place: str, uri: str, database: Path | None, out: Path) -> 
 
     >>> artifact_problem("mlflow-artifacts:/1/abc/artifacts", "http://host:5000", None, Path("runs"))
     >>> artifact_problem("file:///home/me/.ssh", "http://host:5000", None, Path("runs"))
-    "the server would have them at 'file:///home/me/.ssh', which is not its own; start it with --serve-artifacts"
+    "the server would have them at 'file:///home/me/.ssh', which is not its own; start it with --serve-artifacts and \
+take a new experiment (another run.name), since one keeps the place that it was made with"
     """
     try:
         parts, own = urlsplit(place), urlsplit(uri)
+        same_server = parts.scheme in ("mlflow-artifacts", *PORTS) and _server(parts, own) == _server(own, own)
     except ValueError:
         return f"{place!r} is no address"
-    if own.scheme in ("http", "https"):
-        by_its_protocol = parts.scheme == "mlflow-artifacts" and parts.netloc in ("", own.netloc)
-        if (
-            by_its_protocol
-            or parts.scheme in OBJECT_STORES
-            or (parts.scheme in ("http", "https") and parts.netloc == own.netloc)
-        ):
+    if own.scheme in PORTS:
+        by_its_protocol = parts.scheme == "mlflow-artifacts" and not parts.netloc
+        if by_its_protocol or same_server or parts.scheme in OBJECT_STORES:
             return None
-        return f"the server would have them at {place!r}, which is not its own; start it with --serve-artifacts"
+        return (
+            f"the server would have them at {place!r}, which is not its own; start it with --serve-artifacts and take "
+            "a new experiment (another run.name), since one keeps the place that it was made with"
+        )
     if uri.startswith("databricks"):
-        return None if parts.scheme == "dbfs" else f"{place!r} is no place of Databricks"
+        return None if parts.scheme in OF_DATABRICKS else f"{place!r} is no place of Databricks"
     if database is None or database.parent.resolve() != out.resolve():
         return None
     folder = Path(unquote(parts.path)) if parts.scheme in ("", "file") and not parts.netloc else None
     if folder is not None and folder.resolve().is_relative_to(out.resolve()):
         return None
-    return f"the database would have them at {place!r}, which is not below {out}; move it away, and a new one is made"
+    return (
+        f"the database would have them at {place!r}, which is not below {out}; move {database} away, and a new one is "
+        "made"
+    )
+
+
+def _server(address: SplitResult, own: SplitResult) -> tuple[str, str | None, int | None]:
+    """Whose address it is: user, host and port. What names no scheme of the web has that of the tracking server."""
+    scheme = address.scheme if address.scheme in PORTS else own.scheme
+    return address.netloc.rpartition("@")[0], address.hostname, address.port or PORTS.get(scheme)

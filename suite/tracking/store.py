@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
@@ -50,7 +50,7 @@ REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """MLflow's codes of errors that are of what was sent, not of the store."""
 
 SENT = ".sending/heard.json"
-"""In a run's directory, for each store: the run's id there and the journal offset already sent."""
+"""In a run's directory, for each store: the run's id there, the journal offset already sent, files yet to be sent."""
 
 SENDING = ".sending/lock"
 """The lock of the process that sends the run's journal."""
@@ -127,7 +127,8 @@ class Store:
         """Send what the store does not have yet of a directory's journal; returns the run's id there.
 
         A run that was deleted there is told anew, as another run, when there is something to send; with `verify`, at
-        once. Raises RunError if the store does not answer as it should.
+        once. Raises RunError if the store does not answer as it should, and Misplaced after everything but files was
+        sent, which are tried again at the next call.
         """
         if not directory.is_dir():
             raise RunError(f"there is no folder {directory} any more; nothing was sent of it")
@@ -143,34 +144,35 @@ class Store:
             if here and verify and not self._is_active(here["run_id"]):
                 here = {}
             try:
-                return self._send_rest(directory, identity, sent, here.get("run_id"), here.get("heard", 0))
+                return self._send_rest(directory, identity, sent, here)
             except _RunMissing:  # the store's content was deleted: everything is sent again
                 try:
-                    return self._send_rest(directory, identity, sent, None, 0)
+                    return self._send_rest(directory, identity, sent, {})
                 except _RunMissing as error:
                     raise RunError(f"the tracking store {self.uri} loses the run of {directory} at once") from error
 
-    def _send_rest(
-        self, directory: Path, identity: str | None, sent: dict[str, Any], run_id: str | None, offset: int
-    ) -> str:
-        """Send the journal from a byte on, or as a new run from its beginning, and note how far it was sent."""
-        entries, end = journal.read(directory, offset if run_id else 0)
-        if run_id is not None and entries and not self._is_of(run_id, identity):
+    def _send_rest(self, directory: Path, identity: str | None, sent: dict[str, Any], before: dict[str, Any]) -> str:
+        """Send what was not sent before, or all as a new run (`before` is empty), and note how far it was sent."""
+        run_id, waiting = before.get("run_id"), before.get("misplaced", [])
+        entries, end = journal.read(directory, before.get("heard", 0))
+        if run_id is not None and (entries or waiting) and not self._is_of(run_id, identity):
             raise _RunMissing
         if run_id is None:
             run_id = self._find_or_create(directory, entries)
         try:
             with self._store_errors():
-                self._upload(directory, run_id, entries)
+                misplaced, problem = self._upload(directory, run_id, entries, waiting)
         except NoAnswer:
             raise
         except RunError as error:
             if self._is_active(run_id):
                 raise
             raise _RunMissing from error
-        here = {"id": identity, "run_id": run_id, "heard": end}
+        here = {"id": identity, "run_id": run_id, "heard": end} | ({"misplaced": misplaced} if misplaced else {})
         if sent.get(self.uri) != here:
             write_atomic(directory / SENT, canonical_json(sent | {self.uri: here}).encode())
+        if misplaced:
+            raise Misplaced(f"{self.uri} refused {_first_of(misplaced)} ({problem}); suite.sync tries it again")
         return run_id
 
     def _find_or_create(self, directory: Path, entries: list[journal.Entry]) -> str:
@@ -211,8 +213,13 @@ class Store:
                 self._client.delete_run(run_id)
         return keep
 
-    def _upload(self, directory: Path, run_id: str, entries: list[journal.Entry]) -> None:
-        """Send entries as parameters, metrics, artifacts and tags, and the state last."""
+    def _upload(
+        self, directory: Path, run_id: str, entries: list[journal.Entry], waiting: list[str]
+    ) -> tuple[list[str], str | None]:
+        """Send entries as parameters, metrics, artifacts (first those that wait) and tags, and the state last.
+
+        Returns what `_send_files` does of files that can't go where the store would have them.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
         client = self._client
@@ -227,7 +234,7 @@ class Store:
         points = [point for entry in entries if entry["is"] == "metrics" for point in entry["points"]]
         parameters = {accepted(name): value[:LONGEST_PARAMETER] for name, value in values.items()}
         metrics = [Metric(accepted(name), *rest) for name, *rest in points]
-        files = dict.fromkeys(entry["file"] for entry in entries if entry["is"] == "artifact")
+        files = dict.fromkeys([*waiting, *(entry["file"] for entry in entries if entry["is"] == "artifact")])
         status = next((entry for entry in reversed(entries) if entry["is"] == "status"), None)
         if status is not None:
             tags.append(RunTag("suite.resumable", str(status["status"] == "KILLED").lower()))
@@ -236,21 +243,26 @@ class Store:
             refused += self._log(run_id, "params", batch)
         for batch in _batches(metrics, BATCH):
             refused += self._log(run_id, "metrics", batch)
-        refused += self._send_files(directory, run_id, files)
+        others, misplaced, problem = self._send_files(directory, run_id, files)
+        refused += others
         if tags:
             client.log_batch(run_id, tags=tags)
         if status is not None:
             self._set_status(run_id, status)
         if refused:
-            more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
-            report(f"[tracking] {self.uri} refused {refused[0]}{more}; the record of {directory} has everything")
+            report(f"[tracking] {self.uri} refused {_first_of(refused)}; the record of {directory} has everything")
+        return misplaced, problem
 
-    def _send_files(self, directory: Path, run_id: str, names: Iterable[str]) -> list[str]:
+    def _send_files(
+        self, directory: Path, run_id: str, names: Iterable[str]
+    ) -> tuple[list[str], list[str], str | None]:
         """Send files of a run's directory; returns those that can't be, each with its reason.
 
-        A link is none of the run's files, and a server does not decide where on this machine they are written.
+        A link is none of the run's files, and a server does not decide where on this machine they are written: of
+        those that it would have elsewhere, the names and the reason come after, since the place can be mended.
         """
-        files, refused = [], []
+        files: list[tuple[str, Path]] = []
+        refused: list[str] = []
         for name in names:
             try:
                 files.append((name, plain_below(directory, name)))
@@ -259,16 +271,16 @@ class Store:
             except RunError as error:
                 refused.append(f"{name} ({error})")
         if not files:
-            return refused
+            return refused, [], None
         place = str(self._client.get_run(run_id).info.artifact_uri)
         problem = artifact_problem(place, self.uri, self._database, self._out)
         if problem:
-            return [*refused, *(f"{name} ({problem})" for name, _ in files)]
+            return refused, [name for name, _ in files], problem
         repository = self._repository(place)
         for name, file in files:
             seconds = file.stat().st_size / SLOWEST_BYTES_PER_SECOND
             repository.log_artifact(str(file), os.path.dirname(name) or None, more_seconds=seconds)
-        return refused
+        return refused, [], None
 
     def _repository(self, place: str) -> Any:
         """MLflow's access to the files of one run. Its client's own would ask the server for the place once more."""
@@ -391,6 +403,10 @@ class Store:
         )
 
 
+class Misplaced(RunError):
+    """A store has everything of a run but files, which it would have in a place that is not its own."""
+
+
 class _RunMissing(Exception):
     """The store does not have the run any more."""
 
@@ -401,6 +417,7 @@ class _Heard(TypedDict):
     id: str
     run_id: RunId
     heard: Annotated[int, Field(ge=0, lt=2**63)]
+    misplaced: NotRequired[list[str]]
 
 
 def _sent(directory: Path) -> dict[str, Any]:
@@ -448,6 +465,10 @@ def _pages(request: Callable[[str | None], Any]) -> Iterator[Any]:
         if not token:
             return
     raise RunError(f"it answers a list with more than {MOST_PAGES} pages")
+
+
+def _first_of(names: list[str]) -> str:
+    return names[0] + (f", and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _batches(rows: list[Any], size: int) -> Iterable[list[Any]]:

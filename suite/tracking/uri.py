@@ -22,9 +22,13 @@ SECRET_SETTINGS = re.compile(r"[?&][^=&]*(?:pass|pwd|secret|token|key|odbc_conne
 """Settings behind an address's '?' that hold a password, as in '?password=…'."""
 
 
+MADE = "mlflow.db"
+"""The database that is made beside runs."""
+
+
 def default_uri(out: Path) -> str:
     """A database beside the runs. Raises UsageError for a path that can't stand in an address."""
-    file = str((out / "mlflow.db").resolve())
+    file = str((out / MADE).resolve())
     if set(file) & set("%?#"):
         raise UsageError(f"{file} can't be named as a database ('%', '?' or '#' in it); choose another --out")
     return f"sqlite:///{file}"
