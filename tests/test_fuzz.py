@@ -97,7 +97,9 @@ def test_a_mutation_is_always_the_same() -> None:
 
 def test_changed_json_is_json_and_leaves_what_it_was_given() -> None:
     given = {"a": [1, {"b": None}], "c": "text"}
+    odd = json.dumps(fuzz.ODD)
     changed = [fuzz.changed_json(given, Random(i)) for i in range(200)]
     assert given == {"a": [1, {"b": None}], "c": "text"}
     assert all(json.loads(json.dumps(one)) == one for one in changed)
+    assert json.dumps(fuzz.ODD) == odd  # a value that was put in is changed in its copy
     assert sum(one != given for one in changed) > 150

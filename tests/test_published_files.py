@@ -77,6 +77,7 @@ def test_altered_idx_files_are_refused(tmp_path, monkeypatch, plain, zipped, har
         b"\0\0\x09\x01\0\0\0\x01x",
         layouts.idx(np.zeros(5, np.uint8))[:-1],
         layouts.idx(np.zeros(5, np.uint8)) + b"x",
+        b"\0\0\x08\x01\0\0\0\0",
     ],
 )
 def test_what_is_no_idx_file_is_refused(content: bytes) -> None:

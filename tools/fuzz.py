@@ -9,6 +9,7 @@ format is always the same, so `--format NAME --first I --mutations 1` repeats a 
 
 import argparse
 import contextlib
+import copy
 import csv
 import io
 import json
@@ -120,11 +121,11 @@ def changed_json(value: Any, random: Random) -> Any:
     for _ in range(random.randint(1, 3)):
         places = list(_places(value))
         if not places:
-            return random.choice(ODD)
+            return copy.deepcopy(random.choice(ODD))
         held, at = random.choice(places)
         match random.randrange(5):
             case 0 | 1:
-                held[at] = random.choice(ODD)
+                held[at] = copy.deepcopy(random.choice(ODD))
             case 2:
                 del held[at]
             case 3:

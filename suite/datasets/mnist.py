@@ -197,6 +197,6 @@ def read_idx(content: bytes, place: Path) -> UInt8[Tensor, "..."]:
     axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 and content[3] <= 4 else 0
     shape = [int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes)]
     start = 4 + 4 * axes
-    if not axes or len(content) != start + math.prod(shape):
+    if not axes or not math.prod(shape) or len(content) != start + math.prod(shape):
         raise RunError(f"{place} is not an IDX file of bytes of the length it announces; delete it and fetch it again")
     return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).reshape(shape)
