@@ -472,7 +472,7 @@ class Tried:
     slowest_cpu_seconds: float
     """Of one mutation."""
     grown_mebibytes: float
-    """Peak memory at the end, less that before the first mutation."""
+    """The most by which one reading's peak was above what the process had before it."""
 
 
 class _TooLong(BaseException):
@@ -497,18 +497,19 @@ def _trial(form: Format, file: Path, numbers: range, keep: Path | None) -> Tried
     original = file.read_bytes()
     form.read(file)  # the example itself is right
     before = signal.signal(signal.SIGPROF, _stop)
-    read, slowest, start, findings = 0, 0.0, _peak(), []
+    reads, slowest, grown, findings = 0, 0.0, 0.0, []
     try:
         for number in numbers:
             data = form.change(original, Random(f"{form.name} {number}"))
             file.write_bytes(data)
+            _forget_peak()
             peak, began = _peak(), time.process_time()
+            refused, wrong = False, None
             signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
             try:
                 form.read(file)
-                read, wrong = read + 1, None
             except SuiteError as error:
-                wrong = f"more than one line: {error}" if "\n" in str(error) else None
+                refused, wrong = True, f"more than one line: {error}" if "\n" in str(error) else None
             except _TooLong:
                 wrong = f"more than {CPU_SECONDS} seconds"
             except BaseException as error:  # SystemExit too
@@ -516,8 +517,10 @@ def _trial(form: Format, file: Path, numbers: range, keep: Path | None) -> Tried
             finally:
                 signal.setitimer(signal.ITIMER_PROF, 0)
             slowest = max(slowest, time.process_time() - began)
-            if wrong is None and _peak() - peak > MEBIBYTES:
-                wrong = f"memory grew by {_peak() - peak:.0f} MiB"
+            grown = max(grown, growth := _peak() - peak)
+            if wrong is None and growth > MEBIBYTES:
+                wrong = f"memory grew by {growth:.0f} MiB"
+            reads += int(wrong is None and not refused)
             if wrong is not None:
                 findings.append(Finding(form.name, number, wrong))
                 if keep is not None:
@@ -525,13 +528,19 @@ def _trial(form: Format, file: Path, numbers: range, keep: Path | None) -> Tried
                     write_atomic(keep / f"{form.name}-{number}", data)
     finally:
         signal.signal(signal.SIGPROF, before)
-    refused = len(numbers) - read - len(findings)
-    return Tried(form.name, len(numbers), read, refused, tuple(findings), slowest, _peak() - start)
+    refusals = len(numbers) - reads - len(findings)
+    return Tried(form.name, len(numbers), reads, refusals, tuple(findings), slowest, grown)
 
 
 def _peak() -> float:
-    """The process's peak memory in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The process's peak memory in MiB since the last `_forget_peak`."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def _forget_peak() -> None:
+    """Let the peak be what the process has now: what it had before would hide what a reading takes."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def _where(error: BaseException) -> str:
