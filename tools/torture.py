@@ -165,6 +165,10 @@ def kills(out: Path, n: int, seed: int, experiment: str = "distillation") -> boo
     return wrong == 0
 
 
+TEES: list["subprocess.Popen[bytes]"] = []
+"""Those that may still be at work: each ends with the run that it listens to."""
+
+
 def start(
     place: Path, log: Path, experiment: str, way: str = WAYS[0], kind: str = "", nth: int = 0
 ) -> "subprocess.Popen[bytes]":
@@ -189,7 +193,9 @@ def start(
             case _:  # a tee that a signal to the run's group ends first, as Ctrl-C does
                 process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
                 tee = ["tee", "-a", str(place / "output.txt")]
-                subprocess.Popen(tee, stdin=process.stdout, stdout=subprocess.DEVNULL, process_group=process.pid)
+                quiet: dict[str, Any] = {"stdin": process.stdout, "stdout": subprocess.DEVNULL}
+                TEES[:] = [one for one in TEES if one.poll() is None]
+                TEES.append(subprocess.Popen(tee, process_group=process.pid, **quiet))
                 if process.stdout is not None:
                     process.stdout.close()
                 return process
