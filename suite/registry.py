@@ -259,7 +259,7 @@ def load_plugin(given: str | Path) -> str:
         raise _failed(given, error) from error
     except UsageError:
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # whatever somebody else's module raises is said, and ends the command
         raise _failed(given, error) from error
     _named_modules.add(module)
     return module
@@ -287,7 +287,7 @@ def _load_file(file: str | Path) -> str:
     except UsageError:
         del sys.modules[name]
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # likewise
         del sys.modules[name]
         raise _failed(file, error) from error
     return str(path)

@@ -44,11 +44,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--out", default="runs", metavar="DIR", help="where runs are kept (default: %(default)s)")
     plugin = "resume: a Python file or module that registers methods"
     command.add_argument("--plugin", action="append", default=[], metavar="F", help=plugin)
-    tracker = (
-        "resume, reap: the MLflow store or server of these runs, or 'none' (default: that which each run had, if it is "
+    command.add_argument(
+        "--tracking-uri",
+        metavar="U",
+        help="resume, reap: the MLflow store or server of these runs, or 'none' (default: that which each run had, if "
+        "it is the database in --out, also where --out was moved, or $MLFLOW_TRACKING_URI)",
     )
-    tracker += "the database in --out, also where --out was moved, or $MLFLOW_TRACKING_URI)"
-    command.add_argument("--tracking-uri", metavar="U", help=tracker)
     command.add_argument("--json", action="store_true", help="list: as JSON")
     command.add_argument("--yes", action="store_true", help="clean: delete what is listed")
     return command

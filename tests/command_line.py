@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # else a command takes every core
 
 import jaxtyping
 
-from suite import config
+from suite import config, runs
 from suite.run import main
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -83,12 +83,22 @@ def resolve(
         return config.resolve(files, list(bindings), seed, only)
 
 
-def command(*arguments: str | Path) -> Done:
-    """`python -m suite.run` with these arguments, in this process."""
+def said(call: Callable[..., int], *arguments: Any) -> Done:
+    """What a call that returns an exit status, such as a command's `main`, prints in this process."""
     out, err = io.StringIO(), io.StringIO()
     with as_people_run_it(), redirect_stdout(out), redirect_stderr(err):
-        status = main([str(argument) for argument in arguments])
+        status = call(*arguments)
     return Done(status, out.getvalue(), err.getvalue())
+
+
+def command(*arguments: str | Path) -> Done:
+    """`python -m suite.run` with these arguments, in this process."""
+    return said(main, [str(argument) for argument in arguments])
+
+
+def ask(*words: str | Path) -> Done:
+    """`python -m suite.runs` in this process."""
+    return said(runs.main, [str(word) for word in words])
 
 
 def start(

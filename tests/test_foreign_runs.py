@@ -1,22 +1,20 @@
 """Run directories that come from somebody else, or were damaged: a sentence for each, and the good ones are served."""
 
-import io
 import json
 import os
 import shutil
 import signal
 import zlib
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command_line import QUICK, Done, command, only_run, sets
+from command_line import QUICK, Done, ask, command, only_run, said, sets
 from safetensors.torch import save
 
-from suite import runs, sync, terminal
+from suite import sync, terminal
 from suite.errors import RunError, UsageError, report
 from suite.runtime import session
 from suite.runtime.run_directory import OWN, about, mark_finished, read_about, run_directories
@@ -39,21 +37,11 @@ from suite.tracking.store import Store
 KEPT = Path(__file__).parent / "kept" / "begun" / "distillation" / "quickstart"
 
 
-def ask(*words: str | Path) -> Done:
-    """`python -m suite.runs` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        status = runs.main([str(word) for word in words])
-    return Done(status, out.getvalue(), err.getvalue())
-
-
 def synced(out: Path) -> Done:
     """`python -m suite.sync` in this process, to a store that takes everything."""
-    said, err, store = io.StringIO(), io.StringIO(), Store("http://host", out)
+    store = Store("http://host", out)
     store.connect, store.send = lambda: None, lambda *_: "there"  # type: ignore[method-assign]
-    with redirect_stdout(said), redirect_stderr(err):
-        status = sync._send_all(store, out)
-    return Done(status, said.getvalue(), err.getvalue())
+    return said(sync._send_all, store, out)
 
 
 @pytest.fixture

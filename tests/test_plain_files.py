@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from suite.errors import RunError
-from suite.storage.plain_files import open_plain, parse_json, read_json, read_plain
+from suite.storage.journal import NAME, Journal, Point
+from suite.storage.plain_files import MOST_BYTES_OF_STEPS, open_plain, parse_json, read_json, read_plain
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,18 @@ def test_a_file_is_read_up_to_its_limit_and_no_further(tmp_path: Path) -> None:
     assert read_plain(file, 4) == b"1234"
     with pytest.raises(RunError, match="more than 3 bytes"):
         read_plain(file, 3)
+
+
+def test_a_run_of_a_million_steps_has_a_journal_that_is_read(tmp_path: Path) -> None:
+    """What has more is refused: that must be no run of anybody's."""
+    journal, names = Journal(tmp_path), ("loss", "gradient_norm", "memory_norm", "validation_accuracy")
+    journal.begin("some", "one", {}, {})
+    begun = (tmp_path / NAME).stat().st_size
+    for step in range(100):
+        points = [Point(name, 0.1234567890123456, 1_764_280_000_000, 900_000 + step) for name in names]
+        journal.points(points, (900_000 + step, 1_000_000))
+    each = ((tmp_path / NAME).stat().st_size - begun) / 100
+    assert each > 100 and 1_000_000 * each < MOST_BYTES_OF_STEPS
 
 
 def test_a_missing_file_is_the_callers_to_tell(tmp_path: Path) -> None:

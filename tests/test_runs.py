@@ -1,18 +1,15 @@
 """`suite.runs` and the directories of runs: states, resuming, marking killed runs, cleaning."""
 
-import io
 import json
 import os
 import shutil
 import signal
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import QUICK, Done, as_people_run_it, command, ended, only_run, sets, start
+from command_line import QUICK, Done, ask, command, ended, only_run, sets, start
 
-from suite import runs
 from suite.runtime import session
 from suite.runtime.run_directory import state
 from suite.storage.files import sha256
@@ -22,14 +19,6 @@ from suite.tracking.store import stores
 from suite.tracking.uri import default_uri
 
 FIVE = sets("ITERATIONS = 5", "NETWORKS = 1", "VALIDATION_POINTS = 1")
-
-
-def ask(*words: str | Path) -> Done:
-    """`python -m suite.runs` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with as_people_run_it(), redirect_stdout(out), redirect_stderr(err):
-        status = runs.main([str(word) for word in words])
-    return Done(status, out.getvalue(), err.getvalue())
 
 
 def go(data_dir: Path, out: Path, *words: str) -> Done:

@@ -1,19 +1,18 @@
 """Stores that misbehave, and runs that would have more sent than their own files."""
 
-import io
+import importlib
 import json
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from command_line import Done
+from command_line import Done, said
 
 from suite import sync
 from suite.errors import RunError
@@ -26,10 +25,7 @@ from suite.tracking.store import SENT, Misplaced, Store, stores
 
 def synced(*words: str | Path) -> Done:
     """`python -m suite.sync` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        status = sync.main([str(word) for word in words])
-    return Done(status, out.getvalue(), err.getvalue())
+    return said(sync.main, [str(word) for word in words])
 
 
 def begun(directory: Path) -> Journal:
@@ -108,7 +104,7 @@ def server() -> Iterator[Callable[[Answer], str]]:
 def test_a_server_is_waited_for_with_a_word_and_not_without_end(
     answer: Answer, server: Callable[[Answer], str], impatient: None, tmp_path: Path
 ) -> None:
-    pytest.importorskip("mlflow.tracking")  # importing it takes seconds, and is not bounded
+    importlib.import_module("mlflow.tracking")  # it takes seconds, which are no wait for the server
     journals = [begun(tmp_path / "points" / name) for name in ("one", "two")]
     uri = server(answer)
     done = synced(tmp_path, "--tracking-uri", uri)

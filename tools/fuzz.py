@@ -512,7 +512,7 @@ def _trial(form: Format, file: Path, numbers: range, keep: Path | None) -> Tried
                 refused, wrong = True, f"more than one line: {error}" if "\n" in str(error) else None
             except _TooLong:
                 wrong = f"more than {CPU_SECONDS} seconds"
-            except BaseException as error:  # SystemExit too
+            except BaseException as error:  # what a reader lets out, SystemExit too, is what is looked for
                 wrong = _where(error)
             finally:
                 signal.setitimer(signal.ITIMER_PROF, 0)

@@ -16,7 +16,7 @@ from gin.utils import try_with_location
 from suite.errors import RunError, UsageError
 from suite.registry import REGISTRIES, is_named_module, suggestion
 from suite.storage.gin_files import find, gin_files
-from suite.storage.plain_files import read_plain
+from suite.storage.plain_files import read_plain, shown
 
 Statement = Any
 """A statement of gin's parser, which has no types: a value for a parameter, or a module that is named as a plugin."""
@@ -35,7 +35,7 @@ def file_statements(file: str) -> Iterator[Statement]:
 
 def binding_statements(binding: str) -> Iterator[Statement]:
     """Likewise of the text of one `--set`."""
-    yield from _judged(binding, f"--set {binding!r}", None, ())
+    yield from _judged(binding, f"--set {shown(binding, 200)}", None, ())
 
 
 def _of_file(name: str, path: Path, inside: tuple[Path, ...]) -> Iterator[Statement]:

@@ -32,7 +32,6 @@ Cell = dict[str, str]
 MOST_RUNS = 10_000
 """Of one command: cells times seeds."""
 
-
 LONGEST_FOLDER = 245
 """Letters of a run's folder: file systems take 255, and `--fresh` adds some."""
 

@@ -79,7 +79,7 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
     }
     try:
         return findings + checks[kind](thing)
-    except (Exception, SystemExit) as error:  # likewise
+    except (Exception, SystemExit) as error:  # whatever an outsider's methods raise is a broken promise
         return [*findings, Finding("broken", "it runs on a small problem", _first_line(error))]
 
 

@@ -106,7 +106,7 @@ class _Small(TorchDispatchMode):
 def fresh_memory(
     parameterization: Parameterization, shape: ImageShape, classes: int, images_per_class: float
 ) -> Params:
-    """A fresh memory's tensors without their numbers, since a large one takes seconds, or all memory that there is.
+    """A fresh memory's tensors; those of a large one are without numbers, which take seconds, or all memory there is.
 
     A parameterization that looks at its numbers makes them, if the budget has room here. Raises UsageError.
     """
@@ -115,14 +115,14 @@ def fresh_memory(
         return tried(lambda: parameterization.init(shape, classes, images_per_class, key))
     except UsageError:
         raise
-    except Exception:  # of numbers that are not there, or too many to be counted
+    except Exception:  # of numbers that are not there, or too many to count; what else it is, `init` raises below
         budget = images_per_class * classes * shape.numel
         require_room(f"a memory of {images_per_class:.6g} images for each of {classes} classes", budget, CPU)
     return parameterization.init(shape, classes, images_per_class, key)
 
 
 def network_numbers(architecture: Architecture, shape: ImageShape, classes: int) -> float:
-    """Numbers of a network's weights, made without them; infinity for more than can be counted.
+    """Numbers of a network's weights, a large one's made without them; infinity for more than can be counted.
 
     0 for a network whose `build` looks at its numbers: it is made when it is used, and may fail then.
     """
@@ -143,5 +143,5 @@ def _network_numbers(architecture: Architecture, shape: ImageShape, classes: int
         return sum(weight.numel() for weight in network.parameters())
     except UsageError:
         raise
-    except Exception as error:  # likewise
+    except Exception as error:  # of `build`, which raises it again where the network is made for use
         return math.inf if "overflow" in str(error) else 0

@@ -28,7 +28,7 @@ from suite.storage.files import (
     sync_directory,
     write_synced,
 )
-from suite.storage.plain_files import MOST_BYTES_OF_JSON, Damaged, parse_json, read_json, read_plain
+from suite.storage.plain_files import MOST_BYTES_OF_STEPS, Damaged, parse_json, read_json, read_plain
 from suite.types import Params
 
 SCHEMA = 2
@@ -172,7 +172,7 @@ def _read(path: Path) -> Checkpoint:
     if path.name != _name(manifest["iteration"]):
         raise Damaged(f"its manifest says step {manifest['iteration']}")
     tensor_bytes = _verified(path / "tensors.safetensors", manifest, MOST_BYTES)
-    state = parse_json(_verified(path / "state.json", manifest, MOST_BYTES_OF_JSON), _State, "its state.json")
+    state = parse_json(_verified(path / "state.json", manifest, MOST_BYTES_OF_STEPS), _State, "its state.json")
     try:
         tensors = load(tensor_bytes)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:

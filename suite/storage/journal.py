@@ -20,13 +20,10 @@ from typing_extensions import TypedDict
 
 from suite.errors import RunError
 from suite.storage.files import append_synced, canonical_json, disk_errors, make_directory
-from suite.storage.plain_files import open_plain, parse_json
+from suite.storage.plain_files import MOST_BYTES_OF_STEPS, open_plain, parse_json
 
 NAME = "journal.jsonl"
 """The journal's file in a run's directory."""
-
-MOST_BYTES = 64 * 2**20
-"""Of a journal, which is ten times that of 20,000 lines; no run writes as many."""
 
 Entry = dict[str, Any]
 """One line. `is` names its kind: 'run', 'parent', 'status', 'metrics', 'progress' or 'artifact'; `time` as in `now`."""
@@ -117,8 +114,9 @@ def read(directory: Path, start: int = 0) -> tuple[list[Entry], int]:
         return [], start
     except OSError as error:
         raise RunError(f"can't read {directory / NAME} ({error.strerror or error}); try again") from error
-    if len(data) > MOST_BYTES:
-        raise RunError(f"{directory / NAME} has more than {MOST_BYTES:,} bytes, which no journal has; move it away")
+    if len(data) > MOST_BYTES_OF_STEPS:
+        most = f"{MOST_BYTES_OF_STEPS:,}"
+        raise RunError(f"{directory / NAME} has more than {most} bytes, which no journal has; move it away")
     whole = data[: data.rfind(b"\n") + 1]
     texts = [text for line in whole.splitlines() if (text := _intact(line)) is not None]
     # in one piece, which is quicker; a wrong entry is named by its number
@@ -132,7 +130,7 @@ def _rest(file: BinaryIO, start: int) -> tuple[int, bytes]:
         file.seek(start - 1)
         start = start if file.read(1) == b"\n" else 0
     file.seek(start)
-    return start, file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES) + 1)
+    return start, file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES_OF_STEPS) + 1)
 
 
 def identity(entries: list[Entry]) -> str | None:

@@ -22,8 +22,10 @@ from suite.errors import RunError, first_line, printable
 T = TypeVar("T")
 
 MOST_BYTES_OF_JSON = 64 * 2**20
-"""Of one JSON file. The largest that the suite writes is a checkpoint's `state.json`, which holds all metrics: of
-50,000 steps some MiB."""
+"""Of one JSON file that does not grow with a run's steps. The largest that the suite writes have less than one MiB."""
+
+MOST_BYTES_OF_STEPS = 512 * 2**20
+"""Of a file that holds every step's metrics. Each step has some 230 bytes, so it is that of two million steps."""
 
 
 class Damaged(RunError):
