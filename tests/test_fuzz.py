@@ -54,7 +54,21 @@ def endless() -> None:
         pass
 
 
-HELD: list[bytes] = []
+HELD: list[bytes | bytearray] = []
+
+
+def test_memory_that_the_process_had_freed_hides_no_growth(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A worker that had freed 256 MiB met the same reading with memory at hand: its peak did not move."""
+    monkeypatch.setattr(fuzz, "MEBIBYTES", 20)
+    (tmp_path / "examples").mkdir()
+    freed = [bytes([i % 256]) * 100_000 for i in range(500)]  # too small for pages of their own
+    on_top = bytes(100_000)
+    del freed
+    take = once_mutated(lambda: [bytes([1]) * 100_000 for _ in range(500)])
+    tried = fuzz.trial(
+        fuzz.Format("it", untouched, lambda data, random: b"mutated", take), tmp_path / "examples", range(1)
+    )
+    assert "memory grew by" in tried.findings[0].what and on_top
 
 
 @pytest.mark.parametrize(
