@@ -179,7 +179,7 @@ def describe(thing: Any) -> Any:
     """
     if is_dataclass(thing) and not isinstance(thing, type):
         hints = type_hints(type(thing))
-        values = {f.name: (getattr(thing, f.name), hints[f.name]) for f in fields(thing) if not _is_left_out(f, thing)}
+        values = {f.name: (_described(f, thing), hints[f.name]) for f in fields(thing) if not _is_left_out(f, thing)}
         numbers = {k: float(v) if type(v) is int and _takes_float(hint) else v for k, (v, hint) in values.items()}
         return {"is": name_of(thing)} | _source(type(thing)) | {k: describe(v) for k, v in numbers.items()}
     if isinstance(thing, (list, tuple)):
@@ -198,8 +198,22 @@ The default must do what was done before there was the field. Then a run's key, 
 it was: `window: int | None = field(default=None, metadata=ADDED)`."""
 
 
+def described_as(**names: str) -> dict[str, dict[str, str]]:
+    """Metadata of a field some of whose values are described as another, which does the same.
+
+    A run's key, which hashes the description, is that of the other: `field(default="auto",
+    metadata=described_as(auto="eager"))`.
+    """
+    return {"described as": names}
+
+
 def _is_left_out(declared: Field[Any], thing: Any) -> bool:
     return ADDED.items() <= declared.metadata.items() and bool(getattr(thing, declared.name) == declared.default)
+
+
+def _described(declared: Field[Any], thing: Any) -> Any:
+    value = getattr(thing, declared.name)
+    return declared.metadata["described as"].get(value, value) if "described as" in declared.metadata else value
 
 
 def _takes_float(hint: Any) -> bool:

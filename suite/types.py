@@ -349,6 +349,20 @@ class Optimizer(Protocol):
 
 
 @runtime_checkable
+class Elementwise(Protocol):
+    """An optimizer that says whether its step treats every number by itself.
+
+    If it does, its steps on all weights in one row are its steps on each tensor, and take one operation instead of one
+    for each tensor: what a GPU's time goes to in small networks.
+    """
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether a number's step depends on its own weight, gradient and state alone."""
+        ...
+
+
+@runtime_checkable
 class StartsFromImages(Protocol):
     """A parameterization whose memory can start from images (`starts`); offered by most."""
 

@@ -1,7 +1,6 @@
 """The measurements: every contender computes the same gradient, and what is printed is what was measured."""
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,66 +90,3 @@ def test_what_upkeep_costs_is_measured_on_whole_runs(
 
 
 # ---------------------------------------------------------------- all of it, on a GPU
-
-
-@pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The commands that `gpu` would run, none of which is run."""
-    recorded: list[list[str]] = []
-
-    def run(command: list[str], **_: Any) -> Any:
-        recorded.append(command[3:])
-        return bench.subprocess.CompletedProcess(command, 0, "{}", "")
-
-    monkeypatch.setattr(bench.subprocess, "run", run)
-    monkeypatch.setattr(bench, "_continue_run", lambda name, *_: recorded.append([name]))
-    return recorded
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_all_that_is_to_be_measured_on_a_gpu_is_done_once(
-    device: str, commands: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["gpu", "--out", str(tmp_path), "--device", device, "--reference", "checkout", "--steps", "7"]
-    assert bench.main(words) == 0
-    tables = [command for command in commands if command[0] in ("hypergradient", "kernels")]
-    saved = {file.stem for file in tmp_path.glob("*.json")}
-    assert len(tables) == len(saved) == (9 if device == "cuda" else 6)
-    for command in tables:
-        options = bench.parser().parse_args(command)
-        assert options.steps == 7 and options.device == device
-        assert options.command == "kernels" or options.reference == "checkout"
-    exact = [c for c in tables if "--exact" in c]
-    assert any("tf32" in c for c in exact) == (device == "cuda")
-    assert [c for c in commands if c not in tables] == [["bptt"], ["bptt-downsampled"], ["full"]]
-    commands.clear()
-    (tmp_path / "cifar10-1.json").write_text('{"failed": "x"}')
-    assert bench.main(words) == 0
-    assert len([c for c in commands if c[0] == "hypergradient"]) == 1  # what failed is tried again, what is done is not
-    assert "was done before" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_measurement_that_fails_or_takes_too_long_is_named_and_the_next_tried(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    late, wrong = time.monotonic() - 1, time.monotonic() + 60
-    bench._save_output(tmp_path / "late.json", ["cost"], late)
-    bench._save_output(tmp_path / "wrong.json", ["hypergradient", "--device", "cuda:77"], wrong)
-    assert json.loads((tmp_path / "late.json").read_text()) == {"failed": "the time was up"}
-    assert "cuda:77" in json.loads((tmp_path / "wrong.json").read_text())["failed"]
-    assert "late.json: FAILED: the time was up" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_paper_s_run_has_the_time_that_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = tmp_path / "small.gin"
-    lines = ["DATASET = @datasets.digits()", "ARCHITECTURE = @architectures.mlp()", "ITERATIONS = 20000"]
-    small.write_text("include 'gin/scale/smoke.gin'\n" + "\n".join(lines) + "\n")
-    words = ["gpu", "--out", str(tmp_path / "out"), "--device", "cpu", "--gin", str(small)]
-    options = bench.parser().parse_args(words)
-    bench._continue_run("bptt", bench.PAPER_RUNS["bptt"], options, time.monotonic() + 25)
-    assert "run bptt: stopped at a checkpoint" in capsys.readouterr().out
-    small.write_text(small.read_text().replace("20000", "3"))
-    bench._continue_run("bptt", bench.PAPER_RUNS["bptt"], options, time.monotonic() + 60)
-    assert "run bptt: done" in capsys.readouterr().out

@@ -13,7 +13,6 @@ from torch.nn.functional import cross_entropy
 
 from suite.contracts.checks import check
 from suite.contracts.problem import relative_error
-from suite.core.captured import CapturedHypergradient
 from suite.core.networks import fresh_network
 from suite.core.outer_loop import begin, from_tensors, step, to_tensors
 from suite.core.unroll import InnerLoop, Retention, Window, hypergradient, hypergradient_by_full_graph
@@ -80,22 +79,11 @@ def test_a_window_is_plain_autograd_s(optimizer: Optimizer, window: Window, rete
     torch.testing.assert_close(found.params, expected.params, rtol=1e-13, atol=0)
 
 
-@pytest.mark.parametrize("first", [0, 3, 6])
-def test_a_captured_window_is_the_plain_one(first: int) -> None:
-    """At any number of steps up to that of the program."""
-    loop = InnerLoop(inner, SGD, INPUTS)
-    captured = CapturedHypergradient(loop, [outer], PARAMS, STEPS)
-    for steps in (STEPS, first + 1, STEPS):
-        found = captured(PARAMS, INPUTS, steps, Window(first))
-        expected = hypergradient(loop, [outer], PARAMS, steps, window=Window(first))
-        assert relative_error(found.gradients, expected.gradients) < 1e-12
-        assert relative_error(found.params, expected.params) < 1e-12
-        torch.testing.assert_close(found.inner_losses, expected.inner_losses, rtol=1e-13, atol=0)
-
-
 # ---------------------------------------------------------------- the objectives, written out once more
 
 OF = BPTT(inner_optimizer=SGD, inner_steps=6, real_per_class=3, images_per_class_per_step=1)
+CAPTURED = replace(OF, execution="captured")
+ways = pytest.mark.parametrize("of", [OF, CAPTURED], ids=["eager", "captured"])
 
 
 def written_out(
@@ -124,11 +112,12 @@ def fresh(key: Key) -> Params:
     return {k: p.detach() for k, p in fresh_network(setting(Standard()), key("network")).named_parameters()}
 
 
-def test_a_window_ends_anywhere_and_gives_the_gradient_of_its_steps() -> None:
+@ways
+def test_a_window_ends_anywhere_and_gives_the_gradient_of_its_steps(of: BPTT) -> None:
     start, ends = memory(Standard()), set()
     for i in range(12):
         key = Key(i)
-        grads, metrics = Windows(of=OF, window=2).gradients(setting(Standard()), start, real(), key)
+        grads, metrics = Windows(of=of, window=2).gradients(setting(Standard()), start, real(), key)
         end = int(metrics["window_end"])
         expected, _ = written_out(fresh(key), key, start, end, end - 2, (end,))
         assert relative_error(grads, {"images": expected}) < 1e-10
@@ -145,17 +134,19 @@ def test_a_window_at_the_end_is_plain_truncation_and_a_whole_one_is_bptt() -> No
     assert relative_error(grads, whole) > 1e-3
 
 
-def test_a_network_is_judged_along_the_way() -> None:
+@ways
+def test_a_network_is_judged_along_the_way(of: BPTT) -> None:
     start, key = memory(Standard()), Key(5)
-    objective = JudgedOften(of=OF, times=3)
+    objective = JudgedOften(of=of, times=3)
     grads, _ = objective.gradients(setting(Standard()), start, real(), key)
     assert objective.judged == (2, 4, 6)
     assert relative_error(grads, {"images": written_out(fresh(key), key, start, 6, 0, (2, 4, 6))[0]}) < 1e-10
 
 
-def test_a_visit_goes_on_with_a_network_of_the_pool() -> None:
+@ways
+def test_a_visit_goes_on_with_a_network_of_the_pool(of: BPTT) -> None:
     start, key = memory(Standard()), Key(1)
-    pool = Pool(of=OF, networks=3, oldest=20)
+    pool = Pool(of=of, networks=3, oldest=20)
     kept = pool.begin(setting(Standard()), start, real(), Key(0))
     assert kept["ages"].tolist() == [0, 6, 13]
     before = {k: v.clone() for k, v in kept.items()}
@@ -258,8 +249,6 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
         Windows(of=OF, window=7)
     with pytest.raises(UsageError, match=r"^JudgedOften\.times must be at most 6, the inner steps, not 7$"):
         JudgedOften(of=OF, times=7)
-    with pytest.raises(UsageError, match=r"^JudgedOften\.of must be eager: a captured unroll is judged once"):
-        JudgedOften(of=replace(OF, execution="captured"))
     with pytest.raises(UsageError, match="a schedule of 10 steps is shorter than its warm-up of 10; lower"):
         Scheduled(of=Adam(), schedule=WarmUp(rise=10), steps=10)
     with pytest.raises(UsageError, match=r"^Scheduled\.of must be another kind of optimizer than this"):

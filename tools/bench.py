@@ -4,7 +4,6 @@
     python -m tools.bench memory [--steps N ...]
     python -m tools.bench cost [--dataset NAME] ...
     python -m tools.bench upkeep [--iterations N] [--repeats N]
-    python -m tools.bench gpu --out DIR [--reference CHECKOUT]
     python -m tools.bench accuracy ...   (`tools.accuracy`: whole recipes, by the accuracy they reach)
 
 An outer iteration is the whole of it: recall, a fresh network, the inner steps, the outer loss on real images, and the
@@ -17,7 +16,6 @@ either.
 import argparse
 import json
 import resource
-import signal
 import statistics
 import subprocess
 import sys
@@ -65,9 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         "memory": memory_command,
         "cost": cost_command,
         "upkeep": upkeep_command,
-        "gpu": gpu_command,
         "accuracy": accuracy.accuracy_command,
-        "kernels": kernels_command,
         "peak": peak_command,
     }
     try:
@@ -110,18 +106,7 @@ def parser() -> argparse.ArgumentParser:
     upkeep.add_argument("--repeats", type=COUNT, default=3)
     upkeep.add_argument("--gin", action="append", default=[], metavar="FILE", help="changes of the run: a scale")
     upkeep.add_argument("--json", action="store_true")
-    gpu = commands.add_parser("gpu", help="all that is to be measured on a GPU, into a folder")
-    gpu.add_argument("--out", type=Path, required=True)
-    gpu.add_argument("--reference", default="", metavar="CHECKOUT")
-    gpu.add_argument("--device", default="cuda")
-    gpu.add_argument("--steps", type=COUNT, default=150)
-    gpu.add_argument("--repeats", type=COUNT, default=5)
-    gpu.add_argument("--minutes", type=SIZE, default=10_000.0, help="to stop after, the runs at a checkpoint")
-    gpu.add_argument("--gin", action="append", default=[], metavar="FILE", help="changes of the paper's runs: a scale")
     accuracy.add_options(commands.add_parser("accuracy", help="recipes side by side: accuracy against steps and time"))
-    kernels = commands.add_parser("kernels", help="of one outer iteration on a GPU: time in kernels and on the clock")
-    _add_case(kernels)
-    kernels.add_argument("--execution", default="captured", choices=EXECUTIONS)
     peak = commands.add_parser("peak", help="the peak memory of one contender in this process (used by the others)")
     peak.add_argument("case", type=json.loads)
     peak.add_argument("contender", type=json.loads)
@@ -398,95 +383,6 @@ def _upkeep_table(columns: list[dict[str, list[float]]]) -> str:
             row.append(f"{statistics.median(seconds[name]):.1f} ({low:.1f} to {high:.1f}) | {ratio:.3f} | {least:.3f}")
         lines.append(" | ".join(row) + " |")
     return "\n".join(lines)
-
-
-# ---------------------------------------------------------------- gpu: all that is to be measured on one
-
-PAPER_RUNS = {
-    "bptt": "PARAMETERIZATION = @parameterizations.standard()",
-    "bptt-downsampled": "parameterizations.downsampled.of = @parameterizations.standard()",
-    "full": "parameterizations.downsampled.of = @parameterizations.addressing()",
-}
-"""Three rows of Table 3 on Fashion-MNIST at 1 image per class, as changes of gin/fashion_mnist.gin."""
-
-
-def gpu_command(options: argparse.Namespace) -> None:
-    """Write each table as JSON in a file of its own, then do the paper's runs; what an earlier call did stays."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + 60 * options.minutes
-    for name, arguments in _gpu_tables(options).items():
-        _save_output(options.out / f"{name}.json", arguments, deadline)
-    for name, change in PAPER_RUNS.items():
-        _continue_run(name, change, options, deadline)
-
-
-def _gpu_tables(options: argparse.Namespace) -> dict[str, list[str]]:
-    """The arguments of `tools.bench` for each table, by the name of its file."""
-    cuda = options.device.startswith("cuda")
-    device = ["--device", options.device, "--steps", str(options.steps)]
-    shared = [*device, "--repeats", str(options.repeats), "--json"]
-    shared += ["--reference", options.reference] if options.reference else []
-    fashion = ["hypergradient", "--execution", *EXECUTIONS]
-    cifar = ["hypergradient", "--dataset", "cifar10", "--execution", *EXECUTIONS]
-    precise = ["--exact", "--precision", *(p for p in PRECISIONS if cuda or p != "tf32")]
-    tables = {
-        "cifar10-1": [*cifar, *precise, *shared],
-        "cifar10-10": [*cifar, "--images-per-class", "10", "--exact", *shared],
-        "cifar10-addressing": [*cifar, "--parameterization", "addressing", *shared],
-        "cifar10-resnet12": [*cifar, "--architecture", "resnet12", *shared],
-        "cifar10-1-any-algorithm": [*cifar, "--any-algorithm", *shared],
-        "fashion_mnist-1": [*fashion, *shared],
-    }
-    for execution in EXECUTIONS if cuda else ():
-        tables[f"kernels-{execution}"] = ["kernels", "--dataset", "cifar10", *device, "--execution", execution]
-    return tables
-
-
-def _save_output(file: Path, arguments: list[str], deadline: float) -> None:
-    """Run one of these commands in a process of its own and save its output; a failure is saved, and tried again."""
-    if file.is_file() and "failed" not in json.loads(file.read_text()):
-        print(f"{file.name}: was done before", flush=True)
-        return
-    command, failure, output = [sys.executable, "-m", "tools.bench", *arguments], "", ""
-    try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=deadline - time.monotonic())
-        output, failure = process.stdout, process.stderr[-4000:] if process.returncode else ""
-    except subprocess.TimeoutExpired:
-        failure = "the time was up"
-    file.write_text(json.dumps({"failed": failure}) if failure else output)
-    last_line = failure.strip().splitlines()[-1] if failure.strip() else ""
-    print(f"{file.name}: {f'FAILED: {last_line}' if failure else 'done'}", flush=True)
-
-
-def _continue_run(name: str, change: str, options: argparse.Namespace, deadline: float) -> None:
-    """Start or continue one of the paper's runs, until it is done or the time is up; the next call goes on with it."""
-    arguments = [word for file in ["gin/fashion_mnist.gin", *options.gin] for word in ("--gin", file)]
-    arguments += ["--set", change, "--set", "EXECUTION = 'captured'"]
-    arguments += ["--device", options.device, "--out", str(options.out / "runs"), "--tracking-uri", "none"]
-    process = subprocess.Popen([sys.executable, "-m", "suite.run", *arguments], stdout=subprocess.DEVNULL)
-    try:
-        process.wait(timeout=max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-    endings = {0: "done", 75: "stopped at a checkpoint; the same command goes on"}
-    print(f"run {name}: {endings.get(process.returncode, 'FAILED')}", flush=True)
-
-
-def kernels_command(options: argparse.Namespace) -> None:
-    """Print the time in kernels and on the clock of one outer iteration on a GPU, as JSON."""
-    from torch.profiler import ProfilerActivity, profile
-
-    prepare_device(options.device)
-    step = outer_step(_case(options), replace(ENGINE, execution=options.execution))
-    step()
-    wall = statistics.median(_seconds(step, options.device) for _ in range(5))
-    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
-        step()
-    events = [event for event in profiled.key_averages() if event.self_device_time_total > 0]
-    busy = sum(event.self_device_time_total for event in events) / 1e6
-    launches = sum(event.count for event in events)
-    print(json.dumps({"wall_seconds": wall, "kernel_seconds": busy, "kernels": launches, "share": busy / wall}))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ CLASSES = 10
 LR, MOMENTUM = 0.01, 0.9
 """Of the inner optimizer."""
 
-EXECUTIONS = ("eager", "captured", "compiled")
+EXECUTIONS = ("eager", "captured")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 """Modes of this suite's engine (`BPTT.execution`, `BPTT.precision`)."""
 
@@ -69,7 +69,7 @@ class Contender:
     """Whose code."""
     gib: float = 8.0
     """GiB for an unroll (`BPTT.memory_gib`)."""
-    execution: Literal["eager", "captured", "compiled"] = "eager"
+    execution: Literal["eager", "captured"] = "eager"
     """How inner steps are run (`BPTT.execution`)."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Of the networks' products (`BPTT.precision`)."""

@@ -6,8 +6,8 @@ from suite.types import Params
 
 
 def leaves(tensors: Params) -> Params:
-    """The same numbers, cut off from their graph, as leaves that autograd differentiates in."""
-    return {k: v.detach().requires_grad_() for k, v in tensors.items()}
+    """The same numbers, cut off from their graph, as leaves that autograd differentiates in; whole numbers stay so."""
+    return {k: v.detach().requires_grad_(v.is_floating_point()) for k, v in tensors.items()}
 
 
 def detached(tensors: Params) -> Params:
@@ -18,3 +18,8 @@ def detached(tensors: Params) -> Params:
 def zeros_like(tensors: Params) -> Params:
     """Zeros of the same names and shapes."""
     return {k: torch.zeros_like(v) for k, v in tensors.items()}
+
+
+def copies(tensors: Params) -> Params:
+    """The same numbers in tensors of their own."""
+    return {k: v.detach().clone() for k, v in tensors.items()}

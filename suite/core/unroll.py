@@ -13,7 +13,7 @@ over vector-Jacobian products of F_t, with cotangents a of w, u of s and x̄ of 
 
 Nothing here knows what an optimizer does: autograd differentiates its `step`. The time is linear in T. The memory that
 is needed follows from `Retention`: states, from which a step is recomputed with its graph, or the graphs themselves.
-`suite.core.captured` repeats this sweep, step by step, in the form that a GPU replays as CUDA graphs.
+`suite.core.captured` has a GPU replay the whole of it as one CUDA graph.
 """
 
 import math
@@ -33,7 +33,7 @@ from suite.validation import NonNegativeInt, PositiveInt, checked
 InnerLoss = Callable[[Params, Params, int | Tensor], Tensor]
 """L: (network parameters, inputs, t) -> loss of inner step t. Must be a pure function, since steps are recomputed.
 
-`suite.core.captured` passes t as a tensor of one number on the device."""
+`suite.core.captured` passes t as a tensor of one number on the device in steps that are not differentiated."""
 
 OuterLoss = Callable[[Params], Tensor]
 """l: network parameters after the last step -> the outer loss, or one term of their sum."""
@@ -196,12 +196,13 @@ def hypergradient(
     retention: Retention = Retention(),
     watch: Watch | None = None,
     window: Window = WHOLE,
+    state: State | None = None,
 ) -> Hypergradient:
     """d l(w_T) / d x after T = `steps` inner steps from w_0 = `params`, by this module's reverse sweep.
 
-    l is the sum of the outer losses; the graph of one is freed before the next is built. `window` says which steps are
-    differentiated and where the network is judged. `watch` is called with T, and then with every step that is
-    recomputed, in the order of the reverse sweep.
+    s_0 is `state`, a constant; None: the optimizer's `init`. l is the sum of the outer losses; the graph of one is
+    freed before the next is built. `window` says which steps are differentiated and where the network is judged.
+    `watch` is called with T, and then with every step that is recomputed, in the order of the reverse sweep.
     Raises UsageError where a parameter or an input does not influence the loss, since its zero gradient would hide a
     mistake, and where torch has no second derivative.
 
@@ -215,7 +216,8 @@ def hypergradient(
     >>> hypergradient(loop, outer, start, 2).gradients, hypergradient(loop, outer, start, 2, window=Window(1)).gradients
     ({'x': tensor([0.7500])}, {'x': tensor([0.5000])})
     """
-    state = {slot: trees.detached(part) for slot, part in loop.optimizer.init(params).items()}
+    start = loop.optimizer.init(params) if state is None else state
+    state = {slot: trees.detached(part) for slot, part in start.items()}
     params, forward = trees.detached(params), _Forward(loop, retention.stride, window.first)
     judgement = _Judgement(outer_losses, window.judged or (steps,))
     losses: list[Tensor] = []
@@ -361,7 +363,7 @@ def pull_back(
             if v.requires_grad:  # a slot may hold a constant
                 outputs.append(v)
                 cotangents.append(state_bar[slot][k])
-    state_leaves = [v for part in segment.state.values() for v in part.values()]
+    state_leaves = [v for part in segment.state.values() for v in part.values() if v.requires_grad]
     leaves = [*segment.params.values(), *segment.inputs.values(), *state_leaves]
     try:
         grads = iter(torch.autograd.grad(outputs, leaves, cotangents, allow_unused=True))
@@ -374,7 +376,9 @@ def pull_back(
     params_grads = _all_used({k: next(grads) for k in segment.params})
     inputs_grads = _all_used({k: next(grads) for k in segment.inputs})
     state_grads = {  # an optimizer may ignore its state
-        slot: {k: torch.zeros_like(v) if (g := next(grads)) is None else g for k, v in part.items()}
+        slot: {
+            k: torch.zeros_like(v) if not v.requires_grad or (g := next(grads)) is None else g for k, v in part.items()
+        }
         for slot, part in segment.state.items()
     }
     return params_grads, state_grads, {k: inputs_bar[k] + g for k, g in inputs_grads.items()}

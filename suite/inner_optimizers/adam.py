@@ -1,6 +1,7 @@
 """Adam, with a derivative that stays finite where a gradient is exactly zero."""
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 
@@ -34,6 +35,8 @@ class Adam:
     """Added to the root."""
     eps_root: NonNegative = 1e-12
     """Added to v̂ under the root."""
+    elementwise: ClassVar[Literal[True]] = True
+    """Every number is stepped by itself."""
 
     def init(self, params: Params) -> State:
         """m and v, zero for every parameter, and the powers b1^0 and b2^0."""

@@ -7,7 +7,7 @@ import torch
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.inner_optimizers.wrapping import require_order
 from suite.registry import inner_optimizers
-from suite.types import Optimizer, Params, State, over_steps
+from suite.types import Elementwise, Optimizer, Params, State, over_steps
 from suite.validation import Fraction
 
 SLOT, WEIGHT = "average", "average weight"
@@ -41,6 +41,11 @@ class Averaged:
     def over(self, steps: int) -> Optimizer:
         """With `of` of so many steps."""
         return replace(self, of=over_steps(self.of, steps))
+
+    @property
+    def elementwise(self) -> bool:
+        """As `of` is."""
+        return isinstance(self.of, Elementwise) and self.of.elementwise
 
     def init(self, params: Params) -> State:
         """That of `of`, and an average of no weight."""

@@ -1,6 +1,7 @@
 """Momentum that trains the network but is cut out of the hypergradient."""
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 
@@ -28,6 +29,8 @@ class ForwardOnlyMomentum:
     """Learning rate."""
     momentum: Fraction = 0.9
     """Share of the buffer that is carried to the next step."""
+    elementwise: ClassVar[Literal[True]] = True
+    """Every number is stepped by itself."""
 
     def init(self, params: Params) -> State:
         """The buffer b, zero for every parameter."""

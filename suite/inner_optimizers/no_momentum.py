@@ -1,6 +1,7 @@
 """Plain gradient descent."""
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from suite.registry import inner_optimizers
 from suite.types import Params, State
@@ -21,6 +22,8 @@ class NoMomentum:
 
     lr: Positive = 0.01
     """Learning rate."""
+    elementwise: ClassVar[Literal[True]] = True
+    """Every number is stepped by itself."""
 
     def init(self, params: Params) -> State:
         """Nothing is carried from step to step."""

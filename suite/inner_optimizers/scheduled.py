@@ -9,7 +9,7 @@ from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.inner_optimizers.wrapping import require_order
 from suite.registry import inner_optimizers
 from suite.schedules.cosine import Cosine
-from suite.types import Optimizer, Params, Schedule, State, over_steps
+from suite.types import Elementwise, Optimizer, Params, Schedule, State, over_steps
 from suite.validation import PositiveInt
 
 SLOT = "schedule"
@@ -46,6 +46,11 @@ class Scheduled:
     def over(self, steps: int) -> Optimizer:
         """With so many steps where they are not given."""
         return replace(self, of=over_steps(self.of, steps), steps=self.steps or steps)
+
+    @property
+    def elementwise(self) -> bool:
+        """As `of` is."""
+        return isinstance(self.of, Elementwise) and self.of.elementwise
 
     def init(self, params: Params) -> State:
         """That of `of`, and t = 0."""

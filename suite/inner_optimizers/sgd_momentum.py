@@ -1,6 +1,7 @@
 """Gradient descent with momentum, differentiated through its momentum too."""
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 
@@ -27,6 +28,8 @@ class SGDMomentum:
     """Learning rate."""
     momentum: Fraction = 0.9
     """Share of the buffer that is carried to the next step."""
+    elementwise: ClassVar[Literal[True]] = True
+    """Every number is stepped by itself."""
 
     def init(self, params: Params) -> State:
         """The buffer b, zero for every parameter."""

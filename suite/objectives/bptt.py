@@ -26,8 +26,9 @@ from suite.images import augment
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.objectives.footprint import FIXED, outer_loss_bytes, state_bytes, step_bytes
-from suite.objectives.losses import Batches, Problem, program, tf32
-from suite.registry import objectives
+from suite.objectives.losses import Batches, Problem, tf32
+from suite.objectives.programs import Differentiated, program
+from suite.registry import described_as, objectives
 from suite.types import EXPECTED_MIB, ClassRows, Labelled, Optimizer, Params, Passes, Setting
 from suite.validation import Above, AtMost, Positive, PositiveInt
 
@@ -64,9 +65,9 @@ class BPTT:
     memory_gib: Positive = 8.0
     """An unroll keeps as many graphs as fit into so many GiB and replays the other steps: more memory, less time, the
     same result up to rounding (`suite.core.unroll.Retention`)."""
-    execution: Literal["eager", "captured", "compiled"] = "eager"
-    """'captured' replays CUDA graphs on a GPU and keeps every state (`suite.core.captured`); 'compiled' also fuses the
-    steps by torch.compile, for runs long enough to make up for the minute that takes."""
+    execution: Literal["auto", "eager", "captured"] = field(default="auto", metadata=described_as(auto="eager"))
+    """'captured' replays the unroll as a CUDA graph on a GPU (`suite.core.captured`), with the results of 'eager' up to
+    rounding; 'auto' does so where there is a GPU. A description of a run calls 'auto' 'eager'."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Of the networks' products: 'tf32' (a GPU's) and 'bfloat16' (by autocast; weights and updates stay in float32)
     change the results."""
@@ -146,8 +147,10 @@ class BPTT:
         problem = Problem(network, batches, self.precision == "bfloat16")
         params: Params = dict(network.named_parameters()) if weights is None else weights
         loop = InnerLoop(problem.inner_loss, self.inner_optimizer, inputs)
-        if self.execution != "eager" and watch is None:
-            return program(self, setting, problem, inputs)(params, inputs, steps, window)
+        if self.captured(setting) and watch is None:
+            judged = tuple(t - window.first for t in window.judged)
+            last = Differentiated(steps - window.first, judged, retention)
+            return program(self, setting, problem, inputs, last)(problem, params, inputs, window.first)
         return hypergradient(loop, problem.outer_losses(), params, steps, retention, watch, window)
 
     def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
@@ -171,8 +174,12 @@ class BPTT:
 
     @property
     def rewritten(self) -> bool:
-        """Whether the network gets layers of our own, which neither torch.compile nor autocast knows."""
-        return self.execution != "compiled" and self.precision != "bfloat16"
+        """Whether the network gets layers of our own, which autocast does not know."""
+        return self.precision != "bfloat16"
+
+    def captured(self, setting: Setting) -> bool:
+        """Whether the unroll is captured there."""
+        return self.execution == "captured" or (self.execution == "auto" and setting.device.type == "cuda")
 
     # ------------------------------------------------------------ before a run
 
@@ -187,7 +194,7 @@ class BPTT:
             "inner batch": batch,
             "real images in the outer loss": real,
             "network parameters": sum(p.numel() for p in network.parameters()),
-            "inner steps are run": self.execution,
+            "inner steps are run": "captured" if self.captured(setting) else "eager",
             "inner steps whose graphs are kept": min(retention.graphs, self.inner_steps),
             EXPECTED_MIB: round(peak_bytes / 2**20),
         }
@@ -196,7 +203,7 @@ class BPTT:
         """The inner steps with their way back, those run without a graph first, and the outer loss in pieces."""
         batch, real = self.sizes(setting, per_class)
         retention, _ = self._retention(setting, fresh_network(setting, Key(0)), batch, self.inner_steps)
-        captured = self.execution != "eager"
+        captured = self.captured(setting)
         replayed = max(0, self.inner_steps - retention.graphs)
         again = replayed * (2 - 1 / retention.stride)  # forth, and between kept states once more
         pieces = math.ceil(real / piece_of(real, setting.device))
@@ -212,8 +219,7 @@ class BPTT:
         return classes * min(self.images_per_class_per_step, per_class), classes * self.real_per_class
 
     def _retention(self, setting: Setting, network: nn.Module, batch: int, steps: int) -> tuple[Retention, int]:
-        """What `memory_gib` affords (a program keeps every state and one graph), and the bytes that an unroll needs."""
+        """What `memory_gib` affords, and the bytes that an unroll needs."""
         sizes = steps, state_bytes(network, self.inner_optimizer), step_bytes(setting, batch)
-        eager = self.execution == "eager"
-        retention = Retention.within(int(self.memory_gib * 2**30), *sizes) if eager else Retention()
+        retention = Retention.within(int(self.memory_gib * 2**30), *sizes)
         return retention, retention.peak_bytes(*sizes)

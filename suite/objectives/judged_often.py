@@ -34,7 +34,7 @@ class JudgedOften:
     """
 
     of: BPTT = field(default_factory=BPTT)
-    """The unroll; eager alone."""
+    """The unroll."""
     times: Annotated[int, Above(1)] = 3
     """n."""
     learns_labels: ClassVar[Literal[True]] = True
@@ -43,7 +43,6 @@ class JudgedOften:
     def __post_init__(self) -> None:
         steps = self.of.inner_steps
         require(self, "times", self.times <= steps, f"at most {steps}, the inner steps")
-        require(self, "of", self.of.execution == "eager", "eager: a captured unroll is judged once")
 
     @property
     def inner_steps(self) -> int:

@@ -1,10 +1,9 @@
-"""The losses of an unroll on the batches that an outer step has drawn, and their programs on a GPU."""
+"""The losses of an unroll on the batches that an outer step has drawn."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,15 +11,10 @@ from torch import Tensor, device, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from suite.core import trees
-from suite.core.captured import CapturedHypergradient
 from suite.core.cpu_layers import piece_of
-from suite.core.networks import fresh_network, network_identity
-from suite.core.unroll import InnerLoop, OuterLoss
+from suite.core.unroll import OuterLoss
 from suite.errors import UsageError
-from suite.keys import Key
-from suite.registry import fingerprint
-from suite.types import Optimizer, Params, Setting
+from suite.types import Params
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +39,10 @@ class Batches:
         for part in fields(self):
             getattr(self, part.name).copy_(getattr(other, part.name))
 
+    def steps(self, first: int, end: int) -> "Batches":
+        """Those of the inner steps `first`, ..., `end` - 1: views, with the same real images."""
+        return replace(self, rows=self.rows[first:end], labels=self.labels[first:end])
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -56,6 +54,8 @@ class Problem:
     """What the losses are taken on."""
     bfloat16: bool
     """Whether products are taken in bfloat16, by autocast."""
+    whole: bool = False
+    """Whether every step shows all recalled images in their order, so that nothing needs to be gathered."""
 
     def scores(self, params: Params, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """The network's logits, in the images' precision."""
@@ -68,8 +68,8 @@ class Problem:
         """Mean cross-entropy on the recalled images of inner step t, to the `labels` among the inputs if there are."""
         parts = self.batches.rows, self.batches.labels
         rows, labels = (v[t] if isinstance(t, int) else v.index_select(0, t)[0] for v in parts)
-        taught = inputs["labels"].index_select(0, rows) if "labels" in inputs else labels
-        return cross_entropy(self.scores(params, inputs["images"].index_select(0, rows)), taught)
+        shown = inputs if self.whole else {k: v.index_select(0, rows) for k, v in inputs.items()}
+        return cross_entropy(self.scores(params, shown["images"]), shown.get("labels", labels))
 
     def outer_losses(self) -> list[OuterLoss]:
         """Mean cross-entropy on the real images, in parts whose activations stay in a CPU's caches."""
@@ -96,63 +96,3 @@ def tf32(where: device, wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
-
-
-# ------------------------------------------------------------ programs
-
-
-@runtime_checkable
-class Unroll(Protocol):
-    """What a program needs to know of an objective, a frozen dataclass."""
-
-    @property
-    def inner_optimizer(self) -> Optimizer:
-        """Trains the network."""
-        ...
-
-    @property
-    def inner_steps(self) -> int:
-        """Steps of the inner loop."""
-        ...
-
-    @property
-    def execution(self) -> str:
-        """'captured' or 'compiled'."""
-        ...
-
-    @property
-    def rewritten(self) -> bool:
-        """Whether the network gets layers of our own (`suite.core.cpu_layers`)."""
-        ...
-
-
-PROGRAMS = 2
-"""Programs kept at most: each holds all states of its unroll on the device."""
-
-_programs: dict[tuple[object, ...], tuple[Problem, CapturedHypergradient]] = {}
-"""By objective, network and sizes, least recently used first; before each the problem whose data it reads."""
-
-
-def program(objective: Unroll, setting: Setting, problem: Problem, inputs: Params) -> CapturedHypergradient:
-    """The program of all outer steps of the size of this problem and of what is recalled, filled with its data."""
-    sizes = problem.batches.rows.shape, len(problem.batches.real), *((k, len(v)) for k, v in inputs.items())
-    identity = (fingerprint(objective), *network_identity(setting), *sizes)
-    built = _programs.pop(identity, None) or _built(objective, setting, problem, inputs)
-    while len(_programs) >= PROGRAMS:
-        del _programs[next(iter(_programs))]
-    _programs[identity] = built
-    fixed_problem, captured = built
-    fixed_problem.batches.fill(problem.batches)
-    return captured
-
-
-def _built(
-    objective: Unroll, setting: Setting, problem: Problem, inputs: Params
-) -> tuple[Problem, CapturedHypergradient]:
-    """A program and the problem it reads, on tensors of their own, of which a captured graph keeps the addresses."""
-    network = fresh_network(setting, Key(0), objective.rewritten)
-    still = Problem(network, problem.batches.empty(), problem.bfloat16)
-    params: Params = dict(network.named_parameters())
-    loop = InnerLoop(still.inner_loss, objective.inner_optimizer, trees.zeros_like(inputs))
-    how = objective.inner_steps, objective.execution == "compiled"
-    return still, CapturedHypergradient(loop, still.outer_losses(), params, *how)

@@ -72,15 +72,13 @@ class Windows:
         """Sizes of an outer step, with the memory that a window needs."""
         place = "anywhere among" if self.position == "random" else "at the end of"
         through = {"inner steps": f"{self.window} differentiated, {place} {self.inner_steps}"}
-        if self.of.execution != "eager":  # a program keeps the states of all steps
-            return self.of.plan(setting, per_class) | through
         return self._window().plan(setting, per_class) | through
 
     def work(self, setting: Setting, per_class: int) -> list[Passes]:
         """The steps before a window, on average, and the window."""
         before = (self.inner_steps - self.window) / (2 if self.position == "random" else 1)
         batch, _ = self.of.sizes(setting, per_class)
-        return [Passes("step", batch, before, self.of.execution != "eager"), *self._window().work(setting, per_class)]
+        return [Passes("step", batch, before, self.of.captured(setting)), *self._window().work(setting, per_class)]
 
     def _window(self) -> BPTT:
         return BPTT(**(vars(self.of) | {"inner_steps": self.window}))
