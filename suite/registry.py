@@ -211,6 +211,18 @@ def _is_left_out(declared: Field[Any], thing: Any) -> bool:
     return ADDED.items() <= declared.metadata.items() and bool(getattr(thing, declared.name) == declared.default)
 
 
+def parts(component: Any) -> Iterator[Any]:
+    """A component and all that it is made of."""
+    yield component
+    if isinstance(component, (list, tuple)):
+        inner: list[Any] = list(component)
+    else:
+        named = fields(component) if is_dataclass(component) and not isinstance(component, type) else ()
+        inner = [getattr(component, field.name) for field in named]
+    for part in inner:
+        yield from parts(part)
+
+
 def _described(declared: Field[Any], thing: Any) -> Any:
     value = getattr(thing, declared.name)
     return declared.metadata["described as"].get(value, value) if "described as" in declared.metadata else value

@@ -363,6 +363,15 @@ class Elementwise(Protocol):
 
 
 @runtime_checkable
+class Capturing(Protocol):
+    """An objective whose work a GPU may replay as a CUDA graph."""
+
+    def captured(self, device: torch.device) -> bool:
+        """Whether it does so on this device."""
+        ...
+
+
+@runtime_checkable
 class StartsFromImages(Protocol):
     """A parameterization whose memory can start from images (`starts`); offered by most."""
 

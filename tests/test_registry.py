@@ -10,6 +10,7 @@ from command_line import QUICK, command, ended, only_run, sets, start
 
 from suite import registry
 from suite.errors import UsageError
+from suite.objectives.bptt import BPTT
 from suite.storage.files import sha256
 
 PROMISED = {
@@ -233,3 +234,8 @@ def test_a_short_name_used_by_two_kinds_leaves_the_suite_s_files_working(tmp_pat
     text = OPTIMIZER.replace("NAME", "addressing")  # there is a parameterization of this name
     done = ended(start(*QUICK, "--dry-run", "--plugin", plugin(tmp_path, "twin", text)))
     assert done.status == 0, done.err
+
+
+def test_a_value_described_as_another_has_its_run_key() -> None:
+    assert registry.describe(BPTT()) == registry.describe(BPTT(execution="eager"))
+    assert registry.describe(BPTT()) != registry.describe(BPTT(execution="captured"))

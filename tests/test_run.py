@@ -61,6 +61,11 @@ def record(out: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------- what a run leaves
 
 
+def test_the_record_says_how_unrolls_were_run(record: dict[str, Any]) -> None:
+    assert record["environment"]["unrolls"] == "eager" and record["config"]["objective"]["execution"] == "eager"
+    assert "EXECUTION = 'auto'" in record["config_text"]
+
+
 def test_a_run_leaves_its_files_and_nothing_half_done(out: Path) -> None:
     directory = only_run(out)
     names = {p.name for p in directory.iterdir() if not p.name.startswith(".")}

@@ -147,7 +147,7 @@ class BPTT:
         problem = Problem(network, batches, self.precision == "bfloat16")
         params: Params = dict(network.named_parameters()) if weights is None else weights
         loop = InnerLoop(problem.inner_loss, self.inner_optimizer, inputs)
-        if self.captured(setting) and watch is None:
+        if self.captured(setting.device) and watch is None:
             judged = tuple(t - window.first for t in window.judged)
             last = Differentiated(steps - window.first, judged, retention)
             return program(self, setting, problem, inputs, last)(problem, params, inputs, window.first)
@@ -177,9 +177,9 @@ class BPTT:
         """Whether the network gets layers of our own, which autocast does not know."""
         return self.precision != "bfloat16"
 
-    def captured(self, setting: Setting) -> bool:
+    def captured(self, device: torch.device) -> bool:
         """Whether the unroll is captured there."""
-        return self.execution == "captured" or (self.execution == "auto" and setting.device.type == "cuda")
+        return self.execution == "captured" or (self.execution == "auto" and device.type == "cuda")
 
     # ------------------------------------------------------------ before a run
 
@@ -194,7 +194,7 @@ class BPTT:
             "inner batch": batch,
             "real images in the outer loss": real,
             "network parameters": sum(p.numel() for p in network.parameters()),
-            "inner steps are run": "captured" if self.captured(setting) else "eager",
+            "inner steps are run": "captured" if self.captured(setting.device) else "eager",
             "inner steps whose graphs are kept": min(retention.graphs, self.inner_steps),
             EXPECTED_MIB: round(peak_bytes / 2**20),
         }
@@ -203,7 +203,7 @@ class BPTT:
         """The inner steps with their way back, those run without a graph first, and the outer loss in pieces."""
         batch, real = self.sizes(setting, per_class)
         retention, _ = self._retention(setting, fresh_network(setting, Key(0)), batch, self.inner_steps)
-        captured = self.captured(setting)
+        captured = self.captured(setting.device)
         replayed = max(0, self.inner_steps - retention.graphs)
         again = replayed * (2 - 1 / retention.stride)  # forth, and between kept states once more
         pieces = math.ceil(real / piece_of(real, setting.device))

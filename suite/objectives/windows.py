@@ -78,7 +78,10 @@ class Windows:
         """The steps before a window, on average, and the window."""
         before = (self.inner_steps - self.window) / (2 if self.position == "random" else 1)
         batch, _ = self.of.sizes(setting, per_class)
-        return [Passes("step", batch, before, self.of.captured(setting)), *self._window().work(setting, per_class)]
+        return [
+            Passes("step", batch, before, self.of.captured(setting.device)),
+            *self._window().work(setting, per_class),
+        ]
 
     def _window(self) -> BPTT:
         return BPTT(**(vars(self.of) | {"inner_steps": self.window}))

@@ -1,8 +1,8 @@
 """What a command will take on this machine, estimated before it starts: time, memory, and a scale that fits."""
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from suite.config.resolve import Run, resolve
 from suite.core.foretold import BYTES, fresh_memory, network_numbers, require_room
 from suite.errors import SuiteError, UsageError, one_line
-from suite.registry import name_of
+from suite.registry import name_of, parts
 from suite.runtime.durations import duration
 from suite.types import EXPECTED_MIB, Architecture, Cost, DatasetInfo, Parameterization, Priced, StreamInfo
 
@@ -136,7 +136,7 @@ def _require_room(experiment: Any, device: torch.device) -> None:
         shape, classes, of_memory = info.shape, info.outputs, info.classes_per_task
     else:
         return  # an experiment of another kind, whose plan says what it takes
-    for part in _parts(experiment):
+    for part in parts(experiment):
         if isinstance(part, Architecture):
             require_room(f"a network '{name_of(part)}'", network_numbers(part, shape, classes), device)
     parameterization = getattr(experiment, "parameterization", None)
@@ -148,18 +148,6 @@ def _require_room(experiment: Any, device: torch.device) -> None:
         words = f"of {budget:.6g} images per class"
         require_room(f"a memory {words}", stored, device)
         require_room(f"recalling {images:,} images from a memory {words}", images * shape.numel, device)
-
-
-def _parts(component: Any) -> Iterator[Any]:
-    """A component and all that it is made of."""
-    yield component
-    if isinstance(component, (list, tuple)):
-        inner: list[Any] = list(component)
-    else:
-        named = fields(component) if is_dataclass(component) and not isinstance(component, type) else ()
-        inner = [getattr(component, field.name) for field in named]
-    for part in inner:
-        yield from _parts(part)
 
 
 # ------------------------------------------------------------ in units that people read

@@ -12,7 +12,7 @@ import torch
 
 from suite.config.resolve import Run
 from suite.errors import Interrupted, RunError, SuiteError, first_line, report
-from suite.registry import describe
+from suite.registry import describe, parts
 from suite.runtime.device import peak_mib, reset_peak
 from suite.runtime.environment import environment
 from suite.runtime.record import altered, dumps, invalid, label
@@ -40,7 +40,7 @@ from suite.storage.locks import Lost, locked
 from suite.storage.plain_files import MOST_BYTES_OF_JSON, Damaged, parse_json, read_plain, refuse_links
 from suite.tracking.sender import Sender
 from suite.tracking.store import flat
-from suite.types import Outcome
+from suite.types import Capturing, Outcome
 
 CHECKPOINT_SECONDS = 60.0
 """Between checkpoints, unless a command says otherwise."""
@@ -160,6 +160,7 @@ def _attempt(
 def _record(
     run: Run, outcome: Outcome, config: dict[str, Any], device: torch.device, mixed: list[str], cost: dict[str, float]
 ) -> Record:
+    unrolls = [part.captured(device) for part in parts(run.experiment) if isinstance(part, Capturing)]
     return record_of(
         outcome,
         experiment=config["is"],
@@ -171,6 +172,7 @@ def _record(
         config_text=run.config_text,
         scale_label=run.scale,
         device=device,
+        captured=any(unrolls) if unrolls else None,
         mixed=mixed,
         cost=cost,
     )

@@ -33,10 +33,16 @@ def record(
     config_text: str,
     scale_label: str,
     device: "torch.device",
+    captured: bool | None = None,
     mixed: Sequence[str] = (),
     cost: dict[str, float],
 ) -> dict[str, Any]:
-    """The record of an outcome, checked; `mixed`: what of the environment changed between the run's attempts."""
+    """The record of an outcome, checked.
+
+    `captured`: whether its unrolls were captured as CUDA graphs, None where there are none; `mixed`: what of the
+    environment changed between the run's attempts.
+    """
+    unrolls = {} if captured is None else {"unrolls": "captured" if captured else "eager"}
     content = {
         "schema": SCHEMA,
         "experiment": experiment,
@@ -51,7 +57,7 @@ def record(
         "budget": asdict(outcome.budget),
         "scale": {"label": scale_label} | outcome.scale,
         "facts": outcome.facts,
-        "environment": environment(device) | {"mixed": list(mixed)},
+        "environment": environment(device) | unrolls | {"mixed": list(mixed)},
         "cost": outcome.cost | cost,
     }
     problem = invalid(content)

@@ -178,6 +178,8 @@ class EnvironmentRecord(TypedDict, total=False):
     """Whether all operations were deterministic."""
     code: dict[str, Any]
     """`commit` of the suite's checkout and whether it was `changed`; None for both outside a checkout."""
+    unrolls: str
+    """How inner loops that are differentiated were run: 'eager' or 'captured', whichever was asked for."""
     mixed: list[str]
     """What of the environment changed between attempts; [] if nothing did."""
 
