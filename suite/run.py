@@ -44,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     add("--only", action="append", default=[], metavar="CELL", help="only these cells of a table: LABEL or AXIS=LABEL")
     seconds = number_option(float, AtLeast(0))
     add("--checkpoint-seconds", type=seconds, default=60.0, metavar="S", help="between checkpoints (%(default)g)")
+    add(
+        "--together", type=number_option(int, AtLeast(1)), default=1, metavar="N", help="runs at once on one device (1)"
+    )
     add("--fresh", action="store_true", help="start anew; what an earlier run left is kept under another name")
     add("--dry-run", action="store_true", help="print what would be done; needs no data")
     add("--list", nargs="?", const="all", metavar="KIND", help="print what is registered, all or of one kind")
@@ -102,7 +105,8 @@ def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
     try:
         with stop.listening():
             plugins, seconds = tuple(options.plugin), options.checkpoint_seconds
-            context = RunContext(out, data_dir, device, sender, stop, options.fresh, seconds, plugins)
+            at_once = min(options.together, len(runs))
+            context = RunContext(out, data_dir, device, sender, stop, options.fresh, seconds, at_once, plugins)
             records = execute_all(runs, context)
     finally:
         if not sender.close(TRACKER_FLUSH_SECONDS if stop.signal is None else TRACKER_FLUSH_SECONDS_STOPPED):

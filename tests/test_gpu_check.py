@@ -16,7 +16,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_every_figure_is_written_with_what_it_is_of(tmp_path: Path) -> None:
-    stages = ["machine", "correct", "times", "kernels", "evaluation", "released", "settings"]
+    stages = ["machine", "correct", "times", "kernels", "at_once", "evaluation", "released", "settings"]
     assert gpu_check.main(["--out", str(tmp_path), "--device", "cpu", "--small", "--stages", *stages]) == 0
     found = lines(tmp_path)
     assert not [line for line in found if "failed" in line]

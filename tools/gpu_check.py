@@ -6,6 +6,7 @@ machine       bandwidth, products of matrices, launches
 correct       the captured unroll against the eager one, in float64
 times         seconds of an outer step, eager and captured, in all precisions, with the peak of memory
 kernels       what a captured outer step is made of
+at_once       several memories in one process, as `suite.run --together` has them
 evaluation    a memory's evaluation, and an epoch on 54,000 images
 released      the paper's released code beside the engine, from a checkout (--reference)
 run           a table of Fashion-MNIST, which goes on where it was (--runs), and is packed for the next stay
@@ -28,6 +29,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +38,7 @@ import torch
 from suite.architectures.convnet import ConvNet
 from suite.contracts.problem import relative_error
 from suite.core.device import prepare_device
+from suite.core.turns import hand_over, together
 from suite.errors import SuiteError
 from suite.evaluation.evaluate import evaluate
 from suite.evaluation.protocol import Protocol
@@ -218,6 +221,31 @@ def kernels(check: Check, say: Say) -> None:
         _free(check)
 
 
+def at_once(check: Check, say: Say) -> None:
+    """Seconds in which each of several memories takes an outer step, each with a graph and a stream of its own."""
+    steps = 2 if check.small else 5
+
+    def memory(case: Case) -> float:
+        step = outer_step(case, replace(ENGINE, execution="captured"))
+        began = 0.0
+        for number in range(1 + steps):
+            gradients = step()
+            hand_over()
+            float(sum(g.sum() for g in gradients.values()))
+            began = time.perf_counter() if number == 0 else began  # the first captures
+        return (time.perf_counter() - began) / steps
+
+    for name, case in list(cases(check).items())[:2]:
+        for number in (1, 2, 4, 6):
+            if check.left < 40:
+                return
+            with _saying(say, "memories at once", case=name, memories=number):
+                ended = together([partial(memory, case)] * number, number, check.device)
+                seconds = round(max(end.result() for end in ended), 5)  # the first one's, beside whom all are at work
+                say("memories at once", case=name, memories=number, seconds=seconds)
+            _free(check)
+
+
 def evaluation(check: Check, say: Say) -> None:
     """The evaluation of ten images, and an epoch of one network on the whole of Fashion-MNIST's size."""
     shape = ImageShape(1, 8, 8) if check.small else ImageShape(1, 28, 28)
@@ -300,7 +328,8 @@ def settings(check: Check, say: Say) -> None:
         torch.backends.cudnn.benchmark = before[1]
 
 
-STAGES = {stage.__name__: stage for stage in (machine, correct, times, kernels, evaluation, released, run, settings)}
+_IN_ORDER = machine, correct, times, kernels, at_once, evaluation, released, run, settings
+STAGES = {stage.__name__: stage for stage in _IN_ORDER}
 """In order."""
 
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from suite.core import trees
+from suite.core import trees, turns
 from suite.errors import RunError, UsageError
 from suite.keys import Key
 from suite.registry import name_of
@@ -196,6 +196,7 @@ def _not_finite(metrics: dict[str, Tensor], memory: Params) -> list[str]:
     """Names of the quantities that hold NaN or infinity."""
     quantities = metrics | {f"memory '{k}'": v for k, v in memory.items()}
     finite = torch.stack([v.isfinite().all() for v in quantities.values()])
+    turns.hand_over()
     if finite.all():  # the only wait for the device in an outer step
         return []
     return [name for name, ok in zip(quantities, finite.tolist(), strict=True) if not ok]

@@ -1,5 +1,6 @@
 """Unrolls on tensors of their own, which a GPU captures once and replays in every outer step of the same sizes."""
 
+import threading
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -17,10 +18,18 @@ from suite.registry import fingerprint
 from suite.types import Optimizer, Params, Setting
 
 PROGRAMS = 2
-"""Programs kept at most: each holds the graphs of its unroll on the device."""
+"""Programs that a thread keeps at most: each holds the graphs of its unroll on the device."""
 
-_programs: dict[tuple[object, ...], "Program"] = {}
-"""By objective, network and sizes, least recently used first."""
+
+class _Kept(threading.local):
+    """The programs of a thread, since those of two runs at once must not share tensors."""
+
+    def __init__(self) -> None:
+        self.programs: dict[tuple[object, ...], Program] = {}
+        """By objective, network and sizes, least recently used first."""
+
+
+_kept = _Kept()
 
 
 @runtime_checkable
@@ -56,16 +65,17 @@ def program(
     """The program of all outer steps of the sizes of this problem and of what is recalled; made anew at first."""
     sizes = problem.batches.rows.shape, len(problem.batches.real), *((k, len(v)) for k, v in inputs.items())
     identity = (fingerprint(objective), *network_identity(setting), *sizes, differentiated)
-    built = _programs.pop(identity, None) or Program(objective, setting, problem, inputs, differentiated)
-    while len(_programs) >= PROGRAMS:
-        del _programs[next(iter(_programs))]
-    _programs[identity] = built
+    programs = _kept.programs
+    built = programs.pop(identity, None) or Program(objective, setting, problem, inputs, differentiated)
+    while len(programs) >= PROGRAMS:
+        del programs[next(iter(programs))]
+    programs[identity] = built
     return built
 
 
 def forget_programs() -> None:
-    """Free what programs hold on the device."""
-    _programs.clear()
+    """Free what this thread's programs hold on the device."""
+    _kept.programs.clear()
 
 
 class Program:

@@ -5,12 +5,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from suite.config.resolve import Run
+from suite.core.turns import together
 from suite.errors import Interrupted, RunError, SuiteError, first_line, report
 from suite.registry import describe, parts
 from suite.runtime.device import peak_mib, reset_peak
@@ -67,6 +69,8 @@ class RunContext:
     """Start again, and keep an earlier run's directory under another name."""
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     """Time between checkpoints."""
+    at_once: int = 1
+    """Runs that take turns in this process (`suite.core.turns`)."""
     plugins: tuple[str, ...] = ()
     """Outside methods: whole paths of files, names of modules. `run.json` names them, so that a command that resumes
     the run can ask for them."""
@@ -77,8 +81,22 @@ def execute_all(runs: list[Run], context: RunContext) -> list[Record]:
     if len(runs) == 1 and runs[0].then is None:
         return [execute(runs[0], context)]
     with _table(runs, context) as table:
-        records = [execute(run, context, table) for run in runs]
-        return records + [execute(run, context, table) for run in chosen(runs, records, context.out)]
+        records = _execute_each(runs, context, table)
+        return records + _execute_each(chosen(runs, records, context.out), context, table)
+
+
+def _execute_each(runs: list[Run], context: RunContext, table: Path) -> list[Record]:
+    """The runs' records, in order. Of runs at once all end before the first failure among them is raised."""
+    if context.at_once == 1:
+        return [execute(run, context, table) for run in runs]
+    ended = together([partial(execute, run, context, table) for run in runs], context.at_once, context.device)
+    errors = [error for end in ended if (error := end.exception()) is not None]
+    failures = [error for error in errors if not isinstance(error, Interrupted)]
+    for error in failures[1:]:
+        report(f"suite.run: {error}")
+    for error in [*failures, *errors][:1]:
+        raise error
+    return [end.result() for end in ended]
 
 
 def execute(run: Run, context: RunContext, table: Path | None = None) -> Record:
@@ -145,7 +163,7 @@ def _attempt(
             "upkeep_seconds_of_it": session.upkeep_seconds,
             "attempts": journal.attempts,
         }
-        record = _record(run, outcome, config, context.device, mixed, cost | peak_mib(context.device))
+        record = _record(run, outcome, config, context, mixed, cost | peak_mib(context.device))
         session.log(outcome.scale.get("iterations", 0), {_metric(m): m["mean"] for m in record["measurements"]})
         session.publish()
         session.write_metrics()
@@ -158,9 +176,14 @@ def _attempt(
 
 
 def _record(
-    run: Run, outcome: Outcome, config: dict[str, Any], device: torch.device, mixed: list[str], cost: dict[str, float]
+    run: Run,
+    outcome: Outcome,
+    config: dict[str, Any],
+    context: RunContext,
+    mixed: list[str],
+    cost: dict[str, float],
 ) -> Record:
-    unrolls = [part.captured(device) for part in parts(run.experiment) if isinstance(part, Capturing)]
+    unrolls = [part.captured(context.device) for part in parts(run.experiment) if isinstance(part, Capturing)]
     return record_of(
         outcome,
         experiment=config["is"],
@@ -171,8 +194,9 @@ def _record(
         config=config,
         config_text=run.config_text,
         scale_label=run.scale,
-        device=device,
+        device=context.device,
         captured=any(unrolls) if unrolls else None,
+        at_once=context.at_once,
         mixed=mixed,
         cost=cost,
     )
@@ -193,6 +217,7 @@ def _session(
         still_held=still_held,
         label=run.label,
         checkpoint_seconds=context.checkpoint_seconds,
+        bars=context.at_once == 1,
     )
 
 

@@ -180,6 +180,8 @@ class EnvironmentRecord(TypedDict, total=False):
     """`commit` of the suite's checkout and whether it was `changed`; None for both outside a checkout."""
     unrolls: str
     """How inner loops that are differentiated were run: 'eager' or 'captured', whichever was asked for."""
+    runs_at_once: int
+    """Runs that took turns in the process, so that times are of all of them; left out for one."""
     mixed: list[str]
     """What of the environment changed between attempts; [] if nothing did."""
 

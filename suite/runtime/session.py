@@ -54,11 +54,12 @@ class RunSession:
     def __init__(
         self, *, seed: int, device: torch.device, directory: Path, data_dir: Path, cache_dir: Path,
         journal: Journal, notify: Callable[[], None], stop: Stop, still_held: Callable[[], None], label: str,
-        checkpoint_seconds: float,
+        checkpoint_seconds: float, bars: bool = True,
     ) -> None:  # fmt: skip
         """`notify` is called when the journal has new entries; `label` stands before every line on the terminal.
 
-        `still_held` raises where the directory is another process's by now.
+        `bars`: whether progress may be a bar, of which a terminal has room for one. `still_held` raises where the
+        directory is another process's by now.
         """
         self.key = Key(seed)
         self.device = device
@@ -74,6 +75,7 @@ class RunSession:
         self._saved_at = time.monotonic()
         self._reported_at = 0.0
         self._bar: tqdm[Any] | None = None
+        self._bars = bars
 
     # ------------------------------------------------------------ checkpoints
 
@@ -150,7 +152,7 @@ class RunSession:
         if anew:
             self._close_bar()
             self._first = (now, iteration)
-        if _draws_bars(sys.stderr):
+        if self._bars and _draws_bars(sys.stderr):
             self._draw_bar(iteration, total, words)
             return
         self._close_bar()  # a terminal that was there, and hung up
