@@ -7,8 +7,8 @@ from functools import partial
 from leaderboard import format
 from leaderboard.records import Entry
 from leaderboard.rows import Row
-from leaderboard.statistics import Estimate
 from leaderboard.tables import Table
+from suite.evaluation.statistics import Estimate
 
 
 @dataclass(frozen=True)

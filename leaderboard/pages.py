@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from leaderboard.statistics import Kind
+from suite.evaluation.statistics import Kind
 from suite.runtime.record_schema import ACCURACY
 
 STREAMS = ("rotations", "permutations", "many", "cifar100")

@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, cast
 
-from leaderboard.statistics import stdev
 from suite.errors import RunError, UsageError
+from suite.evaluation.statistics import stdev
 from suite.runtime.record import comparable, label
 from suite.runtime.record_schema import ACCURACY, MEMORY, misshapen, upgraded
 from suite.runtime.run_directory import is_set_aside

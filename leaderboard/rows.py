@@ -7,7 +7,7 @@ from typing import Any
 from leaderboard.pages import Page
 from leaderboard.published import Published
 from leaderboard.records import OF_MEMORY, Entry, Quantity
-from leaderboard.statistics import Difference, Estimate, estimate, paired
+from suite.evaluation.statistics import Difference, Estimate, estimate, paired
 from suite.runtime.record_schema import ACCURACY, FULL_DATA
 from suite.storage.files import json_sha256
 

@@ -12,7 +12,7 @@ from leaderboard.pages import DATASETS, OTHERS, PAGES, Page
 from leaderboard.published import Published
 from leaderboard.records import Entry
 from leaderboard.rows import OF_THE_METHOD, Row, number, rows_of, values_of
-from leaderboard.statistics import Difference, paired
+from suite.evaluation.statistics import Difference, paired
 from suite.runtime.record_schema import ACCURACY, FULL_DATA
 
 

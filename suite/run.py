@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print what would be done; needs no data")
     add("--list", nargs="?", const="all", metavar="KIND", help="print what is registered, all or of one kind")
     add("--json", action="store_true", help="print the result records as JSON on stdout")
+    add("--verbose", action="store_true", help="print every seed's figures, too")
     return command
 
 
@@ -113,7 +114,7 @@ def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
             where = shlex.quote(str(sender.uri))
             later = f"{sys.executable} -m suite.sync {shlex.quote(str(out))} --tracking-uri {where}"
             print(f"[tracking] not everything could be sent; nothing is lost, send it later: {later}", file=sys.stderr)
-    _print_records(runs, records, out, sender.uri, options.json)
+    _print_records(runs, records, out, sender.uri, options.json, options.verbose)
     return 0
 
 
@@ -128,15 +129,20 @@ def _tracking_uri(given: str | None, out: Path) -> str | None:
     return whole_uri(uri)
 
 
-def _print_records(runs: "list[Run]", records: list[dict[str, Any]], out: Path, uri: str | None, as_json: bool) -> None:
-    """The records as JSON, or a table of them, with where the pictures are and how runs are compared."""
+def _print_records(
+    runs: "list[Run]", records: list[dict[str, Any]], out: Path, uri: str | None, as_json: bool, verbose: bool
+) -> None:
+    """The records as JSON, or a summary of them, with where the pictures are and how runs are compared."""
     from suite.runtime.execute import directory_of
     from suite.runtime.record import dumps, table
+    from suite.runtime.summary import summary
 
     if as_json:
         print(dumps(records[0]) if len(records) == 1 else "[" + ",\n".join(map(dumps, records)) + "]")
         return
-    print(table(records))
+    if verbose:
+        print(table(records) + "\n")
+    print(summary(records))
     done = {(record["name"], record["run_key"]) for record in records}
     for run in [*runs, *(run.then for run in runs if run.then is not None)]:
         if (run.name, run.key) in done:

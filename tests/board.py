@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from leaderboard import build, published, records
-from leaderboard.statistics import stdev
 from leaderboard.tables import Table, tables
+from suite.evaluation.statistics import stdev
 from suite.runtime.record_schema import SCHEMA, misshapen
 from suite.storage.files import json_sha256, sha256
 

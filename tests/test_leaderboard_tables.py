@@ -13,9 +13,9 @@ from leaderboard import format, published, records
 from leaderboard.markdown import markdown
 from leaderboard.pages import PAGES, STREAM_FILES
 from leaderboard.rows import Row
-from leaderboard.statistics import estimate, paired
 from leaderboard.tables import tables
 from suite.errors import UsageError
+from suite.evaluation.statistics import estimate, paired
 
 # ---------------------------------------------------------------- statistics
 

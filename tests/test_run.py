@@ -97,15 +97,17 @@ def test_a_run_that_is_smaller_than_the_paper_s_is_marked(out: Path, record: dic
 def test_what_is_printed(data_dir: Path, tmp_path: Path) -> None:
     done = go(data_dir, tmp_path, *sets("FULL_DATA_EPOCHS = 1", "ITERATIONS = 1"))
     assert done.status == 0
-    rows = [line for line in done.out.splitlines() if line.startswith("quickstart seed 0")]
+    rows = [line for line in done.out.splitlines() if "smoke (reduced)" in line]
     assert [words in row for words, row in zip(("memory", "random real", "full data"), rows, strict=True)] == [True] * 3
-    assert all("smoke (reduced)" in row for row in rows) and "624 numbers" in rows[0]
+    assert rows[0].startswith("quickstart") and "624 numbers" in rows[0] and "seed 0" not in done.out
     assert f"pictures: {only_run(tmp_path) / 'figures'}" in done.out
     lines = done.err.splitlines()
     assert all(line.startswith(("[cost] ", "[seed 0] ")) for line in lines)  # this is no terminal: lines, no bar
     assert any("1/1" in line and "loss" in line for line in lines)
     assert any("evaluating the full data: network 1 of 1" in line for line in lines)
     # The control is measured once for equal settings and seed.
+    seeds = go(data_dir, tmp_path, *sets("FULL_DATA_EPOCHS = 1", "ITERATIONS = 1"), "--verbose")
+    assert "quickstart seed 0" in seeds.out and set(rows) <= set(seeds.out.splitlines())
     again = go(data_dir, tmp_path, *sets("FULL_DATA_EPOCHS = 1", "ITERATIONS = 2"), "--json")
     assert "evaluating the full data" not in again.err
     first = json.loads(next(p for p in tmp_path.glob("quickstart/*/result.json")).read_text())
@@ -492,5 +494,5 @@ def test_a_finished_cell_is_printed_as_it_was(data_dir: Path, tmp_path: Path) ->
     axes = {"z": {"second": ["VALIDATION_POINTS = 1"]}, "a": {"first": ["NETWORKS = 1"]}}  # not in the alphabet's order
     words = [*QUICK, *sets(f"run.axes = {axes}"), "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
     first, again = command(*words), command(*words)
-    assert "[second, first]" in first.out and "was done before" in again.err
+    assert "second, first  memory" in first.out and "was done before" in again.err
     assert again.out == first.out

@@ -17,8 +17,8 @@ from statistics import fmean
 from typing import Any
 
 from leaderboard.speedrun import TARGETS
-from leaderboard.statistics import stdev
 from suite.errors import UsageError, report
+from suite.evaluation.statistics import stdev
 from suite.storage.files import make_directory, write_atomic
 from suite.validation import Above, AtLeast, number_option
 from tools.recipes import CONTENDERS, Contender, Point, Result, result_of, tested

@@ -112,7 +112,8 @@ class Program:
 
         Of the steps `first`, first + 1, ..., as many as are differentiated; those before count as constants.
         """
-        self._batches.fill(problem.batches)
+        if self._before is not None:
+            self._batches.fill(problem.batches)
         self._last.fill(problem.batches.steps(first, first + self._differentiated.steps))
         start = params if self._row is None else self._row.pack(params)
         state, losses = self._optimizer.init(start), list[Tensor]()

@@ -1,0 +1,130 @@
+"""What runs measured, for a terminal: a row for each method, its controls once, and paired differences."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from suite.evaluation.comparison import MEMORY
+from suite.evaluation.statistics import Estimate, estimate, paired
+from suite.runtime.record import label
+from suite.runtime.record_schema import ACCURACY, FULL_DATA
+from suite.storage.files import canonical_json
+
+EVALUATED_ON = ("dataset", "stream", "images_per_class", "architecture", "evaluation", "validation")
+"""Settings that decide what a memory and its controls are measured on, and with what budget."""
+
+Record = Mapping[str, Any]
+"""A result record."""
+
+BySeed = dict[int, list[float]]
+"""What a seed's run measured: a value for each network, or whatever its values are spread over."""
+
+
+@dataclass
+class Row:
+    """One quantity of one method, or a control that methods share."""
+
+    method: str
+    """Of which method; of a control, of the first one that has it."""
+    measurement: Mapping[str, Any]
+    """One of those it is made of, for all but its numbers."""
+    stands_alone: bool
+    """Whether it is a control, whose note says how it was trained."""
+    budget: str
+    """What it stores or was trained on."""
+    scale: str
+    """The scale's name, with what is reduced marked."""
+    measured_on: str
+    """The settings `EVALUATED_ON`, as text: those of rows that may be compared are equal."""
+    test: BySeed = field(default_factory=dict)
+    """On test images."""
+    validation: BySeed = field(default_factory=dict)
+    """On validation images."""
+
+
+def summary(records: Sequence[Record]) -> str:
+    """Means over seeds with 95% intervals, on test images, and what methods have over each other and over controls.
+
+    An interval is over memories where there are several seeds, else over the networks of the only one.
+    """
+    rows = _rows(records)
+    lines = [("method", "what", "test (95% interval)", "validation", "n", "budget", "scale")]
+    times = Counter(label(row.measurement) for row in rows if row.stands_alone)
+    for row in rows:
+        of = estimate(row.test or row.validation)
+        test, validation = (_plus_minus(estimate(values)) if values else "-" for values in (row.test, row.validation))
+        n = f"{of.memories} x {of.networks}" if of.networks > 1 else str(of.memories)
+        method = "" if row.stands_alone and times[label(row.measurement)] == 1 else row.method
+        lines.append((method, label(row.measurement), test, validation, n, row.budget, row.scale))
+    text = _aligned(lines)
+    differences = list(_differences(rows))
+    if differences:
+        head = ("", "difference (paired 95% interval)", "seeds")
+        text += ["", *_aligned([head, *differences])]
+    return "\n".join(text)
+
+
+def _rows(records: Sequence[Record]) -> list[Row]:
+    """The methods' own rows in the records' order, then the controls, each once where methods have the same."""
+    own: dict[tuple[str, ...], Row] = {}
+    controls: dict[tuple[str, ...], Row] = {}
+    axes = [axis for axis in records[0]["cell"] if len({record["cell"].get(axis) for record in records}) > 1]
+    for record in records:
+        method = ", ".join(record["cell"][axis] for axis in axes or record["cell"]) or record["name"]
+        measured_on = canonical_json({name: record["config"].get(name) for name in EVALUATED_ON})
+        scale = f"{record['scale']['label']}{' (reduced)' if record['scale']['reduced'] else ''}"
+        for measured in record["measurements"]:
+            alone = measured["method"] != MEMORY and bool(measured["note"])
+            budget = measured["note"] if alone else f"{record['budget']['stored_numbers']:,} numbers"
+            new = Row(method, measured, alone, budget, scale, measured_on)
+            name = label(measured)
+            rows, key = (controls, (name, budget, measured_on)) if alone else (own, (method, name))
+            row = rows.setdefault(key, new)
+            by_seed = row.test if measured["split"] == "test" else row.validation
+            by_seed.setdefault(record["seed"], list(measured["values"]))
+    return [*own.values(), *controls.values()]
+
+
+def _differences(rows: list[Row]) -> Iterator[tuple[str, str, str]]:
+    """Of the memories of two seeds or more: over each control that they share, and over the method before."""
+    memories = [row for row in rows if not row.stands_alone and _is_headline(row)]
+    for number, row in enumerate(memories):
+        others = [other for other in rows if _is_a_rival(row, other)]
+        before = [other for other in memories[:number] if _is_alike(row, other)][-1:]
+        for other in [*others, *before]:
+            difference = paired(other.test, row.test)
+            if difference is not None and difference.interval is not None:
+                told = "" if difference.shown else ", not told apart"
+                name = label(other.measurement) if other not in memories else other.method
+                words = f"{difference.mean:+.1f} ± {difference.interval:.1f}{told}"
+                yield f"{row.method} over {name}", words, str(difference.seeds)
+
+
+def _is_headline(row: Row) -> bool:
+    """Whether it is what methods are judged by: a memory's accuracy, and of a stream the accuracy after all tasks."""
+    quantity = row.measurement["quantity"]
+    return quantity == "RA" or (row.measurement["method"], quantity) == (MEMORY, ACCURACY)
+
+
+def _is_a_rival(row: Row, other: Row) -> bool:
+    """Whether the other is a control, or another method of the same runs, that was measured in the same way."""
+    of_the_runs = other.stands_alone or (other.method == row.method and not _is_headline(other))
+    return _is_alike(row, other) and of_the_runs and other.measurement["method"] != FULL_DATA
+
+
+def _is_alike(row: Row, other: Row) -> bool:
+    """Whether both are the same quantity of the same images."""
+    same = ("quantity", "network", "episodes")
+    return row.measured_on == other.measured_on and all(row.measurement[k] == other.measurement[k] for k in same)
+
+
+def _plus_minus(of: Estimate) -> str:
+    return f"{of.mean:.1f}" + ("" if of.interval is None else f" ± {of.interval:.1f}")
+
+
+def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns below each other, and a rule under the first line."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = ["  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return [text[0], "-" * max(map(len, text)), *text[1:]]
