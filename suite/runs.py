@@ -1,9 +1,11 @@
-"""List, resume and clean up runs: `python -m suite.runs [list | resume | reap | clean]`.
+"""List, resume, delete and clean up runs: `python -m suite.runs [list | resume | delete | reap | clean]`.
 
-list [RUN …]     state, progress, last validation accuracy and age of the runs below --out (default: all)
+list [RUN …]     data set, budget, method, state, progress, accuracies and age of the runs below --out (default: all);
+                 a method is the run's cell of a table, and the settings in which runs of one name and cell differ
 resume [RUN …]   resume these runs (default: all that were stopped or killed); the results are those of unstopped runs;
                  plugins, and a tracker that is neither the database in --out nor $MLFLOW_TRACKING_URI, are named again
                  with --plugin, --tracking-uri
+delete RUN …     delete these runs, after a question, or with --yes; what a tracker heard of them stays there
 reap             mark runs whose process died as KILLED, here and in the tracker that they use
 clean [--yes]    list what can be deleted: runs that --fresh set aside, checkpoints of finished runs, damaged ones,
                  partial files; with --yes, delete it
@@ -23,12 +25,16 @@ from suite import terminal
 from suite.errors import Interrupted, RunError, SuiteError, UsageError, printable, report
 from suite.runtime import run_directory
 from suite.runtime.durations import short_duration
+from suite.runtime.told_apart import told_apart
 from suite.storage.files import delete, user_path
 from suite.storage.journal import read
 from suite.storage.locks import Held, locked
 from suite.storage.plain_files import plain_below
 from suite.tracking.store import NoAnswer, Store, stores
 from suite.tracking.uri import MADE, WHOLE, default_uri, plain_uri
+
+FILTERS = ("data_set", "method", "state")
+"""Columns of the list that it can be cut down by."""
 
 LEFTOVER_SECONDS = 3600.0
 """Age from which on a partial file belongs to no process any more."""
@@ -39,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
         prog="python -m suite.runs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    command.add_argument("action", nargs="?", default="list", choices=("list", "resume", "reap", "clean"))
+    command.add_argument("action", nargs="?", default="list", choices=("list", "resume", "delete", "reap", "clean"))
     command.add_argument("run", nargs="*", metavar="RUN", help="directories of runs, or parts of their names")
     command.add_argument("--out", default="runs", metavar="DIR", help="where runs are kept (default: %(default)s)")
     plugin = "resume: a Python file or module that registers methods"
@@ -50,8 +56,11 @@ def parser() -> argparse.ArgumentParser:
         help="resume, reap: the MLflow store or server of these runs, or 'none' (default: that which each run had, if "
         "it is the database in --out, also where --out was moved, or $MLFLOW_TRACKING_URI)",
     )
+    for column in FILTERS:
+        words = f"list: only runs whose {column.replace('_', ' ')} has this in it"
+        command.add_argument(f"--{column.replace('_', '-')}", metavar="TEXT", help=words)
     command.add_argument("--json", action="store_true", help="list: as JSON")
-    command.add_argument("--yes", action="store_true", help="clean: delete what is listed")
+    command.add_argument("--yes", action="store_true", help="clean: delete what is listed; delete: without a question")
     return command
 
 
@@ -71,9 +80,14 @@ def main(arguments: list[str] | None = None) -> int:
             left_out = None if options.run else run_directory.links_left_out(out)
             if left_out:
                 report(f"suite.runs: {left_out}")
-            return _list(out, selected, options.json)
+            wanted = {column: text for column in FILTERS if (text := getattr(options, column)) is not None}
+            return _list(out, selected, wanted, options.json)
         elif options.action == "resume":
             return _resume(selected, bool(options.run), options.plugin, options.tracking_uri)
+        elif options.action == "delete":
+            if not options.run:
+                raise UsageError("delete: name the runs, by their directories or parts of their names")
+            return _delete(out, selected, options.yes)
         elif options.action == "reap":
             return _reap(out, options.tracking_uri)
         else:
@@ -110,6 +124,12 @@ class Row:
 
     run: str
     """Its directory below the output directory."""
+    data_set: str
+    """Of the run, or its stream; '' where that is not known."""
+    images_per_class: float | None
+    """Its budget; None where that is not known."""
+    method: str
+    """Its cell of a table, and the settings in which runs of one name and cell differ."""
     state: run_directory.State
     """How it stands."""
     done: int | None
@@ -118,49 +138,86 @@ class Row:
     """Iterations in all."""
     validation: float | None
     """Last accuracy on validation, in percent; None where none was measured."""
+    test: float | None
+    """What the finished run is judged by, in percent on test images; None before."""
     age: float
     """Seconds since its journal last grew."""
 
 
-def row(out: Path, directory: Path) -> Row:
-    """What the list shows of a run, from its journal. Raises RunError."""
+def row(out: Path, directory: Path, method: str) -> Row:
+    """What the list shows of a run, from its journal and its record. Raises RunError."""
     entries, _ = read(directory)
     progress = [entry for entry in entries if entry["is"] == "progress"]
     points = [point for entry in entries if entry["is"] == "metrics" for point in entry["points"]]
     accuracies = [value for name, value, _, _ in points if name == "validation_accuracy"]
     last = max((entry["time"] / 1000 for entry in entries), default=directory.stat().st_mtime)
+    about = run_directory.about(directory)
+    config = about["config"] if about is not None else {}
     return Row(
         run=str(directory.relative_to(out)),
+        data_set=config.get("dataset") or config.get("stream", ""),
+        images_per_class=_number(config.get("images_per_class")),
+        method=method,
         state=run_directory.state(directory),
         done=progress[-1]["done"] if progress else None,
         total=progress[-1]["total"] if progress else None,
         validation=accuracies[-1] if accuracies else None,
+        test=run_directory.judged(directory),
         age=max(0.0, time.time() - last),
     )
 
 
-def _list(out: Path, directories: list[Path], as_json: bool) -> int:
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def methods(directories: list[Path]) -> dict[Path, str]:
+    """What tells each run from the others of its name: its cell, and the settings in which those of one cell differ."""
+    alike: dict[tuple[str, ...], list[tuple[Path, dict[str, str]]]] = {}
+    for directory in directories:
+        about = run_directory.about(directory)
+        cell = tuple(about["cell"].values()) if about is not None else ()
+        group = alike.setdefault((directory.parent.name, *cell), [])
+        group.append((directory, about["config"] if about is not None else {}))
+    found = {}
+    for key, group in alike.items():
+        apart = told_apart([config for _, config in group], but=("dataset", "stream", "images_per_class"))
+        for (where, _), words in zip(group, apart, strict=True):
+            found[where] = ", ".join(filter(None, [*key[1:], words]))
+    return found
+
+
+def _list(out: Path, directories: list[Path], wanted: dict[str, str], as_json: bool) -> int:
     """Print a row for each run; returns 1 where one can't be read, whose row is a sentence on stderr."""
     rows, status = [], 0
+    told = methods(directories)
     for directory in directories:
         with suppress(RunError):  # where nothing can be written, the runs are listed as they are
             run_directory.mark_dead(directory)
         try:
-            rows.append(row(out, directory))
+            rows.append(row(out, directory, told[directory]))
         except RunError as error:
             status = RunError.status
             report(f"suite.runs: {error}")
+    readable = len(rows)
+    rows = [r for r in rows if all(text in getattr(r, column) for column, text in wanted.items())]
     if as_json:
         print(json.dumps([asdict(r) for r in rows], indent=1))
         return status
     if not rows:
-        print(f"no runs in {out}" if not directories else f"no run in {out} can be read")
+        none = f"no runs in {out}" if not directories else f"no run in {out} can be read"
+        print(f"no run in {out} has all of that" if readable else none)
         return status
-    lines = [("run", "state", "progress", "validation", "age")]
+    lines = [("run", "data set", "I/C", "method", "state", "progress", "validation", "test", "age")]
     for r in rows:
         progress = f"{r.done}/{r.total}" if r.total else "-"
-        validation = "-" if r.validation is None else f"{r.validation:.1f}"
-        lines.append((printable(r.run), r.state, progress, validation, short_duration(r.age)))
+        budget = "-" if r.images_per_class is None else f"{r.images_per_class:g}"
+        accuracies = ["-" if value is None else f"{value:.1f}" for value in (r.validation, r.test)]
+        what = (printable(r.run), printable(r.data_set), budget, printable(r.method), r.state)
+        lines.append((*what, progress, accuracies[0], accuracies[1], short_duration(r.age)))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -286,6 +343,38 @@ def _send(directory: Path, uri: str, out: Path, reached: dict[str, Store | NoAns
     except NoAnswer as error:
         reached[uri] = error
         raise
+
+
+# ---------------------------------------------------------------- delete
+
+
+def _delete(out: Path, directories: list[Path], really: bool) -> int:
+    """Delete runs that no process works on; returns 1 where one could not be, or where nobody said yes."""
+    for directory in directories:
+        print(printable(f"{directory.relative_to(out)}  ({_size(directory) / 2**20:.1f} MiB)"))
+    number = f"{len(directories)} run{'' if len(directories) == 1 else 's'}"
+    if not really and not _agreed(f"delete {number}, with their records and memories? [y/N] "):
+        report(f"suite.runs: nothing was deleted; --yes deletes {number} without a question")
+        return RunError.status
+    status = 0
+    for directory in directories:
+        try:
+            with locked(directory / run_directory.LOCK, wait=False, refusal="a process is at work on it"):
+                delete(directory)
+        except (RunError, Held) as error:
+            status = RunError.status
+            report(f"suite.runs: {directory} stays: {error}")
+    return status
+
+
+def _agreed(question: str) -> bool:
+    """Whether somebody at a terminal says yes."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return False
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except (EOFError, KeyboardInterrupt):
+        return False
 
 
 # ---------------------------------------------------------------- clean

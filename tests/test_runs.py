@@ -63,7 +63,10 @@ def test_every_state_is_listed_as_it_is(data_dir: Path, tmp_path: Path, stop_at:
     with locked(tmp_path / by_seed[1]["run"] / ".lock"):
         assert listed(tmp_path)[1]["state"] == "running"
     text = ask("--out", tmp_path).out.splitlines()
-    assert text[0].split() == ["run", "state", "progress", "validation", "age"] and len(text) == 4
+    columns = ["run", "data set", "I/C", "method", "state", "progress", "validation", "test", "age"]
+    assert [part.strip() for part in text[0].split("  ") if part.strip()] == columns
+    assert len(text) == 4 and "digits" in text[1] and "outer_optimizer.lr=1e+30" in text[3]
+    assert by_seed[0]["test"] is not None and by_seed[1]["test"] is None
     assert "3/5" in text[2] and "stopped" in text[2]
     one = ask("list", "seed1", "--out", tmp_path).out.splitlines()
     assert len(one) == 2 and "seed1" in one[1]
@@ -75,6 +78,42 @@ def test_a_run_that_is_not_there_is_one_sentence(words: list[str], data_dir: Pat
     assert done.status == 2 and done.err.count("\n") == 1 and "'nothing'" in done.err
     assert ask("--out", tmp_path / "no").status == 2
     assert ask("--out", tmp_path).out == f"no runs in {tmp_path}\n"
+
+
+def test_methods_of_separate_commands_are_told_apart_and_filtered(data_dir: Path, tmp_path: Path) -> None:
+    for optimizer in ("sgd_momentum", "adam"):
+        assert go(data_dir, tmp_path, *sets(f"INNER_OPTIMIZER = @inner_optimizers.{optimizer}()")).status == 0
+    methods = {row["method"] for row in listed(tmp_path)}
+    assert methods == {"inner_optimizer=adam", "inner_optimizer=sgd_momentum"}
+    (only,) = json.loads(ask("--out", tmp_path, "--json", "--method", "adam", "--data-set", "digits").out)
+    assert only["method"] == "inner_optimizer=adam" and only["images_per_class"] == 1 and 0 <= only["test"] <= 100
+    none = ask("--out", tmp_path, "--state", "killed")
+    assert none.status == 0 and none.out == f"no run in {tmp_path} has all of that\n"
+
+
+def test_a_record_that_is_none_has_no_accuracy(data_dir: Path, tmp_path: Path) -> None:
+    assert go(data_dir, tmp_path).status == 0
+    (only_run(tmp_path) / "result.json").write_text("{}")
+    assert [row["test"] for row in listed(tmp_path)] == [None]
+
+
+# ---------------------------------------------------------------- delete
+
+
+def test_runs_are_deleted_after_a_question(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert go(data_dir, tmp_path).status == go(data_dir, tmp_path, "--seed", "1").status == 0
+    assert ask("delete", "--out", tmp_path).status == 2  # which?
+    refused = ask("delete", "seed0", "--out", tmp_path)  # nobody is there to be asked
+    assert refused.status == 1 and "--yes deletes 1 run" in refused.err and len(listed(tmp_path)) == 2
+    monkeypatch.setattr("suite.runs._agreed", lambda question: "delete 1 run" in question)
+    done = ask("delete", "seed0", "--out", tmp_path)
+    assert done.status == 0 and "MiB" in done.out
+    (left,) = listed(tmp_path)
+    assert "seed1" in left["run"]
+    with locked(tmp_path / left["run"] / ".lock"):
+        held = ask("delete", "seed1", "--out", tmp_path, "--yes")
+    assert held.status == 1 and "stays: a process is at work on it" in held.err and len(listed(tmp_path)) == 1
+    assert ask("delete", "seed1", "--out", tmp_path, "--yes").status == 0 and not listed(tmp_path)
 
 
 # ---------------------------------------------------------------- resume

@@ -11,7 +11,7 @@ import pytest
 import torch
 from command_line import QUICK, command, sets
 
-from suite.core.turns import hand_over, together
+from suite.core.turns import by_turns, hand_over
 from suite.errors import RunError
 from suite.objectives import programs
 from suite.runtime.record import comparable
@@ -33,7 +33,7 @@ def test_one_works_at_a_time_and_the_next_in_the_row_takes_over() -> None:
             hand_over()
         return name
 
-    ended = together([partial(work, name) for name in "abc"], 3, CPU)
+    ended = by_turns([partial(work, name) for name in "abc"], 3, CPU)
     assert [end.result() for end in ended] == ["a", "b", "c"]
     assert sorted(seen) == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
 
@@ -43,18 +43,18 @@ def test_who_ends_by_an_error_hands_over_too() -> None:
         hand_over()
         raise RunError("no room")
 
-    ended = together([fails, lambda: 1, fails, lambda: 2], 2, CPU)
+    ended = by_turns([fails, lambda: 1, fails, lambda: 2], 2, CPU)
     assert [end.exception() is None for end in ended] == [False, True, False, True]
     assert ended[3].result() == 2
 
 
 def test_alone_nothing_is_handed_over() -> None:
     hand_over()
-    assert together([lambda: 1], 1, CPU)[0].result() == 1
+    assert by_turns([lambda: 1], 1, CPU)[0].result() == 1
 
 
 def test_programs_of_runs_at_once_share_no_tensors() -> None:
-    kept = [end.result() for end in together([lambda: id(programs._kept.programs)] * 2, 2, CPU)]
+    kept = [end.result() for end in by_turns([lambda: id(programs._kept.programs)] * 2, 2, CPU)]
     assert id(programs._kept.programs) not in kept
 
 

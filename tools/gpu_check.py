@@ -38,7 +38,7 @@ import torch
 from suite.architectures.convnet import ConvNet
 from suite.contracts.problem import relative_error
 from suite.core.device import prepare_device
-from suite.core.turns import hand_over, together
+from suite.core.turns import by_turns, hand_over
 from suite.errors import SuiteError
 from suite.evaluation.evaluate import evaluate
 from suite.evaluation.protocol import Protocol
@@ -240,7 +240,7 @@ def at_once(check: Check, say: Say) -> None:
             if check.left < 40:
                 return
             with _saying(say, "memories at once", case=name, memories=number):
-                ended = together([partial(memory, case)] * number, number, check.device)
+                ended = by_turns([partial(memory, case)] * number, number, check.device)
                 seconds = round(max(end.result() for end in ended), 5)  # the first one's, beside whom all are at work
                 say("memories at once", case=name, memories=number, seconds=seconds)
             _free(check)

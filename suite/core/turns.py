@@ -75,7 +75,7 @@ def hand_over() -> None:
         _of_this_thread.turns.hand_over()
 
 
-def together(works: Sequence[Callable[[], Result]], at_once: int, device: torch.device) -> "list[Future[Result]]":
+def by_turns(works: Sequence[Callable[[], Result]], at_once: int, device: torch.device) -> "list[Future[Result]]":
     """Do all of these, at most so many at once, each on a stream of its own where the device has streams.
 
     Returns when all have ended; a result is in its future, or the exception that ended it.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from suite.config.resolve import Run
-from suite.core.turns import together
+from suite.core.turns import by_turns
 from suite.errors import Interrupted, RunError, SuiteError, first_line, report
 from suite.registry import describe, parts
 from suite.runtime.device import peak_mib, reset_peak
@@ -89,7 +89,7 @@ def _execute_each(runs: list[Run], context: RunContext, table: Path) -> list[Rec
     """The runs' records, in order. Of runs at once all end before the first failure among them is raised."""
     if context.at_once == 1:
         return [execute(run, context, table) for run in runs]
-    ended = together([partial(execute, run, context, table) for run in runs], context.at_once, context.device)
+    ended = by_turns([partial(execute, run, context, table) for run in runs], context.at_once, context.device)
     errors = [error for end in ended if (error := end.exception()) is not None]
     failures = [error for error in errors if not isinstance(error, Interrupted)]
     for error in failures[1:]:

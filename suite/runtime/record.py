@@ -102,6 +102,19 @@ def of_memory(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [measured for measured in record["measurements"] if wanted.items() <= measured.items()]
 
 
+def headline(record: Mapping[str, Any]) -> float | None:
+    """What a run is judged by, in percent on test images: its memory's accuracy, of a stream that after all tasks."""
+    for measured in record["measurements"]:
+        if measured["split"] == "test" and is_headline(measured):
+            return float(measured["mean"])
+    return None
+
+
+def is_headline(measurement: Mapping[str, Any]) -> bool:
+    """Whether methods are judged by a measurement."""
+    return measurement["quantity"] == "RA" or (measurement["method"], measurement["quantity"]) == (MEMORY, ACCURACY)
+
+
 def invalid(record: Any) -> str | None:
     """What is wrong with a record of either schema, in words, or None."""
     try:

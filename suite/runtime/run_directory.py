@@ -13,6 +13,8 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from suite.errors import RunError
+from suite.runtime.record import headline, invalid
+from suite.runtime.record_schema import upgraded
 from suite.storage.files import canonical_json, disk_errors, write_atomic
 from suite.storage.journal import NAME as JOURNAL
 from suite.storage.journal import Entry, Journal, read
@@ -151,6 +153,15 @@ def about(directory: Path) -> About | None:
         return read_about(directory)
     except (FileNotFoundError, RunError):
         return None
+
+
+def judged(directory: Path) -> float | None:
+    """What a finished run is judged by, in percent on test images; None where its record is absent or not valid."""
+    try:
+        record = read_json(directory / FINISHED, dict[str, Any])
+    except (FileNotFoundError, RunError):
+        return None
+    return None if invalid(record) else headline(upgraded(record))
 
 
 def write_about(directory: Path, content: About) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from suite.evaluation.comparison import MEMORY
 from suite.evaluation.statistics import Estimate, estimate, paired
-from suite.runtime.record import label
-from suite.runtime.record_schema import ACCURACY, FULL_DATA
+from suite.runtime.record import is_headline, label
+from suite.runtime.record_schema import FULL_DATA
 from suite.storage.files import canonical_json
 
 EVALUATED_ON = ("dataset", "stream", "images_per_class", "architecture", "evaluation", "validation")
@@ -88,7 +88,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
 
 def _differences(rows: list[Row]) -> Iterator[tuple[str, str, str]]:
     """Of the memories of two seeds or more: over each control that they share, and over the method before."""
-    memories = [row for row in rows if not row.stands_alone and _is_headline(row)]
+    memories = [row for row in rows if not row.stands_alone and is_headline(row.measurement)]
     for number, row in enumerate(memories):
         others = [other for other in rows if _is_a_rival(row, other)]
         before = [other for other in memories[:number] if _is_alike(row, other)][-1:]
@@ -101,15 +101,9 @@ def _differences(rows: list[Row]) -> Iterator[tuple[str, str, str]]:
                 yield f"{row.method} over {name}", words, str(difference.seeds)
 
 
-def _is_headline(row: Row) -> bool:
-    """Whether it is what methods are judged by: a memory's accuracy, and of a stream the accuracy after all tasks."""
-    quantity = row.measurement["quantity"]
-    return quantity == "RA" or (row.measurement["method"], quantity) == (MEMORY, ACCURACY)
-
-
 def _is_a_rival(row: Row, other: Row) -> bool:
     """Whether the other is a control, or another method of the same runs, that was measured in the same way."""
-    of_the_runs = other.stands_alone or (other.method == row.method and not _is_headline(other))
+    of_the_runs = other.stands_alone or (other.method == row.method and not is_headline(other.measurement))
     return _is_alike(row, other) and of_the_runs and other.measurement["method"] != FULL_DATA
 
 
