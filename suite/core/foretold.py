@@ -137,11 +137,19 @@ _numbers: dict[tuple[object, ...], float] = {}
 
 
 def _network_numbers(architecture: Architecture, shape: ImageShape, classes: int) -> float:
-    try:
-        with global_generators(Key(0)):
-            network = tried(lambda: architecture.build(shape, classes))
-        return sum(weight.numel() for weight in network.parameters())
-    except UsageError:
-        raise
-    except Exception as error:  # of `build`, which raises it again where the network is made for use
-        return math.inf if "overflow" in str(error) else 0
+    def on_meta() -> Any:
+        with torch.device(
+            "meta"
+        ):  # as above, but that what names the CPU is made there, such as timm's own few numbers
+            return architecture.build(shape, classes)
+
+    for make in (lambda: tried(lambda: architecture.build(shape, classes)), on_meta):
+        try:
+            with global_generators(Key(0)):
+                return sum(weight.numel() for weight in make().parameters())
+        except UsageError:
+            raise
+        except Exception as error:  # of `build`, which raises it again where the network is made for use
+            if "overflow" in str(error):
+                return math.inf
+    return 0
