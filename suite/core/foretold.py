@@ -138,9 +138,8 @@ _numbers: dict[tuple[object, ...], float] = {}
 
 def _network_numbers(architecture: Architecture, shape: ImageShape, classes: int) -> float:
     def on_meta() -> Any:
-        with torch.device(
-            "meta"
-        ):  # as above, but that what names the CPU is made there, such as timm's own few numbers
+        """As `tried`, but what names the CPU is made there, such as a few numbers of timm's."""
+        with torch.device("meta"):
             return architecture.build(shape, classes)
 
     for make in (lambda: tried(lambda: architecture.build(shape, classes)), on_meta):
