@@ -13,7 +13,7 @@ from leaderboard import markdown, published, records, site
 from leaderboard.tables import Table, tables
 from suite import terminal
 from suite.errors import RunError, SuiteError, UsageError, harmless, one_line
-from suite.storage.files import make_directory, write_atomic
+from suite.storage.files import make_directory, user_path, write_atomic
 from suite.tracking.uri import plain_uri
 
 HERE = Path(__file__).resolve().parent
@@ -62,8 +62,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _build(options: argparse.Namespace, downloads: Path) -> int:
     if not options.out and not options.check and not options.readme:
         raise UsageError("say where the site goes, as in --out site, or use --check")
-    if "" in options.records:
-        raise UsageError("--records: name a folder; it is empty")
     elsewhere = bool(options.records) or options.tracking_uri is not None
     repository = not elsewhere and OWN_RECORDS.is_dir()
     if not elsewhere and not repository:
@@ -71,14 +69,14 @@ def _build(options: argparse.Namespace, downloads: Path) -> int:
     entries, complaints = _entries(options, downloads, repository)
     sources = published.sources()
     every = tables(entries, published.published(known=sources))
-    readme = Path(options.readme) if options.readme else README if repository else None
+    readme = user_path(options.readme, "--readme") if options.readme else README if repository else None
     text, filled = _filled(readme, every) if readme is not None else ("", "")
     if options.check:
         if filled != text:
             complaints.append(f"{readme}: its tables are stale; run python -m leaderboard.build --readme {readme}")
     else:
         if options.out:
-            out = Path(options.out).absolute()
+            out = user_path(options.out, "--out").absolute()
             make_directory(out.parent)
             runs = site.write(out, every, sources)
             print(f"{runs} run{'' if runs == 1 else 's'}: {out / 'index.html'}")
@@ -91,7 +89,7 @@ def _build(options: argparse.Namespace, downloads: Path) -> int:
 
 def _entries(options: argparse.Namespace, downloads: Path, repository: bool) -> tuple[list[records.Entry], list[str]]:
     """The records of all places, the tracker's among them, and what is wrong."""
-    places = [OWN_RECORDS] if repository else [Path(place) for place in options.records]
+    places = [OWN_RECORDS] if repository else [user_path(place, "--records") for place in options.records]
     complaints = []
     if options.tracking_uri is not None:
         places.append(downloads)

@@ -9,7 +9,7 @@ from leaderboard.records import FIGURES, METRICS, OPERATIVE, RESULT, Entry, read
 from leaderboard.site import PICTURES
 from suite import terminal
 from suite.errors import SuiteError, UsageError, harmless, one_line
-from suite.storage.files import disk_errors, make_directory
+from suite.storage.files import disk_errors, make_directory, user_path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status: 0 done, 1 something was left out, 2 usage error."""
     options = parser().parse_args(arguments)
     try:
-        copied, complaints = _collect([Path(place) for place in options.runs], _destination(options.to))
+        copied, complaints = _collect([user_path(place, "DIR") for place in options.runs], _destination(options.to))
     except SuiteError as error:
         print(f"leaderboard.collect: {error}", file=sys.stderr)
         return error.status
@@ -39,7 +39,7 @@ def _destination(to: str | None) -> Path:
     """The folder that was named, or the repository's; an installed package has none of its own."""
     if to is None and not OWN_RECORDS.is_dir():
         raise UsageError("--to: name the folder that records go to; only a checkout has one of its own")
-    return OWN_RECORDS if to is None else Path(to)
+    return OWN_RECORDS if to is None else user_path(to, "--to")
 
 
 def _collect(places: list[Path], to: Path) -> tuple[int, list[str]]:

@@ -64,6 +64,10 @@ SHOWN_PIXELS = 48
 """Smaller images are enlarged in that picture to at least this height, by a whole factor."""
 
 
+class NotShown(RunError):
+    """What is recalled can't be turned back into pixels; everything else of the memory can be used."""
+
+
 @dataclass(frozen=True, eq=False)
 class Memory:
     """The learned tensors, how to recall from them, and what they were learned from.
@@ -100,15 +104,15 @@ class Memory:
         return split.images, split.labels
 
     def display(self) -> tuple[Float[Tensor, "n channels height width"], Int64[Tensor, " n"]]:
-        """The same with the preprocessing undone: pixels in [0, 1]."""
+        """The same with the preprocessing undone: pixels in [0, 1]. Raises NotShown where it can't be."""
         if self.transform is None:
             name = _beside(self.about["preprocessing"])
-            raise RunError(f"the preprocessing can't be undone without {name}, which belongs beside the memory's file")
+            raise NotShown(f"the preprocessing can't be undone without {name}, which belongs beside the memory's file")
         images, labels = self.recall()
         try:
             return self.transform.display(images), labels
         except RuntimeError as error:  # torch.linalg's too
-            raise RunError(f"the preprocessing can't be undone: {one_line(error)[:200]}") from error
+            raise NotShown(f"the preprocessing can't be undone: {one_line(error)[:200]}") from error
 
     def dataset(self) -> TensorDataset:
         """(image, label) pairs for a torch DataLoader: a label is a class number.

@@ -14,6 +14,7 @@ from suite.architectures.mlp import MLP
 from suite.architectures.resnet12 import ResNet12
 from suite.architectures.strided_convnet import StridedConvNet
 from suite.architectures.timm_models import Timm
+from suite.core.foretold import network_numbers
 from suite.core.networks import require_unrollable
 from suite.errors import UsageError
 from suite.keys import Key, global_generators
@@ -307,6 +308,11 @@ def test_replacing_the_norm_keeps_what_timm_fused_into_it() -> None:
     fused = [part.act for part in before.modules() if hasattr(part, "act") and isinstance(part, nn.BatchNorm2d)]
     assert any(isinstance(act, nn.Hardswish) for act in fused)
     assert activations(after) == activations(before)
+
+
+def test_numbers_of_a_large_timm_model_are_counted_without_them() -> None:
+    """They were counted as none, and one of billions was made before it could be refused."""
+    assert 80e6 < network_numbers(Timm("vit_base_patch16_224"), ImageShape(3, 32, 32), 10) < 90e6
 
 
 def test_timm_models_are_built_for_the_images_at_hand() -> None:

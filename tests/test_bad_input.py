@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import QUICK, TABLE, Done, command, ended, main, only_run, sets, start
+from command_line import QUICK, TABLE, Done, command, ended, main, only_run, said, sets, start
 
+from suite import check
 from suite.datasets.sources import default_data_dir
 from suite.memory import Memory
 from suite.registry import REGISTRIES, describe
@@ -449,6 +450,32 @@ def test_two_plugins_of_one_stem_are_two(place: Place, tmp_path: Path) -> None:
         (kind,) = {type(entry.build()) for entry in REGISTRIES["inner_optimizers"] if entry.name == f"own_{name}"}
         digests.append(describe(kind())["source"])
     assert digests[0] != digests[1]
+
+
+LABELLED = """
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from suite.registry import controls
+from suite.types import Split
+
+@controls.register("labelled")
+@dataclass(frozen=True)
+class Labelled:
+    \"\"\"The first images of every class.\"\"\"
+    label: ClassVar[str] = "first images (no draw), k=1"
+    over: ClassVar[str] = "evaluation networks"
+    def choose(self, setting, real, each, key):
+        rows = torch.cat([r[:each] for r in real.rows])
+        return lambda network: Split(real.split.images[rows], real.split.labels[rows])
+"""
+
+
+def test_the_check_of_a_method_says_where_a_tracker_is_told_another_name(tmp_path: Path) -> None:
+    (tmp_path / "labelled.py").write_text(LABELLED)
+    done = said(check.main, [str(tmp_path / "labelled.py")])
+    assert done.status == 0 and "note   a tracker is told another name" in done.out, done.out + done.err
+    assert "another name" not in said(check.main, ["--kind", "controls", "--name", "herding"]).out
 
 
 def test_a_home_is_meant_where_a_shell_left_it(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

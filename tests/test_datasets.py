@@ -188,6 +188,31 @@ def test_the_command_ends_with_two_for_an_unknown_name(tmp_path: Path, capsys: p
     assert "did you mean 'mnist'" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        (["--data-dir", "~nobody-of-this-name/x"], "--data-dir: there is no home for ~nobody"),
+        (["--data-dir", ""], "--data-dir: it is empty"),
+        (["--data-dir", "data\udcff"], "is no text in UTF-8"),
+        ([], "SUITE_DATA_DIR: there is no home for ~nobody"),
+    ],
+)
+def test_the_command_ends_with_two_for_a_place_that_is_none(
+    named: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SUITE_DATA_DIR", "~nobody-of-this-name/x")
+    assert prepare.main(["digits", *named]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+def test_the_command_means_a_home_where_a_shell_left_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert prepare.main(["digits", "--data-dir", "~/x"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 def test_the_command_ends_with_one_where_a_data_set_is_missing(tmp_path, capsys, no_network) -> None:
     assert prepare.main(["mnist", "digits", "--data-dir", str(tmp_path), "--offline"]) == 1
     printed = capsys.readouterr()

@@ -49,6 +49,7 @@ LIMITLESS: dict[str, tuple[list[str], str]] = {
     "cells": ([AXES], "the 1,000,000 cells of run.axes are 1,000,000 runs, and one command takes at most 10,000"),
     "lists in lists": ([f"SEEDS = {'[' * 500}{']' * 500}"], "nested too deep"),
     "dictionaries in dictionaries": ([f"ITERATIONS = {'{1:' * 500}1{'}' * 500}"], "nested too deep"),
+    "blocks": (["architectures.convnet.depth = 10000"], "convnet halves the image 10000 times"),
     "brackets": ([f"ITERATIONS = {'(' * 9000}1{')' * 9000}"], "nested too deep"),
 }
 
@@ -56,8 +57,9 @@ LIMITLESS: dict[str, tuple[list[str], str]] = {
 @pytest.mark.parametrize("dry", [True, False], ids=["dry", "run"])
 @pytest.mark.parametrize(("bindings", "words"), LIMITLESS.values(), ids=LIMITLESS)
 def test_a_number_without_limits_is_one_sentence_at_once(
-    bindings: list[str], words: str, dry: bool, tmp_path: Path
+    bindings: list[str], words: str, dry: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(foretold, "bytes_of", lambda device: 2**33)
     lines = [part for binding in bindings for part in ("--set", binding)]
     files = ["--gin", "gin/quickstart.gin", "--gin", "gin/scale/smoke.gin"]
     done = command(*files, *lines, "--out", tmp_path, "--tracking-uri", "none", "--device", "cpu", *["--dry-run"] * dry)

@@ -85,6 +85,35 @@ def test_what_there_must_be_some_of(data_dir: Path) -> None:
         assert words in str(refused.value)
 
 
+@dataclass(frozen=True)
+class Untested:
+    """Digits, without a test image of some classes."""
+
+    missing: tuple[int, ...]
+    of: Digits = field(default_factory=Digits)
+    augmentation: str = "none"
+
+    @property
+    def info(self) -> DatasetInfo:
+        return self.of.info
+
+    def load(self, data_dir: Path, key: Key, validation: float) -> Data:
+        data = self.of.load(data_dir, key, validation)
+        kept = torch.tensor([int(y) not in self.missing for y in data.test.labels])
+        return replace(data, test=data.test.at(kept.nonzero()[:, 0]))
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"), [((), ""), ((3,), "class '3';"), ((3, 5, 9), "class '3' and 2 other classes;")]
+)
+def test_classes_that_nothing_is_measured_on_are_named(
+    missing: tuple[int, ...], words: str, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(Untested(missing), data_dir, Key(0), 0.1)
+    said = capsys.readouterr().err
+    assert said.count("\n") == bool(missing) and words in said
+
+
 # ---------------------------------------------------------------- a class of few images
 
 

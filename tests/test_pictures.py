@@ -87,6 +87,29 @@ def test_a_picture_that_fails_is_one_sentence_and_the_next_is_drawn(
     assert [file.name for file in tmp_path.glob("*.png")] == ["coefficients.png"]
 
 
+def test_what_can_not_be_turned_back_into_pixels_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A matrix without an inverse, and a preprocessing that is not there: the run is done, without this picture."""
+    of = memory()
+    monkeypatch.setattr(type(of.transform), "display", lambda *_: torch.linalg.inv(torch.zeros(2, 2)))
+    for transform, words in ((of.transform, "inver"), (None, "belongs beside the memory's file")):
+        plots.recalled_images(Memory(of.tensors, of.about, transform), tmp_path / "recalled.png")
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "'recalled_images' can't be drawn" in said and words in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["数字", "한국", "🙂", "\U00010400", "\x00", "\x1b[31m"])
+def test_letters_that_no_font_has_are_one_sentence(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plots.similarity(memory(names=(name, "b")), tmp_path / "similarity.png")
+    said = capsys.readouterr().err
+    assert (tmp_path / "similarity.png").is_file() and said.count("\n") <= 1
+    assert not said or said.startswith("[picture] similarity.png is not as it should be (Glyph")
+
+
 def test_a_disk_that_fails_is_no_matter_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise RunError("the disk is full")

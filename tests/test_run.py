@@ -17,12 +17,13 @@ from command_line import QUICK, TABLE, Done, command, ended, only_run, resolve, 
 
 from suite.errors import RunError
 from suite.memory import Memory
+from suite.registry import describe
 from suite.runtime import session
-from suite.runtime.execute import _read_record
+from suite.runtime.execute import _begin_journal, _read_record
 from suite.runtime.record import comparable, invalid, label
 from suite.runtime.signals import Stop
 from suite.storage.files import sha256
-from suite.storage.journal import Journal
+from suite.storage.journal import Journal, read
 from suite.storage.locks import locked
 
 FILES = {"config.gin", "operative.gin", "memory.safetensors", "result.json", "metrics.csv", "run.json", "journal.jsonl"}
@@ -220,6 +221,13 @@ def test_a_record_that_was_altered_is_not_read_back(
         return
     with pytest.raises(RunError, match=r"result.json (was altered|is not a valid record): .*--fresh"):
         _read_record(run, directory)
+
+
+def test_an_axis_with_the_name_of_a_setting_hides_none(tmp_path: Path) -> None:
+    (one,) = resolve(["gin/quickstart.gin"], ["run.axes = {'seed': {'x': ['EPOCHS = 1']}}"])
+    _begin_journal(one, Journal(tmp_path), describe(one.experiment), None)
+    told = read(tmp_path)[0][0]["parameters"]
+    assert (told["seed"], told["axis seed"]) == ("0", "x")
 
 
 def test_fresh_keeps_the_old_and_gives_the_same_bits(data_dir: Path, tmp_path: Path) -> None:

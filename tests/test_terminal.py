@@ -6,15 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from suite import terminal
-from suite.runtime.session import RunSession, _columns_told
+from suite.runtime.session import RunSession, _size_told
 from suite.runtime.signals import Stop
 from suite.storage import journal
 from suite.terminal import unbreakable_streams
@@ -134,13 +136,26 @@ def test_progress_goes_on_where_a_terminal_hangs_up(monkeypatch: pytest.MonkeyPa
     assert session._bar is None
 
 
-def test_a_terminal_without_columns_has_eighty(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream: Any = io.StringIO()
-    assert _columns_told(stream) is None
-    stream.fileno = lambda: 0  # type: ignore[method-assign]
-    for columns, told in ((0, 80), (40, None)):
-        monkeypatch.setattr(os, "get_terminal_size", lambda number, columns=columns: os.terminal_size((columns, 0)))
-        assert _columns_told(stream) == told
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (24, 0), (0, 40), (24, 40), (1, 1)])
+def test_a_terminal_of_any_size_shows_progress(rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of a container has no rows and no columns."""
+    assert _size_told(io.StringIO()) == {}
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (rows, columns))
+    session = RunSession.__new__(RunSession)
+    session._progress, session._bar, session._reported_at, session._label = None, None, 0.0, "run"
+    with open(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        for step in range(1, 4):
+            session.progress(step, 3, "")
+        terminal.flush()
+        os.set_blocking(ours, False)
+        shown = b""
+        with suppress(BlockingIOError):
+            while True:
+                shown += os.read(ours, 10_000)
+    os.close(ours)
+    assert b"3/3" in shown or columns == 1
 
 
 def test_the_end_of_a_terminal_is_a_signal_to_stop_unless_it_was_to_be_ignored() -> None:

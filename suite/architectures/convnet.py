@@ -55,6 +55,7 @@ class ConvNet:
         first_padding = padding_to_32(shape, 1)
         grown = 2 * (first_padding - 1)
         inner = ImageShape(self.width, shape.height + grown, shape.width + grown)
+        features = self.width * pooled(inner, depth, "convnet")  # before layers are made, of which there may be many
         layers: list[nn.Module] = []
         for block in range(depth):
             channels, padding = (shape.channels, first_padding) if block == 0 else (self.width, 1)
@@ -62,4 +63,4 @@ class ConvNet:
             between = [norm_layer(self.norm, self.width), activation_layer(self.activation)]
             layers += reversed(between) if self.activation_first else between
             layers.append(pooling_layer(self.pooling))
-        return Network(nn.Sequential(*layers), self.width * pooled(inner, depth, "convnet"), classes)
+        return Network(nn.Sequential(*layers), features, classes)

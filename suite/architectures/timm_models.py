@@ -97,6 +97,8 @@ def _refuse_single_pixels(model: nn.Module, shape: ImageShape, name: str) -> Non
             )
 
     norms = [m for m in model.modules() if isinstance(m, nn.GroupNorm) and m.num_groups == m.num_channels]
+    if not norms:
+        return
     hooks = [norm.register_forward_pre_hook(refuse) for norm in norms]
     model.eval()
     with torch.no_grad():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from suite.errors import RunError
+from suite.errors import RunError, report
 from suite.keys import Key
 from suite.types import Data, Dataset, DatasetInfo, Split
 
@@ -13,9 +13,14 @@ PIECE = 1024
 
 
 def load(dataset: Dataset, data_dir: Path, key: Key, validation: float) -> Data:
-    """The data set's splits. Raises RunError where they are not what a data set promises (`check_data`)."""
+    """The data set's splits. Raises RunError where they are not what a data set promises (`check_data`).
+
+    Classes without a test image are named: nothing is measured on them.
+    """
     data = dataset.load(data_dir, key, validation)
     check_data(data)
+    if untested := _without_images(data.info, data.test):
+        report(f"[data] {data.info.name} has no test image of {untested}; accuracies are over the other classes")
     return data
 
 
@@ -29,13 +34,16 @@ def check_data(data: Data) -> None:
         _check_split(data.info, part, split)
     if not len(data.test):
         raise RunError(f"{data.info.name} has no test images; a data set must have a test part")
-    counts = torch.bincount(data.train.labels, minlength=data.info.classes).tolist()
-    missing = [name for name, count in zip(data.info.class_names, counts, strict=True) if not count]
-    if missing:
-        others = f" and {len(missing) - 1} other classes" if len(missing) > 1 else ""
-        raise RunError(
-            f"{data.info.name} has no training image of class '{missing[0]}'{others}; add some, or leave the class out"
-        )
+    if missing := _without_images(data.info, data.train):
+        raise RunError(f"{data.info.name} has no training image of {missing}; add some, or leave the class out")
+
+
+def _without_images(info: DatasetInfo, split: Split) -> str:
+    """The classes of which there is no image, in words; empty: none."""
+    counts = torch.bincount(split.labels, minlength=info.classes).tolist()
+    missing = [name for name, count in zip(info.class_names, counts, strict=True) if not count]
+    others = f" and {len(missing) - 1} other classes" if len(missing) > 1 else ""
+    return f"class '{missing[0]}'{others}" if missing else ""
 
 
 def _check_split(info: DatasetInfo, part: str, split: Split) -> None:

@@ -6,7 +6,6 @@ Exit status: 0 all are ready, 1 one failed, 2 a name is none of a data set.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from suite import terminal
 
@@ -20,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m suite.datasets.prepare", description="Fetch, verify and cache data sets ahead of a run."
     )
     command.add_argument("names", nargs="+", metavar="NAME", help=f"{', '.join(NAMES)}, or all")
-    command.add_argument("--data-dir", type=Path, help="default: $SUITE_DATA_DIR or ~/.cache/addressable-memory-suite")
+    command.add_argument("--data-dir", help="default: $SUITE_DATA_DIR or ~/.cache/addressable-memory-suite")
     command.add_argument("--offline", action="store_true", help="use the files that are there and download nothing")
     return command
 
@@ -35,10 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from suite.datasets.sources import default_data_dir
     from suite.errors import SuiteError
     from suite.registry import datasets
+    from suite.storage.files import user_path
 
-    data_dir = options.data_dir or default_data_dir()
     status = 0
     try:
+        data_dir = default_data_dir() if options.data_dir is None else user_path(options.data_dir, "--data-dir")
         entries = [datasets[name] for name in names]
     except SuiteError as error:
         print(error, file=sys.stderr)

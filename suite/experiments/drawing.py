@@ -2,6 +2,7 @@
 
 import functools
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from suite.errors import RunError, one_line, report
-from suite.memory import with_colours
+from suite.memory import NotShown, with_colours
 from suite.storage.files import write_atomic
 
 if TYPE_CHECKING:
@@ -40,12 +41,18 @@ def picture(draw: Callable[P, None]) -> Callable[P, None]:
 
             with rc_context({"text.parse_math": False}):
                 draw(*args, **kwargs)
-        except RunError:
-            raise
+        except RunError as error:
+            if not isinstance(error, NotShown):  # it is the disk's
+                raise
+            _say(draw.__name__, str(error))
         except Exception as error:  # whatever libraries of pictures, fonts and linear algebra raise
-            report(f"[picture] '{draw.__name__}' can't be drawn ({one_line(error)}); what was measured is not touched")
+            _say(draw.__name__, one_line(error))
 
     return attempted
+
+
+def _say(name: str, why: str) -> None:
+    report(f"[picture] '{name}' can't be drawn ({why}); what was measured is not touched")
 
 
 def grid(images: Float[Tensor, "n c h w"], columns: int, file: Path) -> None:
@@ -92,7 +99,12 @@ def figure(width: float, height: float) -> "Figure":
 
 
 def save(figure: "Figure", file: Path) -> None:
-    """The figure as a PNG file, the same bytes for the same figure."""
+    """The figure as a PNG file, the same bytes for the same figure; what the library warns of is one sentence."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings(record=True) as warned:  # such as letters that no font here has
+        warnings.simplefilter("always")
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     write_atomic(file, buffer.getvalue())
+    if warned:
+        more = f" and {len(warned) - 1} more" if len(warned) > 1 else ""
+        report(f"[picture] {file.name} is not as it should be ({one_line(str(warned[0].message))}{more})")

@@ -40,12 +40,13 @@ def _draws_bars(stream: Any) -> bool:
     return bool(stream.isatty()) or type(stream).__module__.startswith("ipykernel")
 
 
-def _columns_told(stream: Any) -> int | None:
-    """80 where a terminal says that it has none, as one of a container does; None: what it says itself."""
+def _size_told(stream: Any) -> dict[str, int]:
+    """Columns and rows for a bar where a terminal says that it has none, as one of a container does."""
     try:
-        return None if os.get_terminal_size(stream.fileno()).columns else 80
+        size = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError, AttributeError):
-        return None
+        return {}
+    return ({} if size.columns else {"ncols": 80}) | ({} if size.lines else {"nrows": 24})
 
 
 class RunSession:
@@ -180,8 +181,8 @@ class RunSession:
 
     def _draw_bar(self, iteration: int, total: int, words: str) -> None:
         if self._bar is None:
-            how = {"desc": self._label, "unit": "it", "file": sys.stderr, "ncols": _columns_told(sys.stderr)}
-            self._bar = tqdm(total=total, initial=iteration, **how)
+            how = {"desc": self._label, "unit": "it", "file": sys.stderr}
+            self._bar = tqdm(total=total, initial=iteration, **how, **_size_told(sys.stderr))
         self._bar.set_postfix_str(words, refresh=False)
         self._bar.update(iteration - self._bar.n)
         if iteration == total:

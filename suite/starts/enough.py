@@ -10,5 +10,5 @@ def require_images(start: str, real: ClassRows, each: int) -> None:
         if len(rows) < each:
             raise UsageError(
                 f"{start} can't start {each} images of class {c}, which has {len(rows)} training images; "
-                "lower the budget, or start from noise"
+                "lower the budget, or start from noise (START = None)"
             )

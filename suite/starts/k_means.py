@@ -47,7 +47,7 @@ class KMeans:
             if min(len(rows), self.images_per_class) < each:
                 raise UsageError(
                     f"k_means can't find {each} centroids among {min(len(rows), self.images_per_class)} training "
-                    f"images of class {c}; lower the budget, or start from noise"
+                    f"images of class {c}; lower the budget, or start from noise (START = None)"
                 )
             chosen = real.split.images[rows[key("images", c).permutation(len(rows))[: self.images_per_class]]]
             clustering = Clustering(each, n_init=self.attempts, random_state=key(c).integer() % 2**32)
