@@ -100,7 +100,9 @@ def test_what_is_printed(data_dir: Path, tmp_path: Path) -> None:
     assert done.status == 0
     rows = [line for line in done.out.splitlines() if "smoke (reduced)" in line]
     assert [words in row for words, row in zip(("memory", "random real", "full data"), rows, strict=True)] == [True] * 3
-    assert rows[0].startswith("quickstart") and "624 numbers" in rows[0] and "seed 0" not in done.out
+    assert (
+        rows[0].startswith("digits 1 I/C addressing  memory") and "624 numbers" in rows[0] and "seed 0" not in done.out
+    )
     assert f"pictures: {only_run(tmp_path) / 'figures'}" in done.out
     lines = done.err.splitlines()
     assert all(line.startswith(("[cost] ", "[seed 0] ")) for line in lines)  # this is no terminal: lines, no bar
@@ -283,7 +285,7 @@ def test_a_cell_of_a_table_is_the_same_alone(data_dir: Path, tmp_path: Path) -> 
     alone = go(data_dir, tmp_path / "alone", *table, "--only", "full momentum", "--json").record
     assert comparable(alone) == comparable(done.record[1])
     shown = go(data_dir, tmp_path / "table", *table).out
-    assert "quickstart [no momentum] seed 0" in shown and "quickstart [full momentum] seed 0" in shown
+    assert "\nno momentum    memory" in shown and "\nfull momentum  memory" in shown
 
 
 def test_logging_and_validating_do_not_change_the_memory(out: Path, data_dir: Path, tmp_path: Path) -> None:
@@ -502,5 +504,5 @@ def test_a_finished_cell_is_printed_as_it_was(data_dir: Path, tmp_path: Path) ->
     axes = {"z": {"second": ["VALIDATION_POINTS = 1"]}, "a": {"first": ["NETWORKS = 1"]}}  # not in the alphabet's order
     words = [*QUICK, *sets(f"run.axes = {axes}"), "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
     first, again = command(*words), command(*words)
-    assert "second, first  memory" in first.out and "was done before" in again.err
+    assert "digits 1 I/C second first  memory" in first.out and "was done before" in again.err
     assert again.out == first.out

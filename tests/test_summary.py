@@ -70,7 +70,7 @@ def test_what_no_interval_tells_apart_is_called_so() -> None:
 def test_of_one_seed_the_interval_is_over_networks_and_nothing_is_compared() -> None:
     text = summary([made({}, 0, memory(50, 60, 70), real(40, 41))])
     assert "60.0 ± 24.8" in text and "1 x 3" in text and "difference" not in text
-    assert rows(text)[2][0] == "table"
+    assert rows(text)[2][0] == "digits"
 
 
 def test_data_sets_do_not_share_controls_and_are_not_compared() -> None:

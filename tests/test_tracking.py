@@ -78,7 +78,7 @@ def test_a_finished_run_is_in_the_store_with_all_it_found(data_dir: Path, out: P
     assert done.status == 0, done.err
     store = Seen(out)
     (run,) = store.runs()
-    assert run.info.status == "FINISHED" and run.info.run_name == "seed 0"
+    assert run.info.status == "FINISHED" and run.info.run_name == "digits 1 I/C addressing, seed 0"
     assert run.data.tags["suite.run_key"] == done.record["run_key"] and run.data.tags["suite.scale"] == "smoke"
     expected = flat(describe(resolve(*_split(QUICK))[0].experiment)) | {"seed": "0"}
     assert run.data.params == expected
@@ -106,7 +106,13 @@ def test_a_table_is_a_parent_with_a_child_for_each_of_its_runs(data_dir: Path, o
         runs = Seen(out).runs()
         children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
         (parent,) = [run for run in runs if run not in children]
-        assert {run.info.run_name for run in children} == {"no momentum seed 0", "full momentum seed 0"}
+        names = {f"digits 1 I/C {momentum} momentum, seed 0" for momentum in ("no", "full")}
+        assert {run.info.run_name for run in children} == names
+        measured = {run.data.params["momentum"]: run.data.metrics for run in children}
+        for momentum, of_child in measured.items():
+            mean = parent.data.metrics[f"test_accuracy/memory/{momentum.replace(' ', '_')}"]
+            assert mean == of_child["test_accuracy/memory"] and of_child["cost/distillation_seconds"] > 0
+            assert of_child["stored_numbers"] == 624
         assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
         assert {run.info.status for run in runs} == {"FINISHED"} and "table" in parent.info.run_name
         assert {run.data.params["momentum"] for run in children} == {"no momentum", "full momentum"}

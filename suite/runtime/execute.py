@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ import torch
 from suite.config.resolve import Run
 from suite.core.turns import by_turns
 from suite.errors import Interrupted, RunError, SuiteError, first_line, report
+from suite.evaluation.statistics import estimate
 from suite.registry import describe, parts
 from suite.runtime.device import peak_mib, reset_peak
 from suite.runtime.environment import environment
@@ -36,8 +37,10 @@ from suite.runtime.run_directory import (
 from suite.runtime.selection import chosen
 from suite.runtime.session import RunSession
 from suite.runtime.signals import Stop
+from suite.runtime.summary import rows_of
+from suite.runtime.title import title
 from suite.storage.files import json_sha256, make_directory, remove_leftovers, sha256, write_atomic
-from suite.storage.journal import Journal
+from suite.storage.journal import Journal, Point, now
 from suite.storage.locks import Lost, locked
 from suite.storage.plain_files import MOST_BYTES_OF_JSON, Damaged, parse_json, read_plain, refuse_links
 from suite.tracking.sender import Sender
@@ -82,7 +85,10 @@ def execute_all(runs: list[Run], context: RunContext) -> list[Record]:
         return [execute(runs[0], context)]
     with _table(runs, context) as table:
         records = _execute_each(runs, context, table)
-        return records + _execute_each(chosen(runs, records, context.out), context, table)
+        records += _execute_each(chosen(runs, records, context.out), context, table)
+        aggregates = _aggregates(records)
+        Journal(table).points([Point(name, value, now(), 0) for name, value in aggregates.items()])
+        return records
 
 
 def _execute_each(runs: list[Run], context: RunContext, table: Path) -> list[Record]:
@@ -164,9 +170,11 @@ def _attempt(
             "attempts": journal.attempts,
         }
         record = _record(run, outcome, config, context, mixed, cost | peak_mib(context.device))
-        session.log(outcome.scale.get("iterations", 0), {_metric(m): m["mean"] for m in record["measurements"]})
+        iterations = outcome.scale.get("iterations", 0)
+        session.log(iterations, {_metric(m): m["mean"] for m in record["measurements"]})
         session.publish()
         session.write_metrics()
+        journal.points([Point(name, value, now(), iterations) for name, value in _for_comparison(record).items()])
         text, said = dumps(record).encode(), about(directory)
         if said is not None:
             write_about(directory, {**said, "record_sha256": sha256(text)})
@@ -221,9 +229,31 @@ def _session(
     )
 
 
-def _metric(measurement: dict[str, Any]) -> str:
+def _for_comparison(record: Record) -> dict[str, float]:
+    """What a tracker has beside means, to compare runs by: deviations, what the memory stores, and what it cost."""
+    deviations = {f"{_metric(m)}_std": m["std"] for m in record["measurements"] if m["std"] is not None}
+    budget = {name: record["budget"].get(name) for name in ("stored_numbers", "images_per_class")}
+    cost = {f"cost/{name}": value for name, value in record["cost"].items()}
+    numbers = {name: value for name, value in (budget | cost).items() if isinstance(value, (int, float))}
+    return deviations | numbers
+
+
+def _metric(measurement: Mapping[str, Any]) -> str:
     """The metric's name in a tracker: 'test_accuracy/random_real_images'."""
     return f"{measurement['split']}_accuracy/{label(measurement).replace(' ', '_')}"
+
+
+def _aggregates(records: list[Record]) -> dict[str, float]:
+    """What a table's runs measured, over seeds: by method and measurement the mean, its 95% interval, and n."""
+    numbers: dict[str, float] = {}
+    for row in rows_of(records):
+        method = f"/{row.method.replace(' ', '_')}"
+        for split, values in (("test", row.test), ("validation", row.validation)):
+            if values:
+                of, name = estimate(values), _metric({**row.measurement, "split": split}) + method
+                numbers |= {name: of.mean, f"{name}/seeds": float(of.memories)}
+                numbers |= {} if of.interval is None else {f"{name}/interval": of.interval}
+    return numbers
 
 
 def _begin_journal(run: Run, journal: Journal, config: dict[str, Any], table: Path | None) -> None:
@@ -231,7 +261,7 @@ def _begin_journal(run: Run, journal: Journal, config: dict[str, Any], table: Pa
     tags = {"suite.run_key": run.key, "suite.scale": run.scale, "suite.experiment": config["is"]}
     parameters = flat(config) | {"seed": str(run.seed)}
     cell = {f"axis {axis}" if axis in parameters else axis: label for axis, label in run.cell.items()}
-    journal.begin(run.name, run.label, tags, parameters | cell)
+    journal.begin(run.name, f"{title(config, run.cell)}, seed {run.seed}", tags, parameters | cell)
     if table is not None:
         journal.belongs_to(table)
 
@@ -365,7 +395,7 @@ def _table(runs: list[Run], context: RunContext) -> Iterator[Path]:
     with locked(directory / LOCK, wait=False, refusal=f"another process is at work on {directory}; wait for it"):
         refuse_links(directory, OWN)
         journal = Journal(directory)
-        journal.begin(runs[0].name, f"{runs[0].name} (table)", {"suite.run_key": key}, {})
+        journal.begin(runs[0].name, f"{runs[0].name} (table of {len(runs)} runs)", {"suite.run_key": key}, {})
         journal.mark("RUNNING")
         context.sender.notify(directory)
         try:

@@ -9,6 +9,7 @@ from suite.evaluation.comparison import MEMORY
 from suite.evaluation.statistics import Estimate, estimate, paired
 from suite.runtime.record import is_headline, label
 from suite.runtime.record_schema import FULL_DATA
+from suite.runtime.title import title
 from suite.storage.files import canonical_json
 
 EVALUATED_ON = ("dataset", "stream", "images_per_class", "architecture", "evaluation", "validation")
@@ -48,7 +49,7 @@ def summary(records: Sequence[Record]) -> str:
 
     An interval is over memories where there are several seeds, else over the networks of the only one.
     """
-    rows = _rows(records)
+    rows = rows_of(records)
     lines = [("method", "what", "test (95% interval)", "validation", "n", "budget", "scale")]
     times = Counter(label(row.measurement) for row in rows if row.stands_alone)
     for row in rows:
@@ -65,13 +66,13 @@ def summary(records: Sequence[Record]) -> str:
     return "\n".join(text)
 
 
-def _rows(records: Sequence[Record]) -> list[Row]:
+def rows_of(records: Sequence[Record]) -> list[Row]:
     """The methods' own rows in the records' order, then the controls, each once where methods have the same."""
     own: dict[tuple[str, ...], Row] = {}
     controls: dict[tuple[str, ...], Row] = {}
     axes = [axis for axis in records[0]["cell"] if len({record["cell"].get(axis) for record in records}) > 1]
     for record in records:
-        method = ", ".join(record["cell"][axis] for axis in axes or record["cell"]) or record["name"]
+        method = ", ".join(record["cell"][axis] for axis in axes) or title(record["config"], record["cell"])
         measured_on = canonical_json({name: record["config"].get(name) for name in EVALUATED_ON})
         scale = f"{record['scale']['label']}{' (reduced)' if record['scale']['reduced'] else ''}"
         for measured in record["measurements"]:
