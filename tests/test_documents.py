@@ -288,7 +288,7 @@ def test_the_interface_opens(quickstart: tuple[Path, str], tmp_path: Path) -> No
     words = [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     server = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(120):
+        for _ in range(1800):  # however busy the machine is
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
                     assert b"mlflow" in page.read().lower()
@@ -296,7 +296,7 @@ def test_the_interface_opens(quickstart: tuple[Path, str], tmp_path: Path) -> No
             except OSError:
                 assert server.poll() is None, "the interface stopped"
                 time.sleep(0.5)
-        pytest.fail("the interface did not answer in a minute")
+        pytest.fail("the interface did not answer in a quarter of an hour")
     finally:
         server.terminate()
         server.wait(20)

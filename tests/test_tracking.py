@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import QUICK, TABLE, Done, command, ended, only_run, resolve, said, sets, start
+from command_line import QUICK, TABLE, Done, command, ended, only_run, resolve, sets, start
 
-from suite import sync
 from suite.errors import RunError
 from suite.registry import describe
 from suite.runtime import session
@@ -479,8 +478,7 @@ def test_a_configuration_is_flattened_for_people(tmp_path: Path) -> None:
 
 
 def synced(*words: str | Path) -> Done:
-    """`python -m suite.sync`, in this process."""
-    return said(sync.main, [str(word) for word in words])
+    return ended(start(*words, code=["-m", "suite.sync"]))
 
 
 @pytest.mark.slow
@@ -496,7 +494,7 @@ def test_a_run_without_a_network_is_synced_later_and_as_often_as_one_likes(data_
 
 
 def test_nothing_to_sync_is_one_sentence(tmp_path: Path) -> None:
-    done = ended(start(tmp_path, code=["-m", "suite.sync"]))
+    done = synced(tmp_path)
     assert done.status == 2 and done.err == f"suite.sync: {tmp_path} holds no runs; name the folder that --out named\n"
 
 
