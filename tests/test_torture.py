@@ -3,7 +3,6 @@
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,10 @@ from tools import torture
 
 
 @pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A run from noise: each process would else import scikit-learn for a moment's work before the first step."""
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("untouched")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(torture.RUNS, "distillation", [*torture.RUNS["distillation"], "--set", "START = None"])
-        ended = torture.start(place, place / "events.txt", "distillation").wait()
-        assert ended == 0, (place / "output.txt").read_text()
-        yield place
+    assert torture.start(place, place / "events.txt", "distillation").wait() == 0, (place / "output.txt").read_text()
+    return place
 
 
 @pytest.mark.slow
