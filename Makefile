@@ -14,11 +14,11 @@ demo: $(STAMP)
 	$(BIN)/python -m suite.run --gin gin/quickstart.gin
 
 test: $(TEST_STAMP)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 # The tests that take no time, for between two edits; `make test` before a commit.
 quick: $(TEST_STAMP)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not slow and not services"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow and not services"
 
 # Tracking against a real MLflow server on a real PostgreSQL, which root gets from Debian if it is missing.
 test-services: $(SERVICES_STAMP)

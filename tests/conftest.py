@@ -3,19 +3,27 @@
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import gin
 import pytest
-import torch
 
 from suite import registry
 from suite.registry import REGISTRIES, Entry, load_components
 
-torch.set_num_threads(1)
-load_components()
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+@cache
+def _load() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    load_components()
+
+
+def pytest_collectstart() -> None:
+    """Load torch and all components in the processes that run tests; the one that hands tests out needs neither."""
+    _load()
 
 
 @pytest.fixture(autouse=True)

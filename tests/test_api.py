@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from command_line import QUICK, as_people_run_it, command, ended, only_run, resolve, start
+from command_line import QUICK, as_people_run_it, command, ended, only_run, resolve, sets, start
 
 import suite
 from suite.api import quickstart, run_of
@@ -47,7 +47,7 @@ SETTINGS: dict[str, Any] = {
     "full_data_epochs": 0,
     "full_data_networks": 1,
 }
-"""Those of `command_line.QUICK`, but that test images stay closed."""
+"""Those of `command_line.QUICK`, but that the start is k-means and test images stay closed."""
 
 
 def distil(data_dir: Path, **settings: Any) -> Memory:
@@ -82,7 +82,8 @@ def refusal(**settings: Any) -> str:
 
 @pytest.mark.slow
 def test_the_same_bits_and_key_as_the_command(out: Path, data_dir: Path, tmp_path: Path) -> None:
-    done = command(*QUICK, "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none", "--json")
+    place = ["--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none", "--json"]
+    done = command(*QUICK, *sets("START = @starts.k_means()"), *place)
     assert done.status == 0, done.err
     here, there = only_run(out), only_run(tmp_path)
     assert here.name == there.name == f"seed0-{done.record['run_key']}"

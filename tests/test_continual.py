@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import as_people_run_it, command, ended, killed_at, only_run, resolve, sets, start
+from command_line import as_people_run_it, command, killed_at, only_run, resolve, sets
 from fake_session import FakeSession
 
 from suite.architectures.mlp import MLP
@@ -470,11 +470,11 @@ def test_more_tasks_than_classes_allow_are_refused() -> None:
 def test_a_run_that_was_killed_in_task_three_goes_on_to_the_same_bits(data_dir: Path, tmp_path: Path) -> None:
     line = [*LINE, *DIGITS, *sets("TASKS = 4", "EPOCHS = 5", "NETWORKS = 1", "REPLAY = 2"), "--data-dir", str(data_dir)]
     line += ["--only", "compress-then-recall", "--checkpoint-seconds", "0"]
-    whole = ended(start(*line, "--out", tmp_path / "whole"))
+    whole = command(*line, "--out", tmp_path / "whole")
     assert whole.status == 0, whole.err
     killed = killed_at([*line, "--out", str(tmp_path / "cut")], 20)  # eight outer steps a task
     assert killed.status == -signal.SIGKILL
-    after = ended(start(*line, "--out", tmp_path / "cut"))
+    after = command(*line, "--out", tmp_path / "cut")
     assert after.status == 0 and "step 20" in after.err, after.err
     one, two = (only_run(tmp_path / name) for name in ("whole", "cut"))
     records = [comparable(json.loads((place / "result.json").read_text())) for place in (one, two)]

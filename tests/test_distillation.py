@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import QUICK, command, resolve, sets, start
+from command_line import QUICK, command, ended, resolve, sets, start
 
 from suite.errors import RunError, UsageError
 from suite.evaluation.cached import _AccuracyFile
@@ -90,13 +90,28 @@ class Edited:
     def init(self, params): return {}
     def step(self, params, grads, state): return {k: w - RATE * grads[k] for k, w in params.items()}, {}
 """
-    keys = []
-    for rate in ("0.1", "0.2", "0.1"):
-        (tmp_path / "edited.py").write_text(text.replace("RATE", rate))
-        words = [*QUICK, "--plugin", tmp_path / "edited.py", "--dry-run", "--json"]
-        done = start(*words, *sets("INNER_OPTIMIZER = @inner_optimizers.edited()")).communicate()
-        keys.append(json.loads(done[0])[0]["key"])
-    assert keys[0] == keys[2] != keys[1]
+    edited = tmp_path / "edited.py"
+    words = [*QUICK, *sets("INNER_OPTIMIZER = @inner_optimizers.edited()"), "--plugin", str(edited), "--dry-run"]
+    # A process loads a file once, so that each edit has its own; all are forks of one, which has imported the rest.
+    program = f"""
+import os, sys
+import suite.config.resolve, suite.runtime.execute
+from suite.registry import load_components
+from suite.run import main
+load_components()
+for rate in ("0.1", "0.2", "0.1"):
+    with open({str(edited)!r}, "w") as file:
+        file.write({text!r}.replace("RATE", rate))
+    child = os.fork()
+    if child == 0:
+        sys.exit(main({[*words, "--json"]!r}))
+    assert os.waitpid(child, 0)[1] == 0
+    print("next", flush=True)
+"""
+    done = ended(start(code=["-c", program]))
+    assert done.status == 0, done.err
+    first, other, again = (json.loads(plan)[0]["key"] for plan in done.out.split("next\n")[:-1])
+    assert first == again != other
 
 
 def test_a_plan_counts_what_a_memory_stores_and_makes_equal_memories_once() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import REPOSITORY, Done, command, ended, only_run, resolve, start
+from command_line import REPOSITORY, Done, ask, command, ended, only_run, resolve, start
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -289,7 +289,7 @@ def test_a_begun_run_is_listed_and_resumed_from_what_its_directory_says(tmp_path
     out = copied(begun.out, tmp_path)
     about = only_run(out) / "run.json"
     about.write_text(about.read_text().replace('"data_dir": "data"', f'"data_dir": {json.dumps(str(data_dir))}'))
-    listed = ended(start("list", "--json", "--out", out, code=["-m", "suite.runs"]))
+    listed = ask("list", "--json", "--out", out)
     (row,) = json.loads(listed.out)
     assert (row["state"], row["done"], row["total"]) == ("killed", 3, 5) and row["validation"] > 0
     done = ended(start("resume", "--out", out, code=["-m", "suite.runs"]))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import QUICK, as_people_run_it, command, ended, killed_at, only_run, sets, start
+from command_line import QUICK, as_people_run_it, command, killed_at, only_run, sets
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, one_hot
@@ -482,7 +482,7 @@ def test_a_memory_s_file_gives_images_with_probabilities_and_is_evaluated_on_the
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(whole: Path, data_dir: Path, tmp_path: Path) -> None:
     line = [*LINE, "--data-dir", str(data_dir), "--out", str(tmp_path)]
     assert killed_at(line, 3).status == -signal.SIGKILL
-    after = ended(start(*line))
+    after = command(*line)
     assert after.status == 0 and "step 3" in after.err, after.err
     files = [directory / "memory.safetensors" for directory in (whole, only_run(tmp_path))]
     assert files[0].read_bytes() == files[1].read_bytes()

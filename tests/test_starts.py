@@ -188,7 +188,7 @@ def test_a_run_keeps_the_average_and_counts_its_start(data_dir: Path, tmp_path: 
 
     monkeypatch.setattr(KMeans, "images", slow)
     place = ("--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none", "--json")
-    done = command(*QUICK, *sets("ITERATIONS = 4"), *place)
+    done = command(*QUICK, *sets("START = @starts.k_means()", "ITERATIONS = 4"), *place)
     assert done.status == 0, done.err
     directory = only_run(tmp_path)
     (last,) = [d for d in (directory / "checkpoints").iterdir() if d.name == "step-00000004"]

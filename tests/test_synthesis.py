@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import as_people_run_it, command, ended, killed_at, only_run, sets, start
+from command_line import as_people_run_it, command, killed_at, only_run, sets
 from fake_session import FakeSession
 
 from suite.architectures.convnet import ConvNet
@@ -420,20 +420,22 @@ def test_a_query_of_the_wrong_size_is_refused_in_one_sentence() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("line", "at"), [(EXTRAPOLATION, 5), (EXTRAPOLATION, 17), (IMAGE_RECALL, 3), (IMAGE_RECALL, 6)]
-)
+@pytest.mark.parametrize(("line", "steps"), [(EXTRAPOLATION, (5, 17)), (IMAGE_RECALL, (3, 6))])
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(
-    line: list[str], at: int, data_dir: Path, tmp_path: Path
+    line: list[str], steps: tuple[int, int], data_dir: Path, tmp_path: Path
 ) -> None:
     line = [*line, "--data-dir", str(data_dir), "--checkpoint-seconds", "0"]
-    whole = ended(start(*line, "--out", tmp_path / "whole"))
+    whole = command(*line, "--out", tmp_path / "whole")
     assert whole.status == 0, whole.err
-    killed = killed_at([*line, "--out", str(tmp_path / "cut")], at)
-    assert killed.status == -signal.SIGKILL
-    after = ended(start(*line, "--out", tmp_path / "cut"))
-    assert after.status == 0 and f"step {at}" in after.err, after.err
-    one, two = (only_run(tmp_path / name) for name in ("whole", "cut"))
+    for at in steps:
+        cut = tmp_path / f"cut-{at}"
+        assert killed_at([*line, "--out", str(cut)], at).status == -signal.SIGKILL
+        after = command(*line, "--out", cut)
+        assert after.status == 0 and f"step {at}" in after.err, after.err
+        assert_same_bits(only_run(tmp_path / "whole"), only_run(cut))
+
+
+def assert_same_bits(one: Path, two: Path) -> None:
     records = [comparable(json.loads((place / "result.json").read_text())) for place in (one, two)]
     assert records[0] == records[1]
     for file in sorted(one.rglob("*.safetensors")):

@@ -29,6 +29,12 @@ SMOKE = [
     "gin/scale/smoke.gin",
     "--set",
     "SEEDS = [0]",
+    "--set",
+    "ARCHITECTURE = @architectures.mlp()",
+    "--set",
+    "FULL_DATA_EPOCHS = 0",
+    "--set",
+    "START = None",
     "--tracking-uri",
     "none",
 ]
