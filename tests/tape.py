@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 aten: Any = torch.ops.aten
 
-WAITS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+_WAITING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 """What torch says of operations that make a host wait for a number or a shape: item, equal, nonzero, …"""
 
 INDEXED = {
@@ -25,6 +25,13 @@ INDEXED = {
     aten._unsafe_index.Tensor,
 }
 """These wait where a mask says which numbers, not where rows do."""
+
+
+def waits(func: Any, args: Any) -> bool:
+    """Whether an operation as it is dispatched makes the host wait for the device."""
+    if func in INDEXED:
+        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    return bool(_WAITING & set(func.tags))
 
 
 class RefusedInCaptureError(RuntimeError):
@@ -91,10 +98,7 @@ def _require_capturable(func: Any, args: Any) -> None:
         raise RefusedInCaptureError(f"{func} draws at random, and a replay draws the same again")
     if func is aten.lift_fresh.default:
         raise RefusedInCaptureError("a tensor is made of numbers of the host's, which a replay does not copy again")
-    if func in INDEXED:
-        if any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]):
-            raise RefusedInCaptureError(f"{func} waits for a mask")
-    elif WAITS & set(func.tags):
+    if waits(func, args):
         raise RefusedInCaptureError(f"{func} waits for the device")
 
 

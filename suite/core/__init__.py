@@ -5,6 +5,7 @@ networks    the networks that are unrolled
 captured    the same sweep as CUDA graphs
 trees       leaves, detached copies and zeros of named tensors
 device      the device, set up for repeatable numbers
+transfer    tensors of the host sent to a device in one copy
 layers      a network on a device, with the layers that are fast there
 convolution a convolution whose second derivative is made of ordinary kernels
 cpu_layers  memory layout and normalisation that are fast on a CPU

@@ -8,6 +8,7 @@ from torch import nn
 
 from suite.core import convolution, cpu_layers, gpu_layers
 from suite.core.convolution import Kernels
+from suite.core.transfer import together
 
 
 def to_device(network: nn.Module, device: torch.device, replace_layers: bool = True) -> nn.Module:
@@ -16,12 +17,37 @@ def to_device(network: nn.Module, device: torch.device, replace_layers: bool = T
     Names and values of its parameters stay. `replace_layers` False keeps torch's own layers, which torch.func and
     torch.compile can differentiate.
     """
-    network = network.to(device)
+    _move(network, device)
     if replace_layers and device.type == "cpu":
         replace_for_cpu(network)
     elif replace_layers and device.type == "cuda":
         replace_for_gpu(network, fused=_has_triton())
     return network.to(memory_format=torch.channels_last) if device.type == "cpu" else network
+
+
+def _move(network: nn.Module, device: torch.device) -> None:
+    """Move a network, in place; from the host, its parameters and buffers as one tensor, of which they become parts."""
+    places = [
+        (module, name, tensor)
+        for module in network.modules()
+        for named in (module.named_parameters, module.named_buffers)
+        for name, tensor in named(recurse=False, remove_duplicate=False)
+    ]
+    tensors = list({id(tensor): tensor for *_, tensor in places}.values())
+    if device.type == "cpu" or not all(map(_can_be_sent, tensors)):
+        network.to(device)
+        return
+    moved: dict[int, torch.Tensor] = {}
+    for tensor, sent in zip(tensors, together(tensors, device), strict=True):
+        is_parameter = isinstance(tensor, nn.Parameter)
+        moved[id(tensor)] = nn.Parameter(sent, tensor.requires_grad) if is_parameter else sent
+    for module, name, tensor in places:  # a tensor that two modules share stays one
+        setattr(module, name, moved[id(tensor)])
+
+
+def _can_be_sent(tensor: torch.Tensor) -> bool:
+    """Whether a part of another tensor can take its place: it is dense, on the host, and nobody's hook hangs on it."""
+    return tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor._backward_hooks
 
 
 def replace_for_cpu(network: nn.Module) -> None:

@@ -62,7 +62,7 @@ class Windows:
             end = self.window + int(torch.randint(room + 1, (), generator=key("window").generator()))
         window = Window(end - self.window)
         gradients, metrics, _ = self.of.through(setting, memory, real, key, end, window)
-        return gradients, metrics | {"window_end": torch.tensor(float(end), device=setting.device)}
+        return gradients, metrics | {"window_end": torch.full((), float(end), device=setting.device)}
 
     def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
         """Those of the whole unroll."""
