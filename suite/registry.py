@@ -28,6 +28,9 @@ from suite.errors import UsageError, one_line
 from suite.storage.files import json_sha256, sha256
 from suite.validation import checked, type_hints
 
+if not hasattr(gin, "register"):  # else Python takes a folder `gin` of configurations for the package
+    raise ImportError("the package gin-config is not installed, which the suite's configurations need; pip install it")
+
 T = TypeVar("T", bound=Callable[..., Any])
 
 ENTRY_POINTS = "addressable_memory_suite"
