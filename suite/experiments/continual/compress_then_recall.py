@@ -8,7 +8,7 @@ import torch
 
 from suite.architectures.mlp import MLP
 from suite.core.outer_loop import OuterState, begin, judged, step
-from suite.core.transfer import together
+from suite.core.transfer import sent
 from suite.evaluation.evaluate import evaluate
 from suite.evaluation.protocol import Protocol
 from suite.experiments import plots, timing
@@ -38,7 +38,6 @@ from suite.types import (
     RelatedTasks,
     Session,
     Setting,
-    Split,
     Stream,
     StreamTask,
     over_steps,
@@ -195,7 +194,7 @@ class CompressThenRecall:
             reservoir = (state.reservoir or Reservoir.empty(self.capacity(t))).add(incoming, key("reservoir"))
             for update in range(self.replay):
                 replayed = reservoir.draw(self.replay_batch, key("replay", number, update))
-                real = self._real(images.at(torch.cat([incoming, replayed])), session.device)
+                real = sent(images.at(torch.cat([incoming, replayed])), setting.classes, session.device)
                 outer = self._outer_step(setting, real, outer, key, key("stand-ins", number, update))
             stored = finished_numbers + len(reservoir.kept) * setting.shape.numel
             state = replace(state, reservoir=reservoir, peak_numbers=max(state.peak_numbers, stored))
@@ -211,17 +210,10 @@ class CompressThenRecall:
         outer = learn(session, start, one_batch, steps, save, stopwatch, place)
         return state.finished(judged(optimizer, outer), stopwatch.seconds)
 
-    def _real(self, images: Split, device: torch.device) -> ClassRows:
-        """Images of an outer loss on a device, with the rows of each class, which are found on the host."""
-        rows = ClassRows.of(images, self.stream.info.classes_per_task).rows
-        return ClassRows(Split(*together([images.images, images.labels], device)), rows)
-
-    def _outer_step(
-        self, setting: Setting, real: ClassRows, outer: OuterState, key: Key, stand_in_key: Key
-    ) -> OuterState:
+    def _outer_step(self, setting: Setting, real: ClassRows, outer: OuterState, key: Key, others: Key) -> OuterState:
         """One outer step on these real images; the networks learn stand-ins of other tasks beside the memory."""
         if self.stand_ins and isinstance(self.stream, RelatedTasks):
-            setting = with_stand_ins(setting, self.stream, self.stand_ins, stand_in_key)
+            setting = with_stand_ins(setting, self.stream, self.stand_ins, others)
         optimizer = over_steps(self.outer_optimizer, self.steps_per_task)
         return step(setting, self._objective(), optimizer, real, outer, key("outer"), self.clip)
 
