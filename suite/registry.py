@@ -28,6 +28,9 @@ from suite.errors import UsageError, one_line
 from suite.storage.files import json_sha256, sha256
 from suite.validation import checked, type_hints
 
+if not hasattr(gin, "register"):  # else Python takes a folder `gin` of configurations for the package
+    raise ImportError("the package gin-config is not installed, which the suite's configurations need; pip install it")
+
 T = TypeVar("T", bound=Callable[..., Any])
 
 ENTRY_POINTS = "addressable_memory_suite"
@@ -225,7 +228,8 @@ def parts(component: Any) -> Iterator[Any]:
 
 def _described(declared: Field[Any], thing: Any) -> Any:
     value = getattr(thing, declared.name)
-    return declared.metadata["described as"].get(value, value) if "described as" in declared.metadata else value
+    others = declared.metadata.get("described as", {})
+    return others.get(value, value) if isinstance(value, str) else value
 
 
 def _takes_float(hint: Any) -> bool:

@@ -106,7 +106,7 @@ def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
     try:
         with stop.listening():
             plugins, seconds = tuple(options.plugin), options.checkpoint_seconds
-            at_once = min(options.together, len(runs))
+            at_once = max(1, min(options.together, len(unfinished)))
             context = RunContext(out, data_dir, device, sender, stop, options.fresh, seconds, at_once, plugins)
             records = execute_all(runs, context)
     finally:
@@ -190,7 +190,8 @@ def _announce(runs: "list[Run]", planned: "Plans", options: argparse.Namespace, 
     estimate = _estimated(runs, options, device)
     if estimate.seconds is None:
         return
-    mib = max((plan.get(EXPECTED_MIB, 0) for plan in planned), default=0)
+    most = sorted((plan.get(EXPECTED_MIB, 0) for plan in planned), reverse=True)
+    mib = sum(most[: options.together])
     number = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
     needs = f", about {size_words(mib)} of memory" if mib else ""
     time = duration(estimate.seconds)

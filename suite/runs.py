@@ -75,6 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise UsageError(f"--out: there is no folder {out}; name the one that suite.run was given")
         if options.run and options.action in ("reap", "clean"):
             raise UsageError(f"{options.action} is for all runs below --out; name none")
+        for column in FILTERS if options.action != "list" else ():
+            if getattr(options, column) is not None:
+                raise UsageError(f"--{column.replace('_', '-')} cuts a list down, and {options.action} takes none")
         selected = _selected(out, options.run)
         if options.action == "list":
             left_out = None if options.run else run_directory.links_left_out(out)
@@ -85,20 +88,18 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.action == "resume":
             return _resume(selected, bool(options.run), options.plugin, options.tracking_uri)
         elif options.action == "delete":
-            if not options.run:
+            if not options.run or not all(options.run):
                 raise UsageError("delete: name the runs, by their directories or parts of their names")
             return _delete(out, selected, options.yes)
         elif options.action == "reap":
             return _reap(out, options.tracking_uri)
-        else:
-            return _clean(out, options.yes)
+        return _clean(out, options.yes)
     except SuiteError as error:
         report(f"suite.runs: {error}")
         return error.status
     except OSError as error:
         report(f"suite.runs: {out} can't be used: {error.strerror or error}")
         return RunError.status
-    return 0
 
 
 def _selected(out: Path, words: list[str]) -> list[Path]:
@@ -179,10 +180,10 @@ def methods(directories: list[Path]) -> dict[Path, str]:
     alike: dict[tuple[str, ...], list[tuple[Path, dict[str, str]]]] = {}
     for directory in directories:
         about = run_directory.about(directory)
-        cell = tuple(about["cell"].values()) if about is not None else ()
-        group = alike.setdefault((directory.parent.name, *cell), [])
-        group.append((directory, about["config"] if about is not None else {}))
-    found = {}
+        if about is not None:
+            group = alike.setdefault((directory.parent.name, *about["cell"].values()), [])
+            group.append((directory, about["config"]))
+    found = dict.fromkeys(directories, "")
     for key, group in alike.items():
         apart = told_apart([config for _, config in group], but=("dataset", "stream", "images_per_class"))
         for (where, _), words in zip(group, apart, strict=True):
@@ -349,7 +350,12 @@ def _send(directory: Path, uri: str, out: Path, reached: dict[str, Store | NoAns
 
 
 def _delete(out: Path, directories: list[Path], really: bool) -> int:
-    """Delete runs that no process works on; returns 1 where one could not be, or where nobody said yes."""
+    """Delete runs that no process works on; returns 1 where one could not be, or where nobody said yes.
+
+    A run is renamed first, as --fresh does, so that one that is deleted in part is no run any more.
+    """
+    for directory in directories:
+        _require_run(directory)
     for directory in directories:
         print(printable(f"{directory.relative_to(out)}  ({_size(directory) / 2**20:.1f} MiB)"))
     number = f"{len(directories)} run{'' if len(directories) == 1 else 's'}"
@@ -360,11 +366,19 @@ def _delete(out: Path, directories: list[Path], really: bool) -> int:
     for directory in directories:
         try:
             with locked(directory / run_directory.LOCK, wait=False, refusal="a process is at work on it"):
-                delete(directory)
-        except (RunError, Held) as error:
+                aside = run_directory.set_aside(directory)
+            delete(aside)
+        except RunError as error:
             status = RunError.status
             report(f"suite.runs: {directory} stays: {error}")
     return status
+
+
+def _require_run(directory: Path) -> None:
+    """Raise UsageError for a folder that is not as the suite makes a run's."""
+    about = run_directory.about(directory)
+    if about is None or directory.is_symlink() or not directory.name.endswith(about["key"]):
+        raise UsageError(f"{directory} is no run's folder, or a damaged one, and is not deleted; delete it by hand")
 
 
 def _agreed(question: str) -> bool:

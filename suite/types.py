@@ -366,7 +366,7 @@ class Elementwise(Protocol):
 class Capturing(Protocol):
     """An objective whose work a GPU may replay as a CUDA graph."""
 
-    def captured(self, device: torch.device) -> bool:
+    def unrolls_captured(self, device: torch.device) -> bool:
         """Whether it does so on this device."""
         ...
 
@@ -459,11 +459,15 @@ class ClassRows:
 
     def draw(self, classes: list[int], each: int, key: Key) -> Split:
         """`each` images (or all there are) of every class named, without replacement within a class."""
+        return self.split.at(self.draw_rows(classes, each, key).to(self.split.labels.device))
+
+    def draw_rows(self, classes: list[int], each: int, key: Key) -> Int64[Tensor, " n"]:
+        """The rows of what `draw` gives, on the host, to be sent to a device with others."""
         picks = []
         for c in classes:
             rows = self.rows[c]
             picks.append(rows[key(c).permutation(len(rows))[:each]])
-        return self.split.at(torch.cat(picks).to(self.split.labels.device))
+        return torch.cat(picks)
 
 
 @runtime_checkable

@@ -54,6 +54,21 @@ def test_a_comparison_holds_every_repeat_and_the_errors(capsys: pytest.CaptureFi
     assert made["environment"]["packages"] and made["setting"]["steps"] == 2
 
 
+def test_a_contender_that_does_not_fit_is_left_out_by_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(case: Case, contender: Contender, double: bool = False) -> Any:
+        def failing() -> Any:
+            raise torch.OutOfMemoryError
+
+        return failing if contender == FULL_GRAPH else outer_step(case, contender, double)
+
+    monkeypatch.setattr(bench, "outer_step", step)
+    assert bench.main(["hypergradient", *DIGITS, "--repeats", "1", "--no-peak"]) == 0
+    said = capsys.readouterr()
+    assert "left out: full graph" in said.err and "| engine 8 GiB |" in said.out and "| full graph |" not in said.out
+
+
 def test_a_table_names_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["hypergradient", *DIGITS, "--repeats", "1", "--no-peak"]) == 0
     out = capsys.readouterr().out

@@ -1,5 +1,6 @@
 """The captured hypergradient is the plain one at every call; on a GPU as CUDA graphs, too."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
 from suite.contracts.problem import relative_error
+from suite.core import captured
 from suite.core.captured import CapturedHypergradient, CapturedSteps
 from suite.core.unroll import Hypergradient, InnerLoop, Retention, hypergradient_by_full_graph
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -84,21 +86,50 @@ def built(optimizer: Optimizer, name: str = "", graphs: int = 2) -> Callable[[st
 
 @pytest.mark.parametrize("optimizer", inner_optimizers.names())
 def test_it_is_the_hypergradient_call_after_call(optimizer: str) -> None:
-    captured = built(quick(optimizer), "first call")
+    program = built(quick(optimizer), "first call")
     for name in ("one", "other", "one"):
         expected = hypergradient_by_full_graph(loop(quick(optimizer), name), [outer], initial(name), STEPS)
-        assert_equal(captured(name), expected)
+        assert_equal(program(name), expected)
 
 
 def results(found: Hypergradient) -> list[Tensor]:
     return [found.loss, found.inner_losses, *found.gradients.values(), *found.params.values()]
 
 
+class Unreplayed:
+    """A graph that is not replayed."""
+
+    def replay(self) -> None:
+        """Nothing."""
+
+
+def test_what_a_graph_reads_by_address_is_held_as_long_as_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network with buffers: once they are gone, a replay would read whatever lies there by then."""
+
+    class Buffered(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("scale", torch.ones(()))
+
+    def frozen(device: torch.device, work: Callable[[], Any], warm_up: Callable[[], object]) -> Any:
+        graph: Any = Unreplayed()
+        return captured.Replay(graph, work(), work)
+
+    monkeypatch.setattr(captured, "capture", frozen)
+    network = Buffered()
+    held = weakref.ref(network.scale)
+    way = quick("sgd_momentum")
+    scaled = InnerLoop(lambda p, x, t, n=network: inner(p, x, t) * n.scale, way, problem("")[1])
+    program = CapturedHypergradient(scaled, [outer], initial(), 2, Retention()), CapturedSteps(scaled, initial())
+    del network, scaled
+    assert held() is not None and len(program) == 2
+
+
 def test_what_it_gives_is_not_overwritten_by_the_next_call() -> None:
-    captured = built(SGDMomentum())
-    first = captured("one")
+    program = built(SGDMomentum())
+    first = program("one")
     kept = [v.clone() for v in results(first)]
-    captured("other")
+    program("other")
     assert all(torch.equal(a, b) for a, b in zip(kept, results(first), strict=True))
 
 
@@ -136,13 +167,13 @@ def test_a_state_may_count_in_whole_numbers() -> None:
     assert_equal(built(Counting(), graphs=STEPS)(""), expected)
 
 
-@pytest.mark.parametrize("optimizer", inner_optimizers.names())
+@pytest.mark.parametrize("optimizer", [*inner_optimizers.names(), "previous"])
 def test_steps_before_a_window_are_the_plain_ones(optimizer: str) -> None:
-    way = quick(optimizer)
-    captured = CapturedSteps(loop(way), initial())
+    way = Previous() if optimizer == "previous" else quick(optimizer)
+    program = CapturedSteps(loop(way), initial())
     for steps in (3, 1, 5):
         params, inputs = problem("other")
-        found, state, losses = captured(params, inputs, steps)
+        found, state, losses = program(params, inputs, steps)
         expected, expected_state = params, way.init(params)
         for t in range(steps):
             expected, expected_state, loss = InnerLoop(inner, way, inputs).step(expected, expected_state, t)
@@ -202,11 +233,11 @@ def test_no_step_waits_for_a_number_of_the_device(optimizer: str, monkeypatch: p
     def text(_: Tensor, *format_spec: str) -> str:
         raise AssertionError("a tensor's numbers were asked for as text")
 
-    captured, steps = built(quick(optimizer)), CapturedSteps(loop(quick(optimizer)), initial())
+    program, steps = built(quick(optimizer)), CapturedSteps(loop(quick(optimizer)), initial())
     for name in ("__format__", "__repr__", "__str__"):  # torch's own pass by a dispatch mode
         monkeypatch.setattr(Tensor, name, text)
     with _Capturing():
-        captured("")
+        program("")
         steps(*problem(), 2)
 
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from suite.architectures.alexnet import AlexNet
 from suite.architectures.convnet import ConvNet
 from suite.architectures.resnet12 import ResNet12
-from suite.core.cpu_layers import Conv2d, GroupNorm, to_device
+from suite.core.convolution import Conv2d
+from suite.core.cpu_layers import CONVOLUTION, GroupNorm
+from suite.core.layers import to_device
 from suite.keys import Key, global_generators
 from suite.types import ImageShape
 
@@ -112,7 +114,7 @@ CONVOLUTIONS = {
 def convolutions(name: str) -> tuple[nn.Conv2d, Conv2d]:
     with global_generators(Key(0)):
         plain = nn.Conv2d(CHANNELS, 3, **({"kernel_size": 3, "padding": 1} | CONVOLUTIONS[name])).double()
-    return plain, Conv2d(plain)
+    return plain, Conv2d(plain, CONVOLUTION)
 
 
 def as_convolution(
@@ -222,7 +224,7 @@ def test_what_it_has_no_twin_for_stays() -> None:
         assert to_device(nn.Sequential(layer), CPU)[0] is layer
     plain = nn.Conv2d(2, 2, 3)
     image = torch.randn(2, 5, 5, generator=Key(0).generator())
-    torch.testing.assert_close(Conv2d(plain)(image), plain(image))
+    torch.testing.assert_close(Conv2d(plain, CONVOLUTION)(image), plain(image))
 
 
 def test_elsewhere_than_on_a_cpu_a_network_is_only_moved() -> None:

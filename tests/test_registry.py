@@ -239,3 +239,10 @@ def test_a_short_name_used_by_two_kinds_leaves_the_suite_s_files_working(tmp_pat
 def test_a_value_described_as_another_has_its_run_key() -> None:
     assert registry.describe(BPTT()) == registry.describe(BPTT(execution="eager"))
     assert registry.describe(BPTT()) != registry.describe(BPTT(execution="captured"))
+
+
+def test_without_gin_config_one_sentence_says_so() -> None:
+    """Python then finds the folder of configurations under the package's name."""
+    code = "import sys, types; sys.modules['gin'] = types.ModuleType('gin'); import suite.registry"
+    done = ended(start(code=["-c", code]))
+    assert done.status == 1 and "ImportError: the package gin-config is not installed" in done.err

@@ -102,7 +102,8 @@ def test_a_record_that_is_none_has_no_accuracy(data_dir: Path, tmp_path: Path) -
 
 def test_runs_are_deleted_after_a_question(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert go(data_dir, tmp_path).status == go(data_dir, tmp_path, "--seed", "1").status == 0
-    assert ask("delete", "--out", tmp_path).status == 2  # which?
+    for words in ([], [""], ["seed0", "--state", "failed"]):
+        assert ask("delete", *words, "--yes", "--out", tmp_path).status == 2 and len(listed(tmp_path)) == 2
     refused = ask("delete", "seed0", "--out", tmp_path)  # nobody is there to be asked
     assert refused.status == 1 and "--yes deletes 1 run" in refused.err and len(listed(tmp_path)) == 2
     monkeypatch.setattr("suite.runs._agreed", lambda question: "delete 1 run" in question)
@@ -114,6 +115,23 @@ def test_runs_are_deleted_after_a_question(data_dir: Path, tmp_path: Path, monke
         held = ask("delete", "seed1", "--out", tmp_path, "--yes")
     assert held.status == 1 and "stays: a process is at work on it" in held.err and len(listed(tmp_path)) == 1
     assert ask("delete", "seed1", "--out", tmp_path, "--yes").status == 0 and not listed(tmp_path)
+
+
+def test_what_is_no_run_is_not_deleted(tmp_path: Path) -> None:
+    """Any folder of two levels that has a file called run.json looks like a run's."""
+    thing = tmp_path / "project" / "thing"
+    thing.mkdir(parents=True)
+    (thing / "run.json").write_text("{}")
+    (thing / "thesis.tex").write_text("years of work")
+    done = ask("delete", "thing", "--yes", "--out", tmp_path)
+    assert done.status == 2 and "is not deleted" in done.err and (thing / "thesis.tex").is_file()
+
+
+def test_a_damaged_run_json_takes_no_method_from_the_others(data_dir: Path, tmp_path: Path) -> None:
+    for seed in ("0", "1"):
+        assert go(data_dir, tmp_path, "--seed", seed).status == 0
+    next(tmp_path.glob("*/seed1-*/run.json")).write_text("{")
+    assert [row["method"] for row in listed(tmp_path)] == ["", ""]
 
 
 # ---------------------------------------------------------------- resume

@@ -34,6 +34,22 @@ SMALL = (
 )
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 12)])
+def test_another_rotation_is_torchvision_s_with_the_corners_mean_as_black(shape: tuple[int, int, int]) -> None:
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.functional import rotate
+
+    images = torch.randn(4, *shape, generator=Key(0).generator()).requires_grad_()
+    for i in range(20):
+        angle = torch.rand((), generator=Key(i).generator(), dtype=torch.float64).item() * 360 - 180
+        black = images.detach()[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].mean((0, 2)).tolist()
+        expected = rotate(images, angle, InterpolationMode.NEAREST, fill=black)
+        turned = Rotations(of=PLAIN).another(images, Key(i))
+        assert torch.equal(turned, expected)
+        one, other = (torch.autograd.grad(y.sin().sum(), images)[0] for y in (turned, expected))
+        torch.testing.assert_close(one, other)
+
+
 def built(stream: Stream, data_dir: Path, seed: int = 0) -> list[StreamTask]:
     return list(stream.tasks(data_dir, Key(seed)("stream")))
 

@@ -130,6 +130,7 @@ def test_components_of_one_kind_do_not_know_those_of_another() -> None:
         ("gin", {"config.gin_state", "config.gin_text", "config.root", "registry"}),
         ("matplotlib", {"experiments.drawing"}),
         ("tqdm", {"runtime.session"}),
+        ("triton", {"core.triton_kernels"}),
         ("avalanche", set()),  # by name alone, in suite.avalanche
     ],
 )

@@ -85,6 +85,40 @@ def test_data_sets_do_not_share_controls_and_are_not_compared() -> None:
     assert one.startswith("digits") and other.startswith("mnist")
 
 
+def test_the_run_of_a_chosen_cell_is_a_row_of_its_own() -> None:
+    swept = [made({"bases": b}, 0, memory(v, split="validation"), memory(v - 1)) for b, v in (("4", 50), ("8", 60))]
+    chosen = made({"bases": "8", "chosen": "bases"}, 0, memory(69))
+    names = {row[0]: row[2] for row in rows(summary([*swept, chosen]))[2:]}
+    assert names == {"4": "49.0", "8": "59.0", "8, bases": "69.0"}
+
+
+@pytest.mark.parametrize("setting", ["augmentation", "evaluation", "architecture"])
+def test_controls_of_other_settings_are_not_merged(setting: str) -> None:
+    cells = [
+        made({"m": m}, s, memory(60 + s), real(v + s), **{setting: m})
+        for m, v in (("a", 40), ("b", 50))
+        for s in (0, 1)
+    ]
+    assert [row[2].split(" ")[0] for row in rows(summary(cells))[4:6]] == ["40.5", "50.5"]
+
+
+def test_what_is_a_method_s_own_is_not_taken_for_another_s_though_it_has_a_note() -> None:
+    oracles = [measurement("oracle", "test", [v], note="the same") for v in (70.0, 80.0)]
+    oracle = [made({"m": m}, 0, memory(60), own) for m, own in zip("ab", oracles, strict=True)]
+    assert [row[:3] for row in rows(summary(oracle))[4:6]] == [["a", "oracle", "70.0"], ["b", "oracle", "80.0"]]
+
+
+def test_differences_say_on_which_network_or_episodes() -> None:
+    cells = [
+        made({"m": m}, s, memory(60 + s + d), memory(50 + s + d, network="alexnet"), memory(40 + s, episodes="2-way"))
+        for m, d in (("a", 0), ("b", 2))
+        for s in (0, 1)
+    ]
+    assert [row[0] for row in rows(summary(cells)) if " over " in row[0]] == [
+        *("b over a", "b over a (alexnet)", "b over a (2-way)")
+    ]
+
+
 def test_a_cell_that_was_only_validated_has_a_row() -> None:
     text = summary([made({"bases": "4"}, 0, memory(50, split="validation")), made({"bases": "8"}, 0, memory(60))])
     assert rows(text)[2][:4] == ["4", "memory", "-", "50.0"]

@@ -94,8 +94,8 @@ def test_seeds_at_once_are_the_seeds_alone(alone: Path, data_dir: Path, tmp_path
     assert done.status == 0, done.err
     assert_the_same(tmp_path, alone)
     together_, alone_ = (next(iter(records(out).values())) for out in (tmp_path, alone))
-    assert together_["environment"]["runs_at_once"] == 3 and "runs_at_once" not in alone_["environment"]
-    assert comparable(together_)["measurements"] == comparable(alone_)["measurements"]
+    assert together_["cost"]["runs_at_once"] == 3 and "runs_at_once" not in alone_["cost"]
+    assert comparable(together_) == comparable(alone_)
     first, last = done.err.index("seed 2] 1/6"), done.err.index("seed 0] 6/6")
     assert first < last  # the last seed began before the first had ended
 

@@ -36,7 +36,7 @@ from suite.errors import SuiteError
 from suite.keys import Key
 from suite.objectives.footprint import state_bytes, step_bytes
 from suite.runtime.environment import environment
-from suite.types import EXPECTED_MIB
+from suite.types import EXPECTED_MIB, Params
 from suite.validation import Above, AtLeast, number_option
 from tools import accuracy
 from tools.contenders import (
@@ -156,8 +156,9 @@ def hypergradient_command(options: argparse.Namespace) -> None:
     case = _case(options)
     engines = [Contender("engine", *modes) for modes in product(options.memory, options.execution, options.precision)]
     chosen = [contender for contender in contenders(case, engines) if contender.name not in options.without]
-    steps = [outer_step(case, contender) for contender in chosen]
-    gradients = [step() for step in steps]  # a first call allocates and tunes, and is not timed
+    fitting = [tried for contender in chosen if (tried := _tried(case, contender)) is not None]
+    chosen, steps = [contender for contender, _, _ in fitting], [step for _, step, _ in fitting]
+    gradients = [gradient for _, _, gradient in fitting]
     rounds = [[_seconds(step, case.device) for step in steps] for _ in range(options.repeats)]
     exact = outer_step(case, ENGINE, double=True)() if options.exact else None
     rows: list[dict[str, Any]] = []
@@ -178,6 +179,19 @@ def hypergradient_command(options: argparse.Namespace) -> None:
         print(json.dumps(report, indent=1))
     else:
         print(_hypergradient_table(case, rows, options.repeats))
+
+
+def _tried(case: Case, contender: Contender) -> tuple[Contender, Callable[[], Params], Params] | None:
+    """A contender, its outer iteration and the gradient of a first one, which allocates and tunes, and is not timed.
+
+    None where the device's memory is too small.
+    """
+    step = outer_step(case, contender)
+    try:
+        return contender, step, step()
+    except torch.OutOfMemoryError:
+        print(f"left out: {contender.name} does not fit into the device's memory", file=sys.stderr)
+        return None
 
 
 def _hypergradient_table(case: Case, rows: list[dict[str, Any]], repeats: int) -> str:
@@ -315,9 +329,13 @@ def _outer_flops(case: Case, engine: Contender) -> int:
 def _large_products(device: str) -> list[tuple[Callable[[], Any], int]]:
     """What a machine is fastest at, a large matrix product and a large convolution, with their operations."""
     n = 8192 if device.startswith("cuda") else 2048
-    a = torch.ones(n, n, device=device)
-    x = torch.ones(64, 256, 32, 32, device=device).to(memory_format=torch.channels_last)
-    w = torch.ones(256, 256, 3, 3, device=device).to(memory_format=torch.channels_last)
+
+    def noise(*shape: int) -> torch.Tensor:  # a processor is faster with equal numbers than with real ones
+        return torch.randn(shape, generator=Key(0)("peak").generator()).to(device)
+
+    a = noise(n, n)
+    x = noise(64, 256, 32, 32).to(memory_format=torch.channels_last)
+    w = noise(256, 256, 3, 3).to(memory_format=torch.channels_last)
     convolution = 2 * 64 * 256 * 256 * 9 * 32 * 32
     return [(lambda: a @ a, 2 * n**3), (lambda: torch.conv2d(x, w, padding=1), convolution)]
 

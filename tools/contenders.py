@@ -117,7 +117,7 @@ def setting(case: Case, double: bool = False) -> Setting:
     parameterization = parameterizations[case.parameterization].build(**fields)
     architecture = architectures[case.architecture].build()
     shape = ImageShape(*SHAPES[case.dataset])
-    architecture = _Double(architecture) if double else architecture
+    architecture = Double(architecture) if double else architecture
     return Setting(shape, CLASSES, architecture, parameterization, "none", torch.device(case.device))
 
 
@@ -152,7 +152,7 @@ def _real_images(case: Case, what: Setting, key: Key, dtype: torch.dtype) -> Spl
 
 
 @dataclass(frozen=True)
-class _Double:
+class Double:
     """An architecture in float64."""
 
     of: Architecture

@@ -43,13 +43,20 @@ from suite.errors import SuiteError
 from suite.evaluation.evaluate import evaluate
 from suite.evaluation.protocol import Protocol
 from suite.evaluation.training import train
+from suite.inner_optimizers.adam import Adam
+from suite.inner_optimizers.clipped import Clipped
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
+from suite.objectives.bptt import BPTT
+from suite.objectives.judged_often import JudgedOften
 from suite.objectives.programs import forget_programs
+from suite.objectives.windows import Windows
+from suite.parameterizations.soft_labels import SoftLabels
 from suite.parameterizations.standard import Standard
 from suite.runtime.environment import environment
-from suite.types import ImageShape, Setting, Split
+from suite.types import ClassRows, ImageShape, Objective, Parameterization, Params, Setting, Split
 from suite.validation import Above, number_option
-from tools.contenders import ENGINE, PRECISIONS, Case, Contender, outer_step
+from tools.contenders import ENGINE, PRECISIONS, Case, Contender, Double, outer_step
 
 RUN_SECONDS, STOP_SECONDS = 90, 15
 """Given to the run at least, where there is time; and to its checkpoint."""
@@ -178,6 +185,42 @@ def correct(check: Check, say: Say) -> None:
             repeats = {"eager_repeats": _equal(one, plain_again), "captured_repeats": _equal(other, again)}
             say("captured against eager", case=name, error=relative_error(other, one), **repeats)
         forget_programs()
+    for name, objective, way in _objectives(check):
+        with _saying(say, "captured against eager", case=name):
+            errors = [relative_error(*pair) for pair in _two_steps(check, objective, way)]
+            say("captured against eager", case=name, error=max(errors))
+        forget_programs()
+
+
+def _objectives(check: Check) -> list[tuple[str, Objective, Parameterization]]:
+    """What the cases of `cases` leave out: images that are gathered, windows, labels, states of other optimizers."""
+    of = BPTT(inner_steps=6, images_per_class_per_step=2, real_per_class=8)
+    fewer = replace(of, classes_per_step=6, memory_gib=1e-9)
+    plain, adam = Standard(), replace(of, inner_optimizer=Adam(lr=0.01))
+    return [
+        ("images and classes drawn, steps recomputed", fewer, plain),
+        ("windows", Windows(of=of, window=3), plain),
+        ("judged often", JudgedOften(of=of, times=3), plain),
+        ("labels", of, SoftLabels(plain)),
+        ("adam", adam, plain),
+        ("clipped", replace(of, inner_optimizer=Clipped(of=SGDMomentum())), plain),
+    ]
+
+
+def _two_steps(check: Check, objective: Any, way: Parameterization) -> Iterator[tuple[Params, Params]]:
+    """Gradients of two outer steps with other draws, in float64: captured, and eager."""
+    shape = ImageShape(1, 8, 8) if check.small else ImageShape(3, 32, 32)
+    of = Setting(shape, 10, Double(ConvNet(width=8 if check.small else 128)), way, "none", check.device)
+    memory = {k: v.to(check.device).double() for k, v in way.init(shape, 10, 4, Key(0)("memory")).items()}
+    noise = torch.randn(160, shape.channels, shape.height, shape.width, generator=Key(0)("real").generator())
+    real = ClassRows.of(Split(noise.double(), torch.arange(160) % 10).to(check.device), 10)
+    ways = [objective, objective]
+    for i, how in enumerate(("captured", "eager")):
+        mode: dict[str, Any] = {"execution": how}
+        ways[i] = replace(objective, **(mode if type(objective) is BPTT else {"of": replace(objective.of, **mode)}))
+    for step in range(2):
+        found, expected = (one.gradients(of, memory, real, Key(1)(step))[0] for one in ways)
+        yield found, expected
 
 
 def times(check: Check, say: Say) -> None:

@@ -63,7 +63,8 @@ class Run:
     def key(self) -> str:
         """Names the run's work: equal for equal settings and seed, whatever file they came from.
 
-        Settings that only trade bytes for time are part of it, since they change the last bits.
+        Settings that only trade bytes for time are part of it, since they change the last bits; but how unrolls are run
+        is left to the device by default, and is in the record.
         """
         return json_sha256([fingerprint(self.experiment), self.seed])[:16]
 

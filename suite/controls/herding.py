@@ -42,12 +42,13 @@ class Herding:
 
 def herded(x: Float[Tensor, "n d"], k: int) -> Int64[Tensor, " k"]:
     """Positions of k rows whose running mean follows the mean of all; the first of equals."""
-    mean, total, chosen = x.mean(0), torch.zeros_like(x[0]), []
+    mean, total = x.mean(0), torch.zeros_like(x[0])
+    chosen = [torch.zeros(0, dtype=torch.long, device=x.device)]  # there, so that no choice waits for the device
     free = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for n in range(1, min(k, len(x)) + 1):
         distances = (mean - (x + total) / n).square().sum(1)
-        best = int(torch.where(free, distances, torch.inf).argmin())
+        best = torch.where(free, distances, torch.inf).argmin(0, keepdim=True)
         chosen.append(best)
-        free[best] = False
-        total = total + x[best]
-    return torch.tensor(chosen)
+        free.index_fill_(0, best, False)
+        total = total + x.index_select(0, best)[0]
+    return torch.cat(chosen).cpu()

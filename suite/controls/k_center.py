@@ -42,9 +42,9 @@ class KCenter:
 
 def centers(x: Float[Tensor, "n d"], k: int) -> Int64[Tensor, " k"]:
     """Positions of k rows, each the farthest from those before it; the first is nearest to the mean."""
-    chosen = [int((x - x.mean(0)).square().sum(1).argmin())]
+    chosen = [(x - x.mean(0)).square().sum(1).argmin(0, keepdim=True)]  # there, so that none waits for the device
     nearest = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
     while len(chosen) < min(k, len(x)):
-        nearest = torch.minimum(nearest, (x - x[chosen[-1]]).square().sum(1))
-        chosen.append(int(nearest.argmax()))
-    return torch.tensor(chosen)
+        nearest = torch.minimum(nearest, (x - x.index_select(0, chosen[-1])).square().sum(1))
+        chosen.append(nearest.argmax(0, keepdim=True))
+    return torch.cat(chosen).cpu()

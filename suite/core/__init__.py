@@ -7,6 +7,10 @@ rows        named tensors as one row of numbers
 turns       several runs in one process, which take turns
 trees       leaves, detached copies and zeros of named tensors
 device      the device, set up for repeatable numbers
-cpu_layers  memory layout and layers that are fast on a CPU
+transfer    tensors of the host sent to a device in one copy
+layers      a network on a device, with the layers that are fast there
+convolution a convolution whose second derivative is made of ordinary kernels
+cpu_layers  memory layout and normalisation that are fast on a CPU
+gpu_layers  norm, ReLU and pooling as one kernel on a GPU (triton_kernels)
 outer_loop  one step of descent on a memory
 """

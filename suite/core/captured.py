@@ -7,8 +7,8 @@ changes from one outer step to the next lies in a tensor. On a CPU the same func
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,23 @@ from suite.core.unroll import Hypergradient, InnerLoop, OuterLoss, Retention, Tr
 from suite.types import Params, State
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Replay(Generic[Result]):
+    """A CUDA graph, and what has to stay where it is for it."""
+
+    graph: torch.cuda.CUDAGraph
+    """What the device does."""
+    result: Result
+    """The tensors that it writes."""
+    work: Callable[[], Result]
+    """What was captured. It holds what the graph reads by address, such as a network's buffers."""
+
+    def __call__(self) -> Result:
+        """Have the device do the work once more."""
+        self.graph.replay()
+        return self.result
 
 
 class CapturedHypergradient:
@@ -44,8 +61,10 @@ class CapturedHypergradient:
         def unroll(steps: int, window: Window) -> Hypergradient:
             return hypergradient(fixed, outer_losses, params, steps, retention, window=window, state=state)
 
+        few = min(steps, 2)
+        early = tuple(sorted({min(t, few) for t in judged}))
         self._replay = capture(
-            _device(params), lambda: unroll(steps, Window(0, judged)), lambda: unroll(min(steps, 2), Window())
+            _device(params), lambda: unroll(steps, Window(0, judged)), lambda: unroll(few, Window(0, early))
         )
 
     def __call__(self, params: Params, state: State, inputs: Params) -> Hypergradient:
@@ -71,7 +90,7 @@ class CapturedSteps:
 
         def step() -> Tensor:
             params, state, loss = fixed.step(*self._now, self._t)
-            _refill_state(self._now, (params, state))
+            _refill_state(self._now, _still(params, state))  # a state may hold what the weights were
             self._t.add_(1)
             return loss
 
@@ -106,16 +125,16 @@ def capture(device: torch.device, work: Callable[[], Result], warm_up: Callable[
             warm_up()
     torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    # On the stream of the warm-up, whose handles and workspaces are then the captured ones; the default capture stream
-    # is the current device's, which need not be this one.
-    with torch.cuda.graph(graph, stream=stream):
-        result = work()
-
-    def replay() -> Result:
-        graph.replay()
-        return result
-
-    return replay
+    try:
+        # On the stream of the warm-up, whose handles and workspaces are then the captured ones; the default capture
+        # stream is the current device's, which need not be this one.
+        with torch.cuda.graph(graph, stream=stream):
+            result = work()
+    except RuntimeError as error:
+        if isinstance(error.__context__, torch.OutOfMemoryError):  # the capture's end has a sentence of its own
+            raise error.__context__ from None
+        raise
+    return Replay(graph, result, work)
 
 
 def _still(params: Params, state: State) -> TrainingState:

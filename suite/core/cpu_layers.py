@@ -1,11 +1,8 @@
 """Memory layout and layers that are fast on a CPU, with equal values up to rounding.
 
 On a CPU, torch's convolutions and pooling run up to several times faster in the channels-last layout. Weights that an
-inner loop updates lose that layout, and torch's second derivative of a convolution does not give it back: here a
-convolution brings its weights to it, in all three passes. With y = x * w + b, l(x, w, b) its loss, * the convolution,
-and (gx, gw) = back(g; x, w) its gradients for g = dl/dy, the cotangents v, p, q of gx, gw, gb give
-
-    dφ/dg = v * w + x * p + q,    dφ/dx = gx of back(g; x, p),    dφ/dw = gw of back(g; v, w)
+inner loop updates lose that layout, and torch's second derivative of a convolution does not give it back: a convolution
+of `suite.core.convolution` brings its weights to it, in all three passes.
 
 In that layout torch's group normalisation is slow, and its second derivative slower still: torch composes it of some
 forty passes over the images. Written out it takes eleven. With x̂ = (x - mean) r, where mean and r = 1 / sqrt(variance
@@ -26,6 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from suite.core.convolution import Kernels
+
+CONVOLUTION = Kernels(channels_last=True, joined=False)
+"""What convolutions ask of a CPU."""
+
 PIECE = 40
 """Images of one forward pass on a CPU; the activations of more do not fit into its caches."""
 
@@ -37,117 +39,6 @@ def piece_of(images: int, device: torch.device) -> int:
     (40, 640)
     """
     return min(images, PIECE) if device.type == "cpu" else images
-
-
-def to_device(network: nn.Module, device: torch.device, replace_layers: bool = True) -> nn.Module:
-    """Move a network to a device, in place; on a CPU in channels-last layout, with this module's layers.
-
-    Names and values of its parameters stay. `replace_layers` False keeps torch's own layers, which torch.func and
-    torch.compile can differentiate.
-    """
-    network = network.to(device)
-    if device.type != "cpu":
-        return network
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if replace_layers and _is_plain(child) and type(child) is nn.GroupNorm and child.affine:
-                setattr(parent, name, GroupNorm(child))
-            if replace_layers and _is_plain(child) and type(child) is nn.Conv2d and child.padding_mode == "zeros":
-                setattr(parent, name, child if isinstance(child.padding, str) else Conv2d(child))
-    return network.to(memory_format=torch.channels_last)
-
-
-def _is_plain(layer: nn.Module) -> bool:
-    """Whether it is its parameters alone: no hooks, as weight and spectral norm add, and none of a user's."""
-    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks
-    return not any(hooks) and isinstance(getattr(layer, "weight", None), nn.Parameter)
-
-
-class Conv2d(nn.Conv2d):
-    """torch's convolution with channels-last weights in every pass, for inputs of shape (n, channels, h, w).
-
-    The layer shares the parameters of the layer it replaces. A third derivative raises RuntimeError.
-    """
-
-    def __init__(self, like: nn.Conv2d) -> None:
-        names = "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"
-        sizes: dict[str, Any] = {name: getattr(like, name) for name in names}
-        super().__init__(**sizes, bias=like.bias is not None, device="meta")
-        self.weight, self.bias = like.weight, like.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """y, as torch's own layer gives it; an input that is no batch of images goes through torch's."""
-        if x.ndim != 4:
-            return super().forward(x)
-        sizes = self.stride, self.padding, self.dilation, self.groups
-        y: Tensor = _Convolve.apply(x, _channels_last(self.weight), self.bias, *sizes)
-        return y
-
-
-def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, sizes: Any) -> Tensor:
-    stride, padding, dilation, groups = sizes
-    return torch.convolution(x, weight, bias, stride, padding, dilation, False, (0, 0), groups)
-
-
-def _convolution_gradients(g: Tensor, x: Tensor, weight: Tensor, sizes: Any, wanted: list[bool]) -> Any:
-    """(gx, gw, gb), None where not wanted."""
-    stride, padding, dilation, groups = sizes
-    return torch.ops.aten.convolution_backward(
-        g, x, weight, [weight.shape[0]], stride, padding, dilation, False, (0, 0), groups, wanted
-    )
-
-
-def _channels_last(weight: Tensor) -> Tensor:
-    """The weights in channels-last layout. A contiguous tensor of one channel passes for both, hence the strides."""
-    return weight if weight.stride(1) == 1 else weight.clone(memory_format=torch.channels_last)
-
-
-class _Convolve(Function):
-    """y = x * w + b."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.sizes = sizes
-        return _convolution(x, weight, bias, sizes)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = list(ctx.needs_input_grad[:3])
-        return *_ConvolveBackward.apply(g, *ctx.saved_tensors, ctx.sizes, wanted), None, None, None, None
-
-
-class _ConvolveBackward(Function):
-    """(gx, gw, gb): functions of g, x and w."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, g: Tensor, x: Tensor, weight: Tensor, sizes: Any, wanted: list[bool]
-    ) -> tuple[Tensor | None, ...]:
-        ctx.save_for_backward(g, x, weight)
-        ctx.sizes = sizes
-        ctx.set_materialize_grads(False)  # nobody asks for the gradient in images of an inner step
-        gradients: tuple[Tensor | None, ...] = _convolution_gradients(g, x, weight, sizes, wanted)
-        return gradients
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor | None, p: Tensor | None, q: Tensor | None) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # marked once_differentiable, autograd.grad would leave its part out in silence
-            raise RuntimeError("suite.core.cpu_layers has no third derivative of convolution; use torch's own layer")
-        g, x, weight = ctx.saved_tensors
-        d_g = d_x = d_weight = None
-        if p is not None:
-            p = _channels_last(p)
-            d_g = _convolution(x, p, None, ctx.sizes)
-            d_x = _convolution_gradients(g, x, p, ctx.sizes, [True, False, False])[0]
-        if v is not None:
-            through = _convolution(v, weight, None, ctx.sizes)
-            d_g = through if d_g is None else d_g.add_(through)
-            d_weight = _convolution_gradients(g, v, weight, ctx.sizes, [False, True, False])[1]
-        if q is not None:
-            each = q[None, :, None, None]
-            d_g = each.expand_as(g) if d_g is None else d_g.add_(each)
-        return d_g, d_x, d_weight, None, None
 
 
 class GroupNorm(nn.GroupNorm):

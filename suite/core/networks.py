@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from suite.core.cpu_layers import to_device
+from suite.core.layers import to_device
 from suite.errors import UsageError
 from suite.keys import Key, global_generators
 from suite.registry import fingerprint, name_of

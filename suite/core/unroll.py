@@ -152,7 +152,7 @@ class InnerLoop:
         """F_t without a graph: (w_{t+1}, s_{t+1}) and the loss of step t."""
         leaves = trees.leaves(params)
         loss = self.loss(leaves, trees.detached(self.inputs), t)
-        grads = _grads(loss, leaves, "the inner loss")
+        grads = used_gradients(loss, leaves, "the inner loss")
         with torch.no_grad():
             params, state = self.optimizer.step(trees.detached(leaves), dict(zip(leaves, grads, strict=True)), state)
         return params, state, loss.detach()
@@ -164,7 +164,7 @@ class InnerLoop:
         params, state, losses = first_params, first_state, []
         for t in steps:
             loss = self.loss(params, inputs, t)
-            grads = _grads(loss, params, "the inner loss", create_graph=True)
+            grads = used_gradients(loss, params, "the inner loss", create_graph=True)
             params, state = self.optimizer.step(params, dict(zip(params, grads, strict=True)), state)
             losses.append(loss.detach())
         return Segment(first_params, first_state, inputs, params, state, losses)
@@ -345,11 +345,11 @@ def outer_value_and_grad(params: Params, outer_losses: Sequence[OuterLoss]) -> t
     first, *rest = outer_losses
     leaves = trees.leaves(params)
     loss = first(leaves)
-    total, grads = loss.detach(), _grads(loss, leaves, "the outer loss")
+    total, grads = loss.detach(), used_gradients(loss, leaves, "the outer loss")
     for term in rest:
         loss = term(leaves)
         total = total + loss.detach()
-        grads = tuple(a + b for a, b in zip(grads, _grads(loss, leaves, "the outer loss"), strict=True))
+        grads = tuple(a + b for a, b in zip(grads, used_gradients(loss, leaves, "the outer loss"), strict=True))
     return total, dict(zip(leaves, grads, strict=True))
 
 
@@ -418,8 +418,8 @@ def _all_used(grads: dict[str, Tensor | None]) -> Params:
     return used
 
 
-def _grads(loss: Tensor, params: Params, what: str, create_graph: bool = False) -> tuple[Tensor, ...]:
-    """Gradients of a loss in every parameter; a parameter without one is refused by name."""
+def used_gradients(loss: Tensor, params: Params, what: str, create_graph: bool = False) -> tuple[Tensor, ...]:
+    """Gradients of a loss in every parameter. Raises UsageError for one that takes no part, by its name."""
     grads = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph, allow_unused=True)
     for name, grad in zip(params, grads, strict=True):
         if grad is None:

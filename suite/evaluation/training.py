@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
-from suite.core.cpu_layers import PIECE, to_device
+from suite.core.cpu_layers import PIECE
+from suite.core.layers import to_device
 from suite.evaluation.protocol import Protocol
 from suite.images import augment
 from suite.keys import Key, global_generators

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from suite.core import trees
-from suite.core.cpu_layers import to_device
+from suite.core.layers import to_device
 from suite.core.networks import fresh_network, network_identity
 from suite.core.unroll import InnerLoop, pull_back
 from suite.evaluation.training import bound_by_convolutions

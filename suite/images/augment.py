@@ -73,6 +73,8 @@ def _same(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 def flip(images: Float[Tensor, "n c h w"], flipped: Bool[Tensor, " m"]) -> Float[Tensor, "n c h w"]:
     """Left and right exchanged in the images that are marked; one mark (m = 1) serves all."""
+    if len(flipped) == 1:
+        return images.flip(-1) if flipped else images
     return torch.where(flipped.to(images.device)[:, None, None, None], images.flip(-1), images)
 
 
@@ -96,12 +98,13 @@ def rotate(images: Float[Tensor, "n c h w"], radians: Float64[Tensor, " m"]) -> 
     on CUDA; a gather's is, under torch.use_deterministic_algorithms.
     """
     height, width = images.shape[-2:]
-    turn = radians[:, None, None]
-    cos, sin = turn.cos().to(images), turn.sin().to(images)
-    down = (torch.arange(height).to(images) - (height - 1) / 2)[:, None]
-    right = torch.arange(width).to(images) - (width - 1) / 2
-    x = cos * right - sin * down + (width - 1) / 2
-    y = sin * right + cos * down + (height - 1) / 2
+    cos, sin = torch.stack([radians.cos(), radians.sin()]).to(images.dtype)[:, :, None, None]
+    # A number serves a device as it is; several are copied there.
+    cos, sin = (cos[0, 0, 0], sin[0, 0, 0]) if len(radians) == 1 else torch.stack([cos, sin]).to(images.device)
+    down = (torch.arange(height, dtype=images.dtype, device=images.device) - (height - 1) / 2)[:, None]
+    right = torch.arange(width, dtype=images.dtype, device=images.device) - (width - 1) / 2
+    x = (cos * right - sin * down + (width - 1) / 2).view(-1, height, width)
+    y = (sin * right + cos * down + (height - 1) / 2).view(-1, height, width)
     left, top = x.floor(), y.floor()
 
     flat = images.flatten(2)

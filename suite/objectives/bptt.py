@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from suite.core import trees
 from suite.core.cpu_layers import piece_of
 from suite.core.networks import fresh_network
+from suite.core.transfer import together
 from suite.core.unroll import WHOLE, Hypergradient, InnerLoop, Retention, Watch, Window, hypergradient, through_recall
 from suite.images import augment
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -111,22 +112,28 @@ class BPTT:
     def drawn(self, setting: Setting, leaves: Params, real: ClassRows, key: Key) -> tuple[Params, nn.Module, Batches]:
         """What an outer step recalls, `images` and the `labels` that a memory stores; its network, and its batches."""
         classes = self._classes(setting, key)
+        if len(classes) < setting.classes:
+            queries = classes.to(setting.device)
+        else:  # made there: no copy
+            queries = torch.arange(setting.classes, device=setting.device)
         augmented = augment.draw(setting.augmentation, key("augmentation"))
-        images = setting.parameterization.recall(leaves, classes.to(setting.device))
+        images = setting.parameterization.recall(leaves, queries)
         per_class = images.shape[1]
         recalled = {"images": augmented(torch.flatten(images, 0, 1))}
         if isinstance(setting.parameterization, Labelled):
-            recalled["labels"] = setting.parameterization.labels(leaves, classes.to(setting.device)).flatten(0, 1)
-        labels = classes.repeat_interleave(per_class).to(setting.device)
+            recalled["labels"] = setting.parameterization.labels(leaves, queries).flatten(0, 1)
+        labels = classes.repeat_interleave(per_class)
 
         shown = min(self.images_per_class_per_step, per_class)
         within_class = key("inner").subsets(self.inner_steps * len(classes), per_class, shown)
         class_offset = torch.arange(len(classes)).repeat(self.inner_steps) * per_class
-        rows = (within_class + class_offset[:, None]).view(self.inner_steps, -1).to(setting.device)
+        rows = (within_class + class_offset[:, None]).view(self.inner_steps, -1)
 
         network = fresh_network(setting, key("network"), self.rewritten)
-        outer = real.draw(classes.tolist(), self.real_per_class, key("real"))
-        return recalled, network, Batches(rows, labels[rows], augmented(outer.images), outer.labels)
+        drawn = real.draw_rows(classes.tolist(), self.real_per_class, key("real"))
+        rows, labels, drawn = together([rows, labels[rows], drawn], setting.device)
+        outer = real.split.at(drawn)
+        return recalled, network, Batches(rows, labels, augmented(outer.images), outer.labels)
 
     def _unroll(
         self,
@@ -147,7 +154,7 @@ class BPTT:
         problem = Problem(network, batches, self.precision == "bfloat16")
         params: Params = dict(network.named_parameters()) if weights is None else weights
         loop = InnerLoop(problem.inner_loss, self.inner_optimizer, inputs)
-        if self.captured(setting.device) and watch is None:
+        if self.unrolls_captured(setting.device) and watch is None:
             judged = tuple(t - window.first for t in window.judged)
             last = Differentiated(steps - window.first, judged, retention)
             return program(self, setting, problem, inputs, last)(problem, params, inputs, window.first)
@@ -177,7 +184,7 @@ class BPTT:
         """Whether the network gets layers of our own, which autocast does not know."""
         return self.precision != "bfloat16"
 
-    def captured(self, device: torch.device) -> bool:
+    def unrolls_captured(self, device: torch.device) -> bool:
         """Whether the unroll is captured there."""
         return self.execution == "captured" or (self.execution == "auto" and device.type == "cuda")
 
@@ -194,7 +201,7 @@ class BPTT:
             "inner batch": batch,
             "real images in the outer loss": real,
             "network parameters": sum(p.numel() for p in network.parameters()),
-            "inner steps are run": "captured" if self.captured(setting.device) else "eager",
+            "inner steps are run": "eager, on a GPU captured" if self.execution == "auto" else self.execution,
             "inner steps whose graphs are kept": min(retention.graphs, self.inner_steps),
             EXPECTED_MIB: round(peak_bytes / 2**20),
         }
@@ -203,7 +210,7 @@ class BPTT:
         """The inner steps with their way back, those run without a graph first, and the outer loss in pieces."""
         batch, real = self.sizes(setting, per_class)
         retention, _ = self._retention(setting, fresh_network(setting, Key(0)), batch, self.inner_steps)
-        captured = self.captured(setting.device)
+        captured = self.unrolls_captured(setting.device)
         replayed = max(0, self.inner_steps - retention.graphs)
         again = replayed * (2 - 1 / retention.stride)  # forth, and between kept states once more
         pieces = math.ceil(real / piece_of(real, setting.device))

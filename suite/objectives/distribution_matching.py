@@ -8,6 +8,7 @@ from torch import Tensor
 
 from suite.core import trees
 from suite.core.networks import fresh_network
+from suite.core.transfer import together
 from suite.core.unroll import through_recall
 from suite.images import augment
 from suite.keys import Key
@@ -49,11 +50,11 @@ class DistributionMatching:
         recalled = setting.parameterization.recall(leaves, torch.arange(setting.classes, device=setting.device))
         images = recalled.detach().requires_grad_()
         network: Any = fresh_network(setting, key("network")).requires_grad_(False)
+        drawn = [real.draw_rows([c], self.real_per_class, key("real")) for c in range(setting.classes)]
         grads, loss = torch.zeros_like(images), images.new_zeros(())
-        for c in range(setting.classes):  # one class's graphs at a time
-            batch = real.draw([c], self.real_per_class, key("real"))
+        for c, rows in enumerate(together(drawn, setting.device)):  # one class's graphs at a time
             with torch.no_grad():
-                target = network.features(augmented(batch.images)).mean(0)
+                target = network.features(augmented(real.split.images[rows])).mean(0)
             distance = (network.features(augmented(images[c])).mean(0) - target).square().sum()
             grads += torch.autograd.grad(distance, images)[0]
             loss += distance.detach()

@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from suite.core import trees
 from suite.core.networks import fresh_network, network_identity
+from suite.core.unroll import used_gradients
 from suite.keys import Key
 from suite.types import Optimizer, Setting
 
@@ -63,7 +64,7 @@ def _measured_bytes(setting: Setting, images: int) -> int:
     labels = torch.zeros(images, dtype=torch.long, device=setting.device)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         loss = cross_entropy(functional_call(network, params, (batch,)), labels)
-        graph = torch.autograd.grad(loss, list(params.values()), create_graph=True)
+        graph = used_gradients(loss, params, "the inner loss", create_graph=True)
     weights = {p.untyped_storage().data_ptr() for p in params.values()}
     saved = sum(size for pointer, size in sizes.items() if pointer not in weights)
     del graph  # kept until here, so that no saved tensor's address was used twice

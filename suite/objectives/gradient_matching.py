@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from suite.core import trees
 from suite.core.networks import fresh_network
+from suite.core.transfer import together
 from suite.core.unroll import through_recall
 from suite.images import augment
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -72,11 +73,13 @@ class GradientMatching:
 
         per_class = images.shape[1]
         rows = key("recalled").subsets(setting.classes, per_class, min(self.images_per_class_per_step, per_class))
+        drawn = [real.draw_rows([c], self.real_per_class, key("real")) for c in range(setting.classes)]
+        rows, *drawn = together([rows, *drawn], setting.device)
         grads, distance = torch.zeros_like(images), images.new_zeros(())
         for c in range(setting.classes):  # one class's graphs at a time
-            batch = real.draw([c], self.real_per_class, key("real"))
+            batch = real.split.at(drawn[c])
             real_grads = _weight_gradients(network, params, augmented(batch.images), batch.labels, graph=False)
-            shown = augmented(images[c, rows[c].to(setting.device)])
+            shown = augmented(images[c, rows[c]])
             labels = torch.full((len(shown),), c, device=setting.device)
             part = layerwise_distance(real_grads, _weight_gradients(network, params, shown, labels, graph=True))
             grads += torch.autograd.grad(part, images)[0]

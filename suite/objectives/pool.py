@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from suite.core import trees
+from suite.core import trees, turns
 from suite.core.networks import fresh_network
 from suite.core.unroll import InnerLoop
 from suite.keys import Key
@@ -72,11 +72,13 @@ class Pool:
         steps, age = self.inner_steps, int(kept[AGES][i])
         gradients, metrics, after = self.of.through(setting, memory, real, key, steps, weights=weights)
         age += steps
-        diverged = not all(v.isfinite().all() for v in after.values())
+        finite = torch.stack([v.isfinite().all() for v in after.values()]).all()
+        turns.hand_over()
+        diverged = age < self.oldest and not finite
         if diverged or age >= self.oldest:
             after, age = self._fresh(setting, key("anew")), 0
         pool = {k: _with_row(v, i, age if k == AGES else after[k.removeprefix(WEIGHTS)]) for k, v in kept.items()}
-        return gradients, metrics | {"network_age": torch.tensor(float(age), device=setting.device)}, pool
+        return gradients, metrics | {"network_age": torch.full((), float(age), device=setting.device)}, pool
 
     def gradients(
         self, setting: Setting, memory: Params, real: ClassRows, key: Key

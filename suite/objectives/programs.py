@@ -66,11 +66,11 @@ def program(
     sizes = problem.batches.rows.shape, len(problem.batches.real), *((k, len(v)) for k, v in inputs.items())
     identity = (fingerprint(objective), *network_identity(setting), *sizes, differentiated)
     programs = _kept.programs
-    built = programs.pop(identity, None) or Program(objective, setting, problem, inputs, differentiated)
-    while len(programs) >= PROGRAMS:
+    known = programs.pop(identity, None)
+    while len(programs) >= PROGRAMS:  # before another is made, which needs their room
         del programs[next(iter(programs))]
-    programs[identity] = built
-    return built
+    programs[identity] = known or Program(objective, setting, problem, inputs, differentiated)
+    return programs[identity]
 
 
 def forget_programs() -> None:

@@ -62,7 +62,7 @@ class Windows:
             end = self.window + int(torch.randint(room + 1, (), generator=key("window").generator()))
         window = Window(end - self.window)
         gradients, metrics, _ = self.of.through(setting, memory, real, key, end, window)
-        return gradients, metrics | {"window_end": torch.tensor(float(end), device=setting.device)}
+        return gradients, metrics | {"window_end": torch.full((), float(end), device=setting.device)}
 
     def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
         """Those of the whole unroll."""
@@ -79,7 +79,7 @@ class Windows:
         before = (self.inner_steps - self.window) / (2 if self.position == "random" else 1)
         batch, _ = self.of.sizes(setting, per_class)
         return [
-            Passes("step", batch, before, self.of.captured(setting.device)),
+            Passes("step", batch, before, self.of.unrolls_captured(setting.device)),
             *self._window().work(setting, per_class),
         ]
 

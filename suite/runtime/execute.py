@@ -15,6 +15,7 @@ from suite.config.resolve import Run
 from suite.core.turns import by_turns
 from suite.errors import Interrupted, RunError, SuiteError, first_line, report
 from suite.evaluation.statistics import estimate
+from suite.objectives.programs import forget_programs
 from suite.registry import describe, parts
 from suite.runtime.device import peak_mib, reset_peak
 from suite.runtime.environment import environment
@@ -155,21 +156,26 @@ def _attempt(
 ) -> Record:
     """Run the experiment from its newest checkpoint to its end, and write the record."""
     started = time.monotonic()
-    mixed = _prepare_directory(run, directory, context, config)
+    captured = _unrolls_captured(run, context)
+    mixed = _prepare_directory(run, directory, context, config, captured)
     _begin_journal(run, journal, config, table)
     with _end_recorded(run, directory, context, journal, still_held):
         context.sender.notify(directory)
-        reset_peak(context.device)
+        if context.at_once == 1:
+            reset_peak(context.device)
         session = _session(run, directory, context, journal, still_held)
-        with session.closing_bar():
-            outcome = run.experiment.run(session)
+        try:
+            with session.closing_bar():
+                outcome = run.experiment.run(session)
+        finally:
+            forget_programs()
         still_held()
         cost = {
             "last_attempt_seconds": time.monotonic() - started,
             "upkeep_seconds_of_it": session.upkeep_seconds,
             "attempts": journal.attempts,
-        }
-        record = _record(run, outcome, config, context, mixed, cost | peak_mib(context.device))
+        } | ({"runs_at_once": context.at_once} if context.at_once > 1 else {})
+        record = _record(run, outcome, config, context, captured, mixed, cost | peak_mib(context.device))
         iterations = outcome.scale.get("iterations", 0)
         session.log(iterations, {_metric(m): m["mean"] for m in record["measurements"]})
         session.publish()
@@ -188,10 +194,10 @@ def _record(
     outcome: Outcome,
     config: dict[str, Any],
     context: RunContext,
+    captured: bool | None,
     mixed: list[str],
     cost: dict[str, float],
 ) -> Record:
-    unrolls = [part.captured(context.device) for part in parts(run.experiment) if isinstance(part, Capturing)]
     return record_of(
         outcome,
         experiment=config["is"],
@@ -203,8 +209,7 @@ def _record(
         config_text=run.config_text,
         scale_label=run.scale,
         device=context.device,
-        captured=any(unrolls) if unrolls else None,
-        at_once=context.at_once,
+        captured=captured,
         mixed=mixed,
         cost=cost,
     )
@@ -333,10 +338,19 @@ def _read_record(run: Run, directory: Path) -> Record:
 # ---------------------------------------------------------------- its directory
 
 
-def _prepare_directory(run: Run, directory: Path, context: RunContext, config: dict[str, Any]) -> list[str]:
+def _unrolls_captured(run: Run, context: RunContext) -> bool | None:
+    """Whether the run's unrolls are captured as CUDA graphs; None where it has none."""
+    asked = [part.unrolls_captured(context.device) for part in parts(run.experiment) if isinstance(part, Capturing)]
+    return any(asked) if asked else None
+
+
+def _prepare_directory(
+    run: Run, directory: Path, context: RunContext, config: dict[str, Any], captured: bool | None
+) -> list[str]:
     """Remove what a crash left, and write what the run is; returns how its environment changed between attempts."""
     remove_leftovers(directory)
-    before, now = about(directory), environment(context.device)
+    before = about(directory)
+    now = environment(context.device) | ({"unrolls": "captured"} if captured else {})  # eager: as before there was this
     resumes = before is not None and any((directory / "checkpoints").glob("step-*"))
     first, mixed = now, before["mixed"] if before is not None else []
     if before is not None and resumes:

@@ -34,17 +34,15 @@ def record(
     scale_label: str,
     device: "torch.device",
     captured: bool | None = None,
-    at_once: int = 1,
     mixed: Sequence[str] = (),
     cost: dict[str, float],
 ) -> dict[str, Any]:
     """The record of an outcome, checked.
 
-    `captured`: whether its unrolls were captured as CUDA graphs, None where there are none; `at_once`: how many runs
-    took turns in the process; `mixed`: what of the environment changed between the run's attempts.
+    `captured`: whether its unrolls were captured as CUDA graphs, None where there are none; `mixed`: what of the
+    environment changed between the run's attempts.
     """
-    how: dict[str, Any] = {} if captured is None else {"unrolls": "captured" if captured else "eager"}
-    how |= {} if at_once == 1 else {"runs_at_once": at_once}
+    unrolls = {} if captured is None else {"unrolls": "captured" if captured else "eager"}
     content = {
         "schema": SCHEMA,
         "experiment": experiment,
@@ -59,7 +57,7 @@ def record(
         "budget": asdict(outcome.budget),
         "scale": {"label": scale_label} | outcome.scale,
         "facts": outcome.facts,
-        "environment": environment(device) | how | {"mixed": list(mixed)},
+        "environment": environment(device) | unrolls | {"mixed": list(mixed)},
         "cost": outcome.cost | cost,
     }
     problem = invalid(content)

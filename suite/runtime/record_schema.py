@@ -149,6 +149,8 @@ class CostRecord(TypedDict):
     """Baselines on streams: training and testing their networks in the last attempt."""
     seconds_per_iteration: NotRequired[float]
     """Mean seconds of an outer step."""
+    runs_at_once: NotRequired[int]
+    """Runs that took turns in the process, so that times and peaks are of all of them; left out for one."""
     peak_memory_mib: NotRequired[float]
     """On a GPU: peak allocation there in MiB."""
     process_peak_memory_mib: NotRequired[float]
@@ -180,8 +182,6 @@ class EnvironmentRecord(TypedDict, total=False):
     """`commit` of the suite's checkout and whether it was `changed`; None for both outside a checkout."""
     unrolls: str
     """How inner loops that are differentiated were run: 'eager' or 'captured', whichever was asked for."""
-    runs_at_once: int
-    """Runs that took turns in the process, so that times are of all of them; left out for one."""
     mixed: list[str]
     """What of the environment changed between attempts; [] if nothing did."""
 

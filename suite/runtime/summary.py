@@ -12,7 +12,7 @@ from suite.runtime.record_schema import FULL_DATA
 from suite.runtime.title import title
 from suite.storage.files import canonical_json
 
-EVALUATED_ON = ("dataset", "stream", "images_per_class", "architecture", "evaluation", "validation")
+EVALUATED_ON = ("dataset", "stream", "images_per_class", "architecture", "augmentation", "evaluation", "validation")
 """Settings that decide what a memory and its controls are measured on, and with what budget."""
 
 Record = Mapping[str, Any]
@@ -43,6 +43,15 @@ class Row:
     validation: BySeed = field(default_factory=dict)
     """On validation images."""
 
+    def of(self, split: str) -> BySeed:
+        """On images of a split."""
+        return self.test if split == "test" else self.validation
+
+    def takes(self, split: str, values: BySeed) -> bool:
+        """Whether values are new to it, or, of a control, what it has already."""
+        known = self.of(split)
+        return all(self.stands_alone and known[seed] == new for seed, new in values.items() if seed in known)
+
 
 def summary(records: Sequence[Record]) -> str:
     """Means over seeds with 95% intervals, on test images, and what methods have over each other and over controls.
@@ -68,23 +77,25 @@ def summary(records: Sequence[Record]) -> str:
 
 def rows_of(records: Sequence[Record]) -> list[Row]:
     """The methods' own rows in the records' order, then the controls, each once where methods have the same."""
-    own: dict[tuple[str, ...], Row] = {}
-    controls: dict[tuple[str, ...], Row] = {}
-    axes = [axis for axis in records[0]["cell"] if len({record["cell"].get(axis) for record in records}) > 1]
+    rows: dict[tuple[str, ...], list[Row]] = {}
+    every = dict.fromkeys(axis for record in records for axis in record["cell"])
+    axes = [axis for axis in every if len({record["cell"].get(axis) for record in records}) > 1]
     for record in records:
-        method = ", ".join(record["cell"][axis] for axis in axes) or title(record["config"], record["cell"])
+        differing = [record["cell"][axis] for axis in axes if axis in record["cell"]]
+        method = ", ".join(differing) or title(record["config"], record["cell"])
         measured_on = canonical_json({name: record["config"].get(name) for name in EVALUATED_ON})
         scale = f"{record['scale']['label']}{' (reduced)' if record['scale']['reduced'] else ''}"
         for measured in record["measurements"]:
             alone = measured["method"] != MEMORY and bool(measured["note"])
             budget = measured["note"] if alone else f"{record['budget']['stored_numbers']:,} numbers"
             new = Row(method, measured, alone, budget, scale, measured_on)
-            name = label(measured)
-            rows, key = (controls, (name, budget, measured_on)) if alone else (own, (method, name))
-            row = rows.setdefault(key, new)
-            by_seed = row.test if measured["split"] == "test" else row.validation
-            by_seed.setdefault(record["seed"], list(measured["values"]))
-    return [*own.values(), *controls.values()]
+            values = {record["seed"]: list(measured["values"])}
+            alike = rows.setdefault((label(measured), budget, measured_on) if alone else (label(measured), method), [])
+            row = next((known for known in alike if known.takes(measured["split"], values)), None)
+            if row is None:
+                alike.append(row := new)
+            row.of(measured["split"]).update(values)
+    return sorted((row for alike in rows.values() for row in alike), key=lambda row: row.stands_alone)
 
 
 def _differences(rows: list[Row]) -> Iterator[tuple[str, str, str]]:
@@ -99,7 +110,9 @@ def _differences(rows: list[Row]) -> Iterator[tuple[str, str, str]]:
                 told = "" if difference.shown else ", not told apart"
                 name = label(other.measurement) if other not in memories else other.method
                 words = f"{difference.mean:+.1f} ± {difference.interval:.1f}{told}"
-                yield f"{row.method} over {name}", words, str(difference.seeds)
+                measured = " ".join(filter(None, (row.measurement["episodes"], row.measurement["network"])))
+                where = f" ({measured})" if measured and other in memories else ""
+                yield f"{row.method} over {name}{where}", words, str(difference.seeds)
 
 
 def _is_a_rival(row: Row, other: Row) -> bool:

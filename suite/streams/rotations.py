@@ -63,14 +63,14 @@ class Rotations:
     def another(self, images: Float[Tensor, "n c h w"], key: Key) -> Float[Tensor, "n c h w"]:
         """Images of a task as another task of the stream might show them; the corners' mean stands for black."""
         angle = torch.rand((), generator=key.generator(), dtype=torch.float64).item() * 360 - 180
-        corners = images.detach()[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].mean((0, 2)).tolist()
-        return _turned(images, angle, corners)
+        edges = images.detach()[:, :, :: max(1, images.shape[2] - 1), :: max(1, images.shape[3] - 1)]
+        return _turned(images, angle, edges.flatten(2).mean((0, 2)))
 
     def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
         """The tasks in order; a function of the key. RunError for too few training images."""
         data, info = load(self, data_dir, key), self.info
         # What a black pixel becomes.
-        black = data.transform.apply(torch.zeros_like(data.train.images[:1])).mean((0, 2, 3)).tolist()
+        black = data.transform.apply(torch.zeros_like(data.train.images[:1])).mean((0, 2, 3))
         for t in range(self.number):
             angle = self.angle(t, key)
             train, test = (
@@ -82,9 +82,17 @@ class Rotations:
             )
 
 
-def _turned(images: Float[Tensor, "n c h w"], degrees: float, black: list[float]) -> Float[Tensor, "n c h w"]:
-    """Images turned counter-clockwise, nearest pixel; `black` fills the corners, one number for each channel."""
+def _turned(images: Float[Tensor, "n c h w"], degrees: float, black: Float[Tensor, " c"]) -> Float[Tensor, "n c h w"]:
+    """Images turned counter-clockwise, nearest pixel; `black` fills the corners, one number for each channel.
+
+    torchvision turns an image of the pixels' numbers, on the host, and the pixels that it shows are gathered: on a GPU
+    its own operations wait, and their derivative is not repeatable.
+    """
     from torchvision.transforms import InterpolationMode  # slow to import, for a stream of one kind
     from torchvision.transforms.functional import rotate
 
-    return rotate(images, degrees, InterpolationMode.NEAREST, fill=black)
+    height, width = images.shape[2:]
+    places = torch.arange(height * width, dtype=images.dtype).view(1, 1, height, width)
+    shown = rotate(places, degrees, InterpolationMode.NEAREST, fill=[-1.0]).long().flatten().to(images.device)
+    turned = images.flatten(2).gather(2, shown.clamp(min=0).expand(*images.shape[:2], -1))
+    return torch.where(shown < 0, black[:, None], turned).view(images.shape)

@@ -8,6 +8,7 @@ import torch
 
 from suite.architectures.mlp import MLP
 from suite.core.outer_loop import OuterState, begin, judged, step
+from suite.core.transfer import sent
 from suite.evaluation.evaluate import evaluate
 from suite.evaluation.protocol import Protocol
 from suite.experiments import plots, timing
@@ -37,7 +38,6 @@ from suite.types import (
     RelatedTasks,
     Session,
     Setting,
-    Split,
     Stream,
     StreamTask,
     over_steps,
@@ -194,7 +194,7 @@ class CompressThenRecall:
             reservoir = (state.reservoir or Reservoir.empty(self.capacity(t))).add(incoming, key("reservoir"))
             for update in range(self.replay):
                 replayed = reservoir.draw(self.replay_batch, key("replay", number, update))
-                real = images.at(torch.cat([incoming, replayed])).to(session.device)
+                real = sent(images.at(torch.cat([incoming, replayed])), setting.classes, session.device)
                 outer = self._outer_step(setting, real, outer, key, key("stand-ins", number, update))
             stored = finished_numbers + len(reservoir.kept) * setting.shape.numel
             state = replace(state, reservoir=reservoir, peak_numbers=max(state.peak_numbers, stored))
@@ -210,13 +210,12 @@ class CompressThenRecall:
         outer = learn(session, start, one_batch, steps, save, stopwatch, place)
         return state.finished(judged(optimizer, outer), stopwatch.seconds)
 
-    def _outer_step(self, setting: Setting, real: Split, outer: OuterState, key: Key, stand_in_key: Key) -> OuterState:
+    def _outer_step(self, setting: Setting, real: ClassRows, outer: OuterState, key: Key, others: Key) -> OuterState:
         """One outer step on these real images; the networks learn stand-ins of other tasks beside the memory."""
         if self.stand_ins and isinstance(self.stream, RelatedTasks):
-            setting = with_stand_ins(setting, self.stream, self.stand_ins, stand_in_key)
-        rows = ClassRows.of(real, setting.classes)
+            setting = with_stand_ins(setting, self.stream, self.stand_ins, others)
         optimizer = over_steps(self.outer_optimizer, self.steps_per_task)
-        return step(setting, self._objective(), optimizer, rows, outer, key("outer"), self.clip)
+        return step(setting, self._objective(), optimizer, real, outer, key("outer"), self.clip)
 
     def _measure(self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]) -> list[Row]:
         """For each evaluation network, trained on all that is recalled, its accuracies on the tasks so far."""
