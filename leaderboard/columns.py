@@ -8,7 +8,7 @@ from leaderboard import format
 from leaderboard.records import Entry
 from leaderboard.rows import Row
 from leaderboard.tables import Table
-from suite.evaluation.statistics import Estimate
+from suite.runtime.record_statistics import Estimate
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from leaderboard.pages import DATASETS
 from leaderboard.published import Published
 from leaderboard.rows import Row, number
-from suite.evaluation.statistics import Difference, Estimate
+from suite.runtime.record_statistics import Difference, Estimate
 
 NONE = "–"
 """What stands where there is no number."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from suite.evaluation.statistics import Kind
 from suite.runtime.record_schema import ACCURACY
+from suite.runtime.record_statistics import Kind
 
 STREAMS = ("rotations", "permutations", "many", "cifar100")
 STREAM_FILES = (

@@ -12,9 +12,9 @@ from statistics import fmean
 from typing import Any, NamedTuple, cast
 
 from suite.errors import RunError, UsageError
-from suite.evaluation.statistics import stdev
 from suite.runtime.record import comparable, label
 from suite.runtime.record_schema import ACCURACY, MEMORY, misshapen, upgraded
+from suite.runtime.record_statistics import stdev
 from suite.runtime.run_directory import is_set_aside
 from suite.storage.files import canonical_json, json_sha256, sha256
 from suite.storage.plain_files import parse_json, read_plain, shown

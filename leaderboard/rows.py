@@ -7,8 +7,8 @@ from typing import Any
 from leaderboard.pages import Page
 from leaderboard.published import Published
 from leaderboard.records import OF_MEMORY, Entry, Quantity
-from suite.evaluation.statistics import Difference, Estimate, estimate, paired
 from suite.runtime.record_schema import ACCURACY, FULL_DATA
+from suite.runtime.record_statistics import Difference, Estimate, estimate, paired
 from suite.storage.files import json_sha256
 
 PAPER_NETWORK = "convnet"

@@ -12,8 +12,8 @@ from leaderboard.pages import DATASETS, OTHERS, PAGES, Page
 from leaderboard.published import Published
 from leaderboard.records import Entry
 from leaderboard.rows import OF_THE_METHOD, Row, number, rows_of, values_of
-from suite.evaluation.statistics import Difference, paired
 from suite.runtime.record_schema import ACCURACY, FULL_DATA
+from suite.runtime.record_statistics import Difference, paired
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import pytest
 
 from leaderboard import build, published, records
 from leaderboard.tables import Table, tables
-from suite.evaluation.statistics import stdev
 from suite.runtime.record_schema import SCHEMA, misshapen
+from suite.runtime.record_statistics import stdev
 from suite.storage.files import json_sha256, sha256
 
 PIXEL = bytes.fromhex(

@@ -15,7 +15,7 @@ from leaderboard.pages import PAGES, STREAM_FILES
 from leaderboard.rows import Row
 from leaderboard.tables import tables
 from suite.errors import UsageError
-from suite.evaluation.statistics import estimate, paired
+from suite.runtime.record_statistics import estimate, paired
 
 # ---------------------------------------------------------------- statistics
 

@@ -23,7 +23,6 @@ from suite.objectives import programs
 from suite.objectives.bptt import BPTT
 from suite.objectives.judged_often import JudgedOften
 from suite.objectives.windows import Windows
-from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.soft_labels import SoftLabels
 from suite.parameterizations.standard import Standard
 from suite.registry import inner_optimizers
@@ -186,7 +185,7 @@ OBJECTIVES: dict[str, tuple[Any, Any]] = {
     "bptt, recomputed": (replace(OF, memory_gib=1e-9), Standard()),
     "bptt, labels": (OF, SoftLabels(Standard())),
     "bptt, clipped": (replace(OF, inner_optimizer=Clipped(of=SGDMomentum(lr=0.05))), Standard()),
-    "bptt, adam": (replace(OF, inner_optimizer=Adam(lr=0.01)), Addressing(bases=3)),
+    "bptt, adam": (replace(OF, inner_optimizer=Adam(lr=0.01)), Standard()),
     "windows": (Windows(of=OF, window=2), Standard()),
     "judged often": (JudgedOften(of=OF, times=3), Standard()),
 }
@@ -206,7 +205,7 @@ def test_an_objective_gives_its_gradients_on_a_tape(name: str, monkeypatch: pyte
     for step in range(3):
         expected, metrics = plain.gradients(setting, memory, real, Key(1)(step))
         found, found_metrics = on_tape.gradients(setting, memory, real, Key(1)(step))
-        assert sum(g.norm() for g in expected.values()) > 0
+        assert all(g.norm() > 0 for g in expected.values())
         assert relative_error(found, expected) < 1e-11
         assert relative_error(found_metrics, metrics) < 1e-12
         memory = {k: v - 0.1 * expected[k] for k, v in memory.items()}

@@ -18,7 +18,7 @@ from typing import Any
 
 from leaderboard.speedrun import TARGETS
 from suite.errors import UsageError, report
-from suite.evaluation.statistics import stdev
+from suite.runtime.record_statistics import stdev
 from suite.storage.files import make_directory, write_atomic
 from suite.validation import Above, AtLeast, number_option
 from tools.recipes import CONTENDERS, Contender, Point, Result, result_of, tested

@@ -8,7 +8,7 @@ changes from one outer step to the next lies in a tensor. On a CPU the same func
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,11 +20,20 @@ from suite.types import Params, State
 Result = TypeVar("Result")
 
 
+@runtime_checkable
+class Graph(Protocol):
+    """A CUDA graph."""
+
+    def replay(self) -> None:
+        """Do what was captured."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Replay(Generic[Result]):
     """A CUDA graph, and what has to stay where it is for it."""
 
-    graph: torch.cuda.CUDAGraph
+    graph: Graph
     """What the device does."""
     result: Result
     """The tensors that it writes."""

@@ -14,7 +14,6 @@ import torch
 from suite.config.resolve import Run
 from suite.core.turns import by_turns
 from suite.errors import Interrupted, RunError, SuiteError, first_line, report
-from suite.evaluation.statistics import estimate
 from suite.objectives.programs import forget_programs
 from suite.registry import describe, parts
 from suite.runtime.device import peak_mib, reset_peak
@@ -22,6 +21,7 @@ from suite.runtime.environment import environment
 from suite.runtime.record import altered, dumps, invalid, label
 from suite.runtime.record import record as record_of
 from suite.runtime.record_schema import upgraded
+from suite.runtime.record_statistics import estimate
 from suite.runtime.run_directory import (
     FINISHED,
     LOCK,

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from suite.evaluation.comparison import MEMORY
-from suite.evaluation.statistics import Estimate, estimate, paired
 from suite.runtime.record import is_headline, label
 from suite.runtime.record_schema import FULL_DATA
+from suite.runtime.record_statistics import Estimate, estimate, paired
 from suite.runtime.title import title
 from suite.storage.files import canonical_json
 
