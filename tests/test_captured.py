@@ -24,6 +24,7 @@ from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.standard import Standard
 from suite.registry import inner_optimizers
 from suite.types import ClassRows, ImageShape, Optimizer, Params, Setting, Split, State
+from tools.contenders import Double
 
 STEPS, CLASSES = 7, 4
 SHAPE = ImageShape(1, 8, 8)
@@ -183,15 +184,6 @@ def test_steps_before_a_window_are_the_plain_ones(optimizer: str) -> None:
 
 
 # ---------------------------------------------------------------- in the objective
-
-
-@dataclass(frozen=True)
-class Double:
-    of: Any
-
-    def build(self, shape: ImageShape, classes: int) -> torch.nn.Module:
-        network: torch.nn.Module = self.of.build(shape, classes).double()
-        return network
 
 
 def gradients(execution: Any, recipe: Any, way: Any, calls: int, **fields: Any) -> list[Params]:

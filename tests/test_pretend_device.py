@@ -6,7 +6,7 @@ The pretend device changes torch for a whole process, so each test here has a pr
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from suite.objectives.windows import Windows
 from suite.parameterizations.addressing import Addressing
 from suite.registry import load_components
 from suite.types import ClassRows, ImageShape, Objective, Setting, Split
+from tools.contenders import Double
 
 # ---------------------------------------------------------------- what happens in a process of its own
 
@@ -93,17 +94,6 @@ def counted_at_all() -> dict[str, Any]:
             call()
         found[name] = counts.per_step(1)
     return found
-
-
-@dataclass(frozen=True)
-class Double:
-    """Networks of float64."""
-
-    of: Any
-
-    def build(self, shape: ImageShape, classes: int) -> torch.nn.Module:
-        network: torch.nn.Module = self.of.build(shape, classes).double()
-        return network
 
 
 SHORT = BPTT(inner_steps=3, real_per_class=4)

@@ -1,7 +1,7 @@
 """The tape is what a CUDA graph is to a step, and the captured hypergradient is right on it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ from suite.parameterizations.soft_labels import SoftLabels
 from suite.parameterizations.standard import Standard
 from suite.registry import inner_optimizers
 from suite.types import ClassRows, ImageShape, Optimizer, Params, Setting, Split
+from tools.contenders import Double
 
 CPU = torch.device("cpu")
 
@@ -164,17 +165,6 @@ def test_the_captured_hypergradient_is_right_on_a_tape(
 
 
 # ---------------------------------------------------------------- objectives
-
-
-@dataclass(frozen=True)
-class Double:
-    """An architecture in float64."""
-
-    of: Any
-
-    def build(self, shape: ImageShape, classes: int) -> torch.nn.Module:
-        network: torch.nn.Module = self.of.build(shape, classes).double()
-        return network
 
 
 SHAPE, CLASSES = ImageShape(1, 8, 8), 3

@@ -134,7 +134,7 @@ def test_a_command_s_status_and_errors_pass_through() -> None:
 def test_progress_goes_on_where_a_terminal_hangs_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bar first, then lines: the streams of one run are two kinds."""
     session = RunSession.__new__(RunSession)
-    session._progress, session._bar, session._reported_at, session._label = None, None, 0.0, "run"
+    session._progress, session._bar, session._bars, session._reported_at, session._label = None, None, True, 0.0, "run"
     monkeypatch.setattr(sys, "stderr", Leaves(4))
     with unbreakable_streams():
         for step in range(1, 9):
@@ -149,7 +149,7 @@ def test_a_terminal_of_any_size_shows_progress(rows: int, columns: int, monkeypa
     ours, theirs = os.openpty()
     termios.tcsetwinsize(theirs, (rows, columns))
     session = RunSession.__new__(RunSession)
-    session._progress, session._bar, session._reported_at, session._label = None, None, 0.0, "run"
+    session._progress, session._bar, session._bars, session._reported_at, session._label = None, None, True, 0.0, "run"
     with open(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
         for step in range(1, 4):

@@ -32,7 +32,7 @@ from suite.tracking.uri import (
     plain_uri,
     with_password,
 )
-from tools import bench, exactness, torture
+from tools import bench, exactness, gpu_check, torture
 
 INCLUDED = "include 'gin/quickstart.gin'\n"
 EVIL = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n"
@@ -465,6 +465,7 @@ PARSERS: dict[str, Callable[[list[str]], Any]] = {
     "bench": bench.parser().parse_args,
     "torture": torture.main,
     "exactness": exactness.main,
+    "gpu_check": gpu_check.main,
 }
 NUMBERS = [
     *(("run", ["--checkpoint-seconds", value]) for value in ("nan", "-5", "inf", "1e999", "", "soon")),
@@ -480,7 +481,7 @@ NUMBERS = [
     *(("bench", [name, "--memory", "nan"]) for name in ("hypergradient", "memory", "cost")),
     *(("bench", ["hypergradient", name, "0"]) for name in ("--repeats", "--steps", "--bases", "--images-per-class")),
     ("bench", ["upkeep", "--iterations", "-3"]),
-    ("bench", ["gpu", "--out", "x", "--minutes", "nan"]),
+    ("gpu_check", ["--out", "x", "--seconds", "nan"]),
     ("torture", ["--kills", "-1"]),
     ("torture", ["--starts", "1.5"]),
     ("exactness", ["--long-steps", "0"]),

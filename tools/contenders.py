@@ -156,8 +156,10 @@ class Double:
     """An architecture in float64."""
 
     of: Architecture
+    """The architecture."""
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        """Its network, with weights of float64."""
         return self.of.build(shape, classes).double()
 
 

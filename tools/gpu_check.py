@@ -67,13 +67,21 @@ class Check:
     """Where and at what size it measures, and until when."""
 
     out: Path
+    """Folder of the figures."""
     device: torch.device
+    """What is measured."""
     small: bool
+    """Whether sizes are small, to try the stages."""
     reference: str
+    """Folder of a checkout of the released code; '' for none."""
     data_dir: str
+    """Folder of the data sets."""
     runs: Path
+    """Packed runs of an earlier stay, which need not be there."""
     deadline: float
+    """When the time is up, as `time.monotonic` counts."""
     began: float = field(default_factory=time.monotonic)
+    """When it began."""
 
     @property
     def left(self) -> float:

@@ -251,6 +251,7 @@ def tracked(out: Path) -> dict[str, Any]:
             metrics = {
                 name: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, name))
                 for name in run.data.metrics
+                if not name.startswith("cost/")  # it differs from one run to the next
             }
             artifacts = sorted(a.path for a in client.list_artifacts(run.info.run_id) if a.path != "failure.txt")
             content[f"run {i}"] = [run.info.status, run.data.params, metrics, artifacts]
