@@ -271,6 +271,8 @@ def test_another_configuration_starts_beside_and_reports_the_difference(
     (line,) = [line for line in other.err.splitlines() if "starts from the beginning" in line]
     assert "outer_optimizer.of.of.of.lr: " in line and ", now 0.5" in line and "inner_steps" not in line
     assert {p: p.read_bytes() for p in first.rglob("*") if p.is_file()} == before
+    another_method = go(data_dir, tmp_path, *sets("INNER_OPTIMIZER = @inner_optimizers.no_momentum()"))
+    assert another_method.status == 0 and "starts from the beginning" not in another_method.err
 
 
 def test_a_directory_with_another_configuration_in_it_is_refused(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:

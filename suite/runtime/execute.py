@@ -360,7 +360,7 @@ def _prepare_directory(
             mixed = [*mixed, changed]
             report(f"[{run.label}] resumes in another environment ({changed}); last bits may differ")
     if before is None:
-        for other, content in unfinished_siblings(directory, run.cell, run.seed):
+        for other, content in unfinished_siblings(directory, run.cell, run.seed, flat(config)):
             difference = differences(content["config"], flat(config))
             report(f"[{run.label}] starts from the beginning; {other} stays as it is ({difference})")
     write_about(directory, _about(run, context, config, first, mixed))

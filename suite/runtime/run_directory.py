@@ -187,19 +187,29 @@ def refuse_another(directory: Path, key: str, config: dict[str, str]) -> None:
     )
 
 
-def unfinished_siblings(directory: Path, cell: dict[str, str], seed: int) -> list[tuple[Path, About]]:
-    """Unfinished runs beside a directory with this cell and seed, each with the content of its `run.json`.
+def unfinished_siblings(
+    directory: Path, cell: dict[str, str], seed: int, config: dict[str, str]
+) -> list[tuple[Path, About]]:
+    """Unfinished runs of the same components beside a directory, with this cell and seed, and their `run.json`.
 
-    They are of other configurations, since the directory's name holds the key of its own.
+    They are of other settings, since the directory's name holds the key of its own. Runs of other components, such as
+    another inner optimizer, are other methods, of which nobody would expect that a run goes on.
     """
     siblings = []
     for other in run_directories(directory.parent.parent):
         content = about(other)
         if other.parent != directory.parent or other == directory or content is None or (other / FINISHED).exists():
             continue
-        if canonical_json([content["cell"], content["seed"]]) == canonical_json([cell, seed]):
+        alike = canonical_json([content["cell"], content["seed"]]) == canonical_json([cell, seed])
+        if alike and _components(content["config"]) == _components(config):
             siblings.append((other, content))
     return siblings
+
+
+def _components(config: dict[str, str]) -> dict[str, str]:
+    """Of a flat configuration, the names that have settings of their own below them."""
+    above = {name.rpartition(".")[0] for name in config}
+    return {name: value for name, value in config.items() if name in above}
 
 
 # ---------------------------------------------------------------- states
