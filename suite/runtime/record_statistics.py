@@ -7,8 +7,6 @@ from functools import lru_cache
 from statistics import fmean
 from typing import Literal
 
-from scipy.special import stdtrit
-
 Kind = Literal["memories", "streams", "evaluation networks", "episodes"]
 """What values are spread over."""
 
@@ -111,4 +109,6 @@ def half_interval(spread: float, n: int) -> float:
 @lru_cache
 def _quantile(freedom: int) -> float:
     """t(0.975, freedom)."""
+    from scipy.special import stdtrit  # its import takes a tenth of a second, which a command's start need not
+
     return float(stdtrit(freedom, 0.975))
