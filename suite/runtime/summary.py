@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from suite.evaluation.comparison import MEMORY
 from suite.runtime.record import is_headline, label
-from suite.runtime.record_schema import FULL_DATA
+from suite.runtime.record_schema import FULL_DATA, MEMORY
 from suite.runtime.record_statistics import Estimate, estimate, paired
 from suite.runtime.title import title
 from suite.storage.files import canonical_json
