@@ -20,7 +20,7 @@ from suite.runtime.session import RunSession
 CPU = torch.device("cpu")
 
 
-def test_one_works_at_a_time_and_the_next_in_the_row_takes_over() -> None:
+def test_one_works_at_a_time_and_each_has_all_its_turns() -> None:
     at_work, seen = 0, list[str]()
 
     def work(name: str) -> str:

@@ -14,8 +14,8 @@ from suite.core.transfer import together
 def to_device(network: nn.Module, device: torch.device, replace_layers: bool = True) -> nn.Module:
     """Move a network to a device, in place; with layers that are fast there, on a CPU in channels-last layout.
 
-    Names and values of its parameters stay. `replace_layers` False keeps torch's own layers, which torch.func and
-    torch.compile can differentiate.
+    Names and values of its parameters stay. `replace_layers` False keeps torch's own layers, which autocast and
+    torch.func know.
     """
     _move(network, device)
     if replace_layers and device.type == "cpu":

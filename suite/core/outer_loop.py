@@ -197,6 +197,6 @@ def _not_finite(metrics: dict[str, Tensor], memory: Params) -> list[str]:
     quantities = metrics | {f"memory '{k}'": v for k, v in memory.items()}
     finite = torch.stack([v.isfinite().all() for v in quantities.values()])
     turns.hand_over()
-    if finite.all():  # the only wait for the device in an outer step
+    if finite.all():  # here an outer step waits for the device
         return []
     return [name for name, ok in zip(quantities, finite.tolist(), strict=True) if not ok]
