@@ -308,6 +308,35 @@ def test_convolutions_are_torch_s_in_both_derivatives(fields: Any) -> None:
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+COMPILED = """
+import json
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from suite.core import triton_kernels
+
+made = {}
+for kernel in (triton_kernels._forward, triton_kernels._backward, triton_kernels._second):
+    fixed = {"C": 128, "H": 14, "W": 14, "E": 1e-5, "B": 64}
+    names = kernel.arg_names
+    types = {name: "constexpr" if name in fixed else "*fp32" for name in names}
+    constants = {(names.index(name),): value for name, value in fixed.items() if name in names}
+    source = ASTSource(fn=kernel, signature=types, constexprs=constants)
+    made[kernel.__name__] = len(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"])
+print(json.dumps(made))
+"""
+
+
+@pytest.mark.slow
+def test_the_kernels_compile_for_a_gpu() -> None:
+    """Which needs none: the interpreter takes what the compiler may refuse."""
+    pytest.importorskip("triton")
+    done = ended(start(code=["-c", COMPILED], env={"TRITON_INTERPRET": "0"}))
+    assert done.status == 0, done.err[-3000:]
+    made = json.loads(done.out.splitlines()[-1])
+    assert set(made) == {"_forward", "_backward", "_second"} and all(size > 1000 for size in made.values())
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", CASES)
 def test_on_a_gpu_a_network_is_torch_s_own(name: str) -> None:

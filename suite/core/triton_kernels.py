@@ -49,6 +49,14 @@ def _load(start, W: tl.constexpr, o, inside):
 
 @triton.jit
 @no_type_check
+def _normalised(start, W: tl.constexpr, o, inside, m, s):
+    """x̂ at the four pixels of each square."""
+    x0, x1, x2, x3 = _load(start, W, o, inside)
+    return (x0 - m) * s, (x1 - m) * s, (x2 - m) * s, (x3 - m) * s
+
+
+@triton.jit
+@no_type_check
 def _store(start, W: tl.constexpr, o, inside, v0, v1, v2, v3):
     at = _squares(start, W, o)
     tl.store(at, v0, mask=inside)
@@ -97,11 +105,7 @@ def _backward(
     s = tl.load(r + row)
     weight = tl.load(w + channel)
     shift = tl.load(b + channel)
-    x0, x1, x2, x3 = _load(x + row * D, W, o, inside)
-    x0 = (x0 - m) * s
-    x1 = (x1 - m) * s
-    x2 = (x2 - m) * s
-    x3 = (x3 - m) * s
+    x0, x1, x2, x3 = _normalised(x + row * D, W, o, inside, m, s)
     quarter = tl.load(g + row * (D // 4) + o, mask=inside, other=0.0) * 0.25
     e0 = tl.where(x0 * weight + shift > 0, quarter, 0.0)
     e1 = tl.where(x1 * weight + shift > 0, quarter, 0.0)
@@ -137,11 +141,7 @@ def _second(
     shift = tl.load(b + channel)
     pc = tl.load(p + channel)
     qc = tl.load(q + channel)
-    x0, x1, x2, x3 = _load(x + row * D, W, o, inside)
-    x0 = (x0 - m) * s
-    x1 = (x1 - m) * s
-    x2 = (x2 - m) * s
-    x3 = (x3 - m) * s
+    x0, x1, x2, x3 = _normalised(x + row * D, W, o, inside, m, s)
     v0, v1, v2, v3 = _load(v + row * D, W, o, inside)
     quarter = tl.load(g + row * (D // 4) + o, mask=inside, other=0.0) * 0.25
     on0 = x0 * weight + shift > 0
