@@ -1,4 +1,4 @@
-"""tools/locked.txt, for those who want the versions of the tests, says the same as pyproject.toml and can't be altered."""
+"""tools/locked.txt, the versions of the tests for those who want the same, agrees with pyproject.toml."""
 
 import re
 import tomllib
@@ -8,7 +8,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-ENTRIES = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", (REPOSITORY / "tools/locked.txt").read_text(), flags=re.M).strip())
+LINES = [line for line in (REPOSITORY / "tools/locked.txt").read_text().splitlines() if not line.startswith("#")]
+ENTRIES = re.split(r"\n(?=\S)", "\n".join(LINES))
 
 
 def locked() -> dict[str, list[Version]]:
