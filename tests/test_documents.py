@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import REPOSITORY, Done, said
+from test_own_data import photos
 from test_structure import LAYERS
 
 from leaderboard import build
@@ -100,6 +101,7 @@ RUNS = [line for line in commands() if line.startswith("python -m suite.run ")]
 def test_run_commands(line: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As printed, at smoke scale and in an empty directory."""
     monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos")  # that some of them name
     planned = "fashion_mnist" in line and not Path("/usr/share/datasets/fashion-mnist").exists()
     done = give(line, *SMOKE, "--data-dir", str(data_dir), *(["--dry-run"] if planned else []))
     assert done.status == 0, done.err
