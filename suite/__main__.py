@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from suite import __version__, terminal
+from suite.runtime.signals import end
 
 COMMANDS = {
     "run": ("suite.run", "distil data sets into memories, as gin files describe"),
@@ -141,4 +142,4 @@ def words_for(command: str, action: argparse.Action) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from suite import terminal
 from suite.errors import Interrupted, SuiteError, UsageError, first_line, report
+from suite.runtime.signals import as_interrupts, end
 from suite.validation import AtLeast, number_option
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what the arguments ask for (default: those of the process); returns the exit status."""
     options = parser().parse_args(arguments)
     try:
-        return _main(options)
+        with as_interrupts():
+            return _main(options)
     except SuiteError as error:
         report(f"suite.run: {error}")
         return error.status
@@ -249,4 +251,4 @@ def _print_plan(plan: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

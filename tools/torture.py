@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from suite.runtime.signals import end
 from suite.validation import AtLeast, number_option
 
 COMMON = ["--checkpoint-seconds", "0.3", "--json", "--set", "SCALE = 'torture'"]
@@ -429,4 +430,4 @@ def starts(out: Path, times: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())
