@@ -21,6 +21,7 @@ COMMANDS = {
     "runs": ("suite.runs", "list runs, go on with them, mark dead ones, delete leftovers"),
     "sync": ("suite.sync", "send to a tracker what it has not received"),
     "check": ("suite.check", "check that a new method keeps the contract of its kind"),
+    "memory": ("suite.memory.sharing", "send a memory to others, or fetch one, verified"),
     "data": ("suite.datasets.prepare", "fetch, verify and cache data sets ahead of a run"),
     "leaderboard build": ("leaderboard.build", "make the leaderboard's pages and tables from result records"),
     "leaderboard collect": ("leaderboard.collect", "copy what is published of finished runs"),

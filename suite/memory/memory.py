@@ -1,6 +1,6 @@
 """A distilled memory as a file: self-describing, verified when read, and usable without the suite's command line.
 
-memory = suite.load("runs/quickstart/.../memory.safetensors")
+memory = suite.load("runs/quickstart/.../memory.safetensors")  # or by its name in the gallery
 loader = torch.utils.data.DataLoader(memory.dataset(), batch_size=64, shuffle=True)
 """
 
@@ -37,6 +37,7 @@ from suite.keys import Key, global_generators
 from suite.registry import REGISTRIES, component, describe, fingerprint, load_components
 from suite.storage import memory_file, sealed
 from suite.storage.files import canonical_json, disk_errors, json_sha256, make_directory, sha256, write_atomic
+from suite.storage.gallery import file_of
 from suite.storage.memory_file import read_tensors, require_shape
 from suite.storage.plain_files import parse_json, shown
 from suite.types import (
@@ -369,7 +370,7 @@ class Memory:
         tensors = {f"memory/{k}": v.detach().cpu().contiguous().clone() for k, v in self.tensors.items()}
         if self.transform is not None:
             fitted = {f"preprocessing/{k}": v.contiguous().clone() for k, v in self.transform.tensors().items()}
-            if sum(v.numel() * v.element_size() for v in fitted.values()) <= EMBEDDED_BYTES:
+            if _is_embedded(self.transform):
                 tensors |= fitted
             else:
                 write_atomic(path.with_name(_beside(self.about["preprocessing"])), save(fitted))
@@ -407,8 +408,12 @@ class _Own:
         return self.network
 
 
-load = Memory.load
-"""Read and verify a memory's file; `suite.load` is this."""
+def load(file: str | Path) -> Memory:
+    """Read and verify a memory: its file, or the name of one in the gallery, such as 'digits-1ipc-bptt'.
+
+    `suite.load` is this. Raises RunError for what is missing, foreign or damaged.
+    """
+    return Memory.load(file_of(file))
 
 
 def _protocol(protocol: str | Protocol, networks: int | None, epochs: int | None) -> Protocol:
@@ -553,6 +558,18 @@ def _seal(tensors: Params, about: dict[str, Any]) -> str:
 
 def _under(prefix: str, tensors: Params) -> Params:
     return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+
+
+def beside(memory: Memory) -> str | None:
+    """The name of the file that a large preprocessing is in, beside the memory's own; None where there is none."""
+    stored = memory.about["preprocessing_stored"] and memory.transform is None
+    large = memory.transform is not None and not _is_embedded(memory.transform)
+    return _beside(memory.about["preprocessing"]) if stored or large else None
+
+
+def _is_embedded(transform: Transform) -> bool:
+    """Whether a preprocessing travels inside the memory's file."""
+    return sum(v.numel() * v.element_size() for v in transform.tensors().values()) <= EMBEDDED_BYTES
 
 
 def _beside(preprocessing: dict[str, Any]) -> str:
