@@ -9,7 +9,7 @@ from PIL import Image
 from torch.nn.functional import pad
 
 from suite.errors import RunError, UsageError
-from suite.experiments import drawing, plots
+from suite.experiments import charts, drawing, plots
 from suite.images import preprocess
 from suite.keys import Key
 from suite.memory import Memory, with_colours
@@ -41,7 +41,7 @@ def test_every_name_is_shown_as_it_is(tmp_path: Path, name: str, capsys: pytest.
     of = memory(names=(name, "b"))
     plots.coefficients(of, tmp_path / "coefficients.png")
     plots.similarity(of, tmp_path / "similarity.png")
-    plots.sweep({name: [(name, 1.0, None)]}, name, tmp_path / "sweep.png")
+    charts.sweep({name: [(name, 1.0, None)]}, name, 1, tmp_path / "sweep.png")
     plots.cases([(name, torch.rand(2, 1, 8, 8, generator=Key(0).generator()))], tmp_path / "cases.png")
     assert len(list(tmp_path.glob("*.png"))) == 4 and capsys.readouterr().err == ""
 
