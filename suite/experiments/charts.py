@@ -1,6 +1,7 @@
 """Charts: how a memory was learned, and accuracies. Same input, same PNG file; a failure is a sentence."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from suite.experiments.drawing import LONGEST_LABEL, picture, save, short
 from suite.experiments.drawing import figure as new_figure
-from suite.experiments.drawing import picture, save, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,8 +49,13 @@ def gradient_norms(norms: dict[str, list[list[float | None]]], file: Path) -> No
         for j, line in enumerate(unrolls):
             shown = [math.nan if norm is None else norm for norm in line]
             name = f"{when}, {len(unrolls)} unroll{'s' if len(unrolls) > 1 else ''}" if j == 0 else None
-            axes.plot(shown, color=f"C{i}", linestyle=DASHES[i % len(DASHES)], alpha=0.7, linewidth=1, label=name)
+            how = {"color": f"C{i}", "linestyle": DASHES[i % len(DASHES)], "marker": ".", "linewidth": 1, "alpha": 0.7}
+            axes.plot(shown, label=name, **how)
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}" if high < 20 * low else "")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("inner step t")
     axes.set_ylabel("norm of d outer loss / d w_t, logarithmic")
     axes.grid(alpha=0.3)
@@ -127,6 +133,8 @@ def methods_after_each_task(panels: Mapping[str, Mapping[str, Sequence[Estimated
                 label=name,
                 **how,
             )
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0), min(high, 100))  # an interval may go on
         _of_tasks(axes, max(map(len, methods.values())))
         axes.set_title(title)
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
@@ -159,11 +167,12 @@ def accuracy_bars(panels: Mapping[str, Mapping[str, Bar]], title: str, file: Pat
         axes.barh(places, means, xerr=halves, color="0.75", edgecolor="0.3", capsize=3)
         for place, bar in enumerate(bars.values()):
             words = f"{bar.mean:.1f}" + ("" if bar.half_interval is None else f" ± {bar.half_interval:.1f}")
-            axes.text(103, place, f"{words} (n = {bar.n})", va="center", fontsize=8)
-        axes.set_yticks(places, short(list(bars)), fontsize=8)
+            beside = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8}
+            axes.text(1.01, place, f"{words} (n = {bar.n})", **beside)
+        names = ["\n".join(textwrap.wrap(bar, LONGEST_LABEL, max_lines=2, placeholder="…")) for bar in bars]
+        axes.set_yticks(places, names, fontsize=8)
         axes.set_ylim(len(bars) - 0.5, -0.5)
-        axes.set_xlim(0, 142)
-        axes.set_xticks(range(0, 101, 20))
+        axes.set_xlim(0, 100)  # an interval may go on
         axes.set_title(name, fontsize=9)
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)

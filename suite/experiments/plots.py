@@ -155,8 +155,8 @@ def task_by_task(memories: Sequence[Memory], file: Path) -> None:
         images, labels = memory.display()
         rows.append(torch.cat([images[labels == c][:1] for c in range(len(own))]))
     tasks = [f"task {t}" for t in range(1, len(shown) + 1)]
-    classes = _of(len(names[0]), len(memories[0].class_names), "classes")
-    caption = f"{_about(memories[0])} for each task; {_of(len(shown), len(memories), 'tasks')}, one image of {classes}"
+    sizes = _of(len(shown), len(memories), "tasks"), _of(len(names[0]), len(memories[0].class_names), "classes")
+    caption = f"{_about(memories[0])} for each task; {' of '.join(sizes)}, one image of each"
     if len(set(names)) == 1:
         blocks = [(name, torch.stack([row[c] for row in rows])) for c, name in enumerate(names[0])]
         grid(blocks, len(rows), file, tasks, caption)

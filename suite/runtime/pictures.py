@@ -35,21 +35,19 @@ def _accuracies(records: Sequence[Record], file: Path) -> None:
     rows = [row for row in rows_of(records) if row.measurement["episodes"] and row.test]
     if not rows:
         return
-    several = len({row.method for row in rows}) > 1
     times = Counter((row.measurement["episodes"], row.measurement["method"]) for row in rows)
     panels: dict[str, dict[str, charts.Bar]] = {}
     over: dict[str, None] = {}
     for row in rows:
         episodes, name = row.measurement["episodes"], row.measurement["method"]
-        if several and name == MEMORY:
-            name = row.method
-        elif times[episodes, name] > 1:
-            name = f"{row.method}: {name}"
+        if times[episodes, name] > 1:
+            name = row.method if name == MEMORY else f"{row.method}: {name}"
         of = estimate(row.test, within="episodes")
         n = f"{of.memories} × {of.networks}" if of.memories > 1 else str(of.networks)
         over |= {str(of.interval_over): None} if of.interval_over else {}
         panels.setdefault(episodes, {})[name] = charts.Bar(of.mean, of.interval, n)
     title = _scale(records) + (f"; 95% intervals over {' or '.join(over)}" if over else "")
+    title += f"; n = {'memories × ' if 'memories' in over else ''}episodes"
     make_directory(file.parent)
     charts.accuracy_bars(panels, title, file)
 
@@ -67,13 +65,19 @@ def _after_each_task(records: Sequence[Record], file: Path) -> None:
         return
     panels = {
         f"{stream}; {_scale(records)}; 95% intervals": {
-            f"{method}, n = {len(seeds)} × {len(next(iter(seeds.values())))}": _estimates(seeds)
+            f"{method} ({_count(len(seeds), 'stream')} × {_count(len(next(iter(seeds.values()))), 'network')})": (
+                _estimates(seeds)
+            )
             for method, seeds in methods.items()
         }
         for stream, methods in found.items()
     }
     make_directory(file.parent)
     charts.methods_after_each_task(panels, file)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _estimates(seeds: dict[int, list[list[float | None]]]) -> list[charts.Estimated | None]:
