@@ -22,6 +22,7 @@ COMMANDS = {
     "check": ("suite.check", "check that a new method keeps the contract of its kind"),
     "data": ("suite.datasets.prepare", "fetch, verify and cache data sets ahead of a run"),
     "leaderboard build": ("leaderboard.build", "make the leaderboard's pages and tables from result records"),
+    "leaderboard serve": ("leaderboard.serve", "show the pages of your runs, built anew as runs finish"),
     "leaderboard collect": ("leaderboard.collect", "copy what is published of finished runs"),
 }
 """Of every command: the module that does it, and what it does in one line."""
