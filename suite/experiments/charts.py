@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -49,13 +49,12 @@ def gradient_norms(norms: dict[str, list[list[float | None]]], file: Path) -> No
         for j, line in enumerate(unrolls):
             shown = [math.nan if norm is None else norm for norm in line]
             name = f"{when}, {len(unrolls)} unroll{'s' if len(unrolls) > 1 else ''}" if j == 0 else None
-            how = {"color": f"C{i}", "linestyle": DASHES[i % len(DASHES)], "marker": ".", "linewidth": 1, "alpha": 0.7}
-            axes.plot(shown, label=name, **how)
+            axes.plot(shown, label=name, linewidth=1, alpha=0.7, **_style(i) | {"markersize": 2})
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}" if high < 20 * low else "")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("inner step t")
     axes.set_ylabel("norm of d outer loss / d w_t, logarithmic")
     axes.grid(alpha=0.3)
@@ -121,24 +120,23 @@ def methods_after_each_task(panels: Mapping[str, Mapping[str, Sequence[Estimated
         for i, (name, points) in enumerate(methods.items()):
             shift = 0.04 * (i - (len(methods) - 1) / 2)  # so that intervals do not hide each other
             drawn = [(t + shift, *point) for t, point in enumerate(points, 1) if point is not None]
+            if not drawn:
+                continue
             places, means, halves = zip(*drawn, strict=True)
-            how = {"color": f"C{i}", "marker": MARKERS[i % len(MARKERS)], "linestyle": DASHES[i % len(DASHES)]}
-            axes.errorbar(
-                places,
-                means,
-                [half or 0.0 for half in halves],
-                capsize=2,
-                elinewidth=0.8,
-                markersize=4,
-                label=name,
-                **how,
-            )
+            intervals = [half or 0.0 for half in halves]
+            axes.errorbar(places, means, intervals, capsize=2, elinewidth=0.8, label=name, **_style(i))
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, 0), min(high, 100))  # an interval may go on
         _of_tasks(axes, max(map(len, methods.values())))
         axes.set_title(title)
         axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     save(figure, file)
+
+
+def _style(i: int) -> dict[str, Any]:
+    """How line i looks: another colour, and without colour another mark and another dash."""
+    look = {"color": f"C{i}", "marker": MARKERS[i % len(MARKERS)], "linestyle": DASHES[i % len(DASHES)]}
+    return look | {"markersize": 4}
 
 
 def _of_tasks(axes: "Axes", tasks: int) -> None:
@@ -188,10 +186,8 @@ def sweep(curves: dict[str, list[tuple[str, float, float | None]]], axis: str, s
     for i, (name, points) in enumerate(curves.items()):
         places = list(range(len(points)))
         spread = [0.0 if s is None else s for _, _, s in points]
-        how = {"marker": MARKERS[i % len(MARKERS)], "linestyle": DASHES[i % len(DASHES)], "markersize": 4}
-        axes.errorbar(
-            places, [mean for _, mean, _ in points], yerr=spread, capsize=2, label=short([name])[0] or None, **how
-        )
+        means, label = [mean for _, mean, _ in points], short([name])[0] or None
+        axes.errorbar(places, means, yerr=spread, capsize=2, label=label, **_style(i))
         axes.set_xticks(places, short([label for label, _, _ in points]))
     axes.set_xlabel(short([axis])[0])
     axes.set_ylabel("validation accuracy (%)")

@@ -79,7 +79,7 @@ def grid(blocks: Sequence[Block], rows: int, file: Path, labels: Sequence[str] =
     pitch = height // rows
 
     def words(text: str, pixels: int, lines: int) -> "Text":
-        return figure.text(0, 0, _broken(text, pixels, lines), transform=None, fontsize=POINTS)  # type: ignore[arg-type]
+        return figure.text(0, 0, _broken(text, pixels, lines), transform=None, fontsize=POINTS)
 
     beside = [words(label, LONGEST_LABEL * LETTER // 2, max(1, pitch // LINE)) for label in labels]
     above = [words(heading, part.shape[2], 3) for (heading, _), part in zip(blocks, parts, strict=True)]
@@ -167,9 +167,11 @@ def save(figure: "Figure", file: Path) -> None:
     with warnings.catch_warnings(record=True) as warned:  # such as letters that no font here has
         warnings.simplefilter("always")
         figure.canvas.draw()
-    pixels = torch.frombuffer(bytearray(figure.canvas.buffer_rgba()), dtype=torch.uint8)  # type: ignore[attr-defined]
     width, height = figure.canvas.get_width_height()
-    Image.fromarray(pixels.view(height, width, 4)[:, :, :3].numpy()).save(buffer, "png", optimize=True)
+    raw = torch.frombuffer(bytearray(figure.canvas.buffer_rgba()), dtype=torch.uint8)  # type: ignore[attr-defined]
+    pixels = raw.view(height, width, 4)[:, :, :3]
+    grey = torch.equal(pixels, pixels[:, :, :1].expand_as(pixels))  # half as many bytes
+    Image.fromarray(pixels[:, :, 0 if grey else slice(3)].numpy()).save(buffer, "png", optimize=True)
     write_atomic(file, buffer.getvalue())
     if warned:
         more = f" and {len(warned) - 1} more" if len(warned) > 1 else ""

@@ -161,8 +161,8 @@ def task_by_task(memories: Sequence[Memory], file: Path) -> None:
         blocks = [(name, torch.stack([row[c] for row in rows])) for c, name in enumerate(names[0])]
         grid(blocks, len(rows), file, tasks, caption)
     else:
-        labels = [f"{task}: {', '.join(own)}" for task, own in zip(tasks, names, strict=True)]
-        grid([("", torch.cat(rows))], len(rows), file, labels, caption)
+        named = [f"{task}: {', '.join(own)}" for task, own in zip(tasks, names, strict=True)]
+        grid([("", torch.cat(rows))], len(rows), file, named, caption)
 
 
 @picture
