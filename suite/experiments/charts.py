@@ -13,7 +13,7 @@ from suite.experiments.drawing import LONGEST_LABEL, picture, save, short
 from suite.experiments.drawing import figure as new_figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from suite.experiments.drawing import Axes
 
 Matrix = Sequence[Sequence[float | None]]
 """R[i][j], the accuracy in percent on task j after task i; None where not measured."""

@@ -18,6 +18,7 @@ from suite.memory import NotShown, with_colours
 from suite.storage.files import write_atomic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes as Axes
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
