@@ -45,7 +45,7 @@ def stage(memory: Memory, folder: Path, iteration: int) -> None:
     setting = Setting(
         memory.shape, len(memory.class_names), MLP(), memory.parameterization, "none", torch.device("cpu")
     )
-    session = SimpleNamespace(directory=folder)
+    session = SimpleNamespace(directory=folder, still_held=lambda: None)
     data = SimpleNamespace(transform=memory.transform)
     stages.keep(session, setting, data, SGDMomentum(), OuterState(iteration, memory.tensors, {}, {}), 10)  # type: ignore[arg-type]
 

@@ -35,8 +35,12 @@ Pixels = UInt8[Tensor, "classes each c h w"]
 def keep(
     session: Session, setting: Setting, data: Data, optimizer: Optimizer, state: OuterState, iterations: int
 ) -> None:
-    """Keep what is shown of the memory, if it is at its start or half way through all `iterations`."""
+    """Keep what is shown of the memory, if it is at its start or half way through all `iterations`.
+
+    Raises RunError where the run's directory is another process's by now.
+    """
     if state.iteration in (0, iterations // 2):
+        session.still_held()
         _keep_stage(session, setting, data, optimizer, state)
 
 
