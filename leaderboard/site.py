@@ -35,6 +35,7 @@ SIGN = ".made-by-leaderboard-build"
 
 PICTURES = {
     "recalled": "recalled images, a row for each class (of a stream: for each task)",
+    "stages": "what the memory recalled at its start, half way and at its end, a row for each class",
     "bases": "the memory's bases",
     "coefficients": "the coefficients of every recalled image",
     "similarity": "cosine similarity of the classes' coefficients",
@@ -42,6 +43,7 @@ PICTURES = {
     "matrix": "accuracy on each task after each task, the mean over networks",
     "recalled_right": "cases that were classified rightly: the shot, and what it recalled, each stretched",
     "recalled_wrong": "cases that were classified wrongly: the shot, and what it recalled, each stretched",
+    "accuracies": "accuracy in episodes of the memory and of what stands beside it, with 95% intervals",
     "after_each_task": "mean accuracy on the tasks so far, after each task",
 }
 """Pictures of a run that a page shows, by their file names, and what they are of."""

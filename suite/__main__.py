@@ -24,6 +24,7 @@ COMMANDS = {
     "memory": ("suite.memory.sharing", "send a memory to others, or fetch one, verified"),
     "data": ("suite.datasets.prepare", "fetch, verify and cache data sets ahead of a run"),
     "leaderboard build": ("leaderboard.build", "make the leaderboard's pages and tables from result records"),
+    "leaderboard serve": ("leaderboard.serve", "show the pages of your runs, built anew as runs finish"),
     "leaderboard collect": ("leaderboard.collect", "copy what is published of finished runs"),
 }
 """Of every command: the module that does it, and what it does in one line."""

@@ -638,6 +638,10 @@ class Session(Protocol):
         """
         ...
 
+    def still_held(self) -> None:
+        """Raise RunError where the run's directory is another process's by now; ask before writing into it."""
+        ...
+
     def checkpoint_due(self) -> bool:
         """Whether a signal asked for a checkpoint, or enough time has passed since the last one."""
         ...

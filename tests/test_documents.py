@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,11 +17,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import REPOSITORY, Done, said
+from command_line import REPOSITORY, Done, ended, said, start
 from test_own_data import photos
 from test_structure import LAYERS
 
-from leaderboard import build
+from leaderboard import build, serve
 from suite import api
 from suite.architectures.mlp import MLP
 from suite.evaluation.protocol import PROTOCOLS, Protocol
@@ -149,7 +150,8 @@ def test_the_commands_that_look_after_runs(made: Path) -> None:
 @pytest.mark.slow
 def test_the_commands_of_the_leaderboard(made: Path) -> None:
     """As printed, where a run was made; what would write into the repository's own records writes elsewhere."""
-    lines = [line for line in commands() if line.startswith("python -m leaderboard.")]
+    served = "python -m leaderboard.serve"  # it ends by Ctrl-C alone: below
+    lines = [line for line in commands() if line.startswith("python -m leaderboard.") and not line.startswith(served)]
     assert len(lines) == 5
     for line in lines:
         elsewhere = ["--to", "kept"] if "collect" in line else []
@@ -159,6 +161,20 @@ def test_the_commands_of_the_leaderboard(made: Path) -> None:
         done = give(line, *elsewhere)
         assert done.status == 0, line + done.err
     assert (made / "site" / "index.html").is_file() and list((made / "kept").rglob("result.json"))
+
+
+@pytest.mark.slow
+def test_the_command_that_serves_the_leaderboard(made: Path) -> None:
+    """As printed, at a port that is free, until Ctrl-C."""
+    lines = [line for line in commands() if line.startswith("python -m leaderboard.serve")]
+    assert len(lines) == 1
+    process = start(*shlex.split(lines[0])[3:], "--port", "0", cwd=made, code=["-m", "leaderboard.serve"])
+    assert process.stdout is not None
+    address = process.stdout.readline().split()[0]
+    with urllib.request.urlopen(address, timeout=60) as page:
+        assert b"1 runs here" in page.read()
+    process.send_signal(signal.SIGINT)
+    assert ended(process).status == 0
 
 
 @pytest.mark.slow
@@ -172,7 +188,9 @@ def test_the_printed_methods_pass_their_check(lion: Path) -> None:
 
 def test_printed_options_exist() -> None:
     known = {option for action in parser()._actions for option in action.option_strings}
-    known |= {option for action in build.parser()._actions for option in action.option_strings}
+    known |= {
+        option for other in (build, serve) for action in other.parser()._actions for option in action.option_strings
+    }
     named = {word for word in re.findall(r"--[a-z][a-z-]*", (REPOSITORY / "README.md").read_text())}
     assert named - known <= {"--backend-store-uri"}
     assert {option for option in parser()._option_string_actions if len(option) > 2} - named == {"--help"}

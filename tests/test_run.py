@@ -27,7 +27,7 @@ from suite.storage.journal import Journal, read
 from suite.storage.locks import locked
 
 FILES = {"config.gin", "operative.gin", "memory.safetensors", "result.json", "metrics.csv", "run.json", "journal.jsonl"}
-PICTURES = {"recalled.png", "bases.png", "coefficients.png", "similarity.png", "curves.png"}
+PICTURES = {"recalled.png", "stages.png", "bases.png", "coefficients.png", "similarity.png", "curves.png"}
 LONGER = sets(
     *("ITERATIONS = 6", "VALIDATION_POINTS = 3"),
     "experiments.distillation.clip = 1e-4",  # so that the gradient's norm, a sum over all tensors, shows in the bits

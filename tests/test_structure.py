@@ -150,7 +150,7 @@ LEADERBOARD = [
     ["charts", "markdown"],
     ["site"],
     ["build"],
-    ["collect"],
+    ["collect", "serve"],
 ]
 """Lower to higher, as in `suite`."""
 

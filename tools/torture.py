@@ -336,7 +336,8 @@ def _instrumented(words: list[str]) -> int:
 def _name(path: Path) -> str:
     """What a file or folder is, whatever its number or hash."""
     name = re.sub(r"^\.|\.\d+\.tmp$|\.tmp$", "", path.name)
-    folder = f"{path.parent.name}/" if path.parent.name in (".evaluation", "controls", "figures", ".sending") else ""
+    folders = (".evaluation", ".stages", "controls", "figures", ".sending")
+    folder = f"{path.parent.name}/" if path.parent.name in folders else ""
     return folder + re.sub(r"[0-9a-f]{16,}|\d{4,}", "N", name)
 
 

@@ -16,6 +16,7 @@ from suite.core.turns import by_turns
 from suite.errors import Interrupted, RunError, SuiteError, first_line, report
 from suite.objectives.programs import forget_programs
 from suite.registry import describe, parts
+from suite.runtime import pictures
 from suite.runtime.device import peak_mib, reset_peak
 from suite.runtime.environment import environment
 from suite.runtime.record import altered, dumps, invalid, label
@@ -87,6 +88,7 @@ def execute_all(runs: list[Run], context: RunContext) -> list[Record]:
     with _table(runs, context) as table:
         records = _execute_each(runs, context, table)
         records += _execute_each(chosen(runs, records, context.out), context, table)
+        pictures.of_table(records, context.out / runs[0].name)
         aggregates = _aggregates(records)
         Journal(table).points([Point(name, value, now(), 0) for name, value in aggregates.items()])
         return records
@@ -176,6 +178,7 @@ def _attempt(
             "attempts": journal.attempts,
         } | ({"runs_at_once": context.at_once} if context.at_once > 1 else {})
         record = _record(run, outcome, config, context, captured, mixed, cost | peak_mib(context.device))
+        pictures.of_run(record, directory)
         iterations = outcome.scale.get("iterations", 0)
         session.log(iterations, {_metric(m): m["mean"] for m in record["measurements"]})
         session.publish()

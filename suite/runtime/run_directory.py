@@ -32,7 +32,7 @@ LOCK = ".lock"
 """Held by the process that runs it."""
 
 FILES = ("config.gin", "operative.gin", "failure.txt", "metrics.csv", "memory.safetensors")
-FOLDERS = ("checkpoints", "figures", "memories", ".evaluation", Path(SENT).parts[0])
+FOLDERS = ("checkpoints", "figures", "memories", ".evaluation", ".stages", Path(SENT).parts[0])
 OWN = (FINISHED, ABOUT, LOCK, JOURNAL, *FILES, *FOLDERS)
 """What a run's files and folders are called: the suite opens and writes nothing else in a run's directory."""
 
