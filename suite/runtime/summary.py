@@ -57,6 +57,20 @@ def summary(records: Sequence[Record]) -> str:
 
     An interval is over memories where there are several seeds, else over the networks of the only one.
     """
+    return "\n\n".join("\n".join(_aligned(table)) for table in _tables(records))
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """The summary as tables of Markdown."""
+    texts = []
+    for head, *lines in _tables(records):
+        rows = [head, ("---",) * len(head), *lines]
+        texts.append("\n".join(f"| {' | '.join(part.replace('|', '/') for part in row)} |" for row in rows))
+    return "\n\n".join(texts)
+
+
+def _tables(records: Sequence[Record]) -> list[list[tuple[str, ...]]]:
+    """The rows below their head, and the differences where there are any."""
     rows = rows_of(records)
     lines = [("method", "what", "test (95% interval)", "validation", "n", "budget", "scale")]
     times = Counter(label(row.measurement) for row in rows if row.stands_alone)
@@ -66,12 +80,9 @@ def summary(records: Sequence[Record]) -> str:
         n = f"{of.memories} x {of.networks}" if of.networks > 1 else str(of.memories)
         method = "" if row.stands_alone and times[label(row.measurement)] == 1 else row.method
         lines.append((method, label(row.measurement), test, validation, n, row.budget, row.scale))
-    text = _aligned(lines)
     differences = list(_differences(rows))
-    if differences:
-        head = ("", "difference (paired 95% interval)", "seeds")
-        text += ["", *_aligned([head, *differences])]
-    return "\n".join(text)
+    head = ("", "difference (paired 95% interval)", "seeds")
+    return [[*lines], *([[head, *differences]] if differences else [])]
 
 
 def rows_of(records: Sequence[Record]) -> list[Row]:

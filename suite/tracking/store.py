@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NotRequired
+from urllib.parse import urlencode
 
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
@@ -46,11 +47,24 @@ PARAMETERS = 100
 LONGEST_PARAMETER = 6000
 """Characters of a parameter's value; what is longer is cut off."""
 
+LONGEST_NAME_OF_RUN = 250
+"""Characters of a run's name; what is longer is cut off."""
+
+LONGEST_TAG = 8000
+"""Characters of a tag's value."""
+
+LONGEST_DIGEST = 36
+"""Characters of a data set's digest."""
+
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Tells MLflow that an experiment's runs are of training; its other pages are for traces of language models."""
+
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """MLflow's codes of errors that are of what was sent, not of the store."""
 
 SENT = ".sending/heard.json"
-"""In a run's directory, for each store: the run's id there, the journal offset already sent, files yet to be sent."""
+"""In a run's directory, for each store: the run's id and experiment there, the journal offset already sent, and files
+yet to be sent."""
 
 SENDING = ".sending/lock"
 """The lock of the process that sends the run's journal."""
@@ -157,8 +171,9 @@ class Store:
         entries, end = journal.read(directory, before.get("heard", 0))
         if run_id is not None and (entries or waiting) and not self._is_of(run_id, identity):
             raise _RunMissing
+        experiment = before.get("experiment")
         if run_id is None:
-            run_id = self._find_or_create(directory, entries)
+            run_id, experiment = self._find_or_create(directory, entries)
         try:
             with self._store_errors():
                 misplaced, problem = self._upload(directory, run_id, entries, waiting)
@@ -168,15 +183,16 @@ class Store:
             if self._is_active(run_id):
                 raise
             raise _RunMissing from error
-        here = {"id": identity, "run_id": run_id, "heard": end} | ({"misplaced": misplaced} if misplaced else {})
+        here = {"id": identity, "run_id": run_id, "heard": end} | ({"experiment": experiment} if experiment else {})
+        here |= {"misplaced": misplaced} if misplaced else {}
         if sent.get(self.uri) != here:
             write_atomic(directory / SENT, canonical_json(sent | {self.uri: here}).encode())
         if misplaced:
             raise Misplaced(f"{self.uri} refused {_first_of(misplaced)} ({problem}); suite.sync tries it again")
         return run_id
 
-    def _find_or_create(self, directory: Path, entries: list[journal.Entry]) -> str:
-        """The id of the journal's run. It exists already if a crash came after it was created."""
+    def _find_or_create(self, directory: Path, entries: list[journal.Entry]) -> tuple[str, str]:
+        """The ids of the journal's run and its experiment. It exists already if a crash came after it was created."""
         begun = next((entry for entry in entries if entry["is"] == "run"), None)
         if begun is None:
             raise RunError(f"{directory / journal.NAME} does not say what run it is of; nothing was sent of it")
@@ -190,15 +206,16 @@ class Store:
                 )
             if experiment is None:
                 place = (self._out / "artifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
-                experiment_id = client.create_experiment(begun["experiment"], artifact_location=place)
+                experiment_id = _plain_id(client.create_experiment(begun["experiment"], place, KIND))
             else:
-                experiment_id = experiment.experiment_id
+                experiment_id = _plain_id(experiment.experiment_id)
                 run_id = self._without_duplicates(experiment_id, begun["id"])
                 if run_id is not None:
-                    return run_id
+                    return run_id, experiment_id
             tags = begun["tags"] | {"suite.id": begun["id"]}
-            run = client.create_run(experiment_id, start_time=begun["time"], tags=tags, run_name=begun["name"])
-            return _plain_id(run.info.run_id)
+            name = begun["name"][:LONGEST_NAME_OF_RUN]
+            run = client.create_run(experiment_id, start_time=begun["time"], tags=tags, run_name=name)
+            return _plain_id(run.info.run_id), experiment_id
 
     def _without_duplicates(self, experiment_id: str, identity: str, keep: str | None = None) -> str | None:
         """The id of the store's run of this identity (`keep` if given), after its duplicates are deleted; None: none.
@@ -245,6 +262,11 @@ class Store:
             refused += self._log(run_id, "metrics", batch)
         others, misplaced, problem = self._send_files(directory, run_id, files)
         refused += others
+        for entry in entries:
+            if entry["is"] == "dataset":
+                refused += self._log_dataset(run_id, entry)
+            elif entry["is"] == "description":
+                tags.append(RunTag("mlflow.note.content", _note(entry, run_id)))
         if tags:
             client.log_batch(run_id, tags=tags)
         if status is not None:
@@ -307,6 +329,22 @@ class Store:
                 return [f"{batch[0].key} ({first_line(error)[:200]})"]
         half = len(batch) // 2
         return self._log(run_id, what, batch[:half]) + self._log(run_id, what, batch[half:])
+
+    def _log_dataset(self, run_id: str, entry: journal.Entry) -> list[str]:
+        """Send which data set the run is of; returns it with the reason if the store does not take it."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        name, digest = entry["name"], entry["digest"][:LONGEST_DIGEST]
+        source = canonical_json({"tags": {"suite.dataset": name}})
+        told = Dataset(name, digest, "code", source, profile=canonical_json({"images": entry["images"]}))
+        try:
+            used_for = [InputTag("mlflow.data.context", "training")]
+            self._client.log_inputs(run_id, datasets=[DatasetInput(told, used_for)])
+            return []
+        except Exception as error:  # as in `_log`; a server of before MLflow 2.4 has no place for it
+            if getattr(error, "error_code", None) not in (*REFUSALS, "ENDPOINT_NOT_FOUND"):
+                raise
+            return [f"data set {name} ({first_line(error)[:200]})"]
 
     def _is_of(self, run_id: str, identity: str | None) -> bool:
         """Whether the store's run is of this journal: a note of what was sent may come from another folder."""
@@ -416,6 +454,7 @@ class _Heard(TypedDict):
 
     id: str
     run_id: RunId
+    experiment: NotRequired[RunId]
     heard: Annotated[int, Field(ge=0, lt=2**63)]
     misplaced: NotRequired[list[str]]
 
@@ -465,6 +504,19 @@ def _pages(request: Callable[[str | None], Any]) -> Iterator[Any]:
         if not token:
             return
     raise RunError(f"it answers a list with more than {MOST_PAGES} pages")
+
+
+def page(directory: Path, uri: str) -> str:
+    """Where a store's pages show the runs that are of one experiment with a directory's; '' before any was sent."""
+    experiment = _sent(directory).get(uri, {}).get("experiment")
+    return f"#/experiments/{experiment}/runs?workflowType=machine_learning" if experiment else ""
+
+
+def _note(entry: journal.Entry, run_id: str) -> str:
+    """A description with its pictures, as MLflow's pages show them: by addresses below the pages' own."""
+    names = [(Path(name).stem, urlencode({"path": name, "run_uuid": run_id})) for name in entry["pictures"]]
+    pictures = "".join(f"\n\n![{name}](get-artifact?{address})" for name, address in names)
+    return entry["text"][: max(0, LONGEST_TAG - len(pictures))] + pictures
 
 
 def _first_of(names: list[str]) -> str:
