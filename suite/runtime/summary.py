@@ -88,11 +88,7 @@ def _tables(records: Sequence[Record]) -> list[list[tuple[str, ...]]]:
 def rows_of(records: Sequence[Record]) -> list[Row]:
     """The methods' own rows in the records' order, then the controls, each once where methods have the same."""
     rows: dict[tuple[str, ...], list[Row]] = {}
-    every = dict.fromkeys(axis for record in records for axis in record["cell"])
-    axes = [axis for axis in every if len({record["cell"].get(axis) for record in records}) > 1]
-    for record in records:
-        differing = [record["cell"][axis] for axis in axes if axis in record["cell"]]
-        method = ", ".join(differing) or title(record["config"], record["cell"])
+    for record, method in zip(records, methods_of(records), strict=True):
         measured_on = canonical_json({name: record["config"].get(name) for name in EVALUATED_ON})
         scale = f"{record['scale']['label']}{' (reduced)' if record['scale']['reduced'] else ''}"
         for measured in record["measurements"]:
@@ -106,6 +102,14 @@ def rows_of(records: Sequence[Record]) -> list[Row]:
                 alike.append(row := new)
             row.of(measured["split"]).update(values)
     return sorted((row for alike in rows.values() for row in alike), key=lambda row: row.stands_alone)
+
+
+def methods_of(records: Sequence[Record]) -> list[str]:
+    """The method of each record: its labels on the axes along which they differ, or else its title."""
+    every = dict.fromkeys(axis for record in records for axis in record["cell"])
+    axes = [axis for axis in every if len({record["cell"].get(axis) for record in records}) > 1]
+    differing = [[record["cell"][axis] for axis in axes if axis in record["cell"]] for record in records]
+    return [", ".join(d) or title(r["config"], r["cell"]) for d, r in zip(differing, records, strict=True)]
 
 
 def _differences(rows: list[Row]) -> Iterator[tuple[str, str, str]]:

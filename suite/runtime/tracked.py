@@ -5,13 +5,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from suite.config.resolve import Run
 from suite.registry import describe
 from suite.runtime.record import label
 from suite.runtime.record_statistics import estimate
-from suite.runtime.summary import markdown, rows_of
+from suite.runtime.summary import markdown, methods_of, rows_of
 from suite.runtime.title import called, title
 from suite.storage.files import json_sha256
 from suite.storage.journal import Journal, Point, now
@@ -73,8 +74,9 @@ def _origin(environment: Mapping[str, Any]) -> dict[str, str]:
     """Who ran it, by which command and of which commit, under MLflow's own names."""
     spec = sys.modules["__main__"].__spec__  # of `python -m`; a script and a notebook have none
     commit = environment["code"]["commit"]
-    origin = {"mlflow.source.name": spec.name if spec is not None else Path(sys.argv[0]).name or "python"}
-    origin |= {"mlflow.source.type": "LOCAL"} | ({"mlflow.source.git.commit": commit} if commit else {})
+    command = spec.name.removesuffix(".__main__") if spec is not None else Path(sys.argv[0]).name or "python"
+    origin = {"mlflow.source.name": command, "mlflow.source.type": "LOCAL"}
+    origin |= {"mlflow.source.git.commit": commit} if commit else {}
     try:
         return origin | {"mlflow.user": getpass.getuser()}
     except (OSError, KeyError):  # a user without a name, as in some containers
@@ -86,11 +88,9 @@ def _origin(environment: Mapping[str, Any]) -> dict[str, str]:
 
 def end_run(record: Record, journal: Journal) -> None:
     """Write what a run measured, what it was learned from and what it cost."""
-    facts, iterations = record["facts"], record["scale"].get("iterations", 0)
+    iterations = record["scale"].get("iterations", 0)
     journal.points([Point(name, value, now(), iterations) for name, value in _for_comparison(record).items()])
-    digest = facts.get("dataset_digest") or ("tasks" in facts and json_sha256(facts["tasks"]))
-    if digest:
-        journal.dataset(facts["dataset"], digest, facts.get("images", {}))
+    _write_dataset(record, journal)
     picture = journal.directory / "figures" / PICTURE
     journal.description(_description([record]), [picture] if picture.is_file() else [])
 
@@ -98,7 +98,17 @@ def end_run(record: Record, journal: Journal) -> None:
 def end_table(records: Sequence[Record], journal: Journal) -> None:
     """Write what a table's runs measured, over seeds."""
     journal.points([Point(name, value, now(), 0) for name, value in _aggregates(records).items()])
+    for record in records:
+        _write_dataset(record, journal)
     journal.description(_description(records))
+
+
+def _write_dataset(record: Record, journal: Journal) -> None:
+    """Write the data set, or the stream by its tasks, as far as the record holds an identity of it."""
+    facts = record["facts"]
+    digest = facts.get("dataset_digest") or ("tasks" in facts and json_sha256(facts["tasks"]))
+    if digest:
+        journal.dataset(facts["dataset"], digest, facts.get("images", {}))
 
 
 def metric(measurement: Mapping[str, Any]) -> str:
@@ -107,32 +117,43 @@ def metric(measurement: Mapping[str, Any]) -> str:
 
 
 def _for_comparison(record: Record) -> dict[str, float]:
-    """What a tracker has beside means, to compare runs by: deviations, what the memory stores, and what it cost."""
+    """What a tracker has beside a run's means, to compare runs by: deviations, and its numbers."""
     deviations = {f"{metric(m)}_std": m["std"] for m in record["measurements"] if m["std"] is not None}
+    return deviations | _numbers(record)
+
+
+def _numbers(record: Record) -> dict[str, float]:
+    """What a run's memory stores, and what the run cost."""
     budget = {name: record["budget"].get(name) for name in ("stored_numbers", "images_per_class")}
     cost = {f"cost/{name}": value for name, value in record["cost"].items()}
     if record["cost"].get("seconds_per_iteration"):
         cost["cost/iterations_per_second"] = 1 / record["cost"]["seconds_per_iteration"]
-    numbers = {name: value for name, value in (budget | cost).items() if isinstance(value, (int, float))}
-    return deviations | numbers
+    return {name: value for name, value in (budget | cost).items() if isinstance(value, (int, float))}
 
 
 def _aggregates(records: Sequence[Record]) -> dict[str, float]:
-    """What a table's runs measured, over seeds: by method and measurement the mean, its 95% interval, and n."""
+    """What a table's runs measured, over seeds: the mean, its 95% interval, and n, and the mean of what they cost.
+
+    The names are those of its runs, so that several such tables can be compared; of several methods, with the method's.
+    """
     numbers: dict[str, float] = {}
+    methods = methods_of(records)
+    ending = {method: f"/{method.replace(' ', '_')}" if len(set(methods)) > 1 else "" for method in methods}
     for row in rows_of(records):
-        method = f"/{row.method.replace(' ', '_')}"
         for split, values in (("test", row.test), ("validation", row.validation)):
             if values:
-                of, name = estimate(values), metric({**row.measurement, "split": split}) + method
+                of, name = estimate(values), metric({**row.measurement, "split": split}) + ending[row.method]
                 numbers |= {name: of.mean, f"{name}/seeds": float(of.memories)}
                 numbers |= {} if of.interval is None else {f"{name}/interval": of.interval}
+    for method, end in ending.items():
+        each = [_numbers(record) for record, its in zip(records, methods, strict=True) if its == method]
+        numbers |= {name + end: fmean(of[name] for of in each if name in of) for of in each for name in of}
     return numbers
 
 
 def _description(records: Sequence[Record]) -> str:
     """The table that a command ends with, in Markdown, as far as it has room."""
-    lines = markdown(records).splitlines()
-    while sum(len(line) + 1 for line in lines) > LONGEST_DESCRIPTION:
-        lines.pop()
-    return "\n".join(lines)
+    text = markdown(records)
+    if len(text) <= LONGEST_DESCRIPTION:
+        return text
+    return text[: text.rindex("\n", 0, LONGEST_DESCRIPTION)] + "\n\nThe table is longer; the records hold all of it."

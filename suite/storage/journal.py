@@ -172,7 +172,7 @@ class Journal:
         self.began = False
         """Whether the journal says what the run is."""
         self._known: set[tuple[str, int]] = set()
-        self._said: dict[str, Entry] = {}
+        self._said: dict[tuple[str, str], Entry] = {}
         entries, end = read(directory)
         for entry in entries:
             self._note(entry)
@@ -220,8 +220,8 @@ class Journal:
         self._say({"is": "description", "text": text, "pictures": files})
 
     def _say(self, entry: Entry) -> None:
-        """Write an entry, unless the last one of its kind says the same."""
-        before = self._said.get(entry["is"], {})
+        """Write an entry, unless the last one of its kind and name says the same."""
+        before = self._said.get((entry["is"], entry.get("name", "")), {})
         if any(before.get(name) != value for name, value in entry.items()):
             self._add([entry])
 
@@ -242,7 +242,7 @@ class Journal:
         elif entry["is"] == "parent":
             self.parent = entry["journal"]
         elif entry["is"] in ("dataset", "description"):
-            self._said[entry["is"]] = entry
+            self._said[entry["is"], entry.get("name", "")] = entry
         elif entry["is"] == "metrics":
             self._known |= {(name, iteration) for name, _, _, iteration in entry["points"]}
 
