@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import REPOSITORY, Done, said
+from playwright.sync_api import sync_playwright
 from test_structure import LAYERS
 
 from leaderboard import build
@@ -277,10 +278,29 @@ def test_tools_run(data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypat
     assert "against autograd" in printed and "promised" in printed and "digits" in printed
 
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def look_at_runs(address: str) -> None:
+    """The page shows the quickstart's run, and the run's page its table and its recalled images."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(300_000)  # however busy the machine is
+        page.goto(address)
+        page.get_by_role("link", name="digits 1 I/C addressing fast recipe, seed 0").click()
+        page.get_by_role("heading", name="digits 1 I/C addressing fast recipe, seed 0").wait_for()
+        page.get_by_role("cell", name="random real images").wait_for()
+        shown = "image => image.complete && image.naturalWidth > 0"
+        page.wait_for_function(f"[...document.querySelectorAll('img[alt=recalled]')].some({shown})")
+        browser.close()
+
+
 @pytest.mark.slow
 def test_the_interface_opens(quickstart: tuple[Path, str], tmp_path: Path) -> None:
-    """The line that a run ends with starts MLflow's pages on what the run recorded."""
+    """The lines that a run ends with start MLflow's pages, and open the one of training runs, with this run in it."""
     (line,) = [line for line in quickstart[1].split("\n") if line.startswith("compare runs: ")]
+    (address,) = re.findall(r"^then open: +http://127\.0\.0\.1:5000/(#/experiments/\d+/runs\S+)$", quickstart[1], re.M)
     command = shlex.split(line.removeprefix("compare runs: "))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -292,11 +312,14 @@ def test_the_interface_opens(quickstart: tuple[Path, str], tmp_path: Path) -> No
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
                     assert b"mlflow" in page.read().lower()
-                    return
+                    break
             except OSError:
                 assert server.poll() is None, "the interface stopped"
                 time.sleep(0.5)
-        pytest.fail("the interface did not answer in a quarter of an hour")
+        else:
+            pytest.fail("the interface did not answer in a quarter of an hour")
+        if CHROMIUM is not None:
+            look_at_runs(f"http://127.0.0.1:{port}/{address}")
     finally:
         server.terminate()
         server.wait(20)
