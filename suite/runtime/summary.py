@@ -14,6 +14,9 @@ from suite.storage.files import canonical_json
 EVALUATED_ON = ("dataset", "stream", "images_per_class", "architecture", "augmentation", "evaluation", "validation")
 """Settings that decide what a memory and its controls are measured on, and with what budget."""
 
+HEAD = ("method", "what", "test (95% interval)", "validation", "n", "budget", "scale")
+"""Of the columns."""
+
 Record = Mapping[str, Any]
 """A result record."""
 
@@ -61,9 +64,11 @@ def summary(records: Sequence[Record]) -> str:
 
 
 def markdown(records: Sequence[Record]) -> str:
-    """The summary as tables of Markdown."""
+    """The summary as tables of Markdown, for a page that names the method where there is only one."""
     texts = []
-    for head, *lines in _tables(records):
+    for table in _tables(records):
+        nameless = len(table[0]) == len(HEAD) and len({row[0] for row in table[1:]} - {""}) == 1
+        head, *lines = [row[1:] for row in table] if nameless else table
         rows = [head, ("---",) * len(head), *lines]
         texts.append("\n".join(f"| {' | '.join(part.replace('|', '/') for part in row)} |" for row in rows))
     return "\n\n".join(texts)
@@ -72,7 +77,7 @@ def markdown(records: Sequence[Record]) -> str:
 def _tables(records: Sequence[Record]) -> list[list[tuple[str, ...]]]:
     """The rows below their head, and the differences where there are any."""
     rows = rows_of(records)
-    lines = [("method", "what", "test (95% interval)", "validation", "n", "budget", "scale")]
+    lines: list[tuple[str, ...]] = [HEAD]
     times = Counter(label(row.measurement) for row in rows if row.stands_alone)
     for row in rows:
         of = estimate(row.test or row.validation)
@@ -82,7 +87,7 @@ def _tables(records: Sequence[Record]) -> list[list[tuple[str, ...]]]:
         lines.append((method, label(row.measurement), test, validation, n, row.budget, row.scale))
     differences = list(_differences(rows))
     head = ("", "difference (paired 95% interval)", "seeds")
-    return [[*lines], *([[head, *differences]] if differences else [])]
+    return [lines, *([[head, *differences]] if differences else [])]
 
 
 def rows_of(records: Sequence[Record]) -> list[Row]:

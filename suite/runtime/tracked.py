@@ -132,23 +132,22 @@ def _numbers(record: Record) -> dict[str, float]:
 
 
 def _aggregates(records: Sequence[Record]) -> dict[str, float]:
-    """What a table's runs measured, over seeds: the mean, its 95% interval, and n, and the mean of what they cost.
+    """What a table's runs measured, over seeds: by method and measurement the mean, its 95% interval, and n.
 
-    The names are those of its runs, so that several such tables can be compared; of several methods, with the method's.
+    Of one method the names are those of its runs, and the mean of what they cost is there, too: so several such tables
+    can be compared, and plotted against their costs.
     """
     numbers: dict[str, float] = {}
-    methods = methods_of(records)
-    ending = {method: f"/{method.replace(' ', '_')}" if len(set(methods)) > 1 else "" for method in methods}
+    several = len(set(methods_of(records))) > 1
     for row in rows_of(records):
+        ending = f"/{row.method.replace(' ', '_')}" if several else ""
         for split, values in (("test", row.test), ("validation", row.validation)):
             if values:
-                of, name = estimate(values), metric({**row.measurement, "split": split}) + ending[row.method]
+                of, name = estimate(values), metric({**row.measurement, "split": split}) + ending
                 numbers |= {name: of.mean, f"{name}/seeds": float(of.memories)}
                 numbers |= {} if of.interval is None else {f"{name}/interval": of.interval}
-    for method, end in ending.items():
-        each = [_numbers(record) for record, its in zip(records, methods, strict=True) if its == method]
-        numbers |= {name + end: fmean(of[name] for of in each if name in of) for of in each for name in of}
-    return numbers
+    costs = [] if several else [_numbers(record) for record in records]
+    return numbers | {name: fmean(of[name] for of in costs if name in of) for of in costs for name in of}
 
 
 def _description(records: Sequence[Record]) -> str:
