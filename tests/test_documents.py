@@ -288,6 +288,7 @@ def look_at_runs(address: str) -> None:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(300_000)  # however busy the machine is
         page.goto(address)
+        page.get_by_role("columnheader", name="test_accuracy/memory", exact=True).wait_for()
         page.get_by_role("link", name="digits 1 I/C addressing fast recipe, seed 0").click()
         page.get_by_role("heading", name="digits 1 I/C addressing fast recipe, seed 0").wait_for()
         page.get_by_role("cell", name="random real images").wait_for()

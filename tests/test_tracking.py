@@ -21,6 +21,7 @@ from suite.runtime.record import of_memory
 from suite.runtime.tracked import end_table
 from suite.storage.journal import Journal, Point, read
 from suite.tracking.names import accepted
+from suite.tracking.pages import EXPERIMENT_TAGS, address
 from suite.tracking.store import LONGEST_PARAMETER, SENT, Store, flat, page
 from suite.tracking.uri import default_uri
 
@@ -108,8 +109,7 @@ def test_a_finished_run_is_in_the_store_with_all_it_found(data_dir: Path, out: P
     assert numbers["test_accuracy/memory_std"] == measured["std"]
     experiment = store.client.get_experiment(run.info.experiment_id)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
-    shown = page(only_run(out), default_uri(out))
-    assert shown == f"#/experiments/{run.info.experiment_id}/runs?workflowType=machine_learning"
+    assert page(only_run(out), default_uri(out)) == address(run.info.experiment_id)
     # The same command again records nothing more.
     assert command(*QUICK, "--data-dir", data_dir, "--out", out).status == 0
     assert len(store.runs()) == 1 and store.runs()[0].info.end_time == run.info.end_time
@@ -374,6 +374,14 @@ def test_a_data_set_and_a_description_are_told_once_and_hold_nothing_back(
     store.send(journal.directory)
     assert Seen(out).runs("points")[0].info.status == "FINISHED"
     assert "refused data set digits (" in capsys.readouterr().err
+
+
+def test_an_experiment_of_before_is_shown_as_one_of_now(store: Store, out: Path, journal: Journal) -> None:
+    store.connect()
+    (tag, *_), mine = EXPERIMENT_TAGS, "what somebody chose"
+    made = store._client.create_experiment("points", tags={tag: mine})
+    store.send(journal.directory)
+    assert Seen(out).client.get_experiment(made).tags.items() >= (EXPERIMENT_TAGS | {tag: mine}).items()
 
 
 def test_names_that_mlflow_does_not_take_are_changed(store: Store, out: Path) -> None:

@@ -10,11 +10,10 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NotRequired
-from urllib.parse import urlencode
 
 from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
@@ -25,6 +24,7 @@ from suite.storage.files import canonical_json, make_directory, write_atomic
 from suite.storage.locks import locked
 from suite.storage.plain_files import open_plain, plain_below, read_json
 from suite.tracking.names import accepted
+from suite.tracking.pages import EXPERIMENT_TAGS, address, note
 from suite.tracking.patience import NoAnswer, Patient, within
 from suite.tracking.places import artifact_problem
 from suite.tracking.uri import PASSWORD, USER, WHOLE, credentials, hidden, plain_uri, with_password
@@ -50,14 +50,8 @@ LONGEST_PARAMETER = 6000
 LONGEST_NAME_OF_RUN = 250
 """Characters of a run's name; what is longer is cut off."""
 
-LONGEST_TAG = 8000
-"""Characters of a tag's value."""
-
 LONGEST_DIGEST = 36
 """Characters of a data set's digest."""
-
-KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Tells MLflow that an experiment's runs are of training; its other pages are for traces of language models."""
 
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """MLflow's codes of errors that are of what was sent, not of the store."""
@@ -206,9 +200,10 @@ class Store:
                 )
             if experiment is None:
                 place = (self._out / "artifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
-                experiment_id = _plain_id(client.create_experiment(begun["experiment"], place, KIND))
+                experiment_id = _plain_id(client.create_experiment(begun["experiment"], place, EXPERIMENT_TAGS))
             else:
                 experiment_id = _plain_id(experiment.experiment_id)
+                self._show(experiment_id, experiment.tags)
                 run_id = self._without_duplicates(experiment_id, begun["id"])
                 if run_id is not None:
                     return run_id, experiment_id
@@ -216,6 +211,16 @@ class Store:
             name = begun["name"][:LONGEST_NAME_OF_RUN]
             run = client.create_run(experiment_id, start_time=begun["time"], tags=tags, run_name=name)
             return _plain_id(run.info.run_id), experiment_id
+
+    def _show(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        """Have an experiment of before shown as those that are made now, if this user may change it."""
+        for name in EXPERIMENT_TAGS.keys() - tags.keys():
+            try:
+                self._client.set_experiment_tag(experiment_id, name, EXPERIMENT_TAGS[name])
+            except Exception as error:  # as in `_log`
+                if getattr(error, "error_code", None) not in (*REFUSALS, "PERMISSION_DENIED"):
+                    raise
+                report(f"[tracking] {self.uri} refused a tag of experiment {experiment_id} ({first_line(error)[:200]})")
 
     def _without_duplicates(self, experiment_id: str, identity: str, keep: str | None = None) -> str | None:
         """The id of the store's run of this identity (`keep` if given), after its duplicates are deleted; None: none.
@@ -266,7 +271,7 @@ class Store:
             if entry["is"] == "dataset":
                 refused += self._log_dataset(run_id, entry)
             elif entry["is"] == "description":
-                tags.append(RunTag("mlflow.note.content", _note(entry, run_id)))
+                tags.append(RunTag("mlflow.note.content", note(entry["text"], entry["pictures"], run_id)))
         if tags:
             client.log_batch(run_id, tags=tags)
         if status is not None:
@@ -509,14 +514,7 @@ def _pages(request: Callable[[str | None], Any]) -> Iterator[Any]:
 def page(directory: Path, uri: str) -> str:
     """Where a store's pages show the runs that are of one experiment with a directory's; '' before any was sent."""
     experiment = _sent(directory).get(uri, {}).get("experiment")
-    return f"#/experiments/{experiment}/runs?workflowType=machine_learning" if experiment else ""
-
-
-def _note(entry: journal.Entry, run_id: str) -> str:
-    """A description with its pictures, as MLflow's pages show them: by addresses below the pages' own."""
-    names = [(Path(name).stem, urlencode({"path": name, "run_uuid": run_id})) for name in entry["pictures"]]
-    pictures = "".join(f"\n\n![{name}](get-artifact?{address})" for name, address in names)
-    return entry["text"][: max(0, LONGEST_TAG - len(pictures))] + pictures
+    return address(experiment) if experiment else ""
 
 
 def _first_of(names: list[str]) -> str:
