@@ -286,14 +286,14 @@ def look_at_runs(address: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(300_000)  # however busy the machine is
+        page.set_default_timeout(120_000)  # however busy the machine is
         page.goto(address)
-        page.get_by_role("columnheader", name="test_accuracy/memory", exact=True).wait_for()
-        page.get_by_role("link", name="digits 1 I/C addressing fast recipe, seed 0").click()
-        page.get_by_role("heading", name="digits 1 I/C addressing fast recipe, seed 0").wait_for()
+        page.get_by_role("columnheader", name="test_accuracy/memory", exact=True).first.wait_for()
+        page.get_by_role("link", name="digits 1 I/C addressing mlp fast recipe, seed 0").click()
+        page.get_by_role("heading", name="digits 1 I/C addressing mlp fast recipe, seed 0").wait_for()
         page.get_by_role("cell", name="random real images").wait_for()
         shown = "image => image.complete && image.naturalWidth > 0"
-        page.wait_for_function(f"[...document.querySelectorAll('img[alt=recalled]')].some({shown})")
+        page.wait_for_function(f"[...document.querySelectorAll('img[src*=recalled]')].some({shown})")
         browser.close()
 
 
