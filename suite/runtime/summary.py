@@ -85,9 +85,9 @@ def _tables(records: Sequence[Record]) -> list[list[tuple[str, ...]]]:
         n = f"{of.memories} x {of.networks}" if of.networks > 1 else str(of.memories)
         method = "" if row.stands_alone and times[label(row.measurement)] == 1 else row.method
         lines.append((method, label(row.measurement), test, validation, n, row.budget, row.scale))
-    differences = list(_differences(rows))
+    differences: list[tuple[str, ...]] = list(_differences(rows))
     head = ("", "difference (paired 95% interval)", "seeds")
-    return [lines, *([[head, *differences]] if differences else [])]
+    return [lines, [head, *differences]] if differences else [lines]
 
 
 def rows_of(records: Sequence[Record]) -> list[Row]:
