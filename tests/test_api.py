@@ -159,7 +159,7 @@ def test_the_same_bits_and_key_as_the_command(out: Path, data_dir: Path, tmp_pat
     done = command(*QUICK, *sets("START = @starts.k_means()"), *place)
     assert done.status == 0, done.err
     here, there = only_run(out), only_run(tmp_path)
-    assert here.name == there.name == f"seed0-{done.record['run_key']}"
+    assert here.name == there.name == f"digits-1-ic-addressing-mlp-fast-recipe-seed0-{done.record['run_key']}"
     files = [sha256((directory / "memory.safetensors").read_bytes()) for directory in (here, there)]
     assert files[0] == files[1]
     record = json.loads((here / "result.json").read_text())

@@ -14,10 +14,12 @@ import urllib.request
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from command_line import REPOSITORY, Done, ended, said, start
+from playwright.sync_api import sync_playwright
 from test_own_data import photos
 from test_structure import LAYERS
 
@@ -297,29 +299,55 @@ def test_tools_run(data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypat
     assert "against autograd" in printed and "promised" in printed and "digits" in printed
 
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def look_at_runs(address: str) -> None:
+    """The page shows the quickstart's run, and the run's page its table and its recalled images."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(120_000)  # however busy the machine is
+        page.goto(address)
+        page.get_by_role("columnheader", name="test_accuracy/memory", exact=True).first.wait_for()
+        page.get_by_role("link", name="digits 1 I/C addressing mlp fast recipe, seed 0").click()
+        page.get_by_role("heading", name="digits 1 I/C addressing mlp fast recipe, seed 0").wait_for()
+        page.get_by_role("cell", name="random real images").wait_for()
+        shown = "image => image.complete && image.naturalWidth > 0"
+        page.wait_for_function(f"[...document.querySelectorAll('img[src*=recalled]')].some({shown})")
+        browser.close()
+
+
 @pytest.mark.slow
 def test_the_interface_opens(quickstart: tuple[Path, str], tmp_path: Path) -> None:
-    """The line that a run ends with starts MLflow's pages on what the run recorded."""
+    """The lines that a run ends with start MLflow's pages, and open the one of training runs, with this run in it."""
     (line,) = [line for line in quickstart[1].split("\n") if line.startswith("compare runs: ")]
+    (address,) = re.findall(r"^then open: +http://127\.0\.0\.1:5000/(#/experiments/\d+/runs\S+)$", quickstart[1], re.M)
     command = shlex.split(line.removeprefix("compare runs: "))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    server = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(words, cwd=tmp_path, start_new_session=True, **quiet)
     try:
         for _ in range(1800):  # however busy the machine is
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
                     assert b"mlflow" in page.read().lower()
-                    return
+                    break
             except OSError:
                 assert server.poll() is None, "the interface stopped"
                 time.sleep(0.5)
-        pytest.fail("the interface did not answer in a quarter of an hour")
+        else:
+            pytest.fail("the interface did not answer in a quarter of an hour")
+        if CHROMIUM is not None:
+            look_at_runs(f"http://127.0.0.1:{port}/{address}")
     finally:
-        server.terminate()
-        server.wait(20)
+        os.killpg(
+            server.pid, signal.SIGKILL
+        )  # with its children; to end by itself it would wait for the browser's last
+        server.wait()
 
 
 def test_make_offers_what_the_readme_names() -> None:

@@ -96,6 +96,10 @@ WRONG_ENTRIES: list[tuple[Any, str]] = [
     ({"is": "parent", "time": TIME, "journal": "../../../elsewhere/.table-1"}, "parent.journal"),
     ({"is": "parent", "time": TIME, "journal": "/tmp/.table-1"}, "parent.journal"),
     ({"is": "parent", "time": TIME, "journal": "../another-run"}, "parent.journal"),
+    ({"is": "dataset", "time": TIME, "name": "digits", "digest": 7, "images": {}}, "dataset.digest"),
+    ({"is": "dataset", "time": TIME, "name": "digits", "digest": "", "images": {"train": -1}}, "dataset.images"),
+    ({"is": "description", "time": TIME, "text": "", "pictures": ["../../secret"]}, "description.pictures"),
+    ({"is": "description", "time": TIME, "text": []}, "description.text"),
     ({"is": "\x1b[31mred"}, "is damaged"),
     ({"is": ["status"]}, "is damaged"),
     ({"no": "kind"}, "is damaged"),
@@ -295,7 +299,8 @@ def test_a_run_does_not_write_through_a_linked_folder(what: str, data_dir: Path,
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / ".x.tmp").touch()
-    link = tmp_path / "out" / "quickstart" / f"seed0-{key}" / what if what != ".." else tmp_path / "out" / "quickstart"
+    runs = tmp_path / "out" / "quickstart"
+    link = runs if what == ".." else runs / f"anything-seed0-{key}" / what
     link.parent.mkdir(parents=True)
     link.symlink_to(outside)
     done = command(*arguments)
