@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,8 +79,8 @@ class Shaping:
 
 def decoded_files(name: str, files: Sequence[Path], shaping: Shaping) -> UInt8[Tensor, "n c h w"]:
     """The images in these files, in their order. Raises RunError that names those that can't be read."""
-    return decoded(name, [lambda file=file: _opened(file, shaping) for file in files], [str(file) for file in files],
-                   shaping.shape)  # fmt: skip
+    pictures = [partial(_opened, file, shaping) for file in files]
+    return decoded(name, pictures, [str(file) for file in files], shaping.shape)
 
 
 def decoded(
