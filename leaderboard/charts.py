@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from leaderboard import format
@@ -38,10 +37,15 @@ class Axis:
     logarithmic: bool = False
     """Whether equal ratios have equal lengths."""
 
+    @property
+    def unit(self) -> float:
+        """The length of one."""
+        return (self.end - self.start) / ((self.high - self.low) or 1)
+
     def place(self, value: float) -> float:
         """Where a value is."""
         value = math.log10(value) if self.logarithmic else value
-        return round(self.start + (value - self.low) / ((self.high - self.low) or 1) * (self.end - self.start), 1)
+        return round(self.start + (value - self.low) * self.unit, 1)
 
 
 Ticks = tuple[tuple[float, str], ...]
@@ -112,15 +116,13 @@ def chart(title: str, across: str, up: str, series: Iterable[tuple[str, Values]]
         text = f"{x:g}: {y:.4g}" + (f" ± {half:.2g}" if half is not None else "")
         return Point(to_x(x), to_y(y), round(to_y(y) - to_y(y + (half or 0)), 1), text)
 
+    def line(points: Values) -> str:
+        left, top, right, down = across_axis.start, up_axis.start, across_axis.unit, up_axis.unit
+        first, least = across_axis.low, up_axis.low
+        return " ".join([f"{left + (x - first) * right:.1f},{top + (y - least) * down:.1f}" for x, y, _ in points])
+
     dots = max(len(points) for _, points in lines) <= MAX_DOTS
-    drawn = (
-        Series(
-            name,
-            " ".join([f"{to_x(x):g},{to_y(y):g}" for x, y, _ in points]),
-            tuple(point(*values) for values in points) if dots else (),
-        )
-        for name, points in lines
-    )
+    drawn = (Series(name, line(points), tuple(point(*one) for one in points) if dots else ()) for name, points in lines)
     return Chart(title, across, up, tuple(drawn), x_ticks, y_ticks)
 
 
@@ -151,13 +153,14 @@ def curves(text: str) -> list[Chart]:
     titles = {"loss": "outer loss", "validation_accuracy": "validation accuracy (%)"}
     points: dict[str, list[tuple[float, float, float | None]]] = {metric: [] for metric in titles}
     for line in text.splitlines()[1:]:
-        iteration, _, rest = line.partition(",")
-        metric, _, value = rest.partition(",")
-        if metric in points:
-            with suppress(ValueError):
-                x, y = float(iteration), float(value)
-                if abs(x) < MOST and abs(y) < MOST:  # false for NaN
-                    points[metric].append((x, y, None))
+        cells = line.split(",", 2)
+        if len(cells) == 3 and cells[1] in points:
+            try:
+                x, y = float(cells[0]), float(cells[2])
+            except ValueError:
+                continue
+            if -MOST < x < MOST and -MOST < y < MOST:  # false for NaN
+                points[cells[1]].append((x, y, None))
     charts = [
         chart(f"{title}, at the end {points[metric][-1][1]:.4g}", "outer iteration", title,
               [("", _thinned(points[metric]))])
@@ -197,8 +200,8 @@ def read_curves(entry: Entry, name: str) -> list[Chart]:
 
 # ---------------------------------------------------------------- bars
 
-NAMES, BARS, BAR = 150, 430, 26
-"""Where bars begin and end from the left, and the height that each takes."""
+NAMES, BARS, BAR = 180, 440, 26
+"""Where bars begin and end from the left, and the height that each takes; `templates/chart.html` has the first, too."""
 
 
 @dataclass(frozen=True)

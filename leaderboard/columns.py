@@ -146,7 +146,7 @@ def _difference(part: Part, line: Line) -> Cell:
     if part.best is None:
         return EMPTY
     if line is part.best:
-        return Cell("0", "what others are compared with", sort=0)
+        return Cell("0", "the reference", sort=0)
     found = apart(line, part.best)
     return Cell(found.text, found.words, sort=round(found.mean, 4)) if found is not None else EMPTY
 
@@ -186,6 +186,8 @@ def _cost(part: Part, line: Line) -> Cell:
 
 def _scale(part: Part, line: Line) -> Cell:
     label, _, steps = format.scale(line.row).partition(", ")
+    if line.control:
+        return Cell(label, sort="")
     done = line.row.conditions.iterations if line.row.conditions is not None else None
     return Cell(label, steps.removesuffix(" iterations"), sort=done if done is not None else "")
 

@@ -86,8 +86,8 @@ def _worth(line: Line) -> tuple[bool, bool, float]:
 def _best(part: Part, line: Line) -> Best:
     test = line.row.test
     assert test is not None
-    beside = [one for one in part.lines if one.control in line.row.controls and one.judged == line.judged]
-    by_title = {one.control: one for one in reversed(beside)}
+    beside = [one for one in part.lines if one.control and one.judged == line.judged]
+    by_title = {one.title: one for one in reversed(beside) if set(one.means) & set(line.means)}
     amounts = [Amount(f"{line.title} (best)", test.mean, test.interval, "memory", format.accuracy(test))]
     words = []
     for title in BESIDE:
@@ -165,11 +165,18 @@ def _contest(part: Part) -> Bars:
         if line.measured is not None and (known is None or _mean(line) > _mean(known)):
             by_title[line.title] = line
     amounts = [
-        Amount(title, _mean(line), line.measured.interval, KINDS.get(line.control, "selected") if line.control else
-               "memory", format.accuracy(line.measured))
-        for title, line in by_title.items() if line.measured is not None
-    ]  # fmt: skip
+        Amount(title, line.measured.mean, line.measured.interval, _kind(line), format.accuracy(line.measured))
+        for title, line in by_title.items()
+        if line.measured is not None
+    ]
     return bars(f"{part.title}: {part.page.quantity} (%)", amounts)
+
+
+def _kind(line: Line) -> str:
+    """How a line's bar is filled: that of a method without a memory like selected images."""
+    if line.control:
+        return KINDS.get(line.title, "selected")
+    return "memory" if line.row.first["budget"]["recalled_per_class"] else "selected"
 
 
 def _mean(line: Line) -> float:

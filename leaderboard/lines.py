@@ -10,10 +10,10 @@ from typing import Any
 from leaderboard import format
 from leaderboard.pages import Page
 from leaderboard.records import Entry
-from leaderboard.rows import Control, Row
+from leaderboard.rows import Row
 from leaderboard.tables import Table
 from suite.runtime.record_schema import ACCURACY, FULL_DATA
-from suite.runtime.record_statistics import Difference, Estimate, half_interval, paired, stdev
+from suite.runtime.record_statistics import Difference, Estimate, estimate, half_interval, paired, stdev
 from suite.storage.files import json_sha256
 
 MOST_DIFFERENCES = 3
@@ -26,8 +26,10 @@ class Line:
 
     row: Row
     """The row; of a control, the first that it was measured beside."""
-    control: str = ""
-    """The control's title; '' for a row."""
+    title: str
+    """The method, the network it was measured on, or the control."""
+    control: bool = False
+    """Whether it is a control."""
     note: str = ""
     """How a control was trained, where that is another way than a memory's networks are."""
     measured: Estimate | None = None
@@ -40,11 +42,6 @@ class Line:
     """Whether it is the best row of its part."""
     anchor: str = ""
     """Names it on its page."""
-
-    @property
-    def title(self) -> str:
-        """The method, the network it was measured on, or the control."""
-        return self.control or self.row.method
 
     @property
     def name(self) -> str:
@@ -125,31 +122,48 @@ def _lines(page: Page, rows: Sequence[Row]) -> Iterator[Line]:
     best = -max(tested)[1] if tested else None
     anchors = [_anchor(row) for row in rows]
     for i, row in enumerate(rows):
-        means = {seed: fmean(values) for seed, values in row.tested.items()}
-        yield Line(row, "", "", row.test or row.validation, means, differ[i], i == best, anchors[i])
+        title = f"{row.method} {page.axis}" if page.chart and row.method.isdecimal() else row.method
+        measured = row.test or row.validation
+        yield Line(row, title, False, "", measured, _means(row.tested), differ[i], i == best, anchors[i])
     if page.quantity == ACCURACY:
-        yield from _controls(rows, anchors)
+        yield from _controls(page, rows, anchors)
 
 
 def _anchor(row: Row) -> str:
     return "row-" + json_sha256([row.runs[0].identity, row.shows])[:12]
 
 
-def _controls(rows: Sequence[Row], anchors: Sequence[str]) -> Iterator[Line]:
-    """Each control once for all rows that share it: judged alike, with the same values on the seeds that they share."""
-    found: dict[tuple[Any, ...], tuple[int, Control, dict[int, float]]] = {}
+SAME, LATEST = 0.3, 8
+"""Means of one control by the same seed, in percent, that other hardware may give; and how many are looked through."""
+
+
+def _controls(page: Page, rows: Sequence[Row], anchors: Sequence[str]) -> Iterator[Line]:
+    """Each control once for all rows that share it: judged alike, with the same means on the seeds that they share."""
+    found: dict[tuple[str, str, str], list[tuple[int, dict[int, list[float]]]]] = {}
     for i, row in enumerate(rows):
         for title, control in row.controls.items():
-            means = {seed: fmean(values) for seed, values in control.tested.items()}
             judged = row.conditions.evaluation if row.conditions is not None else ""
-            first = min(means)
-            place = (title, control.note, judged, first, means[first])
-            known = found.get(place)
-            if known is None or len(means) > len(known[2]):
-                found[place] = (known[0] if known is not None else i, control, means)
+            known = found.setdefault((title, control.note, judged), [])
+            for _, tested in known[-LATEST:]:
+                if _same(tested, control.tested):
+                    tested |= {seed: values for seed, values in control.tested.items() if seed not in tested}
+                    break
+            else:
+                known.append((i, dict(control.tested)))
     ordered = sorted(found.items(), key=lambda one: (one[0][0] == FULL_DATA, one[0][0]))
-    for n, ((title, note, *_), (i, control, means)) in enumerate(ordered):
-        yield Line(rows[i], title, note, control.test, means, anchor=f"{anchors[i]}-{n}")
+    every = [(title, note, i, tested) for (title, note, _), known in ordered for i, tested in known]
+    for n, (title, note, i, tested) in enumerate(every):
+        estimated = estimate(dict(sorted(tested.items())), page.seeds, page.within)
+        yield Line(rows[i], title, True, note, estimated, _means(tested), anchor=f"{anchors[i]}-{n}")
+
+
+def _same(one: dict[int, list[float]], other: dict[int, list[float]]) -> bool:
+    shared = set(one) & set(other)
+    return bool(shared) and all(abs(fmean(one[seed]) - fmean(other[seed])) <= SAME for seed in shared)
+
+
+def _means(tested: dict[int, list[float]]) -> dict[int, float]:
+    return {seed: fmean(values) for seed, values in sorted(tested.items())}
 
 
 # ---------------------------------------------------------------- what tells rows of one name apart

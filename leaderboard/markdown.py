@@ -9,8 +9,8 @@ from leaderboard.tables import Table
 from suite.errors import UsageError, harmless
 from suite.runtime.record_schema import ACCURACY
 
-HERE = str(speedrun.REPOSITORY / "leaderboard")
-"""The folder of the README that has the repository's tables."""
+HERE = "leaderboard/"
+"""The folder of the README that has the repository's tables, from that of the repository."""
 
 FREE = ("herding", "random real images")
 """Controls that a method is compared with, the stronger one first."""
@@ -60,22 +60,21 @@ def races(every: Sequence[speedrun.Race]) -> str:
             rows.append([target, speedrun.NO_RECORD, *[format.NONE] * (len(speedrun.TITLES) - 2)])
     lines = "".join("| " + " | ".join(row) + " |\n" for row in rows)
     again = " or ".join(f"`{command}`" for command in seeds)
-    return f"{plain(speedrun.RULE)}\n\n{lines}" + (f"\nA row is run again by {again}, by its seeds.\n" if again else "")
+    return f"{plain(speedrun.RULE)}\n\n{lines}" + (f"\nA row is run again with its configuration and its seeds: {again}.\n" if again else "")
 
 
 def _linked(file: str) -> str:
-    """A link to a file of the repository, its path as code elsewhere, or nothing for a path that Markdown can't hold."""
-    inside = file.removeprefix(f"{HERE}/")
-    if not file or set(file) & set("`|\n\r<>()[] "):
+    """A link to a file of the repository from beside the records; elsewhere its path as code, if that can hold it."""
+    if not file or set(file) & set("`|\n\r"):
         return format.NONE
-    return f"[gin]({inside})" if inside != file else f"`{file}`"
+    return f"[gin]({file.removeprefix(HERE)})" if file.startswith(HERE) and " " not in file else f"`{file}`"
 
 
 def markdown(table: Table) -> str:
     """What was run here, a table for each part, full runs before reduced ones, whose headings say so."""
     made = [_part(table, part) for part in parts(table)]
     notes = format.notes(table.measured)
-    made += ["".join(f"{name}: {plain(note)}.\n" for name, note in notes)] if notes else []
+    made += [f"{name}: {plain(note)}.\n" for name, note in notes]
     return "\n".join(made) if made else "Nothing was run here yet.\n"
 
 

@@ -185,7 +185,7 @@ def _recalled(best: front.Best) -> str:
 def _table(table: Table, own: Sequence[Part]) -> dict[str, Any]:
     """The variables of a table's template."""
     printed = [(row, number) for row in table.rows if not row.runs for number in row.published]
-    controls = dict.fromkeys(line.control for part in own for line in part.lines if line.control)
+    controls = dict.fromkeys(line.title for part in own for line in part.lines if line.control)
     return {
         "columns": columns(table) if own else (),
         "parts": own,

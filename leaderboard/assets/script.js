@@ -159,7 +159,7 @@ function foldable(table) {
       pick.className = "pick";
       tools.append(pick);
     }
-    row.cells[0].append(tools);
+    row.cells[0].insertBefore(tools, row.cells[0].querySelector("small"));
     fold(row, location.hash === `#${row.id}` && row.id !== "");
   }
 }
@@ -242,7 +242,7 @@ function showDifference(row, cell, wanted) {
     return show(cell, signed(value - row.dataset.printed), "printed: no interval", value - row.dataset.printed);
   }
   const other = referenceOf(row, wanted);
-  if (other === row) return show(cell, "0", "what others are compared with", 0);
+  if (other === row) return show(cell, "0", "the reference", 0);
   const found = other ? apart(row, other) : null;
   if (!found) return show(cell, "–", "", "");
   const interval = found[1] === null ? "" : ` ± ${found[1].toFixed(1)}`;

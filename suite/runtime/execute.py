@@ -171,6 +171,7 @@ def _attempt(
             forget_programs()
         still_held()
         cost = {
+            "finished_at": now() / 1000,
             "last_attempt_seconds": time.monotonic() - started,
             "upkeep_seconds_of_it": session.upkeep_seconds,
             "attempts": journal.attempts,
@@ -238,7 +239,7 @@ def _for_comparison(record: Record) -> dict[str, float]:
     """What a tracker has beside means, to compare runs by: deviations, what the memory stores, and what it cost."""
     deviations = {f"{_metric(m)}_std": m["std"] for m in record["measurements"] if m["std"] is not None}
     budget = {name: record["budget"].get(name) for name in ("stored_numbers", "images_per_class")}
-    cost = {f"cost/{name}": value for name, value in record["cost"].items()}
+    cost = {f"cost/{name}": value for name, value in record["cost"].items() if name != "finished_at"}
     numbers = {name: value for name, value in (budget | cost).items() if isinstance(value, (int, float))}
     return deviations | numbers
 
