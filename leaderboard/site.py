@@ -204,7 +204,7 @@ def _table(table: Table, own: Sequence[Part]) -> dict[str, Any]:
 
 def _means(line: Line) -> str:
     """'0:70.25 1:71.5': the means by seed, for the script that compares lines."""
-    return " ".join([f"{seed}:{mean:.6g}" for seed, mean in line.means.items()])
+    return " ".join([f"{seed}:{mean:.10g}" for seed, mean in line.means.items()])
 
 
 def _filters(own: Sequence[Part], printed: Sequence[tuple[Row, Published]]) -> list[dict[str, Any]]:

@@ -207,8 +207,15 @@ function apart(row, other) {
   return [difference, quantile(Math.max(1, Math.floor(freedom))) * Math.sqrt(a + b), 0];
 }
 
+// One decimal, as Python writes it: what lies in the middle goes to the even digit.
+function decimal(value) {
+  const tens = value * 10;
+  const middle = Number.isInteger(value * 4) && !Number.isInteger(tens);
+  return middle ? (2 * Math.round(tens / 2) / 10).toFixed(1) : value.toFixed(1);
+}
+
 function signed(value) {
-  return (value < 0 ? "" : "+") + value.toFixed(1);
+  return (value < 0 ? "" : "+") + decimal(value);
 }
 
 function words([difference, interval, seeds]) {
@@ -245,7 +252,7 @@ function showDifference(row, cell, wanted) {
   if (other === row) return show(cell, "0", "the reference", 0);
   const found = other ? apart(row, other) : null;
   if (!found) return show(cell, "–", "", "");
-  const interval = found[1] === null ? "" : ` ± ${found[1].toFixed(1)}`;
+  const interval = found[1] === null ? "" : ` ± ${decimal(found[1])}`;
   const alike = other.dataset.judged === row.dataset.judged ? "" : "; judged otherwise";
   return show(cell, signed(found[0]) + interval, words(found) + alike, found[0]);
 }
