@@ -84,7 +84,7 @@ def columns(table: Table) -> tuple[Column, ...]:
         Column(
             "method", "measured on" if page.row_axis else "method", partial(_method, table), best="low", number=False
         ),
-        Column("accuracy", "accuracy (%)", _accuracy, "on test images, with its 95% interval"),
+        Column("accuracy", f"{page.quantity} (%)", _accuracy, "on test images, with its 95% interval"),
         Column("n", "n", _sample, f"{page.seeds} × {within} of each"),
         Column("difference", "difference", _difference, "to the best of its part, in points"),
         *_own(table),

@@ -106,8 +106,13 @@ def day(since_1970: float) -> str:
 
 
 def dataset(name: str) -> str:
-    """'Fashion-MNIST' for 'fashion_mnist'; any other name as it is."""
-    return DATASETS.get(name, name)
+    """'Fashion-MNIST' for 'fashion_mnist', also at the end of a stream's name; any other name as it is.
+
+    >>> dataset("rotations of mnist")
+    'rotations of MNIST'
+    """
+    what, of, images = name.rpartition(" of ")
+    return what + of + DATASETS.get(images, images)
 
 
 def scale(row: Row) -> str:

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from leaderboard import format
 from leaderboard.charts import Amount, Bars, Plot, Result, bars, plot
-from leaderboard.lines import Line, Part, apart
+from leaderboard.lines import Line, Part, apart, worth
 from leaderboard.published import Published
 from leaderboard.records import OF_MEMORY
 from leaderboard.rows import Row
-from leaderboard.speedrun import MEMORIES
 from leaderboard.tables import Table
 from suite.runtime.record_schema import ACCURACY, FULL_DATA
 
@@ -65,7 +64,7 @@ def fields(tables: Sequence[Table], parts_of: dict[str, tuple[Part, ...]]) -> It
     for dataset, budgets in sorted(found.items(), key=lambda one: _order(one[0])):
         bests = []
         for budget in sorted(budgets, key=lambda one: (one is None, one or 0.0)):
-            part, line = max(budgets[budget], key=lambda one: _worth(one[1]))
+            part, line = max(budgets[budget], key=lambda one: worth(one[1].row))
             bests.append(_best(part, line))
         every = [one for lines in budgets.values() for one in lines]
         yield Field(dataset, tuple(bests), tuple(_plots(dataset, every, printed.get(dataset, ()))))
@@ -74,13 +73,6 @@ def fields(tables: Sequence[Table], parts_of: dict[str, tuple[Part, ...]]) -> It
 def _order(dataset: str) -> tuple[int, str]:
     names = list(format.DATASETS)
     return (names.index(dataset) if dataset in names else len(names)), dataset
-
-
-def _worth(line: Line) -> tuple[bool, bool, float]:
-    """Full runs before reduced ones, several memories before one or two, then the mean."""
-    test = line.row.test
-    assert test is not None
-    return not line.row.reduced, test.memories >= MEMORIES, test.mean
 
 
 def _best(part: Part, line: Line) -> Best:

@@ -1,4 +1,4 @@
-"""Lines of a table: its rows and the controls of their runs, in parts that are compared, each with what it is named by."""
+"""Lines of a table: its rows and the controls of their runs, in parts that are compared, and what each is named by."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,11 @@ from suite.runtime.record_schema import ACCURACY, FULL_DATA
 from suite.runtime.record_statistics import Difference, Estimate, estimate, half_interval, paired, stdev
 from suite.storage.files import json_sha256
 
+MEMORIES = 3
+"""With at least so many seeds, a row comes before one with fewer when the best is looked for."""
+
 MOST_DIFFERENCES = 3
-"""So many settings of rows with one name are told."""
+"""So many settings of rows with one name are told at the most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +121,8 @@ def parts(table: Table) -> tuple[Part, ...]:
 def _lines(page: Page, rows: Sequence[Row]) -> Iterator[Line]:
     """A line for each row, and one for each control."""
     differ = _differences(rows)
-    tested = [(row.test.mean, -i) for i, row in enumerate(rows) if row.test is not None]
-    best = -max(tested)[1] if tested else None
+    tested = [i for i, row in enumerate(rows) if row.test is not None]
+    best = max(tested, key=lambda i: worth(rows[i]), default=None)
     anchors = [_anchor(row) for row in rows]
     for i, row in enumerate(rows):
         title = f"{row.method} {page.axis}" if page.chart and row.method.isdecimal() else row.method
@@ -127,6 +130,13 @@ def _lines(page: Page, rows: Sequence[Row]) -> Iterator[Line]:
         yield Line(row, title, False, "", measured, _means(row.tested), differ[i], i == best, anchors[i])
     if page.quantity == ACCURACY:
         yield from _controls(page, rows, anchors)
+
+
+def worth(row: Row) -> tuple[bool, bool, bool, float]:
+    """What the best has most of: full runs before reduced ones, what stores something, several memories, the mean."""
+    assert row.test is not None
+    stores = row.first["budget"]["stored_numbers"] > 0
+    return not row.reduced, stores, row.test.memories >= MEMORIES, row.test.mean
 
 
 def _anchor(row: Row) -> str:
@@ -180,16 +190,18 @@ def _differences(rows: Sequence[Row]) -> list[str]:
             settings = [dict(_settings(rows[i].first["config"], "")) for i in same]
             names = dict.fromkeys(name for one in settings for name in one)
             apart = [name for name in names if len({one.get(name, "") for one in settings}) > 1]
+            apart.sort(key=lambda name: (name != "iterations", name.count(".")))
             for i, one in zip(same, settings, strict=True):
                 told[i] = _told([(name, one[name]) for name in apart if name in one])
     return told
 
 
 def _told(settings: Sequence[tuple[str, str]]) -> str:
-    """'lr 0.1, iterations 380 and 2 more'."""
-    texts = [f"{name.rpartition('.')[2].replace('_', ' ')} {value}" for name, value in settings[:MOST_DIFFERENCES]]
-    more = len(settings) - MOST_DIFFERENCES
-    return ", ".join(texts) + (f" and {more} more" if more > 0 else "")
+    """'iterations 380, lr 0.1'; of many, the first, and how many others there are."""
+    shown = settings[: MOST_DIFFERENCES if len(settings) <= MOST_DIFFERENCES else 1]
+    texts = [f"{name.rpartition('.')[2].replace('_', ' ')} {value}" for name, value in shown]
+    more = len(settings) - len(shown)
+    return ", ".join(texts) + (f" and {more} other settings" if more > 0 else "")
 
 
 def _settings(value: Any, name: str) -> Iterator[tuple[str, str]]:

@@ -60,7 +60,9 @@ def races(every: Sequence[speedrun.Race]) -> str:
             rows.append([target, speedrun.NO_RECORD, *[format.NONE] * (len(speedrun.TITLES) - 2)])
     lines = "".join("| " + " | ".join(row) + " |\n" for row in rows)
     again = " or ".join(f"`{command}`" for command in seeds)
-    return f"{plain(speedrun.RULE)}\n\n{lines}" + (f"\nA row is run again with its configuration and its seeds: {again}.\n" if again else "")
+    return f"{plain(speedrun.RULE)}\n\n{lines}" + (
+        f"\nA row is run again with its configuration and its seeds: {again}.\n" if again else ""
+    )
 
 
 def _linked(file: str) -> str:

@@ -131,10 +131,9 @@ def _files(tables: Sequence[Table], sources: Mapping[str, Source]) -> Iterator[t
         lines = downloads.table(table, own)
         yield f"{slug}.json", downloads.as_json(lines)
         yield f"{slug}.csv", downloads.as_csv(lines)
-        for part, line, entry in ((part, line, entry) for part in own for line in part.lines for entry in line.runs):
-            if entry.identity not in homes:
-                homes[entry.identity] = home = Home(entry, part, line)
-                by_key.setdefault(entry.record["run_key"], []).append(home)
+        for home in (Home(entry, part, line) for part in own for line in part.lines for entry in line.runs):
+            if homes.setdefault(home.entry.identity, home) is home:
+                by_key.setdefault(home.entry.record["run_key"], []).append(home)
     for home in homes.values():
         also = [Link(f"{one.entry.identity}.html", one.title) for one in by_key[home.entry.record["run_key"]]
                 if one is not home]  # fmt: skip
@@ -285,10 +284,7 @@ class Home:
         """The run's name for people: data set, budget, method, what tells it from its namesakes, and the seed."""
         part, row = self.part, self.line.row
         budget = f"{format.budget(row.images_per_class)} I/C"
-        if part.page.row_axis:
-            method = f"made with {part.made_with}"
-        else:
-            method = self.line.title
+        method = f"made with {part.made_with}" if part.page.row_axis else self.line.title
         named = (format.dataset(part.dataset), budget, method, self.line.differs, f"seed {self.entry.record['seed']}")
         return ", ".join(filter(None, named))
 

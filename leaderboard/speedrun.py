@@ -8,6 +8,7 @@ from statistics import fmean
 
 from leaderboard import format
 from leaderboard.columns import Cell, Detail, Link, costs, seed_link
+from leaderboard.lines import MEMORIES
 from leaderboard.pages import Page
 from leaderboard.records import OF_MEMORY, OPERATIVE
 from leaderboard.rows import Row
@@ -15,9 +16,6 @@ from leaderboard.tables import Table
 
 TARGETS: dict[str, tuple[float, ...]] = {"fashion_mnist": (70, 75, 80, 83.9, 86.7, 88.5), "digits": (90, 92, 95)}
 """By data set, test accuracies in percent to be reached."""
-
-MEMORIES = 3
-"""At least so many seeds count."""
 
 SECONDS = "distillation_seconds"
 """The entry of a record's cost that is the time."""

@@ -133,7 +133,9 @@ def test_the_front_page_shows_accuracy_against_storage_and_time(page: Page, site
         assert (plots.nth(0).locator(f".mark-{kind}").count() > 0) and (
             (plots.nth(1).locator(f".mark-{kind}").count() > 0) == (kind != "printed")  # nobody prints seconds
         )
-    assert plots.nth(0).locator(".mark-printed path").count() and not plots.nth(0).locator(".mark-printed circle").count()
+    assert (
+        plots.nth(0).locator(".mark-printed path").count() and not plots.nth(0).locator(".mark-printed circle").count()
+    )
     assert plots.nth(0).locator("path.front").count() == 2 and plots.nth(1).locator("path.front").count() == 1
     plots.nth(1).get_by_text("The best at each cost").click()
     best = plots.nth(1).locator("li").first
@@ -206,7 +208,9 @@ def test_any_two_lines_are_compared(page: Page, site: Path) -> None:
     assert differences(page, 1) == built
     page.get_by_role("combobox", name="Difference to").select_option("control:random real images")
     found = differences(page, 1)
-    assert found["single-step GM"] == "+10.2 ± 3.2\nbetter, 2 shared seeds" and found["random real images"].startswith("0")
+    assert found["single-step GM"] == "+10.2 ± 3.2\nbetter, 2 shared seeds" and found["random real images"].startswith(
+        "0"
+    )
     picked = page.locator("#rows tbody").nth(1).get_by_role("button", name="compare all with BPTT")
     picked.click()
     found = differences(page, 1)
@@ -428,7 +432,17 @@ def test_words_can_be_read_on_their_ground(scheme: str, page: Page, site: Path) 
     """Contrast of at least 4.5 (WCAG AA) for text, quiet text, links and marks."""
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     opened(page, site, "components.html")
-    for selector in ("h1", "footer", "nav a", ".downloads", "tbody.reduced .mark", "td small", "thead th", ".mark.good", ".unfold"):
+    for selector in (
+        "h1",
+        "footer",
+        "nav a",
+        ".downloads",
+        "tbody.reduced .mark",
+        "td small",
+        "thead th",
+        ".mark.good",
+        ".unfold",
+    ):
         assert page.evaluate(CONTRAST, selector) >= 4.5, selector
 
 

@@ -97,7 +97,9 @@ def test_markdown_holds_the_rule_the_rows_and_the_empty_targets() -> None:
     assert "at least 3 memories" in text and "evaluation are not counted" in text.replace("\n", " ")
     rows = [line for line in text.splitlines() if line.startswith(("| Fashion", "| digits"))]
     assert len(rows) == 6 + 3 + 3 and sum(NO_RECORD in row for row in rows) == 6
-    assert rows[0].startswith("| Fashion-MNIST, 70% | 6 s | 80.5 ± 0.0 | B\\|\\`x\\` (reduced), 1 I/C | 3 memories × 2 |")
+    assert rows[0].startswith(
+        "| Fashion-MNIST, 70% | 6 s | 80.5 ± 0.0 | B\\|\\`x\\` (reduced), 1 I/C | 3 memories × 2 |"
+    )
     assert "| 100 s |" in rows[1]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
 

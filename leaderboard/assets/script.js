@@ -160,6 +160,7 @@ function foldable(table) {
       tools.append(pick);
     }
     row.cells[0].insertBefore(tools, row.cells[0].querySelector("small"));
+    tools.before(" ");
     fold(row, location.hash === `#${row.id}` && row.id !== "");
   }
 }
