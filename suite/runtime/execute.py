@@ -186,6 +186,7 @@ def _attempt(
             forget_programs()
         still_held()
         cost = {
+            "finished_at": now() / 1000,
             "last_attempt_seconds": time.monotonic() - started,
             "upkeep_seconds_of_it": session.upkeep_seconds,
             "attempts": journal.attempts,

@@ -49,11 +49,7 @@ def begin_table(runs: Sequence[Run], key: str, journal: Journal, environment: Ma
 
 
 def _beginning(titles: Sequence[str]) -> str:
-    """The words that all titles begin with.
-
-    >>> _beginning(["digits 1 I/C full", "digits 1 I/C BPTT"])
-    'digits 1 I/C'
-    """
+    """The words that all titles begin with: 'digits 1 I/C' of 'digits 1 I/C full' and 'digits 1 I/C BPTT'."""
     columns = zip(*map(str.split, titles), strict=False)
     return " ".join(words[0] for words in takewhile(lambda words: len(set(words)) == 1, columns))
 
@@ -125,7 +121,7 @@ def _for_comparison(record: Record) -> dict[str, float]:
 def _numbers(record: Record) -> dict[str, float]:
     """What a run's memory stores, and what the run cost."""
     budget = {name: record["budget"].get(name) for name in ("stored_numbers", "images_per_class")}
-    cost = {f"cost/{name}": value for name, value in record["cost"].items()}
+    cost = {f"cost/{name}": value for name, value in record["cost"].items() if name != "finished_at"}
     if record["cost"].get("seconds_per_iteration"):
         cost["cost/iterations_per_second"] = 1 / record["cost"]["seconds_per_iteration"]
     return {name: value for name, value in (budget | cost).items() if isinstance(value, (int, float))}
