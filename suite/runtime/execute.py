@@ -186,7 +186,7 @@ def _attempt(
             forget_programs()
         still_held()
         cost = {
-            "finished_at": now() / 1000,
+            "finished_at": time.time(),
             "last_attempt_seconds": time.monotonic() - started,
             "upkeep_seconds_of_it": session.upkeep_seconds,
             "attempts": journal.attempts,
