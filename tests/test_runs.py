@@ -68,6 +68,9 @@ def test_every_state_is_listed_as_it_is(data_dir: Path, tmp_path: Path, stop_at:
     assert [part.strip() for part in text[0].split("  ") if part.strip()] == columns
     assert len(text) == 4 and "digits" in text[1] and "outer_optimizer.lr=1e+30" in text[3]
     assert by_seed[0]["test"] is not None and by_seed[1]["test"] is None
+    record = json.loads((tmp_path / by_seed[0]["run"] / "result.json").read_text())
+    measured = {(m["method"], m["split"]): m["mean"] for m in record["measurements"]}
+    assert by_seed[0]["validation"] == measured["memory", "validation"]  # and not the curve's last, of a trial network
     assert "3/5" in text[2] and "stopped" in text[2]
     one = ask("list", "seed1", "--out", tmp_path).out.splitlines()
     assert len(one) == 2 and "seed1" in one[1]
