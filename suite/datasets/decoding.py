@@ -12,9 +12,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from suite.datasets.base import ImageDataset
 from suite.errors import RunError, one_line, report
 from suite.storage.plain_files import open_plain
 from suite.types import ImageShape
+from suite.validation import Few, Fraction
 
 Resize = Literal["crop", "stretch", "none"]
 """'crop': the largest centred part of the wanted proportions, scaled to the wanted size; 'stretch': the whole picture,
@@ -75,6 +77,27 @@ class Shaping:
             left, top = (width - scale * wanted[0]) / 2, (height - scale * wanted[1]) / 2
             box = (left, top, left + scale * wanted[0], top + scale * wanted[1])
         return picture.resize(wanted, Image.Resampling.BICUBIC, box)
+
+
+@dataclass(frozen=True)
+class Pictures(ImageDataset):
+    """A data set of pictures of any size; subclasses say where they are, and which of them test."""
+
+    height: Few = 32
+    """Of the images, in pixels."""
+    width: Few | None = None
+    """Of the images, in pixels; None: as the height."""
+    channels: Literal[1, 3] = 3
+    """1 for grey images, 3 for colours."""
+    resize: Resize = "crop"
+    """How a picture of another size comes to this one (`suite.datasets.decoding.Resize`)."""
+    test_share: Fraction = 0.2
+    """Of each class, where nothing says which images test."""
+
+    @property
+    def shaping(self) -> Shaping:
+        """What every picture is made into."""
+        return Shaping(ImageShape(self.channels, self.height, self.width or self.height), self.resize)
 
 
 def decoded_files(name: str, files: Sequence[Path], shaping: Shaping) -> UInt8[Tensor, "n c h w"]:

@@ -5,18 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from suite.datasets.base import ImageDataset, Raw, split_rows
-from suite.datasets.decoding import Resize, Shaping, decoded
+from suite.datasets.base import Raw, split_rows
+from suite.datasets.decoding import Pictures, Shaping, decoded
 from suite.errors import RunError, UsageError, one_line
 from suite.keys import Key
 from suite.registry import datasets
-from suite.types import DatasetInfo, ImageShape
-from suite.validation import Few, Fraction
+from suite.types import DatasetInfo
 
 SPLIT = Key(0)("huggingface", "test")
 """The key of the split into training and test images where no split is named for the test, whatever the run's seed."""
@@ -24,7 +23,7 @@ SPLIT = Key(0)("huggingface", "test")
 
 @datasets.register("huggingface")
 @dataclass(frozen=True)
-class HuggingFace(ImageDataset):
+class HuggingFace(Pictures):
     """A data set of the Hugging Face Hub by its name, or of a folder, read by the package `datasets`.
 
     It must have a column of images and one of class numbers. Needs the extra `huggingface`; no code of the data set's
@@ -49,25 +48,14 @@ class HuggingFace(ImageDataset):
     """The column of the images."""
     label: str = "label"
     """The column of the class numbers."""
-    height: Few = 32
-    """Of the images, in pixels."""
-    width: Few | None = None
-    """Of the images, in pixels; None: as the height."""
-    channels: Literal[1, 3] = 3
-    """1 for grey images, 3 for colours."""
-    resize: Resize = "crop"
-    """How a picture of another size comes to this one (`suite.datasets.decoding.Resize`)."""
-    test_share: Fraction = 0.2
-    """Of each class, where no split has the test images."""
 
     @property
     def info(self) -> DatasetInfo:
         """Shape, sizes and class names, from the data set's own columns. Raises RunError where it is not there."""
         train, test = self._parts()
-        shape = ImageShape(self.channels, self.height, self.width or self.height)
         subset = "" if self.subset is None else f" {self.subset}"
         title = f"{Path(self.name).name}{subset} (hugging face)"
-        return DatasetInfo(title, shape, self._class_names(train, test), len(train.rows), len(test.rows))
+        return DatasetInfo(title, self.shaping.shape, self._class_names(train, test), len(train.rows), len(test.rows))
 
     def files(self, root: Path) -> list[Path]:
         """The tables in Hugging Face's cache, which are others for another revision and for changed files."""
@@ -79,9 +67,8 @@ class HuggingFace(ImageDataset):
         import PIL
 
         info = self.info
-        shaping = Shaping(info.shape, self.resize)
         (train_images, train_labels), (test_images, test_labels) = (
-            (self._images(info, part, shaping), part.labels) for part in self._parts()
+            (self._images(info, part), part.labels) for part in self._parts()
         )
         source = f"datasets {library.__version__}, decoded by Pillow {PIL.__version__}, resize '{self.resize}'"
         return Raw(train_images, train_labels, test_images, test_labels, source)
@@ -126,11 +113,13 @@ class HuggingFace(ImageDataset):
         labels = torch.cat([train.labels, test.labels])
         return tuple(names) if names else tuple(map(str, range(int(labels.max()) + 1)))
 
-    def _images(self, info: DatasetInfo, part: "_Part", shaping: Shaping) -> Tensor:
+    def _images(self, info: DatasetInfo, part: "_Part") -> Tensor:
         """The pictures of some rows, as images."""
         column = part.table.select_columns([self.image])
         rows = part.rows.tolist()
-        pictures: list[Callable[[], Tensor]] = [partial(_picture, column, self.image, row, shaping) for row in rows]
+        pictures: list[Callable[[], Tensor]] = [
+            partial(_picture, column, self.image, row, self.shaping) for row in rows
+        ]
         return decoded(info.name, pictures, [f"row {row}" for row in rows], info.shape)
 
 

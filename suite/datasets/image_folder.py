@@ -4,19 +4,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from suite.datasets.base import ImageDataset, Raw, split_rows
-from suite.datasets.decoding import Resize, Shaping, decoded_files
+from suite.datasets.base import Raw, split_rows
+from suite.datasets.decoding import Pictures, decoded_files
 from suite.errors import RunError, UsageError, one_line, report
 from suite.keys import Key
 from suite.registry import datasets
 from suite.storage.files import user_path
-from suite.types import DatasetInfo, ImageShape
-from suite.validation import Few, Fraction
+from suite.types import DatasetInfo
 
 SPLIT = Key(0)("image_folder", "test")
 """The key of the split into training and test images where there are no folders for it, whatever the run's seed."""
@@ -30,7 +28,7 @@ TEST_FOLDERS = ("test", "val", "validation")
 
 @datasets.register("image_folder")
 @dataclass(frozen=True)
-class ImageFolder(ImageDataset):
+class ImageFolder(Pictures):
     """Pictures in one folder for each class, which gives the class its name; at any depth below it.
 
     `folder` has the classes' folders, or `train` and one of `test`, `val` and `validation` that have them. In the
@@ -50,24 +48,13 @@ class ImageFolder(ImageDataset):
 
     folder: str = ""
     """Where the pictures are: a whole path, `~/...`, or one from where the command is started."""
-    height: Few = 32
-    """Of the images, in pixels."""
-    width: Few | None = None
-    """Of the images, in pixels; None: as the height."""
-    channels: Literal[1, 3] = 3
-    """1 for grey images, 3 for colours."""
-    resize: Resize = "crop"
-    """How a picture of another size comes to this one (`suite.datasets.decoding.Resize`)."""
-    test_share: Fraction = 0.2
-    """Of each class, where no folder has the test images."""
 
     @property
     def info(self) -> DatasetInfo:
         """Shape, sizes and class names, as the folder has them now. Raises UsageError where it holds no classes."""
         classes, train, test = self._parts()
-        shape = ImageShape(self.channels, self.height, self.width or self.height)
         name = f"{_place(self.folder).resolve().name or 'pictures'} (folder)"
-        return DatasetInfo(name, shape, classes, len(train), len(test))
+        return DatasetInfo(name, self.shaping.shape, classes, len(train), len(test))
 
     def files(self, root: Path) -> list[Path]:
         """The folder."""
@@ -81,7 +68,7 @@ class ImageFolder(ImageDataset):
         if others := _others(_place(self.folder)):
             report(f"[data] {info.name}: {others} files do not end as pictures do and are left out")
         both = [*train, *test]
-        images = decoded_files(info.name, [file for file, _ in both], Shaping(info.shape, self.resize))
+        images = decoded_files(info.name, [file for file, _ in both], self.shaping)
         labels = torch.tensor([label for _, label in both], dtype=torch.int64)
         source = f"pictures of a folder, decoded by Pillow {PIL.__version__}, resize '{self.resize}'"
         n = len(train)
