@@ -262,10 +262,10 @@ class Stream(Protocol):
 
 @runtime_checkable
 class RelatedTasks(Protocol):
-    """A stream that can show images of one of its tasks as another of its tasks might; offered by some."""
+    """A stream whose tasks show the same images with their pixels at other places; offered by some."""
 
-    def another(self, images: Float[Tensor, "n c h w"], key: Key) -> Float[Tensor, "n c h w"]:
-        """The images as a task drawn by the key would show them; differentiable in the images."""
+    def shown(self, key: Key) -> Int64[Tensor, " pixels"]:
+        """For each pixel of a task drawn by the key, the pixel of an image that it shows; -1: none, which is black."""
         ...
 
 
