@@ -27,7 +27,7 @@ from suite.evaluation.protocol import Protocol
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
-from suite.memory import Memory
+from suite.memory import Memory, load
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.standard import Standard
@@ -340,7 +340,7 @@ print({name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdli
 
 def test_the_package_offers_its_names() -> None:
     assert {"Memory", "distil", "load", "__version__"} <= set(dir(suite))
-    assert suite.Memory is Memory and suite.load is Memory.load
+    assert suite.Memory is Memory and suite.load is load
     with pytest.raises(AttributeError, match="module 'suite' has no attribute 'distill'"):
         suite.distill  # noqa: B018
 
