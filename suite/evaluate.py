@@ -204,13 +204,14 @@ def _run_of(run: "Run", experiment: "Judging", cell: dict[str, str]) -> "Run":
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, of a folder that of the names and the hashes of the files in it. Raises RunError."""
+    """SHA-256 of a file; of a folder that of the names and hashes of the files in it and in its folders. RunError."""
     from suite.importers.base import content
     from suite.storage.files import json_sha256, sha256
 
     if not path.is_dir():
         return sha256(content(path))
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+    near = (*path.glob("*"), *path.glob("*/*"))  # no layout is deeper
+    files = sorted(file for file in near if file.is_file() and not file.is_symlink())
     return json_sha256([[file.relative_to(path).as_posix(), sha256(content(file))] for file in files])
 
 

@@ -195,8 +195,8 @@ def test_no_private_name_crosses_modules() -> None:
 
 
 def test_nothing_is_unpickled() -> None:
-    """Only the reader of CIFAR's published batches knows the module, for its restricted unpickler; and only the importers'
-    reader of torch's files opens one, its names restricted."""
+    """Only the reader of CIFAR's published batches knows the module, for its restricted unpickler. torch's files are
+    opened in one place, where the names that they may ask for are listed."""
     assert {m for m in MODULES for name, _ in imported(m) if name.split(".")[0] == "pickle"} <= {"datasets.cifar"}
     for module in MODULES:
         for node in ast.walk(tree(module)):

@@ -132,8 +132,10 @@ def refused(path: Path, why: str) -> RunError:
 
 
 def tensor_of(path: Path, what: str, value: Any, axes: tuple[int, ...]) -> Tensor:
-    """A value of a file as a tensor of so many axes of finite numbers. RunError for another, and for one that claims more
-    numbers than are stored."""
+    """A value of a file as a tensor of so many axes of finite numbers.
+
+    Raises RunError for any other, and for one that claims more numbers than are stored.
+    """
     if not isinstance(value, Tensor):
         raise refused(path, f"its {what} are {type(value).__name__}, not a tensor")
     if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
@@ -141,8 +143,9 @@ def tensor_of(path: Path, what: str, value: Any, axes: tuple[int, ...]) -> Tenso
     require_room(path, value.numel(), value.element_size())
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise refused(path, f"its {what} claim {value.numel():,} numbers, and fewer are stored")
-    if value.ndim not in axes:
-        raise refused(path, f"its {what} have {value.ndim} axes, not {' or '.join(map(str, axes))}")
+    if value.ndim not in axes or not value.numel():
+        axis = " or ".join(map(str, axes))
+        raise refused(path, f"its {what} have the shape {tuple(value.shape)}, not {axis} axes with numbers")
     plain = value.detach().contiguous()
     if plain.is_floating_point() and not plain.isfinite().all():
         raise refused(path, f"its {what} hold NaN or infinity")

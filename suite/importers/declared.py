@@ -66,9 +66,11 @@ def settle(path: Path, layout: Format, found: ForeignSet, declared: Declared, in
     Raises UsageError, which names the option and its choices, for what nobody says, and for what is declared wrongly.
     """
     space = _space(path, layout, found, declared, info)
+    if len(found.labels) != len(found.images):
+        raise refused(path, f"it has {len(found.images)} images and {len(found.labels)} labels")
     kind = _kind(path, layout, found, declared, info)
     lr, with_rate = _rate(path, found, declared)
-    factor = _factor(layout, declared)
+    factor = _factor(layout, declared, info)
     order, classes = _order(path, found, declared, info)
     labels = _renumbered(path, found.labels, order)
     rows, grouped = _by_class(path, labels, info)
@@ -170,7 +172,7 @@ def _rate(path: Path, found: ForeignSet, declared: Declared) -> tuple[float | No
     return lr, False
 
 
-def _factor(layout: Format, declared: Declared) -> int:
+def _factor(layout: Format, declared: Declared, info: DatasetInfo) -> int:
     if layout.tiles and declared.factor is None:
         raise UsageError(
             f"--factor: '{layout.name}' does not say how many tiles an image holds along each side; say 1 for none, 2 "
@@ -178,7 +180,10 @@ def _factor(layout: Format, declared: Declared) -> int:
         )
     if not layout.tiles and declared.factor is not None:
         raise UsageError(f"--factor {declared.factor}: images of '{layout.name}' hold no tiles; leave it out")
-    return declared.factor or 1
+    factor = declared.factor or 1
+    if info.shape.height % factor or info.shape.width % factor:
+        raise UsageError(f"--factor {factor}: it must divide both sides of images of {info.shape}")
+    return factor
 
 
 def _order(path: Path, found: ForeignSet, declared: Declared, info: DatasetInfo) -> tuple[list[int], str]:
