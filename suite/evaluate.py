@@ -115,6 +115,8 @@ def _of_set(run: "Run", layout: "Format", options: argparse.Namespace) -> "Run":
     path = user_path(options.file, "FILE")
     if not path.exists():
         raise UsageError(f"there is no {path}; name the file or folder of the set")
+    if options.experiment is not None and not layout.several:
+        raise UsageError(f"--experiment {options.experiment}: a file of '{layout.name}' holds one set; leave it out")
     found = layout.read(path, Reading(experiment.dataset.info, options.experiment))
     named = {
         "file": printable(path.resolve().name)[:LONGEST_NAME],
@@ -127,7 +129,7 @@ def _of_set(run: "Run", layout: "Format", options: argparse.Namespace) -> "Run":
         experiment = _with_memory(experiment, path, found, about, options)
     else:
         experiment = _with_set(experiment, path, layout, found, about, options)
-    cell = {"set": experiment.file + (f" {options.experiment}" if options.experiment is not None else "")}
+    cell = {"set": experiment.file + (f", experiment {options.experiment}" if options.experiment is not None else "")}
     return _run_of(run, experiment, cell)
 
 
@@ -161,7 +163,7 @@ def _with_memory(
     from suite.memory import rebuilt
     from suite.registry import describe
 
-    given = [name for name in ("space", "labels", "lr", "classes", "experiment", "factor") if getattr(options, name)]
+    given = [name for name in ("space", "labels", "lr", "classes", "factor") if getattr(options, name) is not None]
     if given:
         raise UsageError(f"--{given[0]}: a memory of this suite says that itself; leave it out")
     config = memory.about.get("config", {})

@@ -28,7 +28,7 @@ from suite.parameterizations.standard import Standard
 from suite.runtime.record import invalid
 from suite.types import Budget, Data
 
-NETWORKS, EPOCHS = 3, 8
+NETWORKS, EPOCHS = 3, 150
 SMALL = sets(
     "ARCHITECTURE = @architectures.mlp()",
     "architectures.mlp.width = 16",
@@ -75,7 +75,7 @@ def memory(data: Data, parameterization: Any, tensors: dict[str, Tensor]) -> Mem
 def own_accuracies(of: Memory, data_dir: Path) -> list[float]:
     with as_people_run_it():
         found = of.evaluate(networks=NETWORKS, epochs=EPOCHS, data_dir=data_dir, progress=False, device="cpu")
-    assert isinstance(found, Comparison)
+    assert isinstance(found, Comparison) and found.mean() > 40  # far above chance, where all sets are alike
     return list(found.accuracies["memory"])
 
 

@@ -65,6 +65,8 @@ class Format:
     """The kind of labels of several numbers, where the layout settles it."""
     tiles: bool
     """Whether its images hold several smaller ones, so that `--factor` must say how many."""
+    several: bool
+    """Whether a file may hold several sets, of which `--experiment` names one."""
 
 
 FORMATS: dict[str, Format] = {}
@@ -72,18 +74,23 @@ FORMATS: dict[str, Format] = {}
 
 
 def importer(
-    name: str, *, space: str | None = None, labels: str | None = None, tiles: bool = False
+    name: str,
+    *,
+    space: str | None = None,
+    labels: str | None = None,
+    tiles: bool = False,
+    several: bool = False,
 ) -> Callable[[Read], Read]:
     """Decorator of a reader: makes it the format `name`, described by the first line of its docstring.
 
-    `space`, `labels` and `tiles` are those of `Format`. Raises UsageError for a name that is taken.
+    The others are those of `Format`. Raises UsageError for a name that is taken.
     """
 
     def decorate(read: Read) -> Read:
         if name in FORMATS:
             raise UsageError(f"a format '{name}' is already there; choose another name")
         summary = (read.__doc__ or "").strip().split("\n")[0]
-        FORMATS[name] = Format(name, read, summary, space, labels, tiles)
+        FORMATS[name] = Format(name, read, summary, space, labels, tiles, several)
         return read
 
     return decorate

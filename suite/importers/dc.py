@@ -8,7 +8,7 @@ from suite.importers import torch_files
 from suite.importers.base import ForeignSet, Reading, images_of, importer, labels_of, refused
 
 
-@importer("dc")
+@importer("dc", several=True)
 def read(path: Path, reading: Reading) -> ForeignSet:
     """DC, DSA and DM: `res_*.pt`, a list of experiments with images, classes and accuracies."""
     whole = torch_files.load(path)
