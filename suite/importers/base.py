@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int64
@@ -49,6 +49,9 @@ Read = Callable[[Path, Reading], ForeignSet | Memory]
 """A reader. It raises RunError, in one sentence, for a file that is missing, damaged, hostile or of another layout."""
 
 
+R = TypeVar("R", bound=Read)
+
+
 @dataclass(frozen=True)
 class Format:
     """One layout of files that can be imported."""
@@ -80,13 +83,13 @@ def importer(
     labels: str | None = None,
     tiles: bool = False,
     several: bool = False,
-) -> Callable[[Read], Read]:
+) -> Callable[[R], R]:
     """Decorator of a reader: makes it the format `name`, described by the first line of its docstring.
 
     The others are those of `Format`. Raises UsageError for a name that is taken.
     """
 
-    def decorate(read: Read) -> Read:
+    def decorate(read: R) -> R:
         if name in FORMATS:
             raise UsageError(f"a format '{name}' is already there; choose another name")
         summary = (read.__doc__ or "").strip().split("\n")[0]

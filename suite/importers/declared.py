@@ -54,7 +54,7 @@ class Judgeable:
     """Of the images."""
     lr: float | None
     """The rate to train at; None: the protocol's."""
-    settled: dict[str, str]
+    settled: dict[str, Any]
     """What labels, rate and classes are, in words for the record."""
     notes: tuple[str, ...]
     """What else was done."""
