@@ -516,3 +516,18 @@ def test_pictures_in_colours_are_not_made_grey(tmp_path: Path) -> None:
     (tmp_path / "set" / "00000").mkdir(parents=True)
     Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "set" / "00000" / "0.png")
     assert "it is in colours" in refusal("image_folder", tmp_path / "set")
+
+
+def test_archives_that_python_s_own_reader_does_not_know_are_refused(tmp_path: Path) -> None:
+    """Found by tools/fuzz.py: zipfile has more than one kind of error."""
+    torch.save([PIXELS, CLASSES], tmp_path / "set.pt")
+    whole = (tmp_path / "set.pt").read_bytes()
+    central, end = whole.index(b"PK\x01\x02"), whole.index(b"PK\x06\x06")
+    newer = bytearray(whole)
+    newer[central + 6] = 99  # the version that is needed to unpack a member
+    disks = bytearray(whole)
+    locator = disks.index(b"PK\x06\x07", end)
+    disks[locator + 16] = 2  # the number of disks
+    for damaged in (newer, disks):
+        (tmp_path / "set.pt").write_bytes(damaged)
+        assert "is refused" in refusal("idc", tmp_path / "set.pt", Declared(classes="data-set", factor=1))
