@@ -82,7 +82,7 @@ def _main(options: argparse.Namespace) -> int:
         return look_ahead(runs, options)
     records = perform(runs, options)
     if not options.json:
-        print("\n" + beside_authors(records[0]))
+        print("\n" + beside_authors(records))
     return 0
 
 
@@ -220,13 +220,15 @@ def content_hash(path: Path) -> str:
 # ---------------------------------------------------------------- what is printed
 
 
-def beside_authors(record: dict[str, Any]) -> str:
-    """What was measured here beside what the authors printed, and what their file says that they measured."""
+def beside_authors(records: list[dict[str, Any]]) -> str:
+    """What runs on one set measured beside what its authors printed, and what their file says that they measured."""
     from suite.runtime.record import of_memory
 
-    source, protocol = record["facts"]["imported"], record["scale"]["protocol"]
-    (measured,) = [m for m in of_memory(record) if m["split"] == "test"]
-    lines = [("whose", "test accuracy", "networks"), (f"ours, protocol {protocol}", *_figures(measured))]
+    source, lines = records[0]["facts"]["imported"], [("whose", "test accuracy", "networks")]
+    for record in records:
+        seed = f", seed {record['seed']}" if len(records) > 1 else ""
+        tested = [measured for measured in of_memory(record) if measured["split"] == "test"]
+        lines += [(f"ours, protocol {record['scale']['protocol']}{seed}", *_figures(one)) for one in tested]
     lines += [(f"in the file, {printable(name)[:40]}", *_figures(v)) for name, v in source["accuracies"].items()]
     if source["printed"] is not None:
         lines.append(("printed by its authors", f"{source['printed']:.1f}", "?"))
