@@ -28,7 +28,7 @@ from suite.parameterizations.standard import Standard
 from suite.runtime.record import invalid
 from suite.types import Budget, Data
 
-NETWORKS, EPOCHS = 3, 150
+NETWORKS, EPOCHS = 2, 150
 SMALL = sets(
     "ARCHITECTURE = @architectures.mlp()",
     "architectures.mlp.width = 16",
