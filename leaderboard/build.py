@@ -7,6 +7,7 @@ import argparse
 import gc
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from leaderboard import markdown, published, records, site
@@ -57,6 +58,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     finally:
         gc.enable()
+
+
+def build(places: Sequence[Path], out: Path) -> tuple[int, list[str]]:
+    """Write the site of the records below these places; returns how many runs have pages, and what is wrong.
+
+    Raises UsageError for a place that is not there and for a folder that holds something else than a site, and OSError.
+    """
+    entries, complaints = records.read(places)
+    sources = published.sources()
+    make_directory(out.parent)
+    return site.write(out, tables(entries, published.published(known=sources)), sources), complaints
 
 
 def _build(options: argparse.Namespace, downloads: Path) -> int:

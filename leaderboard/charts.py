@@ -1,8 +1,7 @@
-"""Line charts as plain numbers, which a template draws; nothing here knows HTML."""
+"""Pictures as plain numbers, which templates draw; nothing here knows HTML."""
 
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from leaderboard import format
@@ -21,6 +20,36 @@ MAX_POINTS = 200
 
 MAX_DOTS = 30
 """Above so many points of a line they are not marked one by one."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From values to places in picture units."""
+
+    low: float
+    """The value at its beginning, or its logarithm."""
+    high: float
+    """The value at its end, or its logarithm."""
+    start: float
+    """Where it begins."""
+    end: float
+    """Where it ends."""
+    logarithmic: bool = False
+    """Whether equal ratios have equal lengths."""
+
+    @property
+    def unit(self) -> float:
+        """The length of one."""
+        return (self.end - self.start) / ((self.high - self.low) or 1)
+
+    def place(self, value: float) -> float:
+        """Where a value is."""
+        value = math.log10(value) if self.logarithmic else value
+        return round(self.start + (value - self.low) * self.unit, 1)
+
+
+Ticks = tuple[tuple[float, str], ...]
+"""Places in picture units and their numbers."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +72,10 @@ class Series:
 
     name: str
     """Its name, '' for the only one."""
+    line: str
+    """Its points as SVG writes them: 'x,y x,y ...'."""
     points: tuple[Point, ...]
-    """From left to right."""
-
-    @property
-    def line(self) -> str:
-        """The points as SVG writes them: 'x,y x,y ...'."""
-        return " ".join(f"{point.x:g},{point.y:g}" for point in self.points)
+    """Those that are marked, from left to right."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +90,10 @@ class Chart:
     """What the vertical axis is of."""
     series: tuple[Series, ...]
     """Its lines."""
-    x_ticks: tuple[tuple[float, str], ...]
-    """Places in picture units and their numbers."""
-    y_ticks: tuple[tuple[float, str], ...]
-    """Likewise."""
-    dots: bool
-    """Whether every point is marked."""
+    x_ticks: Ticks
+    """Of the horizontal axis."""
+    y_ticks: Ticks
+    """Of the vertical axis."""
 
 
 Values = Sequence[tuple[float, float, float | None]]
@@ -84,29 +108,29 @@ def chart(title: str, across: str, up: str, series: Iterable[tuple[str, Values]]
     xs = [x for _, points in lines for x, _, _ in points]
     lows = [y - (bar or 0) for _, points in lines for _, y, bar in points]
     highs = [y + (bar or 0) for _, points in lines for _, y, bar in points]
-    x_ticks, y_ticks = _ticks(min(xs), max(xs)), _ticks(min(lows), max(highs))
-    x_low, x_high = min(xs[0], x_ticks[0], min(xs)), max(x_ticks[-1], max(xs))
-    y_low, y_high = min(y_ticks[0], min(lows)), max(y_ticks[-1], max(highs))
-
-    def to_x(x: float) -> float:
-        return round(LEFT + (x - x_low) / ((x_high - x_low) or 1) * (WIDTH - LEFT - RIGHT), 1)
-
-    def to_y(y: float) -> float:
-        return round(HEIGHT - BOTTOM - (y - y_low) / ((y_high - y_low) or 1) * (HEIGHT - TOP - BOTTOM), 1)
+    across_axis, x_ticks = _scaled(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    up_axis, y_ticks = _scaled(min(lows), max(highs), HEIGHT - BOTTOM, TOP)
+    to_x, to_y = across_axis.place, up_axis.place
 
     def point(x: float, y: float, half: float | None) -> Point:
-        title = f"{x:g}: {y:.4g}" + (f" ± {half:.2g}" if half is not None else "")
-        return Point(to_x(x), to_y(y), round(to_y(y) - to_y(y + (half or 0)), 1), title)
+        text = f"{x:g}: {y:.4g}" + (f" ± {half:.2g}" if half is not None else "")
+        return Point(to_x(x), to_y(y), round(to_y(y) - to_y(y + (half or 0)), 1), text)
 
-    return Chart(
-        title,
-        across,
-        up,
-        tuple(Series(name, tuple(point(*values) for values in points)) for name, points in lines),
-        tuple((to_x(x), f"{x:g}") for x in x_ticks),
-        tuple((to_y(y), f"{y:g}") for y in y_ticks),
-        dots=max(len(points) for _, points in lines) <= MAX_DOTS,
-    )
+    def line(points: Values) -> str:
+        left, top, right, down = across_axis.start, up_axis.start, across_axis.unit, up_axis.unit
+        first, least = across_axis.low, up_axis.low
+        return " ".join([f"{left + (x - first) * right:.1f},{top + (y - least) * down:.1f}" for x, y, _ in points])
+
+    dots = max(len(points) for _, points in lines) <= MAX_DOTS
+    drawn = (Series(name, line(points), tuple(point(*one) for one in points) if dots else ()) for name, points in lines)
+    return Chart(title, across, up, tuple(drawn), x_ticks, y_ticks)
+
+
+def _scaled(low: float, high: float, start: float, end: float) -> tuple[Axis, Ticks]:
+    """An axis that holds both values, and its ticks."""
+    ticks = _ticks(low, high)
+    axis = Axis(min(low, ticks[0]), max(high, ticks[-1]), start, end)
+    return axis, tuple((axis.place(tick), f"{tick:g}") for tick in ticks)
 
 
 MOST = 1e100
@@ -129,13 +153,14 @@ def curves(text: str) -> list[Chart]:
     titles = {"loss": "outer loss", "validation_accuracy": "validation accuracy (%)"}
     points: dict[str, list[tuple[float, float, float | None]]] = {metric: [] for metric in titles}
     for line in text.splitlines()[1:]:
-        iteration, _, rest = line.partition(",")
-        metric, _, value = rest.partition(",")
-        if metric in points:
-            with suppress(ValueError):
-                x, y = float(iteration), float(value)
-                if abs(x) < MOST and abs(y) < MOST:  # false for NaN
-                    points[metric].append((x, y, None))
+        cells = line.split(",", 2)
+        if len(cells) == 3 and cells[1] in points:
+            try:
+                x, y = float(cells[0]), float(cells[2])
+            except ValueError:
+                continue
+            if -MOST < x < MOST and -MOST < y < MOST:  # false for NaN
+                points[cells[1]].append((x, y, None))
     charts = [
         chart(f"{title}, at the end {points[metric][-1][1]:.4g}", "outer iteration", title,
               [("", _thinned(points[metric]))])
@@ -171,3 +196,190 @@ def along(table: Table) -> list[Chart]:
 def read_curves(entry: Entry, name: str) -> list[Chart]:
     """The curves of a file in a run's folder, or none if there is no such file or it can't be read."""
     return curves((entry.read(name) or b"").decode(errors="replace"))
+
+
+# ---------------------------------------------------------------- bars
+
+NAMES, BARS, BAR = 180, 440, 26
+"""Where bars begin and end from the left, and the height that each takes; `templates/chart.html` has the first, too."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A bar to be drawn."""
+
+    name: str
+    """Beside it."""
+    mean: float
+    """Its length."""
+    interval: float | None
+    """Half of its 95% interval."""
+    kind: str
+    """Its filling: 'memory', 'selected', 'random' or 'whole'."""
+    text: str
+    """Behind it."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar in picture units."""
+
+    amount: Amount
+    """What it is of."""
+    y: float
+    """Its upper edge."""
+    width: float
+    """Its length, from `NAMES`."""
+    low: float
+    """Where its interval begins."""
+    high: float
+    """Where its interval ends."""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A picture of bars below each other."""
+
+    title: str
+    """What it is of."""
+    height: float
+    """Of the picture."""
+    bars: tuple[Bar, ...]
+    """From above."""
+    ticks: Ticks
+    """Of their lengths."""
+
+
+def bars(title: str, amounts: Sequence[Amount]) -> Bars:
+    """Bars from zero to a hundred percent."""
+    axis = Axis(0, 100, NAMES, BARS)
+    made = []
+    for i, one in enumerate(amounts):
+        half = one.interval or 0.0
+        low, mean, high = (axis.place(min(max(v, 0), 100)) for v in (one.mean - half, one.mean, one.mean + half))
+        made.append(Bar(one, 4 + BAR * i, round(mean - NAMES, 1), low, high))
+    ticks = tuple((axis.place(tick), f"{tick}") for tick in (0, 25, 50, 75, 100))
+    return Bars(title, BAR * len(amounts) + 24, tuple(made), ticks)
+
+
+# ---------------------------------------------------------------- accuracy against cost
+
+
+@dataclass(frozen=True)
+class Result:
+    """An accuracy at a cost."""
+
+    cost: float
+    """Above zero."""
+    accuracy: float
+    """In percent."""
+    interval: float | None
+    """Half of its 95% interval."""
+    name: str
+    """Whose it is."""
+    kind: str
+    """'full', 'reduced' or 'printed'."""
+    link: str
+    """Where it stands in a table."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A result in picture units."""
+
+    result: Result
+    """What it is of."""
+    x: float
+    """From the left."""
+    y: float
+    """From the top."""
+    low: float
+    """The lower end of its interval."""
+    high: float
+    """The upper end."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Accuracies against a cost."""
+
+    title: str
+    """What it is of."""
+    across: str
+    """What the cost is."""
+    marks: tuple[Mark, ...]
+    """Results, those on a front last."""
+    fronts: tuple[tuple[str, str], ...]
+    """Of our runs and of printed figures: the kind, and the steps of the best at no more cost, as SVG writes them."""
+    best: tuple[Result, ...]
+    """The results of the fronts, cheapest first."""
+    x_ticks: Ticks
+    """Of the cost."""
+    y_ticks: Ticks
+    """Of the accuracy."""
+
+
+def plot(title: str, across: str, results: Sequence[Result]) -> Plot | None:
+    """The plot of results; None if fewer than two can be drawn."""
+    drawn = [one for one in results if 0 < one.cost < MOST]
+    if len(drawn) < 2:
+        return None
+    lows = [max(one.accuracy - (one.interval or 0), 0) for one in drawn]
+    highs = [min(one.accuracy + (one.interval or 0), 100) for one in drawn]
+    across_axis, x_ticks = _decades(min(one.cost for one in drawn), max(one.cost for one in drawn))
+    up_axis, y_ticks = _scaled(min(lows), max(highs), HEIGHT - BOTTOM, TOP)
+    fronts, best = [], []
+    for kinds, name in ((("full", "reduced"), "ours"), (("printed",), "printed")):
+        front = pareto([one for one in drawn if one.kind in kinds])
+        best += front
+        places = [(across_axis.place(one.cost), up_axis.place(one.accuracy)) for one in front]
+        steps = "".join(f"H{x:g}V{y:g}" for x, y in places[1:])
+        if places:
+            fronts.append((name, f"M{places[0][0]:g} {places[0][1]:g}{steps}H{across_axis.end:g}"))
+    marks: dict[tuple[float, float, str], Mark] = {}  # of several in one place, one
+    on_front = set(map(id, best))
+    for one in sorted(drawn, key=lambda one: id(one) in on_front):
+        half = one.interval or 0.0
+        x, y, low, high = (
+            across_axis.place(one.cost),
+            *(up_axis.place(min(max(v, 0), 100)) for v in (one.accuracy, one.accuracy - half, one.accuracy + half)),
+        )
+        place = (round(x / 2), round(y / 2), one.kind)
+        marks.pop(place, None)
+        marks[place] = Mark(one, x, y, low, high)
+    return Plot(title, across, tuple(marks.values()), tuple(fronts), tuple(best), x_ticks, y_ticks)
+
+
+def pareto(results: Iterable[Result]) -> list[Result]:
+    """Those that no other equals at less cost or beats at the same, cheapest first.
+
+    >>> of = [Result(c, a, None, "", "full", "") for c, a in ((2, 50), (1, 40), (3, 45), (2, 48), (4, 60))]
+    >>> [(one.cost, one.accuracy) for one in pareto(of)]
+    [(1, 40), (2, 50), (4, 60)]
+    """
+    front: list[Result] = []
+    for one in sorted(results, key=lambda one: (one.cost, -one.accuracy)):
+        if not front or one.accuracy > front[-1].accuracy:
+            front.append(one)
+    return front
+
+
+def _decades(low: float, high: float) -> tuple[Axis, Ticks]:
+    """A logarithmic axis that holds both values, with ticks at 1, 2 and 5, or at powers of ten alone."""
+    first, last = math.log10(low), math.log10(high)
+    room = max(0.05, (last - first) / 20)
+    axis = Axis(first - room, last + room, LEFT, WIDTH - RIGHT, logarithmic=True)
+    powers = range(math.floor(first) - 1, math.ceil(last) + 1)
+    factors = (1,) if last - first > 3 else (1, 3) if last - first > 1.5 else (1, 2, 5)
+    every = max(1, len(powers) // 8)
+    values = [m * 10.0**p for p in powers if p % every == 0 for m in factors]
+    shown = [value for value in values if axis.low <= math.log10(value) <= axis.high]
+    return axis, tuple((axis.place(value), _short(value)) for value in shown)
+
+
+def _short(value: float) -> str:
+    """'20k' for 20,000."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"

@@ -1,13 +1,16 @@
-"""The columns of a table: what stands over each, and what each row has in it, on the page and in Markdown."""
+"""The columns of a table on its page: at most seven, and what folds out of a line."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 from leaderboard import format
+from leaderboard.lines import Line, Part, apart
+from leaderboard.published import Published
 from leaderboard.records import Entry
 from leaderboard.rows import Row
 from leaderboard.tables import Table
+from suite.runtime.record_schema import ACCURACY
 from suite.runtime.record_statistics import Estimate
 
 
@@ -22,234 +25,236 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Bar:
+    """An interval in a picture that is 100 wide."""
+
+    low: float
+    """Its left end."""
+    mean: float
+    """Its middle."""
+    high: float
+    """Its right end."""
+
+
+@dataclass(frozen=True)
 class Cell:
     """What stands in one place of a table."""
 
     text: str
-    """In the row's own size."""
+    """In the line's own size."""
     small: str = ""
     """Below it, smaller."""
     sort: str | float | None = None
     """What it is sorted by, if not by its text; '' is last."""
-    number: bool = False
-    """Whether it is aligned as a number."""
     mark: str = ""
     """A mark behind the text."""
     links: tuple[Link, ...] = ()
     """Links behind the text."""
+    bar: Bar | None = None
+    """Below the text."""
 
 
 EMPTY = Cell(format.NONE, sort="")
-"""Of a row that nobody ran here, in a column that is of runs."""
+"""Where there is nothing."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its title and its cells. It is on the page, in Markdown, or on both."""
+    """One column: its title and its cells."""
 
+    key: str
+    """Names it in a page's address."""
     title: str
-    """Over it on the page; '' where only Markdown has it."""
-    cell_of_row: Callable[[Row], Cell]
-    """The row's cell."""
+    """Over it."""
+    cell: Callable[[Part, Line], Cell]
+    """The line's cell."""
     hint: str = ""
     """Below the title, smaller."""
-    markdown: str = ""
-    """Over it in Markdown; '' where only the page has it."""
-    markdown_text: Callable[[Row], str] | None = None
-    """What Markdown has in place of the cell's text."""
-    of_runs: bool = True
-    """Whether only rows that were run here have something in it; it is empty for what is only printed."""
-
-    def cell(self, row: Row) -> Cell:
-        """The row's cell on the page."""
-        return self.cell_of_row(row) if row.runs or not self.of_runs else EMPTY
-
-    def text(self, row: Row) -> str:
-        """The same in Markdown."""
-        return self.markdown_text(row) if self.markdown_text is not None else self.cell(row).text
+    best: str = "high"
+    """Whether what is best is 'high' or 'low': it is first after the first click."""
+    number: bool = True
+    """Whether it is aligned as a number."""
 
 
-def columns(table: Table) -> list[Column]:
-    """All columns of a table, in order; where the page has no records and no place for them, the last is the source."""
-    page, runs = table.page, bool(table.page.names) or bool(table.measured)
-    every = list(_identity(table))
-    if not page.episodes:
-        every.append(_printed(with_source=runs))
-    if not runs:
-        return [*every, Column("source", lambda row: Cell(_source(row)), of_runs=False)]
-    return [*every, *_accuracies(table), *_controls(table), *COST]
-
-
-# ---------------------------------------------------------------- what a row is
-
-
-def _identity(table: Table) -> Iterator[Column]:
-    """What a row is: data set, budget, method, and what the method varies with."""
+def columns(table: Table) -> tuple[Column, ...]:
+    """The columns of a table with runs; the last but two is there where the table needs it."""
     page = table.page
-    yield Column("data set", _dataset, markdown="data set", of_runs=False)
-    yield Column("I/C", _budget, "budget in real images per class", markdown="I/C", of_runs=False)
-    if page.row_title:
-        yield Column(page.row_title, lambda row: Cell(row.made_with), markdown=page.row_title, of_runs=False)
-    title = "measured on" if page.row_axis else "method"
-    yield Column(title, _method, markdown=title, markdown_text=_method_in_markdown, of_runs=False)
+    within = page.within.removeprefix("evaluation ")
+    return (
+        Column(
+            "method", "measured on" if page.row_axis else "method", partial(_method, table), best="low", number=False
+        ),
+        Column("accuracy", f"{page.quantity} (%)", _accuracy, "on test images, with its 95% interval"),
+        Column("n", "n", _sample, f"{page.seeds} × {within} of each"),
+        Column("difference", "difference", _difference, "to the best of its part, in points"),
+        *_own(table),
+        Column("cost", "cost", _cost, "mean time of a run; numbers stored", best="low"),
+        Column("scale", "scale", _scale, "outer iterations", number=False),
+    )
 
 
-def _dataset(row: Row) -> Cell:
-    return Cell(format.dataset(row.dataset), sort=row.dataset)
+def _own(table: Table) -> Iterator[Column]:
+    """The column that this table needs: printed figures, what was validated alone, or accuracy just after a task."""
+    if any(row.published for row in table.measured):
+        yield Column("printed", "printed", _printed, "as the source prints it")
+    elif any(row.test is None for row in table.measured):
+        yield Column("validation", "validation", _validation, "what choices look at")
+    elif table.page.quantity != ACCURACY and "LA" in table.controls:
+        yield Column("la", "LA", _just_after, "just after each task")
 
 
-def _budget(row: Row) -> Cell:
-    return Cell(format.budget(row.images_per_class), sort=row.images_per_class or "", number=True)
+# ---------------------------------------------------------------- what is seen at once
 
 
-def _method(row: Row) -> Cell:
-    small, mark = "chosen on validation" if row.chosen else "", "reduced" if row.reduced else ""
-    return Cell(row.method, small, sort=row.method, mark=mark)
+def _method(table: Table, part: Part, line: Line) -> Cell:
+    if line.control:
+        return Cell(line.title, "control", sort=line.title)
+    chosen = "chosen on validation" if line.row.chosen else ""
+    mark = "best" if line.best else ""
+    return Cell(line.title, "; ".join(filter(None, (chosen, line.differs))), sort=line.title, mark=mark)
 
 
-def _method_in_markdown(row: Row) -> str:
-    return row.method + (" (chosen)" if row.chosen else "")
+def _accuracy(part: Part, line: Line) -> Cell:
+    if not line.means:
+        return EMPTY
+    return accuracy(line.measured, part.bounds)
 
 
-# ---------------------------------------------------------------- accuracies
-
-
-def _printed(with_source: bool) -> Column:
-    """What the paper prints; its source has a column of its own where there are no runs."""
-
-    def cell(row: Row) -> Cell:
-        parts = [_source(row)] if with_source else []
-        parts += [row.paper.note] if row.paper is not None else []
-        value = row.paper.accuracy if row.paper is not None else ""
-        return Cell(format.printed(row.paper), "; ".join(filter(None, parts)), sort=value, number=True)
-
-    return Column("printed", cell, "as the source prints it", markdown="paper", of_runs=False)
-
-
-def _source(row: Row) -> str:
-    return f"{row.paper.source}, {row.paper.place}" if row.paper is not None else ""
-
-
-def _accuracies(table: Table) -> Iterator[Column]:
-    """What was measured here, with its spreads."""
-    page = table.page
-    if not page.episodes:
-        yield Column("rank", _rank, "among full runs that were judged alike")
-    test = "here, test"
-    hint = "mean and half of its 95% interval"
-    yield Column(test, lambda row: accuracy(row.test), hint, markdown=f"{test} (95% interval)")
-    yield Column("", lambda row: Cell(format.over(row.test)), markdown="interval over")
-    yield Column("n", _sample, f"{page.seeds} × {page.within} of each", markdown="n")
-    yield Column(f"sd of {page.seeds}", _spread_of_memories)
-    yield Column(f"sd of {page.within.removeprefix('evaluation ')}", _spread_of_networks)
-    if not page.episodes:
-        yield Column("difference", _difference, "here less printed, in points", markdown="difference")
-        yield Column("validation", lambda row: accuracy(row.validation), markdown="validation")
-
-
-def _rank(row: Row) -> Cell:
-    return Cell(str(row.rank) if row.rank else format.NONE, sort=row.rank or "", number=True)
-
-
-def accuracy(estimate: Estimate | None, note: str = "") -> Cell:
-    """An accuracy with what its interval is over, and a note."""
+def accuracy(estimate: Estimate | None, bounds: tuple[float, float]) -> Cell:
+    """An accuracy with a picture of its interval between bounds."""
     if estimate is None:
-        return Cell(format.NONE, sort="", number=True)
-    over = format.over(estimate)
-    small = [f"95% over {over}" if estimate.interval is not None else over, note]
-    return Cell(format.accuracy(estimate), "; ".join(filter(None, small)), sort=round(estimate.mean, 4), number=True)
+        return EMPTY
+    low, high = bounds
+    half = estimate.interval or 0.0
+
+    def place(value: float) -> float:
+        return round(min(max(2 + 96 * (value - low) / ((high - low) or 1), 0), 100), 1)
+
+    bar = Bar(place(estimate.mean - half), place(estimate.mean), place(estimate.mean + half))
+    return Cell(format.accuracy(estimate), sort=round(estimate.mean, 4), bar=bar)
 
 
-def _sample(row: Row) -> Cell:
-    return Cell(format.sample(row.test or row.validation), sort=len(row.runs))
+def _sample(part: Part, line: Line) -> Cell:
+    estimate = line.measured
+    if estimate is None:
+        return EMPTY
+    return Cell(f"{estimate.memories} × {estimate.networks}", sort=estimate.memories * 10**6 + estimate.networks)
 
 
-def _spread_of_memories(row: Row) -> Cell:
-    return _number(row.test.spread_of_memories if row.test is not None else None, format.spread)
+def _difference(part: Part, line: Line) -> Cell:
+    """To the best of its part, until the reader picks another."""
+    if part.best is None:
+        return EMPTY
+    if line is part.best:
+        return Cell("0", "the reference", sort=0)
+    found = apart(line, part.best)
+    return Cell(found.text, found.words, sort=round(found.mean, 4)) if found is not None else EMPTY
 
 
-def _spread_of_networks(row: Row) -> Cell:
-    return _number(row.test.spread_of_networks if row.test is not None else None, format.spread)
+def _printed(part: Part, line: Line) -> Cell:
+    paper = line.row.paper
+    if line.control or paper is None:
+        return EMPTY
+    return Cell(format.printed(paper), sort=paper.accuracy, links=(source(paper),))
 
 
-def _difference(row: Row) -> Cell:
-    return _number(row.apart, format.points)
+def source(number: Published) -> Link:
+    """Where a printed figure was seen: a link to the list of sources."""
+    return Link(f"index.html#source-{number.source}", f"{number.source}, {number.place}")
 
 
-def _number(value: float | None, text: Callable[[float | None], str]) -> Cell:
-    return Cell(text(value), sort="" if value is None else round(value, 4), number=True)
+def _validation(part: Part, line: Line) -> Cell:
+    found = None if line.control else line.row.validation
+    return Cell(format.accuracy(found), sort=round(found.mean, 4)) if found is not None else EMPTY
 
 
-def _controls(table: Table) -> Iterator[Column]:
-    """One for each title."""
-    of_episodes = table.page.episodes
-    cell = _control_of_episodes if of_episodes else _control
-    text = _control_of_episodes_in_markdown if of_episodes else _control_in_markdown
-    for title in table.controls:
-        yield Column(title, partial(cell, title), markdown=title, markdown_text=partial(text, title))
+def _just_after(part: Part, line: Line) -> Cell:
+    found = line.row.controls.get("LA")
+    return Cell(format.accuracy(found.test), sort=round(found.test.mean, 4)) if found is not None else EMPTY
 
 
-def _control(title: str, row: Row) -> Cell:
-    control = row.controls.get(title)
-    return accuracy(control.test, control.note) if control is not None else accuracy(None)
+def _cost(part: Part, line: Line) -> Cell:
+    if line.control:
+        return EMPTY
+    spent = format.time(line.row)
+    return Cell(
+        format.duration(spent[0]) if spent is not None else format.NONE,
+        format.stored(line.row),
+        sort=round(spent[0], 3) if spent is not None else "",
+    )
 
 
-def _control_of_episodes(title: str, row: Row) -> Cell:
-    """With its own number of episodes; notes stand below the table."""
-    control = row.controls.get(title)
-    return accuracy(control.test, f"n = {format.count(control.test)}") if control is not None else accuracy(None)
+def _scale(part: Part, line: Line) -> Cell:
+    label, _, steps = format.scale(line.row).partition(", ")
+    if line.control:
+        return Cell(label, sort="")
+    done = line.row.conditions.iterations if line.row.conditions is not None else None
+    return Cell(label, steps.removesuffix(" iterations"), sort=done if done is not None else "")
 
 
-def _control_in_markdown(title: str, row: Row) -> str:
-    return format.mean(row.controls[title].test if title in row.controls else None)
+# ---------------------------------------------------------------- what folds out
 
 
-def _control_of_episodes_in_markdown(title: str, row: Row) -> str:
-    if title not in row.controls:
+@dataclass(frozen=True)
+class Detail:
+    """A line of what folds out."""
+
+    title: str
+    """What it is."""
+    text: str
+    """Its value."""
+    links: tuple[Link, ...] = ()
+    """Links behind it."""
+
+
+def details(part: Part, line: Line) -> tuple[Detail, ...]:
+    """What a line has beside its columns."""
+    return tuple(one for one in _details(part, line) if one.links or one.text not in ("", format.NONE))
+
+
+def _details(part: Part, line: Line) -> Iterable[Detail]:
+    page, estimate, row = part.page, line.measured, line.row
+    if line.runs:
+        yield Detail("runs", "", tuple(seed_link(entry) for entry in line.runs))
+    if estimate is not None:
+        yield Detail("interval over", format.over(estimate))
+        yield Detail(f"standard deviation of {page.seeds}", format.spread(estimate.spread_of_memories))
+        yield Detail(f"standard deviation of {page.within}", format.spread(estimate.spread_of_networks))
+    if line.control:
+        yield Detail("how", line.note)
+        return
+    yield Detail("validation", _with_kind(row.validation))
+    for number in row.published:
+        note = f" ({number.note})" if number.note else ""
+        yield Detail("printed", f"{format.printed(number)}{note}", (source(number),))
+    yield Detail("here less printed", format.points(row.apart))
+    yield Detail("rank among full runs that were judged alike", str(row.rank or ""))
+    for title, control in row.controls.items():
+        behind = f"; {format.difference(control.behind)} over it, paired" if control.behind is not None else ""
+        yield Detail(title, _with_kind(control.test) + (behind if page.quantity == ACCURACY else ""))
+    yield from costs(row)
+
+
+def costs(row: Row) -> Iterator[Detail]:
+    """What a row's runs cost, and on what."""
+    spent = format.time(row)
+    if spent is not None:
+        yield Detail("time", f"{format.duration(spent[0])} {spent[1]}, the mean of {len(row.runs)}")
+    yield Detail("iterations per second", format.rate(row))
+    yield Detail("peak memory in MiB", format.peak_mib(row))
+    yield Detail("hardware", format.hardware(row))
+    yield Detail("scale", format.scale(row))
+    yield Detail("reduced by", "; ".join(row.first["scale"].get("reduced_by", ())))
+
+
+def _with_kind(estimate: Estimate | None) -> str:
+    """'81.0 ± 1.2 (95% over memories)'."""
+    if estimate is None:
         return format.NONE
-    test = row.controls[title].test
-    return f"{format.accuracy(test)} (n = {format.count(test)})"
+    over = f"95% over {estimate.interval_over}" if estimate.interval_over else "one value"
+    return f"{format.accuracy(estimate)} ({over})"
 
 
-# ---------------------------------------------------------------- cost
-
-
-def _stored(row: Row) -> Cell:
-    stored = row.first["budget"]["stored_numbers"]
-    return Cell(f"{stored:,}", sort=stored, number=True)
-
-
-def _scale(row: Row) -> Cell:
-    return Cell(format.scale(row), sort=format.scale(row) if row.conditions is not None else "")
-
-
-def _rate(row: Row) -> Cell:
-    rate = format.rate(row)
-    return Cell(rate, sort="" if rate == format.NONE else rate, number=True)
-
-
-def _peak(row: Row) -> Cell:
-    return Cell(format.peak_mib(row), sort=max(format.peaks_mib(row), default=""), number=True)
-
-
-def _hardware(row: Row) -> Cell:
-    return Cell("", format.hardware(row), sort=format.hardware(row))
-
-
-def _runs(row: Row) -> Cell:
-    return Cell("", sort=len(row.runs), links=tuple(_link(entry) for entry in row.runs))
-
-
-def _link(entry: Entry) -> Link:
+def seed_link(entry: Entry) -> Link:
+    """To a run's page."""
     return Link(f"runs/{entry.identity}.html", f"seed {entry.record['seed']}")
-
-
-COST = (
-    Column("stored numbers", _stored, markdown="stored numbers"),
-    Column("scale", _scale, markdown="scale"),
-    Column("iterations/s", _rate, markdown="iterations/s"),
-    Column("peak MiB", _peak),
-    Column("hardware", _hardware),
-    Column("runs", _runs),
-)
-"""The last columns of every table with runs."""

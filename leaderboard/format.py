@@ -1,6 +1,8 @@
 """How numbers and names are written, in Markdown and on the pages alike."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
+from statistics import fmean
 
 from leaderboard.pages import DATASETS
 from leaderboard.published import Published
@@ -71,24 +73,46 @@ def difference(of: Difference) -> str:
     return points(of.mean) + (f" ± {of.interval:.1f}" if of.interval is not None else "")
 
 
-def verdict(of: Difference) -> str:
-    """Whether the interval shows a difference, in words."""
-    if of.interval is None:
-        return "one shared seed: no interval"
-    return "the interval excludes zero" if of.shown else "the interval includes zero"
-
-
 def budget(images_per_class: float | None) -> str:
     """'10', or 'all' for the whole training part."""
     return f"{images_per_class:.4g}" if images_per_class is not None else "all"
+
+
+def short(text: str, most: int = 40) -> str:
+    """The beginning of a long text."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def duration(seconds: float) -> str:
+    """Seconds with three digits, in a unit that fits.
+
+    >>> duration(8.049), duration(113.2), duration(1694), duration(90000)
+    ('8.05 s', '113 s', '28.2 min', '25 h')
+    """
+    size, unit = (1, "s") if seconds < 600 else (60, "min") if seconds < 36_000 else (3600, "h")
+    return f"{seconds / size:.3g} {unit}"
+
+
+def day(since_1970: float) -> str:
+    """'2026-01-31': the day of a time in seconds since 1970, in UTC.
+
+    >>> day(0.0)
+    '1970-01-01'
+    """
+    return datetime.fromtimestamp(since_1970, UTC).date().isoformat()
 
 
 # ---------------------------------------------------------------- rows
 
 
 def dataset(name: str) -> str:
-    """'Fashion-MNIST' for 'fashion_mnist'; any other name as it is."""
-    return DATASETS.get(name, name)
+    """'Fashion-MNIST' for 'fashion_mnist', also at the end of a stream's name; any other name as it is.
+
+    >>> dataset("rotations of mnist")
+    'rotations of MNIST'
+    """
+    what, of, images = name.rpartition(" of ")
+    return what + of + DATASETS.get(images, images)
 
 
 def scale(row: Row) -> str:
@@ -104,6 +128,28 @@ def costs(row: Row, key: str) -> list[float]:
     """One entry of `cost` of every run that has it."""
     values = [number(entry.record["cost"].get(key)) for entry in row.runs]
     return [value for value in values if value is not None]
+
+
+TIMES = {
+    "distillation_seconds": "of distillation",
+    "training_seconds": "of training and testing",
+    "last_attempt_seconds": "from the start to the record",
+}
+"""The entries of `cost` that are a run's time, the one that is taken first, and what they are of."""
+
+
+def time(row: Row) -> tuple[float, str] | None:
+    """Mean seconds of its runs, and what they are of; None where a run has none."""
+    for key, what in TIMES.items():
+        seconds = costs(row, key)
+        if seconds and len(seconds) == len(row.runs):
+            return fmean(seconds), what
+    return None
+
+
+def stored(row: Row) -> str:
+    """'7,840 numbers'."""
+    return f"{row.first['budget']['stored_numbers']:,} numbers"
 
 
 def rate(row: Row) -> str:

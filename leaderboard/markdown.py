@@ -4,10 +4,16 @@ import re
 from collections.abc import Iterable, Sequence
 
 from leaderboard import format, speedrun
-from leaderboard.columns import columns
-from leaderboard.rows import Row
-from leaderboard.tables import Comparison, Table
+from leaderboard.lines import Line, Part, parts
+from leaderboard.tables import Table
 from suite.errors import UsageError, harmless
+from suite.runtime.record_schema import ACCURACY
+
+HERE = "leaderboard/"
+"""The folder of the README that has the repository's tables, from that of the repository."""
+
+FREE = ("herding", "random real images")
+"""Controls that a method is compared with, the stronger one first."""
 
 MARKER = re.compile(r"<!-- ([\w-]+): (begin|end) -->")
 """Where a table begins or ends, by the slug of its page."""
@@ -40,75 +46,95 @@ def _section(slug: str, tables: Sequence[Table]) -> str:
     return markdown(table)
 
 
-def races(every: Iterable[speedrun.Race]) -> str:
+def races(every: Sequence[speedrun.Race]) -> str:
     """The speedrun: its rule, and a table with the rows of every target, fastest first."""
-    titles = ["data set", "target", *speedrun.TITLES]
-    rows = [[plain(title) for title in titles], ["---"] * len(titles)]
+    rows: list[list[str]] = [list(speedrun.TITLES), ["---"] * len(speedrun.TITLES)]
+    seeds: dict[str, None] = {}
     for race in every:
-        target = [plain(format.dataset(race.dataset)), plain(race.title + (f", {race.note}" if race.note else ""))]
+        target = plain(f"{format.dataset(race.dataset)}, {race.title}" + (f", {race.note}" if race.note else ""))
         for finish in race.finishes:
-            rows.append([*target, *map(plain, speedrun.texts(finish)), _code(speedrun.again(finish))])
+            rows.append([target, *map(plain, speedrun.texts(finish)), _linked(speedrun.file(finish))])
+            if speedrun.file(finish):
+                seeds[speedrun.command(finish.row, "FILE")] = None
         if not race.finishes:
-            rows.append([*target, speedrun.NO_RECORD, *[format.NONE] * (len(speedrun.TITLES) - 1)])
-    return f"{plain(speedrun.RULE)}\n\n" + "".join("| " + " | ".join(row) + " |\n" for row in rows)
+            rows.append([target, speedrun.NO_RECORD, *[format.NONE] * (len(speedrun.TITLES) - 2)])
+    lines = "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    again = " or ".join(f"`{command}`" for command in seeds)
+    return f"{plain(speedrun.RULE)}\n\n{lines}" + (
+        f"\nA row is run again with its configuration and its seeds: {again}.\n" if again else ""
+    )
 
 
-def _code(text: str) -> str:
-    """A text as code, or as it is where code could not hold it."""
-    return plain(text) if text == format.NONE or set(text) & set("`|\n\r") else f"`{text}`"
+def _linked(file: str) -> str:
+    """A link to a file of the repository from beside the records; elsewhere its path as code, if that can hold it."""
+    if not file or set(file) & set("`|\n\r"):
+        return format.NONE
+    return f"[gin]({file.removeprefix(HERE)})" if file.startswith(HERE) and " " not in file else f"`{file}`"
 
 
 def markdown(table: Table) -> str:
-    """What was run here, beside what the paper prints; full runs first, reduced ones under a heading that says so."""
-    full = [row for row in table.measured if not row.reduced]
-    reduced = [row for row in table.measured if row.reduced]
-    parts = []
-    if full:
-        parts.append(_table(table, full) + _notes(full))
-    if reduced:
-        parts.append(
-            "**Reduced runs**: a small part of the paper's iterations, inner steps and networks. They show orders and "
-            "trends, and are never ranked with full ones.\n\n" + _table(table, reduced) + _notes(reduced)
-        )
-    if table.over_controls:
-        parts.append(_comparisons("over what one has for free, same seeds", table.over_controls))
-    if table.comparisons:
-        parts.append(_comparisons("methods, same seeds", table.comparisons))
-    return "\n".join(parts) if parts else "Nothing was run here yet.\n"
+    """What was run here, a table for each part, full runs before reduced ones, whose headings say so."""
+    made = [_part(table, part) for part in parts(table)]
+    notes = format.notes(table.measured)
+    made += [f"{name}: {plain(note)}.\n" for name, note in notes]
+    return "\n".join(made) if made else "Nothing was run here yet.\n"
 
 
-def _table(table: Table, rows: Sequence[Row]) -> str:
-    shown = [column for column in columns(table) if column.markdown]
-    titles = [column.markdown for column in shown]
-    return _rows([titles, ["---"] * len(titles), *([column.text(row) for column in shown] for row in rows)])
+def _part(table: Table, part: Part) -> str:
+    """A part under its heading, with a column for what is printed where anything is."""
+    printed = any(line.row.published for line in part.lines)
+    beside = {id(line): _differences(table, part, line) for line in part.lines}
+    titles = ["measured on" if table.page.row_axis else "method", f"{_measured(table)} (95% interval)", "n"]
+    titles += ["difference"] if any(beside.values()) else []
+    titles += ["paper"] if printed else []
+    titles += ["cost", "scale"]
+    body = []
+    for line in part.lines:
+        cells = [_name(line), _accuracy(line), format.sample(line.measured)]
+        cells += [beside[id(line)] or format.NONE] if any(beside.values()) else []
+        cells += [format.NONE if line.control else format.printed(line.row.paper)] if printed else []
+        body.append([*cells, _cost(line), format.NONE if line.control else format.scale(line.row)])
+    reduced = " (reduced: not ranked, for orders and trends)" if part.reduced else ""
+    return f"**{plain(part.title)}**{reduced}\n\n{_rows([titles, ['---'] * len(titles), *body])}"
 
 
-def _notes(rows: Sequence[Row]) -> str:
-    """How controls were trained, where that is another way than a memory's networks are."""
-    return "".join(f"\n{name}: {plain(note)}.\n" for name, note in format.notes(rows))
+def _measured(table: Table) -> str:
+    """What stands in the column of accuracies."""
+    return "test" if table.page.quantity == ACCURACY else f"{table.page.quantity}, test"
 
 
-def _comparisons(title: str, comparisons: Sequence[Comparison]) -> str:
-    head = [
-        "data set",
-        "I/C",
-        title,
-        "difference in test accuracy (paired 95% interval)",
-        "seeds",
-        "scale",
-    ]
-    body = [
-        [
-            format.dataset(comparison.dataset),
-            format.budget(comparison.images_per_class),
-            comparison.title,
-            format.difference(comparison.test),
-            str(comparison.test.seeds),
-            comparison.label + (" (reduced)" if comparison.reduced else ""),
-        ]
-        for comparison in comparisons
-    ]
-    return _rows([head, ["---"] * len(head), *body])
+def _name(line: Line) -> str:
+    chosen = " (chosen)" if not line.control and line.row.chosen else ""
+    best = " (best)" if line.best else ""
+    return line.title + chosen + best + (", control" if line.control else "")
+
+
+def _accuracy(line: Line) -> str:
+    """On test images, or on validation images where nothing else was measured."""
+    return format.accuracy(line.measured) + ("" if line.means or line.measured is None else " (validation)")
+
+
+def _differences(table: Table, part: Part, line: Line) -> str:
+    """Paired differences: to the method before, and to the first of `FREE` that was measured beside it."""
+    if line.control:
+        return ""
+    told = [
+        f"{format.difference(one.test)} to {one.first}"
+        for one in table.comparisons
+        if one.row is line.row
+    ]  # fmt: skip
+    title = next((title for title in FREE if title in line.row.controls), None)
+    behind = line.row.controls[title].behind if title is not None else None
+    if behind is not None:
+        told.append(f"{format.difference(behind)} to {title}")
+    return "; ".join(told)
+
+
+def _cost(line: Line) -> str:
+    if line.control:
+        return format.NONE
+    spent = format.time(line.row)
+    return ", ".join(([format.duration(spent[0])] if spent is not None else []) + [format.stored(line.row)])
 
 
 def _rows(rows: Iterable[Sequence[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from leaderboard.pages import Page
@@ -58,6 +59,8 @@ class Control:
     """What the row has on test images less what this has, paired by seed; None without a shared seed."""
     note: str = ""
     """How it was trained, where that is another way than a memory's networks are."""
+    tested: dict[int, list[float]] = field(default_factory=dict)
+    """By seed, its values on test images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +108,11 @@ class Row:
     def paper(self) -> Published | None:
         """The first printed accuracy."""
         return self.published[0] if self.published else None
+
+    @cached_property
+    def tested(self) -> dict[int, list[float]]:
+        """By seed, the values of what it shows on test images."""
+        return values_of(self.runs, self.shows, "test")
 
     @property
     def apart(self) -> float | None:
@@ -185,17 +193,17 @@ def _controls(page: Page, runs: tuple[Entry, ...], shows: Quantity) -> dict[str,
     """By title, what else the runs measured in the same kind of episode; nothing beside another network's accuracy."""
     if shows.network:
         return {}
-    controls = {}
+    controls, own = {}, values_of(runs, shows, "test")
     for quantity in dict.fromkeys(quantity for run in runs for quantity in run.measurements):
         of_other_episodes = shows.episodes and quantity.episodes != shows.episodes
         no_accuracy = page.episodes and quantity.quantity != page.quantity
         if quantity == shows or quantity.of_memory or of_other_episodes or no_accuracy:
             continue
-        test = _estimate(page, runs, quantity, "test")
-        if test is not None:
+        values = values_of(runs, quantity, "test")
+        if values:
             title = quantity._replace(episodes="").label if shows.episodes else quantity.label
-            behind = paired(values_of(runs, quantity, "test"), values_of(runs, shows, "test"))
-            controls[title] = Control(test, behind, _note(runs[0], quantity))
+            behind, note = paired(values, own), _note(runs[0], quantity)
+            controls[title] = Control(estimate(values, page.seeds, page.within), behind, note, values)
     return controls
 
 

@@ -6,24 +6,26 @@ Everything from a record reaches a page through a template that escapes it, and 
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from leaderboard import charts, format, speedrun
-from leaderboard.columns import Cell, Column, Link, columns
-from leaderboard.pages import PAGES, Page
-from leaderboard.published import Source
+from leaderboard import charts, downloads, format, front, speedrun
+from leaderboard.columns import Link, columns, details, source
+from leaderboard.lines import Line, Part, parts
+from leaderboard.pages import PAGES
+from leaderboard.published import Published, Source
 from leaderboard.records import FIGURES, MAX_BYTES, METRICS, OPERATIVE, Entry
 from leaderboard.rows import Row
-from leaderboard.tables import Comparison, Table
+from leaderboard.tables import Table
 from suite.errors import UsageError, harmless
 from suite.runtime.record import label
-from suite.storage.files import disk_errors, json_sha256
+from suite.runtime.record_schema import ACCURACY
+from suite.storage.files import disk_errors, json_sha256, sha256
 from suite.storage.plain_files import read_plain
 
 HERE = Path(__file__).resolve().parent
@@ -35,6 +37,7 @@ SIGN = ".made-by-leaderboard-build"
 
 PICTURES = {
     "recalled": "recalled images, a row for each class (of a stream: for each task)",
+    "stages": "what the memory recalled at its start, half way and at its end, a row for each class",
     "bases": "the memory's bases",
     "coefficients": "the coefficients of every recalled image",
     "similarity": "cosine similarity of the classes' coefficients",
@@ -42,6 +45,7 @@ PICTURES = {
     "matrix": "accuracy on each task after each task, the mean over networks",
     "recalled_right": "cases that were classified rightly: the shot, and what it recalled, each stretched",
     "recalled_wrong": "cases that were classified wrongly: the shot, and what it recalled, each stretched",
+    "accuracies": "accuracy in episodes of the memory and of what stands beside it, with 95% intervals",
     "after_each_task": "mean accuracy on the tasks so far, after each task",
 }
 """Pictures of a run that a page shows, by their file names, and what they are of."""
@@ -50,20 +54,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 """How a PNG file begins."""
 
 
-@dataclass(frozen=True)
-class Line:
-    """A row of a page: its cells, and what filters look at."""
+RECALLED, MEMORY_FILE = "recalled", "memory.safetensors"
+"""The picture of the front page; the file of a run's memory."""
 
-    dataset: str
-    """Its name in records."""
-    budget: str
-    """Images per class."""
-    method: str
-    """The row's method."""
-    scale: str
-    """The scale's name, or 'printed'."""
-    cells: tuple[Cell, ...]
-    """One for each column."""
+PRINTED = "printed"
+"""The scale of a figure that nobody ran here."""
 
 
 # ---------------------------------------------------------------- files
@@ -125,92 +120,108 @@ def _files(tables: Sequence[Table], sources: Mapping[str, Source]) -> Iterator[t
 
     for name in ASSETS:
         yield name, (HERE / "assets" / name).read_bytes()
+    parts_of = {table.page.slug: parts(table) for table in tables}
     races = speedrun.races(tables)
-    cards = [*((table.page, _count(table)) for table in tables), (speedrun.PAGE, speedrun.count(races))]
-    yield rendered("index.html", "index.html", here="index", sources=sources.values(), cards=cards)
+    front_page = _front(tables, parts_of, races)
+    yield rendered("index.html", "index.html", here="index", sources=sources.values(), **front_page)
     yield rendered(f"{speedrun.PAGE.slug}.html", "speedrun.html", here=speedrun.PAGE.slug, **_speedrun(races))
-    homes: dict[str, tuple[Entry, Page]] = {}
-    by_key: dict[str, list[Entry]] = {}
+    homes: dict[str, Home] = {}
+    by_key: dict[str, list[Home]] = {}
     for table in tables:
-        slug = table.page.slug
-        yield rendered(f"{slug}.html", "table.html", here=slug, table=table, **_table(table))
-        for entry in _runs(table):
-            homes[entry.identity] = entry, table.page
-            by_key.setdefault(entry.record["run_key"], []).append(entry)
-    for identity, (entry, page) in homes.items():
-        others = [other for other in by_key[entry.record["run_key"]] if other is not entry]
-        same = [Link(f"{other.identity}.html", name_of(other)) for other in others]
-        pictures = list(_pictures(entry))
-        shown = [{"file": f"{identity}-{name}.png", "alt": PICTURES[name]} for name, _ in pictures]
-        variables = _run(entry) | {"home": page, "same_elsewhere": same, "pictures": shown}
-        yield rendered(f"runs/{identity}.html", "run.html", here="", **variables)
-        yield f"runs/{identity}.gin", entry.record["config_text"].encode(errors="replace")
-        yield from ((f"runs/{identity}-{name}.png", data) for name, data in pictures)
+        slug, own = table.page.slug, parts_of[table.page.slug]
+        yield rendered(f"{slug}.html", "table.html", here=slug, table=table, **_table(table, own))
+        lines = downloads.table(table, own)
+        yield f"{slug}.json", downloads.as_json(lines)
+        yield f"{slug}.csv", downloads.as_csv(lines)
+        for home in (Home(entry, part, line) for part in own for line in part.lines for entry in line.runs):
+            if homes.setdefault(home.entry.identity, home) is home:
+                by_key.setdefault(home.entry.record["run_key"], []).append(home)
+    for home in homes.values():
+        also = [Link(f"{one.entry.identity}.html", one.title) for one in by_key[home.entry.record["run_key"]]
+                if one is not home]  # fmt: skip
+        yield from _run_files(home, also, rendered)
 
 
 def _count(table: Table) -> str:
     """'12 runs here (12 reduced), 6 printed figures'."""
-    runs = _runs(table)
+    runs = {entry.identity: entry for row in table.measured for entry in row.runs}.values()
     printed = sum(len(row.published) for row in table.rows)
     reduced = sum(entry.record["scale"]["reduced"] for entry in runs)
     return f"{len(runs)} runs here ({reduced} reduced), {printed} printed figures"
 
 
-def _runs(table: Table) -> list[Entry]:
-    """Every run of its rows, once."""
-    return list({entry.identity: entry for row in table.measured for entry in row.runs}.values())
+# ---------------------------------------------------------------- the front page
+
+
+def _front(
+    tables: Sequence[Table], parts_of: dict[str, tuple[Part, ...]], races: Sequence[speedrun.Race]
+) -> dict[str, Any]:
+    """The variables of the front page's template."""
+    contests = [
+        (table.page, list(front.contests(parts_of[table.page.slug])))
+        for table in tables
+        if (table.page.quantity != ACCURACY or table.page.episodes) and table.measured
+    ]
+    return {
+        "cards": [*((table.page, _count(table)) for table in tables), (speedrun.PAGE, speedrun.count(races))],
+        "fields": [(field, [_recalled(best) for best in field.bests]) for field in front.fields(tables, parts_of)],
+        "contests": contests,
+        "races": [(race, format.dataset(race.dataset), race.finishes[0] if race.finishes else None) for race in races],
+        "speedrun": speedrun,
+        "format": format,
+    }
+
+
+def _recalled(best: front.Best) -> str:
+    """The file of what the best memory recalls, of its first run with a picture; '' where there is none."""
+    for entry in best.line.runs:
+        if any(name == RECALLED for name, _ in _pictures(entry)):
+            return f"runs/{entry.identity}-{RECALLED}.png"
+    return ""
 
 
 # ---------------------------------------------------------------- tables
 
 
-def _table(table: Table) -> dict[str, Any]:
+def _table(table: Table, own: Sequence[Part]) -> dict[str, Any]:
     """The variables of a table's template."""
-    shown = [column for column in columns(table) if column.title]
-    parts: dict[str, list[Line]] = {"full": [], "reduced": [], "printed": []}
-    for row in table.rows:
-        parts["printed" if not row.runs else "reduced" if row.reduced else "full"] += _lines(shown, row)
-    lines = [line for part in parts.values() for line in part]
-    return parts | {
-        "columns": shown if lines else [],
-        "notes": format.notes(table.measured) if table.page.episodes else [],
-        "filters": _filters(lines),
-        "comparisons": [_comparison(one) for one in table.comparisons],
-        "over_controls": [_comparison(one) for one in table.over_controls],
+    printed = [(row, number) for row in table.rows if not row.runs for number in row.published]
+    controls = dict.fromkeys(line.title for part in own for line in part.lines if line.control)
+    return {
+        "columns": columns(table) if own else (),
+        "parts": own,
+        "details": details,
+        "means": _means,
+        "printed": printed,
+        "controls": list(controls),
+        "has_printed": any(row.published for row in table.measured),
+        "filters": _filters(own, printed),
         "charts": charts.along(table) if table.page.chart else [],
         "matrices": list(_matrices(table)) if table.page.row_axis else [],
+        "format": format,
+        "source": source,
     }
 
 
-def _lines(shown: Sequence[Column], row: Row) -> Iterator[Line]:
-    """One line for a row that was run; one for each source of a row that was not."""
-    scale = row.conditions.label if row.conditions is not None else "printed"
-    for one in [row] if row.runs else [replace(row, published=(number,)) for number in row.published]:
-        cells = tuple(column.cell(one) for column in shown)
-        yield Line(row.dataset, format.budget(row.images_per_class), row.method, scale, cells)
+def _means(line: Line) -> str:
+    """'0:70.25 1:71.5': the means by seed, for the script that compares lines."""
+    return " ".join([f"{seed}:{mean:.10g}" for seed, mean in line.means.items()])
 
 
-def _filters(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def _filters(own: Sequence[Part], printed: Sequence[tuple[Row, Published]]) -> list[dict[str, Any]]:
     """The menus above a table, each with the values that its lines have."""
+    lines = [
+        (part.dataset, format.budget(line.row.images_per_class), line.title, line.row.conditions.label)
+        for part in own for line in part.lines if line.row.conditions is not None
+    ]  # fmt: skip
+    lines += [(row.dataset, format.budget(row.images_per_class), row.method, PRINTED) for row, _ in printed]
     filters = []
-    for name, title in {"dataset": "Data set", "budget": "I/C", "method": "Method", "scale": "Scale"}.items():
-        values = dict.fromkeys(getattr(line, name) for line in lines)
+    for i, (name, title) in enumerate({"dataset": "Data set", "budget": "I/C", "method": "Method",
+                                       "scale": "Scale"}.items()):  # fmt: skip
+        values = dict.fromkeys(line[i] for line in lines)
         options = [(value, format.dataset(value) if name == "dataset" else value) for value in values]
         filters.append({"name": name, "title": title, "options": options})
     return filters
-
-
-def _comparison(comparison: Comparison) -> dict[str, Any]:
-    """A line of the comparisons."""
-    cells = [
-        format.dataset(comparison.dataset),
-        format.budget(comparison.images_per_class),
-        comparison.title,
-        format.difference(comparison.test),
-        str(comparison.test.seeds),
-        format.verdict(comparison.test),
-    ]
-    return {"cells": cells, "scale": comparison.label, "reduced": comparison.reduced}
 
 
 def _matrices(table: Table) -> Iterator[dict[str, Any]]:
@@ -248,9 +259,10 @@ def _speedrun(races: Sequence[speedrun.Race]) -> dict[str, Any]:
     return {
         "page": speedrun.PAGE,
         "rule": speedrun.RULE,
-        "titles": speedrun.TITLES,
+        "columns": speedrun.COLUMNS,
         "datasets": list(speedrun.by_dataset(races)),
         "cells": speedrun.cells,
+        "details": speedrun.details,
         "no_record": speedrun.NO_RECORD,
     }
 
@@ -258,19 +270,62 @@ def _speedrun(races: Sequence[speedrun.Race]) -> dict[str, Any]:
 # ---------------------------------------------------------------- runs
 
 
-def name_of(entry: Entry) -> str:
-    """A run's name for people: its table, its cell and its seed."""
-    record = entry.record
-    return ", ".join([record["name"], *record["cell"].values(), f"seed {record['seed']}"])
+@dataclass(frozen=True, eq=False)
+class Home:
+    """A run, and where it stands."""
+
+    entry: Entry
+    """The run."""
+    part: Part
+    """The part of its table."""
+    line: Line
+    """The first line that it is in."""
+
+    @property
+    def title(self) -> str:
+        """The run's name for people: data set, budget, method, what tells it from its namesakes, and the seed."""
+        part, row = self.part, self.line.row
+        budget = f"{format.budget(row.images_per_class)} I/C"
+        method = f"made with {part.made_with}" if part.page.row_axis else self.line.title
+        named = (format.dataset(part.dataset), budget, method, self.line.differs, f"seed {self.entry.record['seed']}")
+        return ", ".join(filter(None, named))
 
 
-def _run(entry: Entry) -> dict[str, Any]:
-    """The variables of a run's template; configuration and pictures lie beside the page."""
-    record = entry.record
+def _run_files(
+    home: Home, also: Sequence[Link], rendered: Callable[..., tuple[str, bytes]]
+) -> Iterator[tuple[str, bytes]]:
+    """A run's page and what lies beside it: its configuration, record, memory and pictures."""
+    entry, identity = home.entry, home.entry.identity
+    pictures = list(_pictures(entry))
+    memory = _memory(entry)
+    shown = [{"file": f"{identity}-{name}.png", "alt": PICTURES[name]} for name, _ in pictures]
+    files = [Link(f"{identity}.json", "the record (JSON)"), Link(f"{identity}.csv", "its values (CSV)")]
+    files += [Link(f"{identity}.gin", "the configuration (gin)")]
+    files += [Link(f"{identity}.safetensors", "the memory (safetensors)")] if memory is not None else []
+    variables = _run(home) | {"also": also, "pictures": shown, "files": files}
+    yield rendered(f"runs/{identity}.html", "run.html", here="", **variables)
+    yield f"runs/{identity}.gin", entry.record["config_text"].encode(errors="replace")
+    yield f"runs/{identity}.json", downloads.as_json(entry.record)
+    yield f"runs/{identity}.csv", downloads.record_as_csv(entry.record)
+    if memory is not None:
+        yield f"runs/{identity}.safetensors", memory
+    yield from ((f"runs/{identity}-{name}.png", data) for name, data in pictures)
+
+
+def _run(home: Home) -> dict[str, Any]:
+    """The variables of a run's template."""
+    entry, record = home.entry, home.entry.record
     code = record["environment"].get("code", {})
+    ended = record["cost"].get("finished_at")
     titles = {"budget": "Budget", "cost": "Cost (seconds, MiB)", "facts": "Facts", "environment": "Environment"}
     return {
-        "title": name_of(entry),
+        "title": home.title,
+        "name": ", ".join([record["name"], *record["cell"].values()]),
+        "day": format.day(ended) if ended is not None else "",
+        "page": home.part.page,
+        "place": f"../{home.part.page.slug}.html#{home.line.anchor}",
+        "siblings": [Link(f"{one.identity}.html", f"seed {one.record['seed']}")
+                     for one in home.line.runs if one is not entry],
         "record": record,
         "measurements": [_measurement(one) for one in record["measurements"]],
         "curves": charts.read_curves(entry, METRICS),
@@ -279,7 +334,7 @@ def _run(entry: Entry) -> dict[str, Any]:
         "commit": code.get("commit") or "",
         "changed": bool(code.get("changed")),
         "groups": [(title, _aligned(record[part])) for part, title in titles.items()],
-    }
+    }  # fmt: skip
 
 
 def _measurement(measurement: dict[str, Any]) -> dict[str, Any]:
@@ -290,10 +345,10 @@ def _measurement(measurement: dict[str, Any]) -> dict[str, Any]:
         format.spread(measurement["std"]),
         str(measurement["n"]),
         measurement["over"],
-        ", ".join(f"{value:.2f}" for value in measurement["values"]),
         measurement["note"],
     ]
-    return {"name": label(measurement), "cells": cells}
+    values = ", ".join([f"{value:.2f}" for value in measurement["values"]])
+    return {"name": label(measurement), "cells": cells, "values": values}
 
 
 def _aligned(part: Any) -> str:
@@ -324,6 +379,13 @@ def _pictures(entry: Entry) -> Iterator[tuple[str, bytes]]:
         data = entry.read(f"{FIGURES}/{name}.png")
         if data is not None and data.startswith(PNG):
             yield name, data
+
+
+def _memory(entry: Entry) -> bytes | None:
+    """The run's memory file, if it is there and is the one that the record has the hash of."""
+    named = entry.record["facts"].get("memory_sha256")
+    data = entry.read(MEMORY_FILE) if named else None
+    return data if data is not None and sha256(data) == named else None
 
 
 def _text(entry: Entry, name: str) -> str:

@@ -7,17 +7,15 @@ from pathlib import Path
 from statistics import fmean
 
 from leaderboard import format
-from leaderboard.columns import Cell, Link, accuracy
+from leaderboard.columns import Cell, Detail, Link, costs, seed_link
+from leaderboard.lines import MEMORIES
 from leaderboard.pages import Page
-from leaderboard.records import OF_MEMORY, OPERATIVE, Entry
+from leaderboard.records import OF_MEMORY, OPERATIVE
 from leaderboard.rows import Row
 from leaderboard.tables import Table
 
 TARGETS: dict[str, tuple[float, ...]] = {"fashion_mnist": (70, 75, 80, 83.9, 86.7, 88.5), "digits": (90, 92, 95)}
 """By data set, test accuracies in percent to be reached."""
-
-MEMORIES = 3
-"""At least so many seeds count."""
 
 SECONDS = "distillation_seconds"
 """The entry of a record's cost that is the time."""
@@ -122,50 +120,60 @@ def count(every: Sequence[Race]) -> str:
 
 # ---------------------------------------------------------------- columns
 
-TITLES = ("time", "here, test", "method", "budget", "scale", "judged by", "hardware", "seeds", "run it again")
-"""Over the columns, on the page and in Markdown."""
+COLUMNS = ("method", "accuracy (%)", "time", "budget", "scale", "hardware", "seeds")
+"""Over the columns of the page."""
 
 
 def cells(finish: Finish) -> tuple[Cell, ...]:
-    """What stands in a row of the page, under `TITLES`; its command is for the folder that its gin file is saved in."""
-    row, name = finish.row, f"{finish.row.runs[0].identity}.gin"
+    """What stands in a row of the page, under `COLUMNS`."""
+    row = finish.row
     label, _, steps = format.scale(row).partition(", ")
-    budget, stored = _budget(row)
+    least, most = (format.duration(pick(finish.seconds)) for pick in (min, max))
     return (
-        Cell(seconds(finish.time), f"{seconds(min(finish.seconds))} to {seconds(max(finish.seconds))}"),
-        accuracy(row.test),
         Cell(_method(row), finish.home.short, mark="reduced" if row.reduced else ""),
-        Cell(budget, stored),
+        Cell(format.accuracy(row.test)),
+        Cell(format.duration(finish.time), f"{least} to {most}"),
+        Cell(_budget(row), format.stored(row)),
         Cell(label, steps),
-        Cell(_network(row), _protocol(row)),
         Cell("", format.hardware(row)),
-        Cell(format.sample(row.test), links=tuple(_link(entry) for entry in row.runs)),
-        Cell("", command(row, name), links=(Link(f"runs/{name}", name),)),
+        Cell(format.sample(row.test), links=tuple(seed_link(entry) for entry in row.runs)),
     )
+
+
+def details(finish: Finish) -> tuple[Detail, ...]:
+    """What folds out of a row; its command is for the folder that its gin file is saved in."""
+    row, name = finish.row, f"{finish.row.runs[0].identity}.gin"
+    judged = ", ".join(filter(None, (_network(row), _protocol(row))))
+    return (
+        Detail("run it again", command(row, name), (Link(f"runs/{name}", name),)),
+        Detail("judged by", judged),
+        *costs(row),
+    )
+
+
+TITLES = ("data set and target", "time", "accuracy (95% interval)", "method", "n", "scale", "configuration")
+"""Over the columns in Markdown."""
 
 
 def texts(finish: Finish) -> tuple[str, ...]:
-    """The same in Markdown, without the last, which is `again`."""
+    """What stands in a row in Markdown, without the first, which is of the race, and the last, which is `file`."""
     row = finish.row
     return (
-        seconds(finish.time),
+        format.duration(finish.time),
         format.accuracy(row.test),
-        _method(row) + (" (reduced)" if row.reduced else ""),
-        ", ".join(_budget(row)),
+        f"{_method(row)}{' (reduced)' if row.reduced else ''}, {_budget(row)}",
+        format.sample(row.test),
         format.scale(row),
-        ", ".join(filter(None, (_network(row), _protocol(row)))),
-        format.hardware(row),
-        f"{format.sample(row.test)}, seeds {', '.join(str(entry.record['seed']) for entry in row.runs)}",
     )
 
 
-def again(finish: Finish) -> str:
-    """The command that repeats its runs from the folder of a checkout, where the first has a gin file there."""
+def file(finish: Finish) -> str:
+    """The gin file that its runs are repeated with, from the folder of a checkout; '' where there is none."""
     entry = finish.row.runs[0]
     if entry.folder is None or OPERATIVE not in entry.files:
-        return format.NONE
-    file = entry.folder / OPERATIVE
-    return command(finish.row, str(file.relative_to(REPOSITORY) if file.is_relative_to(REPOSITORY) else file))
+        return ""
+    place = entry.folder / OPERATIVE
+    return str(place.relative_to(REPOSITORY) if place.is_relative_to(REPOSITORY) else place)
 
 
 def command(row: Row, file: str) -> str:
@@ -174,22 +182,12 @@ def command(row: Row, file: str) -> str:
     return f"python -m suite.run --gin {shlex.quote(file)} --set 'run.seeds = {seeds}'"
 
 
-def seconds(value: float) -> str:
-    """A duration with three digits.
-
-    >>> seconds(8.049), seconds(113.2), seconds(1694), seconds(90000)
-    ('8.05 s', '113 s', '28.2 min', '25 h')
-    """
-    size, unit = (1, "s") if value < 600 else (60, "min") if value < 36_000 else (3600, "h")
-    return f"{value / size:.3g} {unit}"
-
-
 def _method(row: Row) -> str:
     return ", ".join(filter(None, (row.made_with, row.method)))
 
 
-def _budget(row: Row) -> tuple[str, str]:
-    return f"{format.budget(row.images_per_class)} I/C", f"{row.first['budget']['stored_numbers']:,} numbers"
+def _budget(row: Row) -> str:
+    return f"{format.budget(row.images_per_class)} I/C"
 
 
 def _protocol(row: Row) -> str:
@@ -199,10 +197,6 @@ def _protocol(row: Row) -> str:
 def _network(row: Row) -> str:
     network = row.first["config"].get("architecture")
     return str(network.get("model", network.get("is", ""))) if isinstance(network, dict) else ""
-
-
-def _link(entry: Entry) -> Link:
-    return Link(f"runs/{entry.identity}.html", f"seed {entry.record['seed']}")
 
 
 def by_dataset(every: Sequence[Race]) -> Iterator[tuple[str, list[Race]]]:

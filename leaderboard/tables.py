@@ -11,36 +11,21 @@ from typing import Any
 from leaderboard.pages import DATASETS, OTHERS, PAGES, Page
 from leaderboard.published import Published
 from leaderboard.records import Entry
-from leaderboard.rows import OF_THE_METHOD, Row, number, rows_of, values_of
+from leaderboard.rows import OF_THE_METHOD, Row, number, rows_of
 from suite.runtime.record_schema import ACCURACY, FULL_DATA
 from suite.runtime.record_statistics import Difference, paired
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods under equal conditions on the seeds that both have."""
+    """A row beside the method before it, under equal conditions, on the seeds that both have."""
 
-    dataset: str
-    """Its name in records."""
-    images_per_class: float | None
-    """The second row's budget."""
     first: str
     """The method that comes before."""
-    second: str
-    """The method it is compared with."""
+    row: Row
+    """The row that is compared with it."""
     test: Difference
-    """second - first on test images."""
-    reduced: bool
-    """Whether the runs did less than the paper."""
-    label: str
-    """The scale's name."""
-    made_with: str = ""
-    """What both rows share beside that: the kind of episodes."""
-
-    @property
-    def title(self) -> str:
-        """'BPTT over single-step GM'."""
-        return f"{self.second} over {self.first}" + (f", {self.made_with}" if self.made_with else "")
+    """The row less the method before on test images."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +38,6 @@ class Table:
     """In order."""
     comparisons: tuple[Comparison, ...]
     """Of neighbouring methods."""
-    over_controls: tuple[Comparison, ...]
-    """Of each method with the controls of its own runs, but for full data."""
 
     @cached_property
     def measured(self) -> tuple[Row, ...]:
@@ -78,13 +61,8 @@ def tables(entries: Sequence[Entry], published: Sequence[Published]) -> tuple[Ta
         runs = [entry for entry in entries if homes.get(entry.record["name"], OTHERS) == page.slug]
         printed = [number for number in published if number.table == page.slug]
         rows = _ranked(page, _ordered(page, _joined(rows_of(page, runs), printed)))
-        comparisons: tuple[Comparison, ...] = ()
-        over_controls: tuple[Comparison, ...] = ()
-        if page.axis and page.methods:
-            comparisons = tuple(_comparisons(page, rows))
-            if page.quantity == ACCURACY and not page.episodes:
-                over_controls = tuple(_over_controls(rows))
-        every.append(Table(page, rows, comparisons, over_controls))
+        comparisons = tuple(_comparisons(page, rows)) if page.axis and page.methods else ()
+        every.append(Table(page, rows, comparisons))
     return tuple(every)
 
 
@@ -172,25 +150,9 @@ def _comparisons(page: Page, rows: Sequence[Row]) -> Iterable[Comparison]:
             budget = row.images_per_class if page.quantity == ACCURACY else None
             blocks.setdefault((row.dataset, budget, row.made_with, _block(page, row)), []).append(row)
     for first, second in (pair for block in blocks.values() for pair in pairwise(block)):
-        test = paired(*(values_of(row.runs, row.shows, "test") for row in (first, second)))
+        test = paired(first.tested, second.tested)
         if test is not None and first.method != second.method and _equal_sizes(first, second):
-            yield _comparison(second, first.method, test)
-
-
-def _over_controls(rows: Sequence[Row]) -> Iterable[Comparison]:
-    """Each method beside what its own runs measured at equal budget: real images and other baselines."""
-    for row in rows:
-        if row.images_per_class is not None and row.images_per_class < 1:  # controls have one image of a class
-            continue
-        for title, control in row.controls.items():
-            if title != FULL_DATA and control.behind is not None:
-                yield _comparison(row, title, control.behind)
-
-
-def _comparison(row: Row, beside: str, test: Difference) -> Comparison:
-    """A row beside another method or a control of this name."""
-    budget, label = row.images_per_class, row.first["scale"]["label"]
-    return Comparison(row.dataset, budget, beside, row.method, test, row.reduced, label, row.made_with)
+            yield Comparison(first.method, second, test)
 
 
 def _equal_sizes(first: Row, second: Row) -> bool:

@@ -14,12 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from suite.api import distil as distil
+    from suite.datasets.from_torch import from_torch as from_torch
     from suite.memory import Memory as Memory
     from suite.memory import load as load
 
 __version__ = "0.1.0"
 
-_HOMES = {"Memory": "suite.memory", "distil": "suite.api", "load": "suite.memory"}
+_HOMES = {
+    "Memory": "suite.memory",
+    "distil": "suite.api",
+    "from_torch": "suite.datasets.from_torch",
+    "load": "suite.memory",
+}
 """The module of every public name of the package."""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from suite import __version__, terminal
+from suite.runtime.signals import end
 
 COMMANDS = {
     "run": ("suite.run", "distil data sets into memories, as gin files describe"),
@@ -21,8 +22,10 @@ COMMANDS = {
     "runs": ("suite.runs", "list runs, go on with them, mark dead ones, delete leftovers"),
     "sync": ("suite.sync", "send to a tracker what it has not received"),
     "check": ("suite.check", "check that a new method keeps the contract of its kind"),
+    "memory": ("suite.memory.sharing", "send a memory to others, or fetch one, verified"),
     "data": ("suite.datasets.prepare", "fetch, verify and cache data sets ahead of a run"),
     "leaderboard build": ("leaderboard.build", "make the leaderboard's pages and tables from result records"),
+    "leaderboard serve": ("leaderboard.serve", "show the pages of your runs, built anew as runs finish"),
     "leaderboard collect": ("leaderboard.collect", "copy what is published of finished runs"),
 }
 """Of every command: the module that does it, and what it does in one line."""
@@ -142,4 +145,4 @@ def words_for(command: str, action: argparse.Action) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from suite import terminal
 from suite.errors import Interrupted, SuiteError, UsageError, first_line, report
+from suite.runtime.signals import as_interrupts, end
 from suite.validation import AtLeast, number_option
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what the arguments ask for (default: those of the process); returns the exit status."""
     options = parser().parse_args(arguments)
     try:
-        return _main(options)
+        with as_interrupts():
+            return _main(options)
     except SuiteError as error:
         report(f"suite.run: {error}")
         return error.status
@@ -101,7 +103,7 @@ def perform(runs: "list[Run]", options: argparse.Namespace) -> list[dict[str, An
     from suite.core.device import prepare_device
     from suite.datasets.sources import default_data_dir
     from suite.runtime.estimate import plans
-    from suite.runtime.execute import RunContext, directory_of, execute_all
+    from suite.runtime.execute import RunContext, directories_of, execute_all
     from suite.runtime.run_directory import FINISHED
     from suite.runtime.signals import Stop
     from suite.storage.files import make_directory, user_path
@@ -111,7 +113,8 @@ def perform(runs: "list[Run]", options: argparse.Namespace) -> list[dict[str, An
     out = make_directory(user_path(options.out, "--out"))
     data_dir = default_data_dir() if options.data_dir is None else user_path(options.data_dir, "--data-dir")
     uri = _tracking_uri(options.tracking_uri, out)
-    unfinished = [run for run in runs if options.fresh or not (directory_of(run, out) / FINISHED).is_file()]
+    there = [(directory / FINISHED).is_file() for directory in directories_of(runs, out)]
+    unfinished = [run for run, done in zip(runs, there, strict=True) if options.fresh or not done]
     planned = plans([*unfinished, *(run.then for run in unfinished if run.then is not None)], device)
     _announce(unfinished, planned, options, device)
     stop, sender = Stop(), Sender(uri, out)
@@ -145,9 +148,10 @@ def _print_records(
     runs: "list[Run]", records: list[dict[str, Any]], out: Path, uri: str | None, as_json: bool, verbose: bool
 ) -> None:
     """The records as JSON, or a summary of them, with where the pictures are and how runs are compared."""
-    from suite.runtime.execute import directory_of
+    from suite.runtime.execute import directories_of
     from suite.runtime.record import dumps, table
     from suite.runtime.summary import summary
+    from suite.tracking.store import page
 
     if as_json:
         print(dumps(records[0]) if len(records) == 1 else "[" + ",\n".join(map(dumps, records)) + "]")
@@ -156,12 +160,19 @@ def _print_records(
         print(table(records) + "\n")
     print(summary(records))
     done = {(record["name"], record["run_key"]) for record in records}
-    for run in [*runs, *(run.then for run in runs if run.then is not None)]:
-        if (run.name, run.key) in done:
-            print(f"pictures: {directory_of(run, out) / 'figures'}")
+    every = [*runs, *(run.then for run in runs if run.then is not None)]
+    ran = [run for run in every if (run.name, run.key) in done]
+    directories = directories_of(ran, out)
+    for directory in directories:
+        print(f"pictures: {directory / 'figures'}")
     if uri is not None:
-        database = f"{sys.executable} -m mlflow ui --backend-store-uri {shlex.quote(uri)}"
-        print(f"compare runs: {uri if uri.startswith('http') else database}")
+        where = next(filter(None, (page(directory, uri) for directory in directories)), "")
+        if uri.startswith("http"):
+            print(f"compare runs: {uri}/{where}")
+            return
+        print(f"compare runs: {sys.executable} -m mlflow ui --backend-store-uri {shlex.quote(uri)}")
+        if where:
+            print(f"then open:    http://127.0.0.1:5000/{where}")
 
 
 def _list(kind: str, as_json: bool) -> int:
@@ -217,12 +228,13 @@ def look_ahead(runs: "list[Run]", options: argparse.Namespace) -> int:
     from suite.core.device import prepare_device
     from suite.runtime.durations import duration
     from suite.runtime.estimate import plans, where
+    from suite.runtime.execute import name_of_run
 
     device = prepare_device(options.device)
     planned = plans(runs, device)
     estimate = _estimated(runs, options, device)
     whole = [
-        {"run": run.label, "key": run.key, "scale": run.scale}
+        {"run": name_of_run(run), "key": run.key, "scale": run.scale}
         | plan
         | ({"expected seconds": round(c.own + sum(c.shared.values()), 1), "of an outer step": c.step} if c else {})
         for run, plan, c in zip(runs, planned, estimate.costs, strict=True)
@@ -265,4 +277,4 @@ def _print_plan(plan: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

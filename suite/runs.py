@@ -138,7 +138,7 @@ class Row:
     total: int | None
     """Iterations in all."""
     validation: float | None
-    """Last accuracy on validation, in percent; None where none was measured."""
+    """On validation images, in percent: of a finished run that of its record, before that the last along the way."""
     test: float | None
     """What the finished run is judged by, in percent on test images; None before."""
     age: float
@@ -152,7 +152,7 @@ def row(out: Path, directory: Path, method: str) -> Row:
     points = [point for entry in entries if entry["is"] == "metrics" for point in entry["points"]]
     accuracies = [value for name, value, _, _ in points if name == "validation_accuracy"]
     last = max((entry["time"] / 1000 for entry in entries), default=directory.stat().st_mtime)
-    about = run_directory.about(directory)
+    about, judged = run_directory.about(directory), run_directory.judged(directory)
     config = about["config"] if about is not None else {}
     return Row(
         run=str(directory.relative_to(out)),
@@ -162,8 +162,8 @@ def row(out: Path, directory: Path, method: str) -> Row:
         state=run_directory.state(directory),
         done=progress[-1]["done"] if progress else None,
         total=progress[-1]["total"] if progress else None,
-        validation=accuracies[-1] if accuracies else None,
-        test=run_directory.judged(directory),
+        validation=judged.get("validation", accuracies[-1] if accuracies else None),
+        test=judged.get("test"),
         age=max(0.0, time.time() - last),
     )
 

@@ -262,10 +262,10 @@ class Stream(Protocol):
 
 @runtime_checkable
 class RelatedTasks(Protocol):
-    """A stream that can show images of one of its tasks as another of its tasks might; offered by some."""
+    """A stream whose tasks show the same images with their pixels at other places; offered by some."""
 
-    def another(self, images: Float[Tensor, "n c h w"], key: Key) -> Float[Tensor, "n c h w"]:
-        """The images as a task drawn by the key would show them; differentiable in the images."""
+    def shown(self, key: Key) -> Int64[Tensor, " pixels"]:
+        """For each pixel of a task drawn by the key, the pixel of an image that it shows; -1: none, which is black."""
         ...
 
 
@@ -636,6 +636,10 @@ class Session(Protocol):
 
         `score`: on validation, if it was measured at this iteration; the best checkpoint is kept.
         """
+        ...
+
+    def still_held(self) -> None:
+        """Raise RunError where the run's directory is another process's by now; ask before writing into it."""
         ...
 
     def checkpoint_due(self) -> bool:

@@ -38,6 +38,8 @@ class FakeSession:
         if self._stop_at is not None and iteration >= self._stop_at:
             raise KeyboardInterrupt
 
+    def still_held(self) -> None: ...
+
     def checkpoint_due(self) -> bool:
         return self._due
 

@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 import torch
 from command_line import QUICK, as_people_run_it, command, ended, only_run, resolve, sets, start
+from torch import nn
 
 import suite
 from suite.api import quickstart, run_of
@@ -21,15 +22,18 @@ from suite.config.to_gin import gin_text
 from suite.controls.random_images import RandomImages
 from suite.datasets.digits import Digits
 from suite.errors import RunError, UsageError
+from suite.evaluation.evaluate import accuracy
 from suite.evaluation.protocol import Protocol
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.keys import Key
 from suite.memory import Memory
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.standard import Standard
 from suite.runtime import session
 from suite.storage.files import sha256
+from suite.types import Split
 
 SHORT = Protocol(networks=2, epochs=2)
 SETTINGS: dict[str, Any] = {
@@ -77,6 +81,75 @@ def refusal(**settings: Any) -> str:
     return str(error.value)
 
 
+# ---------------------------------------------------------------- a network of one's own
+
+
+@pytest.mark.slow
+def test_one_s_own_network_reaches_what_the_protocol_s_networks_reach(
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Centroids of digits, which teach about 75%; a network of the protocol's architecture that a user has built."""
+    how, wide = Protocol(networks=5, epochs=100), MLP(width=64)
+    memory = distil(data_dir, parameterization=Standard(), evaluation=how, architecture=wide)
+    measured = memory.evaluate(how, data_dir=data_dir, controls=[], progress=False)
+    assert measured.std() is not None
+    data = Digits().load(data_dir, Key(memory.about["seed"])("data"), 0.1)
+    raw = Digits().prepare(data_dir).raw
+    found = []
+    for seed in range(5):
+        torch.manual_seed(seed)
+        network = wide.build(memory.shape, 10)
+        memory.train(network, seed=seed, device="cpu")
+        images = memory.preprocess(raw.test_images.float() / 255)
+        torch.testing.assert_close(images, data.test.images)
+        found.append(accuracy(network, Split(images, raw.test_labels)))
+    reached, spread = sum(found) / 5, max(2 * (measured.std() or 0), 3.0)
+    assert abs(reached - measured.mean()) < spread, (found, measured)
+    said = capsys.readouterr().err
+    assert "training on 10 images of 1x8x8, preprocessed by 'standardize': 100 epochs" in said
+    assert not network.training
+
+
+def test_training_repeats_by_its_seed_and_takes_what_is_given(memory: Memory) -> None:
+    def trained(seed: int = 0, **settings: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
+        return memory.train(network, seed=seed, device="cpu", progress=False, **settings).get_parameter("2.weight")
+
+    assert trained().equal(trained()) and not trained().equal(trained(seed=1))
+    assert not trained().equal(trained(epochs=5))
+    assert trained(protocol=Protocol(epochs=5)).equal(trained(epochs=5))
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), r"gives \(2, 7\) for 2 images, and must give logits \(2, 10\)"),
+        (nn.Conv2d(3, 10, 3), "does not take images of 1x8x8"),
+        (nn.Flatten(0), r"gives \(128,\) for 2 images"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_a_sentence(memory: Memory, network: nn.Module, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        memory.train(network, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (torch.full((2, 1, 8, 8), 16.0), "of type float32 from 16 to 16 were given"),
+        (torch.full((2, 1, 8, 8), 255, dtype=torch.int64), "of type int64 from 255 to 255"),
+        (torch.full((2, 1, 8, 8), -0.1), "from -0.1 to -0.1"),
+        (torch.full((2, 1, 8, 8), torch.nan), "from nan to nan"),
+        (torch.zeros(8, 8), r"images of shape \(8, 8\) were given, and must be \(n, 1, 8, 8\)"),
+        (torch.zeros(2, 3, 8, 8), "images of shape"),
+    ],
+)
+def test_pixels_of_another_range_are_refused(memory: Memory, pixels: torch.Tensor, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        memory.preprocess(pixels)
+
+
 # ---------------------------------------------------------------- the command by another name
 
 
@@ -86,7 +159,7 @@ def test_the_same_bits_and_key_as_the_command(out: Path, data_dir: Path, tmp_pat
     done = command(*QUICK, *sets("START = @starts.k_means()"), *place)
     assert done.status == 0, done.err
     here, there = only_run(out), only_run(tmp_path)
-    assert here.name == there.name == f"seed0-{done.record['run_key']}"
+    assert here.name == there.name == f"digits-1-ic-addressing-mlp-fast-recipe-seed0-{done.record['run_key']}"
     files = [sha256((directory / "memory.safetensors").read_bytes()) for directory in (here, there)]
     assert files[0] == files[1]
     record = json.loads((here / "result.json").read_text())

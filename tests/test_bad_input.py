@@ -397,7 +397,7 @@ def test_after_a_full_disk_the_same_command_goes_on(place: Place) -> None:
     assert place.quick().status == 0
     clean = command(*QUICK, *UNTRACKED, "--data-dir", place.data, "--out", place.out / "clean")
     assert clean.status == 0
-    directories = [p for p in place.out.glob("**/seed0-*") if p.is_dir()]
+    directories = [p for p in place.out.glob("**/*seed0-*") if p.is_dir()]
     memories = {(p / "memory.safetensors").read_bytes() for p in directories}
     assert len(directories) == 2 and len(memories) == 1
 

@@ -128,7 +128,7 @@ CASES = {
     "memory-suite data digits --off": ["--offline"],
     "memory-suite check --kind str": ["streams"],
     "memory-suite check li": [],
-    "memory-suite leaderboard ": ["build", "collect"],
+    "memory-suite leaderboard ": ["build", "serve", "collect"],
     "memory-suite leaderboard build --re": ["--records", "--readme"],
     "memory-suite leaderboard collect --r": [],
     "memory-suite completion ": ["bash", "zsh"],

@@ -17,6 +17,7 @@ from gin import config as gin_config
 from suite.config.resolve import Run
 from suite.errors import UsageError
 from suite.registry import describe, load_plugin
+from suite.runtime.execute import directories_of
 
 QUICKSTART = "gin/quickstart.gin"
 SMOKE = "gin/scale/smoke.gin"
@@ -289,7 +290,8 @@ def test_a_table_is_the_product_of_its_axes_and_seeds() -> None:
         assert run.experiment.objective.inner_steps == int(run.cell["steps"])
         kind = {"no momentum": "no_momentum", "full momentum": "sgd_momentum"}[run.cell["momentum"]]
         assert describe(run.experiment)["objective"]["inner_optimizer"]["is"] == kind
-    assert len({run.key for run in runs}) == len({run.folder for run in runs}) == 8
+    folders = {directory.name for directory in directories_of(runs, Path("out"))}
+    assert len({run.key for run in runs}) == len(folders) == 8
 
 
 @pytest.mark.parametrize(

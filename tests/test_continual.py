@@ -33,6 +33,7 @@ from suite.parameterizations.downsampled import Downsampled
 from suite.parameterizations.standard import Standard
 from suite.registry import describe
 from suite.runtime.record import comparable
+from suite.streams.base import at_places
 from suite.streams.class_splits import ClassSplits
 from suite.streams.permutations import Permutations
 from suite.streams.rotations import Rotations
@@ -296,14 +297,14 @@ def test_stand_ins_are_the_memory_s_images_as_other_tasks_and_pass_its_gradient(
 
 
 def test_another_task_of_a_stream_is_its_law_and_passes_gradients() -> None:
-    images = torch.rand(3, 2, 8, 8, generator=Key(0).generator())
-    permuted = Permutations(of=PLAIN).another(images, Key(1))
+    images, black = torch.rand(3, 2, 8, 8, generator=Key(0).generator()), torch.zeros(2)
+    permuted = at_places(images, Permutations(of=PLAIN).shown(Key(1)), black)
     assert torch.equal(permuted.flatten(2).sort().values, images.flatten(2).sort().values)
-    turned = Rotations(of=PLAIN).another(images.requires_grad_(), Key(1))
+    turned = at_places(images.requires_grad_(), Rotations(of=PLAIN).shown(Key(1)), black)
     assert turned.shape == images.shape and not torch.equal(turned, images)
     (grad,) = torch.autograd.grad(turned.sum(), images)
     assert float(grad.sum()) > 0
-    assert not torch.equal(turned, Rotations(of=PLAIN).another(images, Key(2)))
+    assert not torch.equal(turned, at_places(images, Rotations(of=PLAIN).shown(Key(2)), black))
 
 
 def test_the_plan_says_how_much_is_done_and_what_differs() -> None:

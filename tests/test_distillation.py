@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 import torch
 from command_line import QUICK, command, ended, resolve, sets, start
+from fake_session import FakeSession
 
+from suite.architectures.mlp import MLP
 from suite.errors import RunError, UsageError
 from suite.evaluation.cached import _AccuracyFile
 from suite.evaluation.evaluate import accuracy
+from suite.evaluation.protocol import Protocol
 from suite.experiments.distillation import Distillation
 from suite.experiments.learning import evenly_spaced
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
+from suite.objectives.distribution_matching import DistributionMatching
 from suite.objectives.gradient_matching import GradientMatching
 from suite.types import ClassRows, ImageShape, Params, Setting, Split
 
@@ -222,3 +226,26 @@ def test_outer_steps_that_were_left_out_are_counted_in_the_record(
     (directory,) = [p.parent for p in tmp_path.glob("*/*/result.json")]
     rows = (directory / "metrics.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows if row.split(",")[1] == "loss"] == ["1", "3", "4"]
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3])
+def test_a_run_that_was_stopped_draws_the_stages_of_one_that_was_not(
+    stop_at: int, data_dir: Path, tmp_path: Path
+) -> None:
+    """Before, at and after half of its steps; what is kept for the picture is in no checkpoint."""
+    experiment = Distillation(
+        architecture=MLP(width=16), objective=DistributionMatching(), iterations=4, validation_points=0,
+        evaluation=Protocol(networks=1, epochs=1), full_data_epochs=0, controls=(),
+    )  # fmt: skip
+    whole = FakeSession(data_dir, tmp_path / "whole")
+    experiment.run(whole)
+    stopped = FakeSession(data_dir, tmp_path / "stopped", stop_at=stop_at)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(stopped)
+    kept = {file.name for file in (tmp_path / "stopped" / ".stages").iterdir()}
+    assert kept == {"0.safetensors"} | ({"2.safetensors"} if stop_at >= 2 else set())
+    assert {name.split("/")[0] for name in stopped.saved[1]} == {"memory", "state"}
+    experiment.run(FakeSession(data_dir, tmp_path / "stopped", before=stopped))
+    names = ("figures/stages.png", ".stages/0.safetensors", ".stages/2.safetensors")
+    first, second = ([(tmp_path / run / name).read_bytes() for name in names] for run in ("whole", "stopped"))
+    assert first == second and first[1] != first[2]

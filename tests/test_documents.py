@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,16 +14,19 @@ import urllib.request
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import foreign_sets
 import numpy as np
 import pytest
 import torch
-from command_line import REPOSITORY, Done, said
+from command_line import REPOSITORY, Done, ended, said, start
 from PIL import Image
+from playwright.sync_api import sync_playwright
+from test_own_data import photos
 from test_structure import LAYERS
 
-from leaderboard import build
+from leaderboard import build, serve
 from suite import api
 from suite.architectures.mlp import MLP
 from suite.evaluation.protocol import PROTOCOLS, Protocol
@@ -104,6 +108,7 @@ RUNS = [line for line in commands() if line.startswith("python -m suite.run ")]
 def test_run_commands(line: str, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As printed, at smoke scale and in an empty directory."""
     monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos")  # that some of them name
     planned = "fashion_mnist" in line and not Path("/usr/share/datasets/fashion-mnist").exists()
     done = give(line, *SMOKE, "--data-dir", str(data_dir), *(["--dry-run"] if planned else []))
     assert done.status == 0, done.err
@@ -195,7 +200,8 @@ def test_the_commands_that_look_after_runs(made: Path) -> None:
 @pytest.mark.slow
 def test_the_commands_of_the_leaderboard(made: Path) -> None:
     """As printed, where a run was made; what would write into the repository's own records writes elsewhere."""
-    lines = [line for line in commands() if line.startswith("python -m leaderboard.")]
+    served = "python -m leaderboard.serve"  # it ends by Ctrl-C alone: below
+    lines = [line for line in commands() if line.startswith("python -m leaderboard.") and not line.startswith(served)]
     assert len(lines) == 5
     for line in lines:
         elsewhere = ["--to", "kept"] if "collect" in line else []
@@ -205,6 +211,20 @@ def test_the_commands_of_the_leaderboard(made: Path) -> None:
         done = give(line, *elsewhere)
         assert done.status == 0, line + done.err
     assert (made / "site" / "index.html").is_file() and list((made / "kept").rglob("result.json"))
+
+
+@pytest.mark.slow
+def test_the_command_that_serves_the_leaderboard(made: Path) -> None:
+    """As printed, at a port that is free, until Ctrl-C."""
+    lines = [line for line in commands() if line.startswith("python -m leaderboard.serve")]
+    assert len(lines) == 1
+    process = start(*shlex.split(lines[0])[3:], "--port", "0", cwd=made, code=["-m", "leaderboard.serve"])
+    assert process.stdout is not None
+    address = process.stdout.readline().split()[0]
+    with urllib.request.urlopen(address, timeout=60) as page:
+        assert b"1 runs here" in page.read()
+    process.send_signal(signal.SIGINT)
+    assert ended(process).status == 0
 
 
 @pytest.mark.slow
@@ -218,7 +238,9 @@ def test_the_printed_methods_pass_their_check(lion: Path) -> None:
 
 def test_printed_options_exist() -> None:
     known = {option for action in parser()._actions for option in action.option_strings}
-    known |= {option for action in build.parser()._actions for option in action.option_strings}
+    known |= {
+        option for other in (build, serve) for action in other.parser()._actions for option in action.option_strings
+    }
     named = {word for word in re.findall(r"--[a-z][a-z-]*", (REPOSITORY / "README.md").read_text())}
     assert named - known <= {"--backend-store-uri"}
     assert {option for option in parser()._option_string_actions if len(option) > 2} - named == {"--help"}
@@ -325,29 +347,55 @@ def test_tools_run(data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypat
     assert "against autograd" in printed and "promised" in printed and "digits" in printed
 
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def look_at_runs(address: str) -> None:
+    """The page shows the quickstart's run, and the run's page its table and its recalled images."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(120_000)  # however busy the machine is
+        page.goto(address)
+        page.get_by_role("columnheader", name="test_accuracy/memory", exact=True).first.wait_for()
+        page.get_by_role("link", name="digits 1 I/C addressing mlp fast recipe, seed 0").click()
+        page.get_by_role("heading", name="digits 1 I/C addressing mlp fast recipe, seed 0").wait_for()
+        page.get_by_role("cell", name="random real images").wait_for()
+        shown = "image => image.complete && image.naturalWidth > 0"
+        page.wait_for_function(f"[...document.querySelectorAll('img[src*=recalled]')].some({shown})")
+        browser.close()
+
+
 @pytest.mark.slow
 def test_the_interface_opens(quickstart: tuple[Path, str], tmp_path: Path) -> None:
-    """The line that a run ends with starts MLflow's pages on what the run recorded."""
+    """The lines that a run ends with start MLflow's pages, and open the one of training runs, with this run in it."""
     (line,) = [line for line in quickstart[1].split("\n") if line.startswith("compare runs: ")]
+    (address,) = re.findall(r"^then open: +http://127\.0\.0\.1:5000/(#/experiments/\d+/runs\S+)$", quickstart[1], re.M)
     command = shlex.split(line.removeprefix("compare runs: "))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    server = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(words, cwd=tmp_path, start_new_session=True, **quiet)
     try:
         for _ in range(1800):  # however busy the machine is
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
                     assert b"mlflow" in page.read().lower()
-                    return
+                    break
             except OSError:
                 assert server.poll() is None, "the interface stopped"
                 time.sleep(0.5)
-        pytest.fail("the interface did not answer in a quarter of an hour")
+        else:
+            pytest.fail("the interface did not answer in a quarter of an hour")
+        if CHROMIUM is not None:
+            look_at_runs(f"http://127.0.0.1:{port}/{address}")
     finally:
-        server.terminate()
-        server.wait(20)
+        os.killpg(
+            server.pid, signal.SIGKILL
+        )  # with its children; to end by itself it would wait for the browser's last
+        server.wait()
 
 
 def test_make_offers_what_the_readme_names() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import QUICK, Done, ask, command, only_run, said, sets
+from command_line import QUICK, Done, ask, command, ended, only_run, said, sets, start
 from safetensors.torch import save
 
 from suite import sync, terminal
 from suite.errors import RunError, UsageError, report
 from suite.runtime import session
 from suite.runtime.run_directory import OWN, about, mark_finished, read_about, run_directories
-from suite.runtime.signals import Stop
+from suite.runtime.signals import Stop, as_interrupts
 from suite.storage import checkpoint
 from suite.storage.checkpoint import Checkpoint, read_newest, write
 from suite.storage.files import (
@@ -95,6 +96,10 @@ WRONG_ENTRIES: list[tuple[Any, str]] = [
     ({"is": "parent", "time": TIME, "journal": "../../../elsewhere/.table-1"}, "parent.journal"),
     ({"is": "parent", "time": TIME, "journal": "/tmp/.table-1"}, "parent.journal"),
     ({"is": "parent", "time": TIME, "journal": "../another-run"}, "parent.journal"),
+    ({"is": "dataset", "time": TIME, "name": "digits", "digest": 7, "images": {}}, "dataset.digest"),
+    ({"is": "dataset", "time": TIME, "name": "digits", "digest": "", "images": {"train": -1}}, "dataset.images"),
+    ({"is": "description", "time": TIME, "text": "", "pictures": ["../../secret"]}, "description.pictures"),
+    ({"is": "description", "time": TIME, "text": []}, "description.text"),
     ({"is": "\x1b[31mred"}, "is damaged"),
     ({"is": ["status"]}, "is damaged"),
     ({"no": "kind"}, "is damaged"),
@@ -294,7 +299,8 @@ def test_a_run_does_not_write_through_a_linked_folder(what: str, data_dir: Path,
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / ".x.tmp").touch()
-    link = tmp_path / "out" / "quickstart" / f"seed0-{key}" / what if what != ".." else tmp_path / "out" / "quickstart"
+    runs = tmp_path / "out" / "quickstart"
+    link = runs if what == ".." else runs / f"anything-seed0-{key}" / what
     link.parent.mkdir(parents=True)
     link.symlink_to(outside)
     done = command(*arguments)
@@ -553,6 +559,45 @@ def test_time_on_a_cpu_that_is_up_stops_a_run_once(monkeypatch: pytest.MonkeyPat
     with Stop().listening():
         pass
     assert signal.getsignal(signal.SIGXCPU) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU])
+def test_a_signal_outside_a_run_is_heard_as_ctrl_c_is(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), as_interrupts():
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+    assert signal.getsignal(number) == before
+    with as_interrupts():
+        signal.signal(number, signal.SIG_IGN)  # as Stop leaves the one that comes again
+    assert signal.getsignal(number) == signal.SIG_IGN
+    signal.signal(number, before)
+
+
+@pytest.mark.slow
+def test_a_signal_after_the_last_run_ends_the_command_in_order(tmp_path: Path) -> None:
+    """While the tracker takes the rest; and while Python ends, when nothing is left to stop."""
+    waiting = """
+import os, signal, sys, time
+from suite import run
+from suite.runtime.signals import end
+from suite.tracking.sender import Sender
+def close(self, patience):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(30)
+Sender.close = close
+end(run.main(sys.argv[1:]))
+"""
+    line = [
+        *("--gin", "gin/quickstart.gin", "--gin", "gin/scale/smoke.gin", "--tracking-uri", "none", "--out", tmp_path),
+        *sets("ARCHITECTURE = @architectures.mlp()", "FULL_DATA_EPOCHS = 0"),
+    ]
+    stopped = ended(start(*line, code=["-c", waiting]))
+    assert stopped.status == 75 and "nothing was lost" in stopped.err
+    assert list(tmp_path.rglob("result.json"))
+    late = "import atexit, os, signal; from suite.runtime.signals import end; "
+    late += "atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM)); end(0)"
+    assert ended(start(code=["-c", late])).status == 0
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files"), ImportError("failed to map")])

@@ -1,15 +1,15 @@
 """What the leaderboard's numbers say, and how it joins, orders, ranks and compares rows."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from board import measurement, record, table_of
+from board import measurement, record, sealed, table_of
 from command_line import REPOSITORY
 from scipy import stats
 
-from leaderboard import format, published, records
+from leaderboard import format, front, published, records
+from leaderboard.lines import Line, apart, parts
 from leaderboard.markdown import markdown
 from leaderboard.pages import PAGES, STREAM_FILES
 from leaderboard.rows import Row
@@ -195,7 +195,7 @@ def test_methods_of_different_kinds_are_compared_whatever_their_own_sizes() -> N
     matching = {"objective": {"is": "gradient_matching", "real_per_class": 256}}
     unrolled = {"objective": {"is": "bptt", "real_per_class": 64, "inner_steps": 150}}
     made = [record("single-step GM", **matching), record("BPTT", **unrolled)]
-    assert [(one.first, one.second) for one in table_of(made).comparisons] == [("single-step GM", "BPTT")]
+    assert [(one.first, one.row.method) for one in table_of(made).comparisons] == [("single-step GM", "BPTT")]
 
 
 def test_methods_come_in_the_paper_s_order_and_are_compared_with_the_one_before() -> None:
@@ -204,7 +204,7 @@ def test_methods_come_in_the_paper_s_order_and_are_compared_with_the_one_before(
     ]
     found = table_of(made)
     assert [row.method for row in found.rows] == ["single-step GM", "BPTT", "full"]
-    assert [(c.first, c.second, c.test.mean, c.test.seeds) for c in found.comparisons] == [
+    assert [(c.first, c.row.method, c.test.mean, c.test.seeds) for c in found.comparisons] == [
         ("single-step GM", "BPTT", 20.0, 2),
         ("BPTT", "full", 10.0, 2),
     ]
@@ -216,10 +216,10 @@ def test_a_method_stands_beside_the_baselines_of_its_own_runs_paired_by_seed() -
         return record("BPTT", seed, measurements=[*measured, measurement("full data", "test", [90.0])])
 
     without = record("BPTT", 2, measurements=[measurement("memory", "test", [99.0])])
-    found = table_of([of_seed(0, 70.0, 59.0), of_seed(1, 76.0, 69.0), without]).over_controls
-    assert [(c.title, c.test.mean, c.test.seeds) for c in found] == [("BPTT over herding", 8.0, 2)]  # 10 and 6
-    assert found[0].test.interval == pytest.approx(12.7062 * 8**0.5 / 2**0.5, rel=1e-4)
-    assert not table_of([of_seed(0, 70.0, 59.0)], "bases").over_controls
+    (row,) = table_of([of_seed(0, 70.0, 59.0), of_seed(1, 76.0, 69.0), without]).measured
+    behind = row.controls["herding"].behind
+    assert behind is not None and (behind.mean, behind.seeds) == (8.0, 2)  # 10 and 6
+    assert behind.interval == pytest.approx(12.7062 * 8**0.5 / 2**0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_only_what_was_run_under_equal_conditions_is_compared(other: dict[str, A
 def test_methods_with_outer_rates_of_their_own_are_compared() -> None:
     rates = [{"outer_optimizer": {"is": "adam", "lr": lr}} for lr in (0.1, 0.03)]
     made = [record(method, **rate) for method, rate in zip(("BPTT", "full"), rates, strict=True)]
-    assert [(one.first, one.second) for one in table_of(made).comparisons] == [("BPTT", "full")]
+    assert [(one.first, one.row.method) for one in table_of(made).comparisons] == [("BPTT", "full")]
 
 
 def test_a_transfer_record_gives_a_row_for_every_network_it_was_measured_on() -> None:
@@ -317,11 +317,11 @@ def test_methods_on_a_stream_are_compared_though_they_are_other_experiments() ->
     assert [row.test.mean for row in found.rows if row.test] == [41.5, 56.5, 63.5, 76.5]
     assert [row.images_per_class for row in found.rows] == [0, 10, 10, 0] and found.controls == ("LA",)
     assert {row.test.interval_over for row in found.rows if row.test} == {"streams"}
-    assert [(c.first, c.second, c.test.mean) for c in found.comparisons] == [
+    assert [(c.first, c.row.method, c.test.mean) for c in found.comparisons] == [
         ("naive", "ER", 15.0), ("ER", "compress-then-recall", 7.0), ("compress-then-recall", "joint", 13.0),
     ]  # fmt: skip
     text = markdown(found)
-    assert "3 streams × 2" in text and "63.5 ± 2.5" in text and re.search(r"\| validation \| LA \|", text)
+    assert "3 streams × 2" in text and "63.5 ± 2.5" in text and "| +7.0 ± 0.0 to ER |" in text
     other = [
         r | {"config": r["config"] | {"stream": {"is": "rotations"}}} for r in made if "naive" not in str(r["cell"])
     ]
@@ -358,18 +358,92 @@ def test_every_kind_of_episode_has_a_row_with_its_own_controls_and_interval() ->
     assert {row.test.interval_over for row in found.rows if row.test} == {"episodes"}
     assert found.controls == ("random real images", "full data")
     assert [row.controls["random real images"].test.mean for row in found.rows] == [72.0, 72.0, 52.0, 52.0]
-    assert [(c.first, c.second, c.test.mean) for c in found.comparisons] == [("standard", "addressing", 6.0)] * 2
+    assert [(c.first, c.row.method, c.test.mean) for c in found.comparisons] == [("standard", "addressing", 6.0)] * 2
     text = markdown(found)
-    assert (
-        "| episodes | method |" in text
-        and "84.0 ± 9.9" in text
-        and "52.0 ± 25.4 (n = 2)" in text
-        and "1 memory × 3" in text
-        and "| addressing over standard, 2-way |" in text
-    )
+    assert "**Fashion-MNIST, 1 I/C, 2-way**" in text and "84.0 ± 9.9" in text and "1 memory × 3" in text
+    assert "| random real images, control | 52.0 ± 25.4 | 1 memory × 2 |" in text
+    assert "+6.0 to standard; +12.0 to random real images" in text
     several = table_of([*made, episodes_record("addressing", 1, [82.0, 86.0, 90.0])], "extrapolation")
     assert {row.test.interval_over for row in several.rows if row.method == "addressing" and row.test} == {"memories"}
-    assert "(n = 2 × 2)" in markdown(several)
+    assert "| random real images, control | 52.0 ± 0.0 | 2 memories × 2 |" in markdown(several)
+
+
+# ---------------------------------------------------------------- lines of a page, and any two of them
+
+
+def test_a_part_has_its_rows_then_each_control_once() -> None:
+    made = [record(method, seed, (60.0 + i + seed,)) for i, method in enumerate(("BPTT", "full")) for seed in (0, 1)]
+    (part,) = parts(table_of([*made, record("digital", name="other")]))
+    assert part.title == "Fashion-MNIST, 1 I/C" and part.reduced
+    lines = [(line.title, line.control, line.best) for line in part.lines]
+    assert lines == [("BPTT", False, False), ("full", False, True), ("random real images", True, False),
+                     ("full data", True, False)]  # fmt: skip
+    assert [line.means for line in part.lines] == [{0: 60, 1: 61}, {0: 61, 1: 62}, {0: 51, 1: 51}, {0: 90, 1: 90}]
+    assert len({line.anchor for line in part.lines}) == 4
+
+
+def test_controls_of_other_values_are_other_lines_and_seeds_are_put_together() -> None:
+    def of(method: str, seed: int, herding: float, **more: Any) -> dict[str, Any]:
+        measured = [measurement("memory", "test", [60.0]), measurement("herding", "test", [herding])]
+        return record(method, seed, measurements=measured, **more)
+
+    made = [of("BPTT", 0, 50.0), of("BPTT", 1, 51.0), of("full", 1, 51.2), of("full", 2, 52.0), of("none", 0, 55.0)]
+    (part,) = parts(table_of(made))
+    controls = [line.means for line in part.lines if line.control]
+    assert controls == [{0: 50.0, 1: 51.0, 2: 52.0}, {0: 55.0}]
+
+
+def test_rows_of_one_name_say_what_differs() -> None:
+    rates = [{"outer_optimizer": {"is": "adam", "lr": lr}, "iterations": n} for lr, n in ((0.1, 200), (0.03, 300))]
+    (part,) = parts(table_of([record("BPTT", **rates[0]), record("BPTT", **rates[1]), record("full", **rates[0])]))
+    told = {line.name for line in part.lines if not line.control}
+    assert told == {"BPTT, iterations 200, lr 0.1", "BPTT, iterations 300, lr 0.03", "full"}
+    many = [record("BPTT", **{f"setting_{i}": value for i in range(5)}) for value in (1, 2)]
+    (part,) = parts(table_of(many))
+    assert {line.differs for line in part.lines if not line.control} == {
+        f"setting 0 {v} and 4 other settings" for v in (1, 2)
+    }
+
+
+def test_any_two_lines_are_compared_paired_where_seeds_are_shared_and_else_by_welch() -> None:
+    def line(means: dict[int, float]) -> Line:
+        return Line(row, "", means=means)
+
+    (row,) = table_of([record()]).measured
+    one = apart(line({0: 42.0, 1: 63.0, 2: 82.5}), line({0: 40.0, 1: 60.0, 2: 80.0}))
+    assert one is not None and (one.seeds, one.words) == (3, "better, 3 shared seeds")
+    assert one.interval == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem([2, 3, 2.5]))
+    a, b = [70.0, 71.0, 72.5, 70.2], [70.1, 73.0, 76.0]
+    other = apart(line(dict(enumerate(a))), line({7 + i: value for i, value in enumerate(b)}))
+    assert other is not None and other.seeds == 0 and other.words == "not told apart, not paired"
+    freedom = stats.ttest_ind(a, b, equal_var=False).df
+    error = (stats.sem(a) ** 2 + stats.sem(b) ** 2) ** 0.5
+    assert other.interval == pytest.approx(stats.t.ppf(0.975, int(freedom)) * error)
+    single = apart(line({0: 50.0}), line({0: 52.0, 1: 53.0}))
+    assert single is not None and (single.mean, single.interval, single.words) == (
+        -2,
+        None,
+        "no interval, 1 shared seed",
+    )
+    assert apart(line({}), line({0: 1.0})) is None
+
+
+def test_the_front_page_has_the_best_of_full_runs_and_of_several_memories() -> None:
+    made = [record("BPTT", s, (70.0 + s,), reduced=False) for s in (0, 1, 2)]
+    made += [record("full", 0, (79.0,), reduced=False), record("full", 0, (95.0,))]
+    every = tables([records.Entry(sealed(one), "here") for one in made], published.published())
+    (field,) = front.fields(every, {table.page.slug: parts(table) for table in every})
+    (best,) = field.bests
+    assert (best.line.title, best.bars.bars[0].amount.text) == ("BPTT", "71.0 ± 2.5")
+    assert [bar.amount.kind for bar in best.bars.bars] == ["memory", "random", "whole"]
+    assert best.behind[0] == "+20.0 ± 2.5 to random real images (better, 3 shared seeds)"
+    kinds = {mark.result.kind for mark in field.plots[0].marks}
+    assert kinds == {"full", "reduced", "printed"} and field.plots[0].across == "stored numbers"
+    printed = [one for one in field.plots[0].best if one.kind == "printed"]
+    assert printed[0].cost == 7840 and printed[0].accuracy == max(
+        one.accuracy for one in published.published()
+        if one.dataset == "fashion_mnist" and one.images_per_class == 1 and one.table != "transfer"
+    )  # fmt: skip
 
 
 def test_every_file_of_synthesis_has_its_table() -> None:

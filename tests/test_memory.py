@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from suite import memory as memory_module
 from suite.architectures.convnet import ConvNet
 from suite.errors import RunError, UsageError
 from suite.images import preprocess
 from suite.keys import Key
 from suite.memory import Memory
+from suite.memory import memory as memory_module
 from suite.parameterizations import image_queries
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled

@@ -207,7 +207,7 @@ MOST = {
     "judged often": (1, 2),
     "pool": (2, 3),
     "permutations": (1.1, 3),
-    "with_stand_ins": (1.1, 5),
+    "with_stand_ins": (1.1, 4),
 }
 """Waits of the host and copies from it in an outer step, by objective or file; a pool draws a network now and then."""
 

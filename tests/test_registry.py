@@ -15,8 +15,8 @@ from suite.storage.files import sha256
 
 PROMISED = {
     "datasets": [
-        *("cifar10", "cifar100", "digits", "fashion_mnist", "mnist", "some_classes", "svhn", "tiny_imagenet"),
-        "training_only",
+        *("cifar10", "cifar100", "digits", "fashion_mnist", "huggingface", "image_folder", "mnist", "numpy"),
+        *("some_classes", "svhn", "tiny_imagenet", "training_only"),
     ],
     "architectures": ["alexnet", "convnet", "mlp", "resnet12", "strided_convnet", "timm"],
     "parameterizations": [

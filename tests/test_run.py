@@ -19,15 +19,17 @@ from suite.errors import RunError
 from suite.memory import Memory
 from suite.registry import describe
 from suite.runtime import session
-from suite.runtime.execute import _begin_journal, _read_record
+from suite.runtime.environment import environment
+from suite.runtime.execute import _read_record
 from suite.runtime.record import comparable, invalid, label
 from suite.runtime.signals import Stop
+from suite.runtime.tracked import begin_run
 from suite.storage.files import sha256
 from suite.storage.journal import Journal, read
 from suite.storage.locks import locked
 
 FILES = {"config.gin", "operative.gin", "memory.safetensors", "result.json", "metrics.csv", "run.json", "journal.jsonl"}
-PICTURES = {"recalled.png", "bases.png", "coefficients.png", "similarity.png", "curves.png"}
+PICTURES = {"recalled.png", "stages.png", "bases.png", "coefficients.png", "similarity.png", "curves.png"}
 LONGER = sets(
     *("ITERATIONS = 6", "VALIDATION_POINTS = 3"),
     "experiments.distillation.clip = 1e-4",  # so that the gradient's norm, a sum over all tensors, shows in the bits
@@ -80,7 +82,7 @@ def test_a_run_leaves_its_files_and_nothing_half_done(out: Path) -> None:
 def test_the_record_is_valid_and_says_what_was_measured(out: Path, record: dict[str, Any]) -> None:
     assert invalid(record) is None
     directory = only_run(out)
-    assert directory.name == f"seed0-{record['run_key']}"
+    assert directory.name == f"digits-1-ic-addressing-mlp-outer-adam-seed0-{record['run_key']}"
     assert record["facts"]["memory_sha256"] == sha256((directory / "memory.safetensors").read_bytes())
     assert record["config_text"] == (directory / "config.gin").read_text()
     assert record["budget"] == {"stored_numbers": 624, "images_per_class": 0.975, "recalled_per_class": 4}
@@ -95,17 +97,19 @@ def test_a_run_that_is_smaller_than_the_paper_s_is_marked(out: Path, record: dic
     assert record["scale"]["fraction"] == 2 / 50_000 and "changed: networks 2 of 10" in record["scale"]["protocol"]
 
 
+TITLE = "digits 1 I/C addressing mlp outer adam"
+"""Of the runs of `QUICK`."""
+
+
 def test_what_is_printed(data_dir: Path, tmp_path: Path) -> None:
     done = go(data_dir, tmp_path, *sets("FULL_DATA_EPOCHS = 1", "ITERATIONS = 1"))
     assert done.status == 0
     rows = [line for line in done.out.splitlines() if "smoke (reduced)" in line]
     assert [words in row for words, row in zip(("memory", "random real", "full data"), rows, strict=True)] == [True] * 3
-    assert (
-        rows[0].startswith("digits 1 I/C addressing  memory") and "624 numbers" in rows[0] and "seed 0" not in done.out
-    )
+    assert rows[0].startswith(f"{TITLE}  memory") and "624 numbers" in rows[0] and "seed 0" not in done.out
     assert f"pictures: {only_run(tmp_path) / 'figures'}" in done.out
     lines = done.err.splitlines()
-    assert all(line.startswith(("[cost] ", "[seed 0] ")) for line in lines)  # this is no terminal: lines, no bar
+    assert all(line.startswith(("[cost] ", f"[{TITLE}, seed 0] ")) for line in lines)  # no terminal: no bar
     assert any("1/1" in line and "loss" in line for line in lines)
     assert any("evaluating the full data: network 1 of 1" in line for line in lines)
     # The control is measured once for equal settings and seed.
@@ -227,7 +231,7 @@ def test_a_record_that_was_altered_is_not_read_back(
 
 def test_an_axis_with_the_name_of_a_setting_hides_none(tmp_path: Path) -> None:
     (one,) = resolve(["gin/quickstart.gin"], ["run.axes = {'seed': {'x': ['EPOCHS = 1']}}"])
-    _begin_journal(one, Journal(tmp_path), describe(one.experiment), None)
+    begin_run(one, Journal(tmp_path), describe(one.experiment), environment(torch.device("cpu")))
     told = read(tmp_path)[0][0]["parameters"]
     assert (told["seed"], told["axis seed"]) == ("0", "x")
 
@@ -504,5 +508,5 @@ def test_a_finished_cell_is_printed_as_it_was(data_dir: Path, tmp_path: Path) ->
     axes = {"z": {"second": ["VALIDATION_POINTS = 1"]}, "a": {"first": ["NETWORKS = 1"]}}  # not in the alphabet's order
     words = [*QUICK, *sets(f"run.axes = {axes}"), "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
     first, again = command(*words), command(*words)
-    assert "digits 1 I/C second first  memory" in first.out and "was done before" in again.err
+    assert "digits 1 I/C second first mlp outer adam  memory" in first.out and "was done before" in again.err
     assert again.out == first.out

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from command_line import QUICK, Done, ask, command, ended, only_run, sets, start
 
+from leaderboard import collect
 from suite.runtime import session
 from suite.runtime.run_directory import state
 from suite.storage.files import sha256
@@ -67,6 +68,9 @@ def test_every_state_is_listed_as_it_is(data_dir: Path, tmp_path: Path, stop_at:
     assert [part.strip() for part in text[0].split("  ") if part.strip()] == columns
     assert len(text) == 4 and "digits" in text[1] and "outer_optimizer.lr=1e+30" in text[3]
     assert by_seed[0]["test"] is not None and by_seed[1]["test"] is None
+    record = json.loads((tmp_path / by_seed[0]["run"] / "result.json").read_text())
+    measured = {(m["method"], m["split"]): m["mean"] for m in record["measurements"]}
+    assert by_seed[0]["validation"] == measured["memory", "validation"]  # and not the curve's last, of a trial network
     assert "3/5" in text[2] and "stopped" in text[2]
     one = ask("list", "seed1", "--out", tmp_path).out.splitlines()
     assert len(one) == 2 and "seed1" in one[1]
@@ -147,6 +151,29 @@ def test_resume_brings_a_stopped_run_to_the_same_bits(data_dir: Path, tmp_path: 
     memories = [(only_run(tmp_path / o) / "memory.safetensors").read_bytes() for o in ("whole", "out")]
     assert sha256(memories[0]) == sha256(memories[1])
     assert ask("resume", "--out", tmp_path / "out").out == "no runs to resume\n"
+
+
+@pytest.mark.parametrize("by", ["command", "resume"])
+def test_a_run_with_a_name_of_before_goes_on_in_its_directory(
+    by: str, data_dir: Path, tmp_path: Path, stop_at: Any
+) -> None:
+    """Directories were called by cell and seed once. The key in the name is what counts."""
+    stop_at(3)
+    assert go(data_dir, tmp_path).status == 75
+    new = only_run(tmp_path)
+    old = new.rename(new.with_name(f"seed0-{new.name.rpartition('-')[2]}"))
+    stop_at(None)
+    done = go(data_dir, tmp_path) if by == "command" else ask("resume", "--out", tmp_path)
+    assert done.status == 0 and "resuming from the checkpoint of step 3" in done.err, done.err
+    assert only_run(tmp_path) == old and [row["run"] for row in listed(tmp_path)] == [f"quickstart/{old.name}"]
+    again = go(data_dir, tmp_path)
+    assert "was done before" in again.err and str(old / "figures") in again.out
+    assert collect.main([str(tmp_path), "--to", str(tmp_path / "kept")]) == 0
+    assert (tmp_path / "kept" / "quickstart" / old.name / "result.json").is_file()
+    if by == "command":
+        assert go(data_dir, tmp_path, "--fresh").status == 0  # what is made anew has the name of today
+        (anew,) = [path for path in old.parent.iterdir() if not path.name.startswith(".") and "old" not in path.name]
+        assert anew == new and (old.parent / f"{old.name}.old1" / "result.json").is_file()
 
 
 def test_a_failed_run_is_resumed_only_by_name(data_dir: Path, tmp_path: Path) -> None:
@@ -237,13 +264,13 @@ def test_one_run_that_can_not_be_resumed_does_not_stop_the_others(data_dir: Path
     for seed in ("0", "1"):
         assert go(data_dir, tmp_path, "--seed", seed).status == 75
     stop_at(None)
-    (first,) = tmp_path.glob("quickstart/seed0-*")
+    (first,) = tmp_path.glob("quickstart/*seed0-*")
     for damage in (b"{}", b"", b'{"cell": 1}'):
         (first / "run.json").write_bytes(damage)
         assert ask("--out", tmp_path).status == 0
     done = ask("resume", "--out", tmp_path)
     assert done.status == 1 and "run.json is damaged" in done.err
-    (second,) = tmp_path.glob("quickstart/seed1-*")
+    (second,) = tmp_path.glob("quickstart/*seed1-*")
     assert (second / "result.json").is_file() and not (first / "result.json").exists()
 
 
@@ -351,8 +378,8 @@ def test_clean_deletes_what_no_result_depends_on_and_only_with_yes(
     assert go(data_dir, tmp_path, "--fresh").status == 0
     stop_at(3)
     assert go(data_dir, tmp_path, "--seed", "1").status == 75
-    (stopped,) = tmp_path.glob("quickstart/seed1-*")
-    (finished,) = [p for p in tmp_path.glob("quickstart/seed0-*") if "old" not in p.name]
+    (stopped,) = tmp_path.glob("quickstart/*seed1-*")
+    (finished,) = [p for p in tmp_path.glob("quickstart/*seed0-*") if "old" not in p.name]
     (stopped / "checkpoints" / "damaged-step-00000001").mkdir()
     half, young = finished / ".metrics.csv.1.tmp", finished / ".memory.1.tmp"
     half.write_bytes(b"half")

@@ -29,6 +29,9 @@ from command_line import QUICK, ended, only_run, sets, start
 
 from suite.runtime.run_directory import about
 from suite.storage.journal import Journal, Point, now, read
+from suite.tracking import pages
+from suite.tracking.pages import EXPERIMENT_TAGS
+from suite.tracking.store import SENT, Store, page
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 
@@ -396,6 +399,32 @@ def test_a_server_that_stays_away_gets_everything_later_and_once(run: Run, serve
         assert_everything_is_there_once(stored, server, run.directory)
         ends.append(stored.end())
     assert ends[0] == ends[1]
+
+
+# ---------------------------------------------------------------- what its pages show
+
+
+def test_a_server_is_told_the_data_set_the_description_and_the_view(
+    server: Server, database: Database, tmp_path: Path
+) -> None:
+    told = journal(tmp_path / "out" / "told", [Point("test_accuracy/memory", 50.0, now(), 1)])
+    for digest in ("a" * 64, "b" * 64):
+        told.dataset("digits", digest, {"train": 7})
+        told.description("| memory |", [told.directory / "figures" / "recalled.png"])
+        for _ in range(2):  # the second time as if nothing had been noted
+            Store(server.uri, tmp_path / "out").send(told.directory)
+            address = page(told.directory, server.uri)
+            (told.directory / SENT).unlink()
+    stored = Stored(database, told.directory)
+    inputs = "datasets JOIN inputs ON source_id = dataset_uuid WHERE destination_id = %s"
+    known = database.rows(f"SELECT name, digest FROM {inputs}", stored.id)
+    assert sorted(known) == [("digits", letter * 36) for letter in "ab"]
+    note = "SELECT value FROM tags WHERE key = 'mlflow.note.content' AND run_uuid = %s"
+    shown = f"get-artifact?path=figures%2Frecalled.png&run_uuid={stored.id}"
+    assert database.rows(note, stored.id) == [(f"| memory |\n\n![recalled]({shown})",)]
+    ((experiment,),) = database.rows("SELECT experiment_id FROM runs WHERE run_uuid = %s", stored.id)
+    tags = dict(database.rows("SELECT key, value FROM experiment_tags WHERE experiment_id = %s", experiment))
+    assert tags.items() >= EXPERIMENT_TAGS.items() and address == pages.address(str(experiment))
 
 
 # ---------------------------------------------------------------- a server in trouble while it receives

@@ -19,6 +19,8 @@ from suite.experiments.continual import metrics
 from suite.experiments.continual.reservoir import Reservoir
 from suite.keys import Key
 from suite.registry import Entry, streams
+from suite.streams import rotations
+from suite.streams.base import at_places
 from suite.streams.class_splits import ClassSplits
 from suite.streams.permutations import Permutations
 from suite.streams.rotations import Rotations
@@ -44,10 +46,11 @@ def test_another_rotation_is_torchvision_s_with_the_corners_mean_as_black(shape:
         angle = torch.rand((), generator=Key(i).generator(), dtype=torch.float64).item() * 360 - 180
         black = images.detach()[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].mean((0, 2)).tolist()
         expected = rotate(images, angle, InterpolationMode.NEAREST, fill=black)
-        turned = Rotations(of=PLAIN).another(images, Key(i))
+        turned = at_places(images, rotations._places(*shape[1:], angle), torch.tensor(black))
         assert torch.equal(turned, expected)
         one, other = (torch.autograd.grad(y.sin().sum(), images)[0] for y in (turned, expected))
         torch.testing.assert_close(one, other)
+        assert Rotations(of=PLAIN).shown(Key(i)).equal(rotations._places(8, 8, angle))
 
 
 def built(stream: Stream, data_dir: Path, seed: int = 0) -> list[StreamTask]:

@@ -1,5 +1,6 @@
 """Tracking: what an MLflow store holds of runs that finished, failed, were stopped, or were sent twice."""
 
+import getpass
 import os
 import shutil
 import signal
@@ -9,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from board import record
 from command_line import QUICK, TABLE, Done, command, ended, only_run, resolve, sets, start
 
 from suite.errors import RunError
 from suite.registry import describe
 from suite.runtime import session
+from suite.runtime.environment import code_state
 from suite.runtime.record import of_memory
+from suite.runtime.tracked import end_table
 from suite.storage.journal import Journal, Point, read
 from suite.tracking.names import accepted
-from suite.tracking.store import LONGEST_PARAMETER, SENT, Store, flat
+from suite.tracking.pages import EXPERIMENT_TAGS, address
+from suite.tracking.store import LONGEST_PARAMETER, SENT, Store, flat, page
 from suite.tracking.uri import default_uri
 
 ARTIFACTS = {"config.gin", "operative.gin", "memory.safetensors", "metrics.csv", "result.json"}
@@ -78,7 +83,7 @@ def test_a_finished_run_is_in_the_store_with_all_it_found(data_dir: Path, out: P
     assert done.status == 0, done.err
     store = Seen(out)
     (run,) = store.runs()
-    assert run.info.status == "FINISHED" and run.info.run_name == "digits 1 I/C addressing, seed 0"
+    assert run.info.status == "FINISHED" and run.info.run_name == "digits 1 I/C addressing mlp outer adam, seed 0"
     assert run.data.tags["suite.run_key"] == done.record["run_key"] and run.data.tags["suite.scale"] == "smoke"
     expected = flat(describe(resolve(*_split(QUICK))[0].experiment)) | {"seed": "0"}
     assert run.data.params == expected
@@ -88,9 +93,32 @@ def test_a_finished_run_is_in_the_store_with_all_it_found(data_dir: Path, out: P
     (measured,) = [m for m in of_memory(done.record) if m["split"] == "test"]
     assert store.history(run, "test_accuracy/memory") == [(2, measured["mean"])]
     assert store.artifacts(run) >= ARTIFACTS and store.artifacts(run, "figures") == PICTURES
+    tags = run.data.tags
+    assert tags["mlflow.user"] == getpass.getuser() and tags["mlflow.source.type"] == "LOCAL"
+    assert tags["mlflow.source.name"] and tags.get("mlflow.source.git.commit") == code_state()["commit"]
+    assert "thread" in tags["suite.hardware"]
+    assert f"| memory | {measured['mean']:.1f} ± " in tags["mlflow.note.content"]
+    assert tags["mlflow.note.content"].endswith(
+        f"(get-artifact?path=figures%2Frecalled.png&run_uuid={run.info.run_id})"
+    )
+    assert of_data(run) == [("digits", done.record["facts"]["dataset_digest"][:36], "training")]
+    numbers = run.data.metrics  # what accuracies are plotted against in MLflow's compare view
+    assert (numbers["stored_numbers"], numbers["images_per_class"]) == (624, 0.975)
+    assert numbers["cost/iterations_per_second"] == pytest.approx(1 / done.record["cost"]["seconds_per_iteration"])
+    assert numbers["cost/process_peak_memory_mib"] > 0 and numbers["cost/distillation_seconds"] > 0
+    assert numbers["test_accuracy/memory_std"] == measured["std"]
+    experiment = store.client.get_experiment(run.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert page(only_run(out), default_uri(out)) == address(run.info.experiment_id)
     # The same command again records nothing more.
     assert command(*QUICK, "--data-dir", data_dir, "--out", out).status == 0
     assert len(store.runs()) == 1 and store.runs()[0].info.end_time == run.info.end_time
+
+
+def of_data(run: Any) -> list[tuple[str, str, str]]:
+    """The data sets of a run: name, digest and what it was used for."""
+    inputs = run.inputs.dataset_inputs
+    return [(one.dataset.name, one.dataset.digest, tag.value) for one in inputs for tag in one.tags]
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -106,7 +134,7 @@ def test_a_table_is_a_parent_with_a_child_for_each_of_its_runs(data_dir: Path, o
         runs = Seen(out).runs()
         children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
         (parent,) = [run for run in runs if run not in children]
-        names = {f"digits 1 I/C {momentum} momentum, seed 0" for momentum in ("no", "full")}
+        names = {f"digits 1 I/C {momentum} momentum mlp outer adam, seed 0" for momentum in ("no", "full")}
         assert {run.info.run_name for run in children} == names
         measured = {run.data.params["momentum"]: run.data.metrics for run in children}
         for momentum, of_child in measured.items():
@@ -114,7 +142,12 @@ def test_a_table_is_a_parent_with_a_child_for_each_of_its_runs(data_dir: Path, o
             assert mean == of_child["test_accuracy/memory"] and of_child["cost/distillation_seconds"] > 0
             assert of_child["stored_numbers"] == 624
         assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
-        assert {run.info.status for run in runs} == {"FINISHED"} and "table" in parent.info.run_name
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        assert parent.info.run_name == "digits 1 I/C (table of 2 runs)"
+        assert parent.data.params["momentum"] == "no momentum | full momentum"
+        assert (parent.data.params["dataset"], parent.data.params["seed"]) == ("digits", "0")
+        assert [name for name, _, _ in of_data(parent)] == ["digits"]
+        assert "| full momentum | memory | " in parent.data.tags["mlflow.note.content"]
         assert {run.data.params["momentum"] for run in children} == {"no momentum", "full momentum"}
 
 
@@ -301,6 +334,54 @@ def test_a_child_whose_table_is_not_here_is_sent_alone(store: Store, journal: Jo
     journal.belongs_to(out / "points" / ".table-1")
     store.send(journal.directory)
     assert not (out / "points" / ".table-1").exists() and len(Seen(out).runs("points")) == 1
+
+
+def test_tables_of_one_method_each_have_the_same_metrics(store: Store, out: Path) -> None:
+    """Of three commands, one for each method, MLflow compares the parents by these names."""
+    for i, method in enumerate(("sgd", "adam")):
+        table = Journal(out / "several" / f".table-{i}")
+        table.begin("several", method, {}, {})
+        records = [record(method, seed, (60.0 + 10 * i + seed, 62.0 + 10 * i + seed)) for seed in (0, 1)]
+        end_table(records, table)
+        end_table(records, table)
+        store.send(table.directory)
+    first, second = Seen(out).runs("several")
+    assert first.data.metrics.keys() == second.data.metrics.keys()
+    found = second.data.metrics
+    assert (found["test_accuracy/memory"], found["test_accuracy/memory/seeds"]) == (71.5, 2)
+    assert found["test_accuracy/memory/interval"] == pytest.approx(12.706 * 0.5, rel=1e-3)  # t(0.975, 1) s / sqrt(2)
+    assert (found["cost/seconds_per_iteration"], found["cost/iterations_per_second"]) == (0.5, 2)
+    assert (found["stored_numbers"], found["images_per_class"]) == (7840, 1)
+    assert [e["is"] for e in read(table.directory)[0]].count("description") == 1
+
+
+def test_a_data_set_and_a_description_are_told_once_and_hold_nothing_back(
+    store: Store, out: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for digest in ("a" * 64, "b" * 64):  # the images changed, and the run was done again
+        journal.dataset("digits", digest, {"train": 7})
+        journal.description("x" * 9000, [journal.directory / "figures" / "a b.png"])
+        for _ in range(2):
+            store.send(journal.directory)
+            (journal.directory / SENT).unlink()
+    (run,) = Seen(out).runs("points")
+    assert sorted(of_data(run)) == [("digits", letter * 36, "training") for letter in "ab"]
+    note = run.data.tags["mlflow.note.content"]
+    assert len(note) == 8000
+    assert note.endswith(f"x\n\n![a b](get-artifact?path=figures%2Fa+b.png&run_uuid={run.info.run_id})")
+    monkeypatch.setattr("suite.tracking.store.LONGEST_DIGEST", 64)  # which MLflow refuses
+    journal.mark("FINISHED")
+    store.send(journal.directory)
+    assert Seen(out).runs("points")[0].info.status == "FINISHED"
+    assert "refused data set digits (" in capsys.readouterr().err
+
+
+def test_an_experiment_of_before_is_shown_as_one_of_now(store: Store, out: Path, journal: Journal) -> None:
+    store.connect()
+    (tag, *_), mine = EXPERIMENT_TAGS, "what somebody chose"
+    made = store._client.create_experiment("points", tags={tag: mine})
+    store.send(journal.directory)
+    assert Seen(out).client.get_experiment(made).tags.items() >= (EXPERIMENT_TAGS | {tag: mine}).items()
 
 
 def test_names_that_mlflow_does_not_take_are_changed(store: Store, out: Path) -> None:

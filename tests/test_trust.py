@@ -16,9 +16,10 @@ from gin import config as gin_config
 from tqdm import tqdm
 
 from suite import run, runs
-from suite.config.resolve import LONGEST_FOLDER
 from suite.errors import SuiteError, UsageError, harmless, report
 from suite.registry import REGISTRIES, load_plugin
+from suite.runtime.execute import directory_of
+from suite.runtime.title import LONGEST_FOLDER
 from suite.terminal import unbreakable_streams
 from suite.tracking.store import Store
 from suite.tracking.uri import (
@@ -522,10 +523,11 @@ def test_a_long_cell_has_a_folder_that_every_file_system_takes() -> None:
     axes = {f"axis {i}": {f"{'a long label ' * 6}{i}": [f"{name} = 2"]} for i, name in enumerate(LONG)}
     (one,) = resolve(["gin/quickstart.gin"], [f"run.axes = {axes!r}"])
     (short,) = resolve(["gin/quickstart.gin"], [f"{name} = 2" for name in LONG])
-    assert len(one.folder) == LONGEST_FOLDER and one.folder.endswith(f"-seed0-{one.key}")
-    assert (one.key, short.folder) == (short.key, f"seed0-{short.key}")
+    long, plain = (directory_of(run, Path("out")).name for run in (one, short))
+    assert len(long) == LONGEST_FOLDER and long.endswith(f"-seed0-{one.key}")
+    assert (one.key, plain) == (short.key, f"digits-1-ic-addressing-fast-recipe-seed0-{short.key}")
     (far,) = resolve(["gin/quickstart.gin"], seed=10**300)
-    assert len(far.folder) < 60
+    assert len(directory_of(far, Path("out")).name) < 100
     with pytest.raises(UsageError, match="255 bytes"):
         resolve(["gin/quickstart.gin"], [f"run.name = {'é' * 128!r}"])
 

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from suite.runtime.signals import end
 from suite.validation import AtLeast, number_option
 
 COMMON = ["--checkpoint-seconds", "0.3", "--json", "--set", "SCALE = 'torture'"]
@@ -335,7 +336,8 @@ def _instrumented(words: list[str]) -> int:
 def _name(path: Path) -> str:
     """What a file or folder is, whatever its number or hash."""
     name = re.sub(r"^\.|\.\d+\.tmp$|\.tmp$", "", path.name)
-    folder = f"{path.parent.name}/" if path.parent.name in (".evaluation", "controls", "figures", ".sending") else ""
+    folders = (".evaluation", ".stages", "controls", "figures", ".sending")
+    folder = f"{path.parent.name}/" if path.parent.name in folders else ""
     return folder + re.sub(r"[0-9a-f]{16,}|\d{4,}", "N", name)
 
 
@@ -429,4 +431,4 @@ def starts(out: Path, times: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -32,9 +32,6 @@ Cell = dict[str, str]
 MOST_RUNS = 10_000
 """Of one command: cells times seeds."""
 
-LONGEST_FOLDER = 245
-"""Letters of a run's folder: file systems take 255, and `--fresh` adds some."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -72,13 +69,6 @@ class Run:
     def label(self) -> str:
         """Its cell and seed, for people: 'full momentum seed 0'."""
         return " ".join([*self.cell.values(), f"seed {self.seed}"])
-
-    @property
-    def folder(self) -> str:
-        """Name of its directory: cell, seed and key; a long cell or seed is cut, since the key tells runs apart."""
-        words = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(self.cell.values())).strip("-").lower()
-        end = f"seed{str(self.seed)[:20]}-{self.key}"
-        return f"{words[: LONGEST_FOLDER - 1 - len(end)]}-{end}" if words else end
 
 
 def resolve(files: list[str], bindings: list[str], seed: int | None = None, only: list[str] | None = None) -> list[Run]:

@@ -93,24 +93,37 @@ def train_group(
 
 def train(setting: Setting, data: Split, protocol: Protocol, key: Key, pause: Pause = no_pause) -> nn.Module:
     """A fresh network, trained on `data` by the protocol; initialisation, order and augmentation are drawn by `key`."""
-    data = data.to(setting.device)
     with global_generators(key("network")):  # a network with dropout draws from them while it trains, too
         network, piece = _fresh_network(setting), protocol.batch
         if bound_by_convolutions(setting, network):
             piece = PIECE if _is_per_image(network) else piece
             network = to_device(network, setting.device)
-        weights = [p for p in network.parameters() if p.requires_grad]
-        velocities = [torch.zeros_like(w) for w in weights]
-        for epoch in range(protocol.epochs):
-            pause()
-            for batch in _batches(setting, data, protocol, key, epoch):
-                network.zero_grad()
-                parts = (v.split(piece) for v in (batch.images, batch.labels, batch.taught))
-                for images, labels, taught in zip(*parts, strict=True):
-                    loss = cross_entropy(setting.masked(network(images), labels), taught) * (len(labels) / len(batch))
-                    loss.backward()
-                _sgd_step(protocol, weights, velocities, [w.grad for w in weights])
+        train_further(setting, network, data, protocol, key, pause, piece)
     return network
+
+
+def train_further(
+    setting: Setting,
+    network: nn.Module,
+    data: Split,
+    protocol: Protocol,
+    key: Key,
+    pause: Pause = no_pause,
+    piece: int | None = None,
+) -> None:
+    """Train a network in place, as `train` does a fresh one; a batch passes through it in pieces of so many images."""
+    data, piece = data.to(setting.device), piece or protocol.batch
+    weights = [p for p in network.parameters() if p.requires_grad]
+    velocities = [torch.zeros_like(w) for w in weights]
+    for epoch in range(protocol.epochs):
+        pause()
+        for batch in _batches(setting, data, protocol, key, epoch):
+            network.zero_grad()
+            parts = (v.split(piece) for v in (batch.images, batch.labels, batch.taught))
+            for images, labels, taught in zip(*parts, strict=True):
+                loss = cross_entropy(setting.masked(network(images), labels), taught) * (len(labels) / len(batch))
+                loss.backward()
+            _sgd_step(protocol, weights, velocities, [w.grad for w in weights])
 
 
 def bound_by_convolutions(setting: Setting, network: nn.Module) -> bool:

@@ -15,7 +15,7 @@ from suite.core.outer_loop import PAPER_ITERATIONS, NotFinite, OuterState
 from suite.datasets.digits import Digits
 from suite.datasets.loading import load
 from suite.evaluation.protocol import Protocol
-from suite.experiments import accounting, diagnostics, plots, timing
+from suite.experiments import accounting, diagnostics, plots, stages, timing
 from suite.experiments.final_measurements import FinalMeasurements
 from suite.experiments.learning import Place, Stopwatch, evenly_spaced, learn, validated
 from suite.images.augment import AugmentationChoice
@@ -146,8 +146,7 @@ class Distillation:
 
     def run(self, session: Session) -> Outcome:
         """Distil, evaluate and compare."""
-        started = time.monotonic()
-        setting = self.setting(session.device)
+        started, setting = time.monotonic(), self.setting(session.device)
         FinalMeasurements.of(self).require_networks(setting)
         data = load(self.dataset, session.data_dir, session.key("data"), self.validation)
         real = ClassRows.of(data.train.to(session.device), setting.classes)
@@ -216,6 +215,7 @@ class Distillation:
 
     def _validate(self, session: Session, setting: Setting, data: Data, state: OuterState) -> float | None:
         """None at steps without validation; else the mean accuracy on validation images in percent, which is logged."""
+        stages.keep(session, setting, data, self._optimizer, state, self.iterations)
         if not evenly_spaced(state.iteration, self.iterations, self.validation_points if self.validation else 0):
             return None
         memory = outer_loop.judged(self._optimizer, state)

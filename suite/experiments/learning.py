@@ -118,7 +118,7 @@ def _words(caption: str, shown: dict[str, float]) -> str:
     if "loss" in shown:
         parts.append(f"loss {shown['loss']:.3f}")
     if "validation_accuracy" in shown:
-        parts.append(f"validation {shown['validation_accuracy']:.1f}%")
+        parts.append(f"validation so far {shown['validation_accuracy']:.1f}%")
     return ", ".join(parts)
 
 

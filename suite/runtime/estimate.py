@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from suite.config.resolve import Run, resolve
-from suite.core.foretold import BYTES, fresh_memory, network_numbers, require_room
+from suite.core.foretold import BYTES, CPU, fresh_memory, network_numbers, require_room
 from suite.errors import SuiteError, UsageError, one_line
 from suite.registry import name_of, parts
 from suite.runtime.durations import duration
@@ -132,6 +132,10 @@ def _require_room(experiment: Any, device: torch.device) -> None:
     info = getattr(source, "info", None)
     if isinstance(info, DatasetInfo):
         shape, classes, of_memory = info.shape, info.classes, info.classes
+        images = info.train_size + info.test_size
+        require_room(f"{images:,} images of {shape}, preprocessed, of {info.name}", images * shape.numel, CPU)
+        if str(getattr(source, "preprocessing", "")).startswith("zca"):
+            require_room(f"a whitening matrix for images of {shape}", 2 * shape.numel**2, CPU)  # in float64
     elif isinstance(info, StreamInfo):
         shape, classes, of_memory = info.shape, info.outputs, info.classes_per_task
     else:
@@ -144,10 +148,10 @@ def _require_room(experiment: Any, device: torch.device) -> None:
     if isinstance(parameterization, Parameterization) and isinstance(budget, (int, float)):
         memory = fresh_memory(parameterization, shape, of_memory, budget)
         stored = sum(tensor.numel() for tensor in memory.values())
-        images = of_memory * parameterization.per_class(shape, of_memory, budget)
+        recalled = of_memory * parameterization.per_class(shape, of_memory, budget)
         words = f"of {budget:.6g} images per class"
         require_room(f"a memory {words}", stored, device)
-        require_room(f"recalling {images:,} images from a memory {words}", images * shape.numel, device)
+        require_room(f"recalling {recalled:,} images from a memory {words}", recalled * shape.numel, device)
 
 
 # ------------------------------------------------------------ in units that people read

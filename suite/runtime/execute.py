@@ -16,12 +16,12 @@ from suite.core.turns import by_turns
 from suite.errors import Interrupted, RunError, SuiteError, first_line, report
 from suite.objectives.programs import forget_programs
 from suite.registry import describe, parts
+from suite.runtime import pictures
 from suite.runtime.device import peak_mib, reset_peak
 from suite.runtime.environment import environment
-from suite.runtime.record import altered, dumps, invalid, label
+from suite.runtime.record import altered, dumps, invalid
 from suite.runtime.record import record as record_of
 from suite.runtime.record_schema import upgraded
-from suite.runtime.record_statistics import estimate
 from suite.runtime.run_directory import (
     FINISHED,
     LOCK,
@@ -30,6 +30,7 @@ from suite.runtime.run_directory import (
     about,
     differences,
     mark_finished,
+    read_about,
     refuse_another,
     set_aside,
     unfinished_siblings,
@@ -38,10 +39,10 @@ from suite.runtime.run_directory import (
 from suite.runtime.selection import chosen
 from suite.runtime.session import RunSession
 from suite.runtime.signals import Stop
-from suite.runtime.summary import rows_of
-from suite.runtime.title import title
+from suite.runtime.title import called, folder
+from suite.runtime.tracked import begin_run, begin_table, end_run, end_table, metric
 from suite.storage.files import json_sha256, make_directory, remove_leftovers, sha256, write_atomic
-from suite.storage.journal import Journal, Point, now
+from suite.storage.journal import Journal
 from suite.storage.locks import Lost, locked
 from suite.storage.plain_files import MOST_BYTES_OF_JSON, Damaged, parse_json, read_plain, refuse_links
 from suite.tracking.sender import Sender
@@ -87,8 +88,8 @@ def execute_all(runs: list[Run], context: RunContext) -> list[Record]:
     with _table(runs, context) as table:
         records = _execute_each(runs, context, table)
         records += _execute_each(chosen(runs, records, context.out), context, table)
-        aggregates = _aggregates(records)
-        Journal(table).points([Point(name, value, now(), 0) for name, value in aggregates.items()])
+        pictures.of_table(records, context.out / runs[0].name)
+        end_table(records, Journal(table))
         return records
 
 
@@ -113,23 +114,24 @@ def execute(run: Run, context: RunContext, table: Path | None = None) -> Record:
     """
     if context.stop.signal is not None:
         name = context.stop.signal.name
-        raise Interrupted(f"stopped by {name} before '{run.label}'; the same command resumes there")
+        raise Interrupted(f"stopped by {name} before '{name_of_run(run)}'; the same command resumes there")
     directory = directory_of(run, context.out)
-    lock, refusal = directory / LOCK, f"another process is at work on {directory}; wait for it"
+    refusal = "another process is at work on {}; wait for it"
     _refuse_linked(directory)
     if context.fresh and directory.exists():
-        with locked(lock, wait=False, refusal=refusal):
+        with locked(directory / LOCK, wait=False, refusal=refusal.format(directory)):
             set_aside(directory)
+        directory = directory_of(run, context.out)
     make_directory(directory)
-    with locked(lock, wait=False, refusal=refusal) as still_held:
+    with locked(directory / LOCK, wait=False, refusal=refusal.format(directory)) as still_held:
         refuse_links(directory, OWN)
         config = describe(run.experiment)
         refuse_another(directory, run.key, flat(config))
         journal = Journal(directory)
         if (directory / FINISHED).is_file():
             record = _read_record(run, directory) | {"cell": run.cell}  # JSON is written with sorted keys
-            report(f"[{run.label}] was done before; --fresh runs it again")
-            _begin_journal(run, journal, config, table)
+            report(f"[{name_of_run(run)}] was done before; --fresh runs it again")
+            _begin_journal(run, journal, config, table, record["environment"])
             mark_finished(directory, journal)
         else:
             record = _attempt(run, directory, context, journal, config, table, still_held)
@@ -137,9 +139,22 @@ def execute(run: Run, context: RunContext, table: Path | None = None) -> Record:
     return record
 
 
+def name_of_run(run: Run) -> str:
+    """What the run is called on the terminal and in the tracker: 'digits 1 I/C full, seed 0'."""
+    return called(describe(run.experiment), run.cell, run.seed)
+
+
 def directory_of(run: Run, out: Path) -> Path:
-    """The run's directory below an output directory."""
-    return out / run.name / run.folder
+    """The run's directory below an output directory: the one whose name ends in its key, else a new one."""
+    return directories_of([run], out)[0]
+
+
+def directories_of(runs: list[Run], out: Path) -> list[Path]:
+    """The directories of runs, as `directory_of`: what is below the output directory is looked at once."""
+    below = [path for name in {run.name for run in runs} for path in sorted((out / name).glob("*-*"))]
+    known = {(path.parent.name, path.name.rpartition("-")[2]): path for path in reversed(below)}
+    new = [out / run.name / folder(describe(run.experiment), run.cell, run.seed, run.key) for run in runs]
+    return [known.get((run.name, run.key), path) for run, path in zip(runs, new, strict=True)]
 
 
 # ---------------------------------------------------------------- one attempt
@@ -158,7 +173,7 @@ def _attempt(
     started = time.monotonic()
     captured = _unrolls_captured(run, context)
     mixed = _prepare_directory(run, directory, context, config, captured)
-    _begin_journal(run, journal, config, table)
+    _begin_journal(run, journal, config, table, read_about(directory)["environment"])
     with _end_recorded(run, directory, context, journal, still_held):
         context.sender.notify(directory)
         if context.at_once == 1:
@@ -171,16 +186,18 @@ def _attempt(
             forget_programs()
         still_held()
         cost = {
+            "finished_at": time.time(),
             "last_attempt_seconds": time.monotonic() - started,
             "upkeep_seconds_of_it": session.upkeep_seconds,
             "attempts": journal.attempts,
         } | ({"runs_at_once": context.at_once} if context.at_once > 1 else {})
         record = _record(run, outcome, config, context, captured, mixed, cost | peak_mib(context.device))
+        pictures.of_run(record, directory)
         iterations = outcome.scale.get("iterations", 0)
-        session.log(iterations, {_metric(m): m["mean"] for m in record["measurements"]})
+        session.log(iterations, {metric(m): m["mean"] for m in record["measurements"]})
         session.publish()
         session.write_metrics()
-        journal.points([Point(name, value, now(), iterations) for name, value in _for_comparison(record).items()])
+        end_run(record, journal)
         text, said = dumps(record).encode(), about(directory)
         if said is not None:
             write_about(directory, {**said, "record_sha256": sha256(text)})
@@ -228,45 +245,17 @@ def _session(
         notify=lambda: context.sender.notify(directory),
         stop=context.stop,
         still_held=still_held,
-        label=run.label,
+        label=name_of_run(run),
         checkpoint_seconds=context.checkpoint_seconds,
         bars=context.at_once == 1,
     )
 
 
-def _for_comparison(record: Record) -> dict[str, float]:
-    """What a tracker has beside means, to compare runs by: deviations, what the memory stores, and what it cost."""
-    deviations = {f"{_metric(m)}_std": m["std"] for m in record["measurements"] if m["std"] is not None}
-    budget = {name: record["budget"].get(name) for name in ("stored_numbers", "images_per_class")}
-    cost = {f"cost/{name}": value for name, value in record["cost"].items()}
-    numbers = {name: value for name, value in (budget | cost).items() if isinstance(value, (int, float))}
-    return deviations | numbers
-
-
-def _metric(measurement: Mapping[str, Any]) -> str:
-    """The metric's name in a tracker: 'test_accuracy/random_real_images'."""
-    return f"{measurement['split']}_accuracy/{label(measurement).replace(' ', '_')}"
-
-
-def _aggregates(records: list[Record]) -> dict[str, float]:
-    """What a table's runs measured, over seeds: by method and measurement the mean, its 95% interval, and n."""
-    numbers: dict[str, float] = {}
-    for row in rows_of(records):
-        method = f"/{row.method.replace(' ', '_')}"
-        for split, values in (("test", row.test), ("validation", row.validation)):
-            if values:
-                of, name = estimate(values), _metric({**row.measurement, "split": split}) + method
-                numbers |= {name: of.mean, f"{name}/seeds": float(of.memories)}
-                numbers |= {} if of.interval is None else {f"{name}/interval": of.interval}
-    return numbers
-
-
-def _begin_journal(run: Run, journal: Journal, config: dict[str, Any], table: Path | None) -> None:
-    """Write what the run is, unless an earlier attempt did."""
-    tags = {"suite.run_key": run.key, "suite.scale": run.scale, "suite.experiment": config["is"]}
-    parameters = flat(config) | {"seed": str(run.seed)}
-    cell = {f"axis {axis}" if axis in parameters else axis: label for axis, label in run.cell.items()}
-    journal.begin(run.name, f"{title(config, run.cell)}, seed {run.seed}", tags, parameters | cell)
+def _begin_journal(
+    run: Run, journal: Journal, config: Mapping[str, Any], table: Path | None, where: Mapping[str, Any]
+) -> None:
+    """Write what the run is, and what table it is part of, unless an earlier attempt did."""
+    begin_run(run, journal, config, where)
     if table is not None:
         journal.belongs_to(table)
 
@@ -297,7 +286,9 @@ def _end_recorded(
         if isinstance(error, SuiteError) or not isinstance(error, (Exception, SystemExit)):
             raise
         cause = f"{type(error).__name__}: {first_line(error)}"
-        raise RunError(f"'{run.label}' failed ({cause}); the traceback is in {directory / 'failure.txt'}") from error
+        raise RunError(
+            f"'{name_of_run(run)}' failed ({cause}); the traceback is in {directory / 'failure.txt'}"
+        ) from error
 
 
 def _mark_failed(run: Run, directory: Path, journal: Journal) -> None:
@@ -307,7 +298,7 @@ def _mark_failed(run: Run, directory: Path, journal: Journal) -> None:
         journal.artifacts([directory / "failure.txt"])
         journal.mark("FAILED")
     except RunError as disk_error:  # a full disk: the exception at hand is the one to raise
-        report(f"[{run.label}] {disk_error}")
+        report(f"[{name_of_run(run)}] {disk_error}")
 
 
 def _read_record(run: Run, directory: Path) -> Record:
@@ -358,11 +349,11 @@ def _prepare_directory(
         changed = differences(flat(first), flat(now))
         if changed and changed not in mixed:
             mixed = [*mixed, changed]
-            report(f"[{run.label}] resumes in another environment ({changed}); last bits may differ")
+            report(f"[{name_of_run(run)}] resumes in another environment ({changed}); last bits may differ")
     if before is None:
         for other, content in unfinished_siblings(directory, run.cell, run.seed, flat(config)):
             difference = differences(content["config"], flat(config))
-            report(f"[{run.label}] starts from the beginning; {other} stays as it is ({difference})")
+            report(f"[{name_of_run(run)}] starts from the beginning; {other} stays as it is ({difference})")
     write_about(directory, _about(run, context, config, first, mixed))
     write_atomic(directory / "config.gin", run.config_text.encode())
     write_atomic(directory / "operative.gin", run.operative_text.encode())
@@ -381,7 +372,7 @@ def _about(run: Run, context: RunContext, config: dict[str, Any], first: dict[st
     """What `run.json` says of a run and of the command that resumes it."""
     return {
         "name": run.name,
-        "label": run.label,
+        "label": name_of_run(run),
         "cell": run.cell,
         "seed": run.seed,
         "scale": run.scale,
@@ -409,7 +400,7 @@ def _table(runs: list[Run], context: RunContext) -> Iterator[Path]:
     with locked(directory / LOCK, wait=False, refusal=f"another process is at work on {directory}; wait for it"):
         refuse_links(directory, OWN)
         journal = Journal(directory)
-        journal.begin(runs[0].name, f"{runs[0].name} (table of {len(runs)} runs)", {"suite.run_key": key}, {})
+        begin_table(runs, key, journal, environment(context.device))
         journal.mark("RUNNING")
         context.sender.notify(directory)
         try:

@@ -136,6 +136,8 @@ class FactsRecord(TypedDict):
 class CostRecord(TypedDict):
     """What the run cost. It differs from run to run, so comparisons of records leave it out."""
 
+    finished_at: NotRequired[Amount]
+    """When the run ended, in seconds since 1970; absent from records of before it was written down."""
     last_attempt_seconds: NotRequired[float]
     """Wall-clock time of the attempt that finished the run, from its start to its record."""
     upkeep_seconds_of_it: NotRequired[float]

@@ -32,7 +32,7 @@ LOCK = ".lock"
 """Held by the process that runs it."""
 
 FILES = ("config.gin", "operative.gin", "failure.txt", "metrics.csv", "memory.safetensors")
-FOLDERS = ("checkpoints", "figures", "memories", ".evaluation", Path(SENT).parts[0])
+FOLDERS = ("checkpoints", "figures", "memories", ".evaluation", ".stages", Path(SENT).parts[0])
 OWN = (FINISHED, ABOUT, LOCK, JOURNAL, *FILES, *FOLDERS)
 """What a run's files and folders are called: the suite opens and writes nothing else in a run's directory."""
 
@@ -155,13 +155,16 @@ def about(directory: Path) -> About | None:
         return None
 
 
-def judged(directory: Path) -> float | None:
-    """What a finished run is judged by, in percent on test images; None where its record is absent or not valid."""
+def judged(directory: Path) -> dict[str, float]:
+    """What a finished run is judged by, in percent by split; empty where its record is absent or not valid."""
     try:
         record = read_json(directory / FINISHED, dict[str, Any])
     except (FileNotFoundError, RunError):
-        return None
-    return None if invalid(record) else headline(upgraded(record))
+        return {}
+    if invalid(record):
+        return {}
+    measured = {split: headline(upgraded(record), split) for split in ("test", "validation")}
+    return {split: value for split, value in measured.items() if value is not None}
 
 
 def write_about(directory: Path, content: About) -> None:

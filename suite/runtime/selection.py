@@ -8,7 +8,7 @@ from typing import Any
 
 from suite.config.resolve import Run
 from suite.errors import UsageError
-from suite.experiments import plots
+from suite.experiments import charts
 from suite.runtime.record import of_memory
 
 Accuracies = dict[str, dict[str, list[float]]]
@@ -30,7 +30,8 @@ def chosen(runs: list[Run], records: list[dict[str, Any]], out: Path) -> list[Ru
         for others, by_label in accuracies.items()
     }
     picture = out / runs[0].name / f"{re.sub(r'[^A-Za-z0-9]+', '-', axis)}.png"
-    plots.sweep(curves, axis, picture)
+    seeds = max(len(v) for by_label in accuracies.values() for v in by_label.values())
+    charts.sweep(curves, axis, seeds, picture)
     best = {others: max(by_label, key=lambda label: mean(by_label[label])) for others, by_label in accuracies.items()}
     for others, label in best.items():
         accuracy = mean(accuracies[others][label])

@@ -105,6 +105,10 @@ class RunSession:
         self.publish()
         self.pause()
 
+    def still_held(self) -> None:
+        """See `Session`. Raises `Lost`."""
+        self._still_held()
+
     def checkpoint_due(self) -> bool:
         """See `Session`."""
         return self._stop.signal is not None or time.monotonic() - self._saved_at > self._checkpoint_seconds

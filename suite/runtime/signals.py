@@ -1,10 +1,13 @@
-"""Signals that stop a run at its next checkpoint."""
+"""Signals that stop a run at its next checkpoint, and a command before its runs and after them."""
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGXCPU)
 """The signals that ask a run to stop; the last two come when a terminal hangs up and when the time on a CPU is up."""
@@ -39,3 +42,28 @@ class Stop:
         # os.write, since print() may be at work in what was interrupted
         with suppress(OSError):  # nobody reads any more
             os.write(2, b"stopping at the next checkpoint; a second signal ends at once\n")
+
+
+@contextmanager
+def as_interrupts() -> Iterator[None]:
+    """Within the block, `SIGNALS` raise KeyboardInterrupt as Ctrl-C does, where they would end the process unheard.
+
+    Only in the main thread, the one that hears signals.
+    """
+    here = threading.current_thread() is threading.main_thread()
+    unheard = [number for number in SIGNALS if here and signal.getsignal(number) == signal.SIG_DFL]
+    for number in unheard:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in unheard:
+            if signal.getsignal(number) == signal.default_int_handler:  # and was not ignored meanwhile
+                signal.signal(number, signal.SIG_DFL)
+
+
+def end(status: int) -> NoReturn:
+    """End the process with a status that a signal, which comes too late to stop anything, does not change."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(status)

@@ -14,6 +14,9 @@ from suite.storage.files import canonical_json
 EVALUATED_ON = ("dataset", "stream", "images_per_class", "architecture", "augmentation", "evaluation", "validation")
 """Settings that decide what a memory and its controls are measured on, and with what budget."""
 
+HEAD = ("method", "what", "test (95% interval)", "validation", "n", "budget", "scale")
+"""Of the columns."""
+
 Record = Mapping[str, Any]
 """A result record."""
 
@@ -57,8 +60,24 @@ def summary(records: Sequence[Record]) -> str:
 
     An interval is over memories where there are several seeds, else over the networks of the only one.
     """
+    return "\n\n".join("\n".join(_aligned(table)) for table in _tables(records))
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """The summary as tables of Markdown, for a page that names the method where there is only one."""
+    texts = []
+    for table in _tables(records):
+        nameless = len(table[0]) == len(HEAD) and len({row[0] for row in table[1:]} - {""}) == 1
+        head, *lines = [row[1:] for row in table] if nameless else table
+        rows = [head, ("---",) * len(head), *lines]
+        texts.append("\n".join(f"| {' | '.join(part.replace('|', '/') for part in row)} |" for row in rows))
+    return "\n\n".join(texts)
+
+
+def _tables(records: Sequence[Record]) -> list[list[tuple[str, ...]]]:
+    """The rows below their head, and the differences where there are any."""
     rows = rows_of(records)
-    lines = [("method", "what", "test (95% interval)", "validation", "n", "budget", "scale")]
+    lines: list[tuple[str, ...]] = [HEAD]
     times = Counter(label(row.measurement) for row in rows if row.stands_alone)
     for row in rows:
         of = estimate(row.test or row.validation)
@@ -66,22 +85,15 @@ def summary(records: Sequence[Record]) -> str:
         n = f"{of.memories} x {of.networks}" if of.networks > 1 else str(of.memories)
         method = "" if row.stands_alone and times[label(row.measurement)] == 1 else row.method
         lines.append((method, label(row.measurement), test, validation, n, row.budget, row.scale))
-    text = _aligned(lines)
-    differences = list(_differences(rows))
-    if differences:
-        head = ("", "difference (paired 95% interval)", "seeds")
-        text += ["", *_aligned([head, *differences])]
-    return "\n".join(text)
+    differences: list[tuple[str, ...]] = list(_differences(rows))
+    head = ("", "difference (paired 95% interval)", "seeds")
+    return [lines, [head, *differences]] if differences else [lines]
 
 
 def rows_of(records: Sequence[Record]) -> list[Row]:
     """The methods' own rows in the records' order, then the controls, each once where methods have the same."""
     rows: dict[tuple[str, ...], list[Row]] = {}
-    every = dict.fromkeys(axis for record in records for axis in record["cell"])
-    axes = [axis for axis in every if len({record["cell"].get(axis) for record in records}) > 1]
-    for record in records:
-        differing = [record["cell"][axis] for axis in axes if axis in record["cell"]]
-        method = ", ".join(differing) or title(record["config"], record["cell"])
+    for record, method in zip(records, methods_of(records), strict=True):
         measured_on = canonical_json({name: record["config"].get(name) for name in EVALUATED_ON})
         scale = f"{record['scale']['label']}{' (reduced)' if record['scale']['reduced'] else ''}"
         for measured in record["measurements"]:
@@ -95,6 +107,15 @@ def rows_of(records: Sequence[Record]) -> list[Row]:
                 alike.append(row := new)
             row.of(measured["split"]).update(values)
     return sorted((row for alike in rows.values() for row in alike), key=lambda row: row.stands_alone)
+
+
+def methods_of(records: Sequence[Record]) -> list[str]:
+    """What each record's run is called beside the others: its labels where they differ, else its title."""
+    every = dict.fromkeys(axis for record in records for axis in record["cell"])
+    axes = [axis for axis in every if len({record["cell"].get(axis) for record in records}) > 1]
+    differing = [[record["cell"][axis] for axis in axes if axis in record["cell"]] for record in records]
+    pairs = zip(records, differing, strict=True)
+    return [", ".join(labels) or title(record["config"], record["cell"]) for record, labels in pairs]
 
 
 def _differences(rows: list[Row]) -> Iterator[tuple[str, str, str]]:

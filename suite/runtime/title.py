@@ -1,10 +1,17 @@
-"""What a run is called where people compare runs: its data, budget and method."""
+"""What a run is called wherever people compare runs: its data, budget, method, network and recipe."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-USUAL = {"objective": "bptt", "inner_optimizer": "sgd_momentum"}
+USUAL = {"objective": "bptt", "inner_optimizer": "sgd_momentum", "architecture": "convnet"}
 """Components that are not named where they are these."""
+
+RECIPES = {("", "sgd_momentum"): "", ("k_means", "adam"): "fast recipe"}
+"""By the start and the outer optimizer, what the recipes in `gin/recipe/` are called; the paper's is not named."""
+
+LONGEST_FOLDER = 245
+"""Letters of a run's folder: file systems take 255, and `--fresh` adds some."""
 
 
 def title(config: Mapping[str, Any], cell: Mapping[str, str]) -> str:
@@ -13,23 +20,59 @@ def title(config: Mapping[str, Any], cell: Mapping[str, str]) -> str:
     >>> config = {"dataset": {"is": "digits"}, "images_per_class": 1.0, "parameterization": {"is": "addressing"}}
     >>> title(config, {}), title(config, {"images per class": "1 I/C", "method": "full"})
     ('digits 1 I/C addressing', 'digits 1 I/C full')
-    >>> title(config | {"objective": {"is": "bptt", "inner_optimizer": {"is": "adam"}}}, {})
-    'digits 1 I/C addressing adam'
+    >>> inner, start = {"is": "bptt", "inner_optimizer": {"is": "adam"}}, {"is": "class_means"}
+    >>> title(config | {"objective": inner, "architecture": {"is": "mlp"}, "start": start}, {})
+    'digits 1 I/C addressing adam mlp from class_means'
     """
     said = " ".join(cell.values())
     data = _name(config, "dataset") or _name(config, "stream")
     budget = config.get("images_per_class")
-    words = [data, f"{budget:g} I/C" if isinstance(budget, (int, float)) else ""]
-    return " ".join([*(word for word in words if word and word not in said), *(cell.values() or _method(config))])
+    before = [data, f"{budget:g} I/C" if isinstance(budget, (int, float)) else ""]
+    after = [_unusual(config, "architecture"), *_recipe(config)]
+    words = [[word for word in words if word and word not in said] for words in (before, after)]
+    return " ".join([*words[0], *(cell.values() or _method(config)), *words[1]])
+
+
+def called(config: Mapping[str, Any], cell: Mapping[str, str], seed: int) -> str:
+    """A run's title and its seed."""
+    return f"{title(config, cell)}, seed {seed}"
+
+
+def folder(config: Mapping[str, Any], cell: Mapping[str, str], seed: int, key: str) -> str:
+    """What a run's directory is called: title, seed and key; what is long is cut, since the key tells runs apart.
+
+    >>> config = {"dataset": {"is": "fashion_mnist"}, "images_per_class": 1.0}
+    >>> folder(config, {"method": "full"}, 0, "0123456789abcdef")
+    'fashion_mnist-1-ic-full-seed0-0123456789abcdef'
+    """
+    words = re.sub(r"[^a-z0-9._]+", "-", title(config, cell).lower().replace("i/c", "ic")).strip("-.")
+    end = f"seed{str(seed)[:20]}-{key}"
+    return f"{words[: LONGEST_FOLDER - 1 - len(end)]}-{end}" if words else end
 
 
 def _method(config: Mapping[str, Any]) -> list[str]:
     """The parameterization, or what else is run, and the components that are not the usual ones."""
     objective = config.get("objective")
     inner = config if not isinstance(objective, Mapping) else objective
-    named = {"objective": _name(config, "objective"), "inner_optimizer": _name(inner, "inner_optimizer")}
     first = _name(config, "parameterization") or _name(config, "method") or str(config.get("is", ""))
-    return [first, *(name for kind, name in named.items() if name and name != USUAL[kind])]
+    return [first, *filter(None, [_unusual(config, "objective"), _unusual(inner, "inner_optimizer")])]
+
+
+def _recipe(config: Mapping[str, Any]) -> list[str]:
+    """The name of the recipe, or the start and the outer optimizer, as far as they are not the paper's."""
+    outer = config.get("outer_optimizer")
+    while isinstance(outer, Mapping) and isinstance(outer.get("of"), Mapping):
+        outer = outer["of"]
+    start, optimizer = _name(config, "start"), _name({"outer": outer}, "outer")
+    if (start, optimizer) in RECIPES:
+        return [RECIPES[start, optimizer]]
+    return [f"from {start}" if start else "", f"outer {optimizer}" if optimizer not in ("", "sgd_momentum") else ""]
+
+
+def _unusual(config: Mapping[str, Any], kind: str) -> str:
+    """The component's registered name; '' where there is none, or the usual one."""
+    name = _name(config, kind)
+    return "" if name == USUAL[kind] else name
 
 
 def _name(config: Mapping[str, Any], kind: str) -> str:

@@ -26,7 +26,7 @@ NAME = "journal.jsonl"
 """The journal's file in a run's directory."""
 
 Entry = dict[str, Any]
-"""One line. `is` names its kind: 'run', 'parent', 'status', 'metrics', 'progress' or 'artifact'; `time` as in `now`."""
+"""One line. `is` names its kind, one of those below; `time` as in `now`."""
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 """The states of a run, as MLflow names them."""
@@ -89,7 +89,22 @@ _Artifact = TypedDict(
     "_Artifact", {"is": Literal["artifact"], "time": Whole, "file": Annotated[str, AfterValidator(_below_the_run)]}
 )
 
-_Entry = Annotated[_Run | _Parent | _Status | _Metrics | _Progress | _Artifact, Field(discriminator="is")]
+_Dataset = TypedDict(
+    "_Dataset", {"is": Literal["dataset"], "time": Whole, "name": str, "digest": str, "images": dict[str, Whole]}
+)
+_Description = TypedDict(
+    "_Description",
+    {
+        "is": Literal["description"],
+        "time": Whole,
+        "text": str,
+        "pictures": list[Annotated[str, AfterValidator(_below_the_run)]],
+    },
+)
+
+_Entry = Annotated[
+    _Run | _Parent | _Status | _Metrics | _Progress | _Artifact | _Dataset | _Description, Field(discriminator="is")
+]
 
 # ---------------------------------------------------------------- reading
 
@@ -157,6 +172,7 @@ class Journal:
         self.began = False
         """Whether the journal says what the run is."""
         self._known: set[tuple[str, int]] = set()
+        self._said: dict[tuple[str, str], Entry] = {}
         entries, end = read(directory)
         for entry in entries:
             self._note(entry)
@@ -194,6 +210,21 @@ class Journal:
         """Write the names of files in the run's directory that belong to its record."""
         self._add([{"is": "artifact", "file": str(file.relative_to(self.directory))} for file in files])
 
+    def dataset(self, name: str, digest: str, images: dict[str, int]) -> None:
+        """Write which data set the run is of: its identity, and the number of images by split."""
+        self._say({"is": "dataset", "name": name, "digest": digest, "images": images})
+
+    def description(self, text: str, pictures: Iterable[Path] = ()) -> None:
+        """Write what the run found, in Markdown, and the pictures of it that are shown below."""
+        files = [str(picture.relative_to(self.directory)) for picture in pictures]
+        self._say({"is": "description", "text": text, "pictures": files})
+
+    def _say(self, entry: Entry) -> None:
+        """Write an entry, unless the last one of its kind and name says the same."""
+        before = self._said.get((entry["is"], entry.get("name", "")), {})
+        if any(before.get(name) != value for name, value in entry.items()):
+            self._add([entry])
+
     def _add(self, entries: list[Entry]) -> None:
         if not entries:
             return
@@ -210,6 +241,8 @@ class Journal:
             self.attempts += entry["status"] == "RUNNING"
         elif entry["is"] == "parent":
             self.parent = entry["journal"]
+        elif entry["is"] in ("dataset", "description"):
+            self._said[entry["is"], entry.get("name", "")] = entry
         elif entry["is"] == "metrics":
             self._known |= {(name, iteration) for name, _, _, iteration in entry["points"]}
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 from suite.datasets import loading
 from suite.errors import RunError, UsageError
@@ -39,3 +41,14 @@ def of_classes(split: Split, classes: tuple[int, ...]) -> Split:
     """The images of these classes, in the split's order."""
     rows = torch.isin(split.labels, torch.tensor(classes)).nonzero()[:, 0]
     return split.at(rows)
+
+
+def at_places(
+    images: Float[Tensor, "n c h w"], shown: Int64[Tensor, " pixels"], black: Float[Tensor, " c"]
+) -> Float[Tensor, "n c h w"]:
+    """Images each of whose pixels shows the pixel of this number; `black`, of each channel, where that is -1.
+
+    Gathered, since torchvision's own operations make a GPU wait, and their derivative is not repeatable there.
+    """
+    moved = images.flatten(2).gather(2, shown.clamp(min=0).expand(*images.shape[:2], -1))
+    return torch.where(shown < 0, black[:, None], moved).view(images.shape)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from suite.datasets.mnist import MNIST
@@ -62,10 +62,9 @@ class Permutations:
         unchanged = task == 0 and self.first == "identity"
         return torch.arange(pixels) if unchanged else key("permutation", task).permutation(pixels)
 
-    def another(self, images: Float[Tensor, "n c h w"], key: Key) -> Float[Tensor, "n c h w"]:
-        """Images of a task as another task of the stream might show them."""
-        order = key.permutation(images.shape[2] * images.shape[3]).to(images.device)
-        return images.flatten(2)[:, :, order].view_as(images)
+    def shown(self, key: Key) -> Int64[Tensor, " pixels"]:
+        """For each pixel of another task that the stream might have, the pixel that it shows."""
+        return key.permutation(self.info.shape.height * self.info.shape.width)
 
     def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
         """The tasks in order; a function of the key. RunError for too few training images."""

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from suite.datasets.mnist import MNIST
 from suite.keys import Key
 from suite.registry import streams
-from suite.streams.base import draw, load
+from suite.streams.base import at_places, draw, load
 from suite.types import Dataset, Split, StreamInfo, StreamTask
 from suite.validation import Few, PositiveInt
 
@@ -60,11 +60,10 @@ class Rotations:
         uniform = torch.rand((), generator=key("angle", task).generator(), dtype=torch.float64).item()
         return (task + uniform) * 180 / self.number if self.law == "bins" else 10 * (task + 1 - uniform)
 
-    def another(self, images: Float[Tensor, "n c h w"], key: Key) -> Float[Tensor, "n c h w"]:
-        """Images of a task as another task of the stream might show them; the corners' mean stands for black."""
+    def shown(self, key: Key) -> Int64[Tensor, " pixels"]:
+        """For each pixel of another task that the stream might have, the pixel that it shows; -1 in turned corners."""
         angle = torch.rand((), generator=key.generator(), dtype=torch.float64).item() * 360 - 180
-        edges = images.detach()[:, :, :: max(1, images.shape[2] - 1), :: max(1, images.shape[3] - 1)]
-        return _turned(images, angle, edges.flatten(2).mean((0, 2)))
+        return _places(self.info.shape.height, self.info.shape.width, angle)
 
     def tasks(self, data_dir: Path, key: Key) -> Iterator[StreamTask]:
         """The tasks in order; a function of the key. RunError for too few training images."""
@@ -83,16 +82,14 @@ class Rotations:
 
 
 def _turned(images: Float[Tensor, "n c h w"], degrees: float, black: Float[Tensor, " c"]) -> Float[Tensor, "n c h w"]:
-    """Images turned counter-clockwise, nearest pixel; `black` fills the corners, one number for each channel.
+    """Images turned counter-clockwise, nearest pixel; `black` fills the corners, one number for each channel."""
+    return at_places(images, _places(*images.shape[2:], degrees), black)
 
-    torchvision turns an image of the pixels' numbers, on the host, and the pixels that it shows are gathered: on a GPU
-    its own operations wait, and their derivative is not repeatable.
-    """
+
+def _places(height: int, width: int, degrees: float) -> Int64[Tensor, " pixels"]:
+    """The pixel that each pixel of a turned image shows; -1: none. As torchvision turns an image of their numbers."""
     from torchvision.transforms import InterpolationMode  # slow to import, for a stream of one kind
     from torchvision.transforms.functional import rotate
 
-    height, width = images.shape[2:]
-    places = torch.arange(height * width, dtype=images.dtype).view(1, 1, height, width)
-    shown = rotate(places, degrees, InterpolationMode.NEAREST, fill=[-1.0]).long().flatten().to(images.device)
-    turned = images.flatten(2).gather(2, shown.clamp(min=0).expand(*images.shape[:2], -1))
-    return torch.where(shown < 0, black[:, None], turned).view(images.shape)
+    numbers = torch.arange(height * width, dtype=torch.float32).view(1, 1, height, width)
+    return rotate(numbers, degrees, InterpolationMode.NEAREST, fill=[-1.0]).long().flatten()

@@ -10,7 +10,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NotRequired
@@ -24,6 +24,7 @@ from suite.storage.files import canonical_json, make_directory, write_atomic
 from suite.storage.locks import locked
 from suite.storage.plain_files import open_plain, plain_below, read_json
 from suite.tracking.names import accepted
+from suite.tracking.pages import EXPERIMENT_TAGS, address, note
 from suite.tracking.patience import NoAnswer, Patient, within
 from suite.tracking.places import artifact_problem
 from suite.tracking.uri import PASSWORD, USER, WHOLE, credentials, hidden, plain_uri, with_password
@@ -46,11 +47,18 @@ PARAMETERS = 100
 LONGEST_PARAMETER = 6000
 """Characters of a parameter's value; what is longer is cut off."""
 
+LONGEST_NAME_OF_RUN = 250
+"""Characters of a run's name; what is longer is cut off."""
+
+LONGEST_DIGEST = 36
+"""Characters of a data set's digest."""
+
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """MLflow's codes of errors that are of what was sent, not of the store."""
 
 SENT = ".sending/heard.json"
-"""In a run's directory, for each store: the run's id there, the journal offset already sent, files yet to be sent."""
+"""In a run's directory, for each store: the run's id and experiment there, the journal offset already sent, and files
+yet to be sent."""
 
 SENDING = ".sending/lock"
 """The lock of the process that sends the run's journal."""
@@ -157,8 +165,9 @@ class Store:
         entries, end = journal.read(directory, before.get("heard", 0))
         if run_id is not None and (entries or waiting) and not self._is_of(run_id, identity):
             raise _RunMissing
+        experiment = before.get("experiment")
         if run_id is None:
-            run_id = self._find_or_create(directory, entries)
+            run_id, experiment = self._find_or_create(directory, entries)
         try:
             with self._store_errors():
                 misplaced, problem = self._upload(directory, run_id, entries, waiting)
@@ -168,15 +177,16 @@ class Store:
             if self._is_active(run_id):
                 raise
             raise _RunMissing from error
-        here = {"id": identity, "run_id": run_id, "heard": end} | ({"misplaced": misplaced} if misplaced else {})
+        here = {"id": identity, "run_id": run_id, "heard": end} | ({"experiment": experiment} if experiment else {})
+        here |= {"misplaced": misplaced} if misplaced else {}
         if sent.get(self.uri) != here:
             write_atomic(directory / SENT, canonical_json(sent | {self.uri: here}).encode())
         if misplaced:
             raise Misplaced(f"{self.uri} refused {_first_of(misplaced)} ({problem}); suite.sync tries it again")
         return run_id
 
-    def _find_or_create(self, directory: Path, entries: list[journal.Entry]) -> str:
-        """The id of the journal's run. It exists already if a crash came after it was created."""
+    def _find_or_create(self, directory: Path, entries: list[journal.Entry]) -> tuple[str, str]:
+        """The ids of the journal's run and its experiment. It exists already if a crash came after it was created."""
         begun = next((entry for entry in entries if entry["is"] == "run"), None)
         if begun is None:
             raise RunError(f"{directory / journal.NAME} does not say what run it is of; nothing was sent of it")
@@ -190,15 +200,27 @@ class Store:
                 )
             if experiment is None:
                 place = (self._out / "artifacts").resolve().as_uri() if self.uri.startswith("sqlite:") else None
-                experiment_id = client.create_experiment(begun["experiment"], artifact_location=place)
+                experiment_id = _plain_id(client.create_experiment(begun["experiment"], place, EXPERIMENT_TAGS))
             else:
-                experiment_id = experiment.experiment_id
+                experiment_id = _plain_id(experiment.experiment_id)
+                self._show(experiment_id, experiment.tags)
                 run_id = self._without_duplicates(experiment_id, begun["id"])
                 if run_id is not None:
-                    return run_id
+                    return run_id, experiment_id
             tags = begun["tags"] | {"suite.id": begun["id"]}
-            run = client.create_run(experiment_id, start_time=begun["time"], tags=tags, run_name=begun["name"])
-            return _plain_id(run.info.run_id)
+            name = begun["name"][:LONGEST_NAME_OF_RUN]
+            run = client.create_run(experiment_id, start_time=begun["time"], tags=tags, run_name=name)
+            return _plain_id(run.info.run_id), experiment_id
+
+    def _show(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        """Have an experiment of before shown as those that are made now, if this user may change it."""
+        for name in EXPERIMENT_TAGS.keys() - tags.keys():
+            try:
+                self._client.set_experiment_tag(experiment_id, name, EXPERIMENT_TAGS[name])
+            except Exception as error:  # as in `_log`
+                if getattr(error, "error_code", None) not in (*REFUSALS, "PERMISSION_DENIED"):
+                    raise
+                report(f"[tracking] {self.uri} refused a tag of experiment {experiment_id} ({first_line(error)[:200]})")
 
     def _without_duplicates(self, experiment_id: str, identity: str, keep: str | None = None) -> str | None:
         """The id of the store's run of this identity (`keep` if given), after its duplicates are deleted; None: none.
@@ -245,6 +267,11 @@ class Store:
             refused += self._log(run_id, "metrics", batch)
         others, misplaced, problem = self._send_files(directory, run_id, files)
         refused += others
+        for entry in entries:
+            if entry["is"] == "dataset":
+                refused += self._log_dataset(run_id, entry)
+            elif entry["is"] == "description":
+                tags.append(RunTag("mlflow.note.content", note(entry["text"], entry["pictures"], run_id)))
         if tags:
             client.log_batch(run_id, tags=tags)
         if status is not None:
@@ -307,6 +334,22 @@ class Store:
                 return [f"{batch[0].key} ({first_line(error)[:200]})"]
         half = len(batch) // 2
         return self._log(run_id, what, batch[:half]) + self._log(run_id, what, batch[half:])
+
+    def _log_dataset(self, run_id: str, entry: journal.Entry) -> list[str]:
+        """Send which data set the run is of; returns it with the reason if the store does not take it."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        name, digest = entry["name"], entry["digest"][:LONGEST_DIGEST]
+        source = canonical_json({"tags": {"suite.dataset": name}})
+        told = Dataset(name, digest, "code", source, profile=canonical_json({"images": entry["images"]}))
+        try:
+            used_for = [InputTag("mlflow.data.context", "training")]
+            self._client.log_inputs(run_id, datasets=[DatasetInput(told, used_for)])
+            return []
+        except Exception as error:  # as in `_log`; a server of before MLflow 2.4 has no place for it
+            if getattr(error, "error_code", None) not in (*REFUSALS, "ENDPOINT_NOT_FOUND"):
+                raise
+            return [f"data set {name} ({first_line(error)[:200]})"]
 
     def _is_of(self, run_id: str, identity: str | None) -> bool:
         """Whether the store's run is of this journal: a note of what was sent may come from another folder."""
@@ -416,6 +459,7 @@ class _Heard(TypedDict):
 
     id: str
     run_id: RunId
+    experiment: NotRequired[RunId]
     heard: Annotated[int, Field(ge=0, lt=2**63)]
     misplaced: NotRequired[list[str]]
 
@@ -465,6 +509,12 @@ def _pages(request: Callable[[str | None], Any]) -> Iterator[Any]:
         if not token:
             return
     raise RunError(f"it answers a list with more than {MOST_PAGES} pages")
+
+
+def page(directory: Path, uri: str) -> str:
+    """Where a store's pages show the runs that are of one experiment with a directory's; '' before any was sent."""
+    experiment = _sent(directory).get(uri, {}).get("experiment")
+    return address(experiment) if experiment else ""
 
 
 def _first_of(names: list[str]) -> str:

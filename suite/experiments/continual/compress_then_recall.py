@@ -233,7 +233,8 @@ class CompressThenRecall:
         memories = streaming.save_memories(self, session, budget, state.memories, tasks)
         plots.task_by_task(memories, make_directory(session.directory / "figures") / "recalled.png")
         matrices = [[rows[n] for rows in state.rows] for n in range(self.evaluation.networks)]
-        streaming.plot_matrices(session, matrices)
+        reduced_by = presets.reduced_by(self, self.replay)
+        streaming.plot_matrices(session, matrices, bool(reduced_by))
         steps, storage_per_class = self.steps_per_task * info.tasks, self.stored_images / info.outputs
         sizes = {
             "storage_numbers": self.stored_images * info.shape.numel,
@@ -243,7 +244,7 @@ class CompressThenRecall:
         return Outcome(
             measurements=tuple(streaming.measurements(matrices, "memory", "evaluation networks")),
             budget=Budget(budget.stored_numbers * info.tasks, storage_per_class, budget.recalled_per_class),
-            scale={"iterations": steps} | streaming.scale(self, presets.reduced_by(self, self.replay)),
+            scale={"iterations": steps} | streaming.scale(self, reduced_by),
             facts=streaming.facts(self, tasks, matrices) | sizes,
             cost={"seconds_per_iteration": state.seconds / steps},
         )

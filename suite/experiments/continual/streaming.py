@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from suite.evaluation.evaluate import accuracy, recalled
-from suite.experiments import plots
+from suite.experiments import charts
 from suite.experiments.accounting import save_task_memories
 from suite.experiments.continual import metrics, presets
 from suite.experiments.continual.metrics import Matrix, Row
@@ -102,13 +102,13 @@ def facts(experiment: Any, tasks: Sequence[StreamTask], matrices: Matrices) -> d
     }
 
 
-def plot_matrices(session: Session, matrices: Matrices) -> None:
+def plot_matrices(session: Session, matrices: Matrices, reduced: bool) -> None:
     """Plot the matrix, and accuracy after each task where every task was measured."""
     folder = make_directory(session.directory / "figures")
-    plots.accuracy_matrix(matrices, folder / "matrix.png")
+    charts.accuracy_matrix(matrices, reduced, folder / "matrix.png")
     curves = [[value for value in metrics.curve(matrix) if value is not None] for matrix in matrices]
     if all(len(curve) == len(matrices[0]) for curve in curves):
-        plots.after_each_task(curves, folder / "after_each_task.png")
+        charts.after_each_task(curves, reduced, folder / "after_each_task.png")
 
 
 OneNetwork = Callable[[Setting, list[StreamTask], int], Matrix]
@@ -143,12 +143,13 @@ def train_through_stream(
     for n in range(len(matrices), experiment.evaluation.networks):
         matrices.append(one(setting, tasks, n))
         session.checkpoint(n + 1, {}, {"matrices": matrices})
-    plot_matrices(session, matrices)
+    reduced_by = presets.reduced_by(experiment)
+    plot_matrices(session, matrices, bool(reduced_by))
     stored = experiment.stored_images
     return Outcome(
         measurements=tuple(measurements(matrices, experiment.method_label, "networks, each through the stream")),
         budget=Budget(stored * stream.info.shape.numel, stored / stream.info.outputs, 0),
-        scale=scale(experiment, presets.reduced_by(experiment)),
+        scale=scale(experiment, reduced_by),
         facts=facts(experiment, tasks, matrices),
         cost={"training_seconds": time.monotonic() - started},
     )

@@ -1,6 +1,6 @@
 """A distilled memory as a file: self-describing, verified when read, and usable without the suite's command line.
 
-memory = suite.load("runs/quickstart/.../memory.safetensors")
+memory = suite.load("runs/quickstart/.../memory.safetensors")  # or by its name in the gallery
 loader = torch.utils.data.DataLoader(memory.dataset(), batch_size=64, shuffle=True)
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from suite.core.device import prepare_device
@@ -31,11 +31,13 @@ from suite.errors import RunError, SuiteError, UsageError, one_line, printable
 from suite.evaluation.comparison import Comparison, compare
 from suite.evaluation.evaluate import recall_all
 from suite.evaluation.protocol import Protocol, published
+from suite.evaluation.training import train_further
 from suite.images import preprocess
-from suite.keys import Key
+from suite.keys import Key, global_generators
 from suite.registry import REGISTRIES, component, describe, fingerprint, load_components
 from suite.storage import memory_file, sealed
 from suite.storage.files import canonical_json, disk_errors, json_sha256, make_directory, sha256, write_atomic
+from suite.storage.gallery import file_of
 from suite.storage.memory_file import read_tensors, require_shape
 from suite.storage.plain_files import parse_json, shown
 from suite.types import (
@@ -233,6 +235,91 @@ class Memory:
             (lambda sentence: print(sentence, file=sys.stderr)) if progress else (lambda sentence: None),
         )
 
+    # ------------------------------------------------------------ used
+
+    def preprocess(self, pixels: Tensor) -> Float[Tensor, "n channels height width"]:
+        """Your own images as the memory's networks see them: uint8 from 0 to 255, or numbers from 0 to 1.
+
+        Raises UsageError for images of another shape, and for numbers outside of 0 to 1, which would be preprocessed to
+        something that no network here was trained on.
+        """
+        if self.transform is None:
+            name = _beside(self.about["preprocessing"])
+            raise RunError(f"images can't be preprocessed without {name}, which belongs beside the memory's file")
+        shape = tuple(self.about["shape"])
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != shape:
+            raise UsageError(f"images of shape {tuple(pixels.shape)} were given, and must be (n, {str(shape)[1:-1]})")
+        if pixels.dtype != torch.uint8:
+            low, high = (float(pixels.min()), float(pixels.max())) if pixels.numel() else (0.0, 0.0)
+            if not pixels.is_floating_point() or not (low >= 0 and high <= 1):
+                raise UsageError(
+                    f"numbers of type {str(pixels.dtype).removeprefix('torch.')} from {low:.4g} to {high:.4g} were "
+                    "given, and must be uint8 from 0 to 255 or floating point from 0 to 1; divide them by the largest "
+                    "that is possible"
+                )
+        return self.transform.apply(pixels)
+
+    def train(
+        self,
+        network: nn.Module,
+        *,
+        protocol: str | Protocol | None = None,
+        epochs: int | None = None,
+        seed: int = 0,
+        device: str | None = None,
+        progress: bool = True,
+    ) -> nn.Module:
+        """Train your own network on what the memory recalls, as those were trained whose accuracy its record has.
+
+        The network is changed in place, and returned on the device and in evaluation mode. Its inputs are preprocessed
+        images (`preprocess`), its outputs logits of the memory's classes. `protocol` None: that of the memory's file.
+        What is done is printed. Raises UsageError for a network that does not take the images or has other classes.
+        """
+        split, place = self._recalled(), prepare_device(device)
+        judged_by = _protocol(self._own_protocol() if protocol is None else protocol, None, epochs)
+        augmentation = self._augmentation() if judged_by.augment else "none"
+        network = network.to(place)
+        network.eval()
+        try:
+            with torch.no_grad():
+                shape = tuple(network(split.images[:2].to(place)).shape)
+        except RuntimeError as error:
+            raise UsageError(f"the network does not take images of {self.shape}: {one_line(error)[:200]}") from error
+        wanted = (len(split.images[:2]), len(self.class_names))
+        if shape != wanted:
+            raise UsageError(f"the network gives {shape} for {wanted[0]} images, and must give logits {wanted}")
+        if progress:
+            kind = self.about["preprocessing"]["name"]
+            print(
+                f"training on {len(split)} images of {self.shape}, preprocessed by '{kind}': "
+                f"{judged_by.epochs} epochs in batches of {judged_by.batch}, SGD at {judged_by.lr:g} with momentum "
+                f"{judged_by.momentum:g}, augmentation '{augmentation}'; give it images through memory.preprocess()",
+                file=sys.stderr,
+            )
+        own = _Own(network)
+        setting = Setting(self.shape, len(self.class_names), own, self.parameterization, augmentation, place)
+        network.train()
+        with global_generators(Key(seed)("network")):  # dropout draws from them
+            train_further(setting, network, split, judged_by, Key(seed))
+        return network.eval()
+
+    def _own_protocol(self) -> Protocol:
+        """What the file says of the networks that judged the memory; the paper's protocol, where it says nothing."""
+        try:
+            return Protocol(**self.about.get("protocol", {}))
+        except (TypeError, UsageError) as error:
+            raise RunError(
+                f"the memory's file names no protocol of this suite ({one_line(error)}); name one"
+            ) from error
+
+    def _augmentation(self) -> str:
+        """Of its training images, as far as the file says."""
+        config = self.about.get("config", {})
+        named, dataset = config.get("augmentation", "none"), config.get("dataset")
+        while named == "default" and isinstance(dataset, dict):
+            named, dataset = dataset.get("augmentation", "default"), dataset.get("of")
+        return "none" if named == "default" else str(named)
+
     # ------------------------------------------------------------ shown
 
     def __repr__(self) -> str:
@@ -287,7 +374,7 @@ class Memory:
         tensors = {f"memory/{k}": v.detach().cpu().contiguous().clone() for k, v in self.tensors.items()}
         if self.transform is not None:
             fitted = {f"preprocessing/{k}": v.contiguous().clone() for k, v in self.transform.tensors().items()}
-            if sum(v.numel() * v.element_size() for v in fitted.values()) <= EMBEDDED_BYTES:
+            if _is_embedded(self.transform):
                 tensors |= fitted
             else:
                 write_atomic(path.with_name(_beside(self.about["preprocessing"])), save(fitted))
@@ -314,8 +401,23 @@ class Memory:
         return memory
 
 
-load = Memory.load
-"""Read and verify a memory's file; `suite.load` is this."""
+@dataclass(frozen=True, eq=False)
+class _Own:
+    """A network that is there, in the place of an architecture."""
+
+    network: nn.Module
+
+    def build(self, shape: ImageShape, classes: int) -> nn.Module:
+        """The network."""
+        return self.network
+
+
+def load(file: str | Path) -> Memory:
+    """Read and verify a memory: its file, or the name of one in the gallery, such as 'digits-1ipc-bptt'.
+
+    `suite.load` is this. Raises RunError for what is missing, foreign or damaged.
+    """
+    return Memory.load(file_of(file))
 
 
 def _protocol(protocol: str | Protocol, networks: int | None, epochs: int | None) -> Protocol:
@@ -460,6 +562,18 @@ def _seal(tensors: Params, about: dict[str, Any]) -> str:
 
 def _under(prefix: str, tensors: Params) -> Params:
     return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+
+
+def beside(memory: Memory) -> str | None:
+    """The name of the file that a large preprocessing is in, beside the memory's own; None where there is none."""
+    stored = memory.about["preprocessing_stored"] and memory.transform is None
+    large = memory.transform is not None and not _is_embedded(memory.transform)
+    return _beside(memory.about["preprocessing"]) if stored or large else None
+
+
+def _is_embedded(transform: Transform) -> bool:
+    """Whether a preprocessing travels inside the memory's file."""
+    return sum(v.numel() * v.element_size() for v in transform.tensors().values()) <= EMBEDDED_BYTES
 
 
 def _beside(preprocessing: dict[str, Any]) -> str:

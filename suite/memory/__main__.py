@@ -1,0 +1,8 @@
+"""`python -m suite.memory push` and `pull`."""
+
+import sys
+
+from suite.memory.sharing import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,302 @@
+"""Memories that travel: to a Hugging Face repository or a folder, and from there, from a folder or from a web address.
+
+    python -m suite.memory push runs/quickstart/.../memory.safetensors hf:me/digits-memory
+    python -m suite.memory pull hf:me/digits-memory --to mine
+
+What is pushed is the memory's file and what belongs beside it, the record and the configuration of its run, the images
+as a table that the Hub's viewer shows, a picture, and a card that says how to use it. What is pulled is verified by the
+seal in the memory's file, and by the hash in the record that lies beside it.
+"""
+
+import argparse
+import io
+import json
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from suite import terminal
+from suite.errors import RunError, SuiteError, UsageError, one_line, printable, report
+from suite.memory.memory import Memory, NotShown, beside
+from suite.storage.files import disk_errors, make_directory, sha256, user_path, write_atomic
+from suite.storage.gallery import file_of
+from suite.storage.plain_files import read_plain
+
+FILE, RECORD, CONFIGURATION, CARD = "memory.safetensors", "result.json", "config.gin", "README.md"
+TABLE, PICTURE = "data/train-00000-of-00001.parquet", "recalled.png"
+
+MOST_BYTES = 2**31
+"""Of a file that is fetched from a web address."""
+
+SECONDS = 60.0
+"""Without a byte, after which a web address is given up."""
+
+HUB = "hf:"
+"""Before the name of a repository of data on the Hugging Face Hub."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    command = argparse.ArgumentParser(prog="python -m suite.memory", description=(__doc__ or "").split("\n")[0])
+    commands = command.add_subparsers(dest="command", required=True)
+    push = commands.add_parser("push", help="send a memory to a Hugging Face repository or a folder")
+    push.add_argument("memory", metavar="MEMORY", help="a memory's file, or its name in the gallery")
+    push.add_argument("to", metavar="TO", help="hf:USER/NAME, or a folder that is new or empty")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument("--licence", default="mit", metavar="L", help="of the card, by the Hub's name (%(default)s)")
+    pull = commands.add_parser("pull", help="fetch a memory, and verify it")
+    pull.add_argument("source", metavar="FROM", help="hf:USER/NAME, a folder, or an address of http or https")
+    pull.add_argument("--to", default=".", metavar="DIR", help="folder that it is stored in (the working directory)")
+    pull.add_argument("--revision", metavar="R", help="of a Hugging Face repository: a commit, a tag or a branch")
+    return command
+
+
+@terminal.command
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        if options.command == "push":
+            print(f"pushed to {push(file_of(options.memory), options.to, options.private, options.licence)}")
+        else:
+            file = pull(options.source, user_path(options.to, "--to"), options.revision)
+            print(f"{Memory.load(file)!r}\nverified, and stored as {file}")
+        return 0
+    except SuiteError as error:
+        report(f"suite.memory: {error}")
+        return error.status
+
+
+# ---------------------------------------------------------------- there
+
+
+def push(file: Path, to: str, private: bool = False, licence: str = "mit") -> str:
+    """Send a memory, and what belongs to it, to `hf:USER/NAME` or to a folder; returns where it is.
+
+    Raises RunError for a memory that is damaged, a record beside it that is another memory's, and a Hub that refuses.
+    """
+    memory = Memory.load(file)
+    with tempfile.TemporaryDirectory(prefix="memory-") as made:
+        folder = Path(made)
+        for name, content in contents(memory, file, to, licence).items():
+            make_directory((folder / name).parent)
+            (folder / name).write_bytes(content)
+        if to.startswith(HUB):
+            return _to_hub(folder, to.removeprefix(HUB), private)
+        target = user_path(to, "TO")
+        with disk_errors(target):
+            if target.is_dir() and any(target.iterdir()):
+                raise UsageError(f"{target} is not empty; name a new folder")
+        for one in sorted(folder.rglob("*")):
+            if one.is_file():
+                place = target / one.relative_to(folder)
+                make_directory(place.parent)
+                write_atomic(place, one.read_bytes())
+        return str(target)
+
+
+def contents(memory: Memory, file: Path, to: str, licence: str) -> dict[str, bytes]:
+    """What is pushed: content by name."""
+    found = {FILE: read_plain(file, MOST_BYTES, follow=True)}
+    for name in (beside(memory), RECORD, CONFIGURATION):
+        if name is not None and (file.parent / name).is_file():
+            found[name] = read_plain(file.parent / name, MOST_BYTES)
+    record = _record(found.get(RECORD), file)
+    if record and record["facts"].get("memory_sha256") != sha256(found[FILE]):
+        raise RunError(f"{file.parent / RECORD} is the record of another memory; move it away")
+    png = memory._repr_png_()
+    found |= {} if png is None else {PICTURE: png}
+    try:
+        found[TABLE] = table(memory)
+    except NotShown as error:
+        report(f"[memory] no images for the viewer: {error}")
+    found[CARD] = card(memory, record, to.removeprefix(HUB), licence, PICTURE in found).encode()
+    return found
+
+
+def card(memory: Memory, record: dict[str, Any], name: str, licence: str, picture: bool) -> str:
+    """The repository's page: what the Hub reads of it, how to use the memory, and what was measured."""
+    about, numbers = memory.about, sum(tensor.numel() for tensor in memory.tensors.values())
+    budget = about.get("budget", {}).get("images_per_class")
+    tags = ["dataset-distillation", "addressable-memory", *([] if budget is None else [f"ipc-{budget:.3g}"])]
+    head = {
+        "license": licence,
+        "tags": tags,
+        "task_categories": ["image-classification"],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
+    }
+    rows = [
+        f"| {printable(str(m['method']))} | {m['mean']:.1f} | {m['n']} |"
+        for m in record.get("measurements", [])
+        if m.get("split") == "test" and m.get("quantity") == "accuracy"
+    ]
+    # YAML takes JSON, so that no name of a stranger can be more than a text.
+    lines = [
+        "---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", "",
+        f"# A distilled memory of {printable(str(about.get('dataset', '?')))}", "",
+        f"{numbers:,} stored numbers, from which {len(memory.recall()[1])} images of {memory.shape} are recalled that "
+        "train a new network in seconds.", "",
+        *(["![recalled images](recalled.png)", ""] if picture else []),
+        "```python", "import suite  # pip install addressable-memory-suite", "",
+        f'memory = suite.load("{FILE}")  # after: python -m suite.memory pull {HUB}{name}',
+        "memory.train(network)  # yours; memory.preprocess(pixels) makes what it takes", "```", "",
+        *(["| what trained the networks | test accuracy (%) | n |", "| --- | --- | --- |", *rows, ""] if rows else []),
+        f"How it was made: `{CONFIGURATION}`, and `{RECORD}` with every measurement.", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def table(memory: Memory) -> bytes:
+    """The recalled images as a table of parquet, with columns `image` and `label` as Hugging Face names its types."""
+    import pyarrow as arrow
+    from PIL import Image
+    from pyarrow import parquet
+
+    images, labels = memory.display()
+    pixels = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    rows = []
+    for image in pixels if memory.shape.channels in (1, 3) else []:
+        file = io.BytesIO()
+        Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(file, "PNG")
+        rows.append({"bytes": file.getvalue(), "path": None})
+    if not rows:
+        raise NotShown(f"images of {memory.shape.channels} channels are no pictures")
+    kind = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    columns = {"image": arrow.array(rows, kind), "label": arrow.array(labels.tolist(), arrow.int64())}
+    names = {"names": list(memory.class_names), "_type": "ClassLabel"}
+    features = {"info": {"features": {"image": {"_type": "Image"}, "label": names}}}
+    made = arrow.table(columns).replace_schema_metadata({"huggingface": json.dumps(features)})
+    content = io.BytesIO()
+    parquet.write_table(made, content)
+    return content.getvalue()
+
+
+def _to_hub(folder: Path, name: str, private: bool) -> str:
+    def send() -> str:
+        from huggingface_hub import HfApi
+
+        hub = HfApi()
+        hub.create_repo(name, repo_type="dataset", private=private or None, exist_ok=True)
+        sent = hub.upload_folder(repo_id=name, folder_path=folder, repo_type="dataset", commit_message="A memory")
+        return str(sent.commit_url)
+
+    return _asked(send, name, "log in with `hf auth login`, as one who may write there")
+
+
+# ---------------------------------------------------------------- and back
+
+
+def pull(source: str, to: Path, revision: str | None = None) -> Path:
+    """Fetch a memory from `hf:USER/NAME`, a folder or a web address into a folder, verified; returns its file.
+
+    Raises RunError for what is not there, and for a memory that is damaged or not the one of the record beside it, of
+    which nothing is stored; UsageError where the folder holds another memory.
+    """
+    found = _fetched(source, revision)
+    record = _record(found.get(RECORD), Path(source))
+    if record and record["facts"].get("memory_sha256") != sha256(found[FILE]):
+        raise RunError(f"{source}: its memory is not the one that its record measured; do not use it")
+    with tempfile.TemporaryDirectory(prefix="memory-") as made:
+        for name, content in found.items():
+            (Path(made) / name).write_bytes(content)
+        Memory.load(Path(made) / FILE)  # raises where it is damaged
+    file = to / FILE
+    with disk_errors(to):
+        if file.exists() and file.read_bytes() != found[FILE]:
+            raise UsageError(f"{file} is another memory; name another folder, by --to")
+    make_directory(to)
+    for name, content in found.items():
+        write_atomic(to / name, content)
+    return file
+
+
+def _fetched(source: str, revision: str | None) -> dict[str, bytes]:
+    """The memory, and what is there of what belongs to it; content by name."""
+    if source.startswith(HUB):
+        read = _of_hub(source.removeprefix(HUB), revision)
+    elif urllib.parse.urlsplit(source).scheme in ("http", "https"):
+        read = _of_web(source)
+    else:
+        folder = user_path(source, "FROM")
+        folder = folder.parent if folder.is_file() else folder
+
+        def read(name: str) -> bytes | None:
+            return read_plain(folder / name, MOST_BYTES, follow=True) if (folder / name).exists() else None
+
+    memory = read(FILE)
+    if memory is None:
+        raise RunError(f"{source} has no {FILE}")
+    found = {FILE: memory}
+    with tempfile.TemporaryDirectory(prefix="memory-") as made:
+        (Path(made) / FILE).write_bytes(memory)
+        extra = beside(Memory.load(Path(made) / FILE))
+    for name in (extra, RECORD, CONFIGURATION):
+        content = None if name is None else read(name)
+        found |= {} if name is None or content is None else {name: content}
+    return found
+
+
+def _of_hub(name: str, revision: str | None) -> Callable[[str], bytes | None]:
+    def read(file: str) -> bytes | None:
+        def fetch() -> bytes | None:
+            from huggingface_hub import hf_hub_download
+            from huggingface_hub.errors import EntryNotFoundError
+
+            try:
+                place = hf_hub_download(name, file, repo_type="dataset", revision=revision)
+            except EntryNotFoundError:
+                return None
+            return read_plain(Path(place), MOST_BYTES, follow=True)
+
+        return _asked(fetch, name, "check its name, and log in with `hf auth login` if it is private")
+
+    return read
+
+
+def _of_web(address: str) -> Callable[[str], bytes | None]:
+    """Files beside each other: the address is that of the memory's file, or of the folder that has it."""
+    base = address.rsplit("/", 1)[0] if address.endswith(".safetensors") else address.rstrip("/")
+
+    def read(file: str) -> bytes | None:
+        place = address if file == FILE and address.endswith(".safetensors") else f"{base}/{file}"
+        try:
+            with urllib.request.urlopen(place, timeout=SECONDS) as answer:
+                content: bytes = answer.read(MOST_BYTES + 1)
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            raise RunError(f"{printable(place)} can't be fetched: {error.code} {one_line(error.reason)}") from error
+        except OSError as error:
+            raise RunError(f"{printable(place)} can't be fetched: {one_line(error)}") from error
+        if len(content) > MOST_BYTES:
+            raise RunError(f"{printable(place)} has more than {MOST_BYTES:,} bytes, which no memory has")
+        return content
+
+    return read
+
+
+def _asked(ask: Callable[[], Any], name: str, help_words: str) -> Any:
+    """What the Hub answers. Raises RunError with what it says instead."""
+    try:
+        return ask()
+    except SuiteError:
+        raise
+    except Exception as error:  # of the library's own, and of the network
+        raise RunError(f"Hugging Face, {printable(name)}: {one_line(error)[:300]}; {help_words}") from error
+
+
+def _record(content: bytes | None, where: Path) -> dict[str, Any]:
+    """The record, as far as it is one; empty where there is none."""
+    if content is None:
+        return {}
+    try:
+        record = json.loads(content)
+        if isinstance(record["facts"], dict) and isinstance(record["measurements"], list):
+            return dict(record)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise RunError(f"the {RECORD} beside {where} is no record of this suite")
