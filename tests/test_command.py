@@ -114,7 +114,8 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 CASES = {
     "memory-suite ": [
-        *("run", "evaluate", "runs", "sync", "check", "data", "leaderboard", "completion", "--help", "--version"),
+        *("run", "evaluate", "runs", "sync", "check", "memory", "data", "leaderboard", "completion"),
+        *("--help", "--version"),
     ],
     "memory-suite run": ["run", "runs"],
     "memory-suite run --fr": ["--fresh"],
