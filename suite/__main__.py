@@ -18,6 +18,7 @@ from suite.runtime.signals import end
 
 COMMANDS = {
     "run": ("suite.run", "distil data sets into memories, as gin files describe"),
+    "evaluate": ("suite.evaluate", "judge somebody else's distilled set by the suite's protocol"),
     "runs": ("suite.runs", "list runs, go on with them, mark dead ones, delete leftovers"),
     "sync": ("suite.sync", "send to a tracker what it has not received"),
     "check": ("suite.check", "check that a new method keeps the contract of its kind"),

@@ -33,6 +33,15 @@ def parser() -> argparse.ArgumentParser:
         description="Distil data sets into memories, as gin files describe.",
         allow_abbrev=False,
     )
+    add_options(command)
+    add = command.add_argument
+    add("--only", action="append", default=[], metavar="CELL", help="only these cells of a table: LABEL or AXIS=LABEL")
+    add("--list", nargs="?", const="all", metavar="KIND", help="print what is registered, all or of one kind")
+    return command
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """The options of every command that does runs."""
     add = command.add_argument
     add("--gin", action="append", default=[], metavar="FILE", help="configuration; later files win")
     add("--set", action="append", default=[], metavar="BINDING", help="one gin binding, as in 'ITERATIONS = 100'")
@@ -42,7 +51,6 @@ def parser() -> argparse.ArgumentParser:
     add("--data-dir", metavar="D", help="where data sets are kept (default: $SUITE_DATA_DIR, or the user's cache)")
     add("--tracking-uri", metavar="U", help="MLflow store or server, or 'none' (default: a database in --out)")
     add("--plugin", action="append", default=[], metavar="F", help="a Python file or module that registers methods")
-    add("--only", action="append", default=[], metavar="CELL", help="only these cells of a table: LABEL or AXIS=LABEL")
     seconds = number_option(float, AtLeast(0))
     add("--checkpoint-seconds", type=seconds, default=60.0, metavar="S", help="between checkpoints (%(default)g)")
     add(
@@ -50,10 +58,8 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--fresh", action="store_true", help="start anew; what an earlier run left is kept under another name")
     add("--dry-run", action="store_true", help="print what would be done; needs no data")
-    add("--list", nargs="?", const="all", metavar="KIND", help="print what is registered, all or of one kind")
     add("--json", action="store_true", help="print the result records as JSON on stdout")
     add("--verbose", action="store_true", help="print every seed's figures, too")
-    return command
 
 
 @terminal.command
@@ -83,11 +89,17 @@ def _main(options: argparse.Namespace) -> int:
     from suite.config.resolve import resolve
 
     runs = resolve(options.gin, options.set, options.seed, options.only)
-    return _dry_run(runs, options) if options.dry_run else _run(runs, options)
+    if options.dry_run:
+        return look_ahead(runs, options)
+    perform(runs, options)
+    return 0
 
 
-def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
-    """Do the runs, have their journals sent to the tracker, and print what they measured."""
+def perform(runs: "list[Run]", options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Do the runs, have their journals sent to the tracker, and print what they measured; returns their records.
+
+    `options` are those of `add_options`, the plugins loaded. Raises SuiteError.
+    """
     from suite.core.device import prepare_device
     from suite.datasets.sources import default_data_dir
     from suite.runtime.estimate import plans
@@ -118,7 +130,7 @@ def _run(runs: "list[Run]", options: argparse.Namespace) -> int:
             later = f"{sys.executable} -m suite.sync {shlex.quote(str(out))} --tracking-uri {where}"
             print(f"[tracking] not everything could be sent; nothing is lost, send it later: {later}", file=sys.stderr)
     _print_records(runs, records, out, sender.uri, options.json, options.verbose)
-    return 0
+    return records
 
 
 def _tracking_uri(given: str | None, out: Path) -> str | None:
@@ -211,7 +223,8 @@ def _announce(runs: "list[Run]", planned: "Plans", options: argparse.Namespace, 
         print(f"[cost] {estimate.advice}", file=sys.stderr)
 
 
-def _dry_run(runs: "list[Run]", options: argparse.Namespace) -> int:
+def look_ahead(runs: "list[Run]", options: argparse.Namespace) -> int:
+    """Print the plan of every run; returns the exit status."""
     from suite.core.device import prepare_device
     from suite.runtime.durations import duration
     from suite.runtime.estimate import plans, where
@@ -253,8 +266,11 @@ def _print_plan(plan: dict[str, Any]) -> None:
         lines = {name: size_words(plan[name]) if name == EXPECTED_MIB else line for name, line in lines.items()}
     if "expected seconds" in plan:
         del lines["expected seconds"], lines["of an outer step"]
-        step = duration(plan["of an outer step"]).removeprefix("about ")
-        lines["expected time here"] = f"{duration(plan['expected seconds'])}, {step} an outer step"
+        lines["expected time here"] = duration(plan["expected seconds"])
+        if plan["of an outer step"]:  # 0 where none is taken
+            lines["expected time here"] += (
+                f", {duration(plan['of an outer step']).removeprefix('about ')} an outer step"
+            )
     print(plan["run"])
     for name, line in {"key": plan["key"], **lines}.items():
         print(f"  {name.removesuffix(' (MiB)'):36}{line}")

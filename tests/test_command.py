@@ -51,7 +51,7 @@ def test_help_names_every_command_with_one_line(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "name a command; there are: run, runs"),
+        ([], "name a command; there are: run, evaluate, runs"),
         (["rnus"], "there is no command 'rnus'; did you mean 'runs'?"),
         (["leaderboard", "biuld"], "there is no command 'leaderboard biuld'; did you mean 'leaderboard build'?"),
         (["completion", "fish"], "completion: name a shell; there are: bash, zsh"),
@@ -113,7 +113,10 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 
 CASES = {
-    "memory-suite ": ["run", "runs", "sync", "check", "data", "leaderboard", "completion", "--help", "--version"],
+    "memory-suite ": [
+        *("run", "evaluate", "runs", "sync", "check", "memory", "data", "leaderboard", "completion"),
+        *("--help", "--version"),
+    ],
     "memory-suite run": ["run", "runs"],
     "memory-suite run --fr": ["--fresh"],
     "memory-suite run --gin gin/sc": [file for file in gin_files() if file.startswith("gin/scale/")],

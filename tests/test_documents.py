@@ -16,9 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import foreign_sets
+import numpy as np
 import pytest
 import torch
 from command_line import REPOSITORY, Done, ended, said, start
+from PIL import Image
 from playwright.sync_api import sync_playwright
 from test_own_data import photos
 from test_structure import LAYERS
@@ -58,6 +61,7 @@ def test_every_command_is_one_that_a_test_here_runs() -> None:
         "make test",
         "python -m suite.run ",
         "python -m suite.check ",
+        "python -m suite.evaluate ",
         "python -m suite.runs",
         "python -m suite.sync runs",
         "python -m tools.",
@@ -136,6 +140,50 @@ def made(quickstart: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.Monke
     shutil.copytree(quickstart[0], tmp_path / "made")
     monkeypatch.chdir(tmp_path / "made")
     return tmp_path / "made"
+
+
+SETS = [line for line in commands() if line.startswith("python -m suite.evaluate ")]
+
+
+@pytest.fixture(scope="module")
+def sets_of_others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that docs/judging.md names, in the layouts of their authors."""
+    place, c10 = tmp_path_factory.mktemp("sets"), torch.arange(10)
+    cifar, fashion = torch.rand(10, 3, 32, 32), torch.rand(10, 1, 28, 28)
+    foreign_sets.dc(place / "res_DC_FashionMNIST_ConvNet_1ipc.pt", [(fashion, c10)] * 2, {"ConvNet": [0.7, 0.7]})
+    foreign_sets.mtt(place / "mtt", cifar, c10, torch.tensor(0.02))
+    foreign_sets.mtt(place / "datm", cifar, 5 * torch.eye(10), torch.tensor(0.02))
+    foreign_sets.idc(place / "data_2000.pt", cifar, c10)
+    foreign_sets.rat_bptt(place / "IPC_10.h5", cifar)
+    foreign_sets.rcig(place / "checkpoint_15000", cifar, torch.eye(10))
+    foreign_sets.kip(place / "kip.npz", cifar, torch.eye(10))
+    np.savez(place / "whitening.npz", whitening=np.eye(3072, dtype="float32"), mean=np.zeros(3072, "float32"))
+    for c in range(200):
+        (place / "syn_data" / f"{c:05}").mkdir(parents=True)
+        Image.new("RGB", (64, 64), (c, 0, 0)).save(place / "syn_data" / f"{c:05}" / "0.jpg")
+    return place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for line in SETS if "--as memory" not in line])
+def test_sets_of_others_are_read_and_planned(
+    line: str, sets_of_others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As printed, but for the data sets, which few machines have; that sets are judged is in tests/test_judging.py."""
+    monkeypatch.chdir(sets_of_others)
+    done = give(line, "--dry-run", "--out", str(tmp_path))
+    assert done.status == 0, done.err
+    assert "nothing was started" in done.out
+
+
+@pytest.mark.slow
+def test_a_memory_is_judged_again(made: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (memory,) = (made / "runs").glob("*/*/memory.safetensors")
+    monkeypatch.chdir(memory.parent)
+    (line,) = [line for line in SETS if "--as memory" in line]
+    done = give(line, *SMOKE, "--data-dir", str(data_dir))
+    assert done.status == 0, done.err
+    assert "ours, protocol paper-1, changed" in done.out
 
 
 @pytest.mark.slow

@@ -307,13 +307,14 @@ def test_first_values_depend_on_the_key_alone(name: str) -> None:
         "addressing": {"bases": 4},
         "image_queries": {"bases": 4, "extractor": ConvNet(norm="none")},
     }
+    labelled, budget = name.endswith("labels"), 2 if name == "imported_labels" else 1
     way = parameterizations[name].build(**small.get(name, {}))
     torch.manual_seed(1)
-    one = way.init(COLOUR, 10, 1, Key(0)("memory"))
+    one = way.init(COLOUR, 10, budget, Key(0)("memory"))
     torch.manual_seed(2)
-    again, other = way.init(COLOUR, 10, 1, Key(0)("memory")), way.init(COLOUR, 10, 1, Key(1)("memory"))
+    again, other = (way.init(COLOUR, 10, budget, Key(seed)("memory")) for seed in (0, 1))
     drawn = {k: not torch.equal(v, other[k]) for k, v in one.items()}
-    assert all(drawn.values()) if name != "soft_labels" else drawn.pop("labels") is False and all(drawn.values())
+    assert all(drawn.values()) if not labelled else drawn.pop("labels") is False and all(drawn.values())
     assert all(torch.equal(one[k], again[k]) for k in one)
     assert all(not v.requires_grad and v.is_contiguous() and v.dtype == torch.float32 for v in one.values())
 

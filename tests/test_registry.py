@@ -19,7 +19,9 @@ PROMISED = {
         *("some_classes", "svhn", "tiny_imagenet", "training_only"),
     ],
     "architectures": ["alexnet", "convnet", "mlp", "resnet12", "strided_convnet", "timm"],
-    "parameterizations": ["addressing", "downsampled", "image_queries", "soft_labels", "standard"],
+    "parameterizations": [
+        *("addressing", "downsampled", "image_queries", "imported", "imported_labels", "soft_labels", "standard"),
+    ],
     "inner_optimizers": [
         *("adam", "averaged", "clipped", "forward_only_momentum", "no_momentum", "scheduled", "sgd_momentum"),
     ],
@@ -28,7 +30,9 @@ PROMISED = {
     "streams": ["class_splits", "permutations", "rotations"],
     "starts": ["class_means", "k_means", "real_images"],
     "schedules": ["constant", "cosine", "linear", "warm_up"],
-    "experiments": ["avalanche", "compress_then_recall", "distillation", "extrapolation", "image_recall", "online"],
+    "experiments": [
+        *("avalanche", "compress_then_recall", "distillation", "extrapolation", "image_recall", "judging", "online"),
+    ],
 }
 
 OPTIMIZER = '''

@@ -32,15 +32,22 @@ from random import Random
 from types import FrameType
 from typing import Any
 
+import h5py
+import msgpack
+import numpy as np
 import torch
 from safetensors.torch import load, save
 
 from leaderboard import build, published
 from suite import config, run, runs
 from suite.core.outer_loop import from_tensors
+from suite.datasets.digits import Digits
 from suite.datasets.mnist import read_idx
 from suite.datasets.svhn import read_matlab
 from suite.errors import SuiteError, UsageError, report
+from suite.importers.base import FORMATS as FORMATS_OF_SETS
+from suite.importers.base import ForeignSet, Reading
+from suite.importers.declared import Declared, settle
 from suite.memory import Memory
 from suite.registry import load_components
 from suite.runtime import run_directory
@@ -412,6 +419,49 @@ def _read_csv(file: Path) -> None:
         assert 0 <= number.accuracy <= 100 and (number.spread is None or 0 <= number.spread <= 100), number
 
 
+SET_IMAGES, SET_CLASSES = torch.linspace(0, 1, 640).reshape(10, 1, 8, 8), torch.arange(10)
+"""A distilled set of digits, one image for each class."""
+
+
+def _set(layout: str) -> Callable[[Path], Path]:
+    """The set in a layout of somebody else's."""
+
+    def make(folder: Path) -> Path:
+        file, last = folder / f"set of {layout}", SET_IMAGES.permute(0, 2, 3, 1).contiguous().numpy()
+        labels = torch.eye(10).numpy()
+        if layout == "idc":
+            torch.save([SET_IMAGES, SET_CLASSES], file)
+        elif layout == "dc":  # as torch wrote before 1.6
+            accuracies = {"ConvNet": [np.float64(0.5)]}
+            whole = {"data": [[SET_IMAGES, SET_CLASSES]], "accs_all_exps": accuracies}
+            torch.save(whole, file, _use_new_zipfile_serialization=False)
+        elif layout == "kip":
+            with file.open("wb") as opened:
+                np.savez(opened, images=last, labels=labels)
+        elif layout == "rat_bptt":
+            with h5py.File(file, "w") as opened:
+                opened["data"], opened["label"] = SET_IMAGES.flatten(1).numpy(), labels
+        else:
+            arrays = {"x_proto": last, "y_proto": labels}
+            packed = {k: msgpack.packb([list(v.shape), v.dtype.name, v.tobytes()]) for k, v in arrays.items()}
+            file.write_bytes(msgpack.packb({"params": {k: msgpack.ExtType(1, v) for k, v in packed.items()}}))
+        return file
+
+    return make
+
+
+def _read_set(layout: str) -> Callable[[Path], None]:
+    form, info = FORMATS_OF_SETS[layout], Digits().info
+    said = Declared(None if form.space else "pixels", classes="data-set", factor=1 if form.tiles else None)
+
+    def read(file: Path) -> None:
+        found = form.read(file, Reading(info, None))
+        assert isinstance(found, ForeignSet)
+        settle(file, form, found, said, info)
+
+    return read
+
+
 def _read_record(file: Path) -> None:
     _command(build.main, "--records", file.parent, "--check")
 
@@ -438,6 +488,10 @@ FORMATS = (
         _csv,
         lambda data, random: changed_text(data, random, (b"nan", b"-inf", b",", b'"', b"\n", b"x" * 200_000, b"1e9")),
         _read_csv,
+    ),
+    *(
+        Format(f"set of {layout}", _set(layout), changed_bytes, _read_set(layout))
+        for layout in ("idc", "dc", "kip", "rat_bptt", "rcig")
     ),
 )
 

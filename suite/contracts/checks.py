@@ -144,7 +144,8 @@ def _check_parameterization(parameterization: Parameterization) -> list[Finding]
     images = torch.randn(4, 3, 32, 32, generator=key("queries").generator())
     queries = images if by_image else torch.arange(4)
     findings: list[Finding] = []
-    for images_per_class in (20, 30) if by_image else (1, 10):
+    small = 2 if isinstance(parameterization, Labelled) else 1  # an image with its label takes more than an image
+    for images_per_class in (20, 30) if by_image else (small, 10):
         findings += _recall(parameterization, images_per_class, queries, key)
     small_images = images[:CLASSES, : SHAPE.channels, : SHAPE.height, : SHAPE.width].double()
     small_queries = small_images if by_image else torch.arange(CLASSES)

@@ -243,6 +243,22 @@ def moved(images: Float[Tensor, "n c h w"], of: Transform, to: Transform) -> Flo
     raise UsageError(f"images of the preprocessing '{of.name}' can't be taken to '{to.name}'")
 
 
+def pixels_of(images: Float[Tensor, "n c h w"], of: Transform) -> Float[Tensor, "n c h w"]:
+    """The pixels that a preprocessing would have made these images of, as far outside [0, 1] as they are.
+
+    Raises UsageError for `zca_image`, which keeps no brightness and contrast.
+    """
+    if isinstance(of, Identity):
+        return images
+    if isinstance(of, Standardize):
+        mean, std = _columns(images, of.mean), _columns(images, of.std)
+        return _chunked(images, lambda y: y * std + mean)
+    if isinstance(of, ZCAFeature):
+        mean, inverse = of.mean.to(images.device), of.inverse.to(images.device)
+        return _chunked(images, lambda y: (y.flatten(1) @ inverse + mean).reshape(y.shape))
+    raise UsageError(f"the preprocessing '{of.name}' keeps no brightness and contrast, so pixels can't be had of it")
+
+
 def restore(description: dict[str, Any], tensors: Params) -> Transform:
     """The transform that gave this description and these tensors.
 

@@ -60,6 +60,8 @@ EMBEDDED_BYTES = 2**20
 
 SHOWN_CLASSES, SHOWN_PER_CLASS = 20, 10
 """At most so many classes, and images of each, are in the picture of a memory in a notebook."""
+JUDGED = ("distillation", "judging")
+"""Experiments whose memories say all that is needed to judge them again."""
 LONGEST_NAME = 255
 """Bytes of a file's name, as file systems have it."""
 SHOWN_PIXELS = 48
@@ -196,9 +198,11 @@ class Memory:
         """
         load_components()
         config = self.about.get("config", {})
-        if config.get("is") != "distillation":
+        if config.get("is") not in JUDGED:
             made_by = config.get("is", "none that it names")
-            raise RunError(f"evaluate() is for memories of the experiment distillation; this one is of {made_by}")
+            raise RunError(
+                f"evaluate() is for memories of the experiments {' and '.join(JUDGED)}; this one is of {made_by}"
+            )
         require_shape(config, memory_file.Distilled, "what the memory says of its distillation")
         if not {"seed", "dataset_digest"} <= self.about.keys():
             raise RunError("the memory does not say of which seed and data it is, so evaluate() can't judge it")

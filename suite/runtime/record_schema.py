@@ -102,6 +102,9 @@ class FactsRecord(TypedDict):
     """Distillation: hash of the memory's file."""
     skipped_outer_steps: NotRequired[int]
     """Distillation: outer steps left out because their gradient was not finite."""
+    imported: NotRequired[dict[str, Any]]
+    """Judging: the file of somebody else's set with its hash, what was declared of it, how its images were converted
+    and how far their pixels fell outside [0, 1], and what its authors printed or stored as their accuracies."""
     coefficient_similarity: NotRequired[dict[str, float]]
     """Distillation: mean cosine similarity of the classes' coefficients, within superclasses and between them."""
     gradient_norms: NotRequired[dict[str, list[list[float | None]]]]

@@ -1,0 +1,251 @@
+"""Judge somebody else's distilled set as if it were ours: `python -m suite.evaluate FILE --as FORMAT …`.
+
+Exit status as of `suite.run`: 0 done, 1 failed, 2 usage error, 75 stopped by a signal (the same command goes on).
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from suite import terminal
+from suite.errors import Interrupted, RunError, SuiteError, UsageError, printable, report
+from suite.run import add_options, look_ahead, perform
+from suite.validation import AtLeast, AtMost, number_option
+
+if TYPE_CHECKING:
+    from suite.config.resolve import Run
+    from suite.experiments.judging import Judging
+    from suite.importers.base import Format
+    from suite.memory import Memory
+
+SETTINGS = "gin/shared/judging.gin"
+"""The configuration that everything else is added to."""
+
+LONGEST_NAME = 200
+"""Letters of a file's name that a record keeps."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    command = argparse.ArgumentParser(
+        prog="python -m suite.evaluate",
+        description="Judge a distilled set of somebody else by the suite's protocol. docs/judging.md says how.",
+        allow_abbrev=False,
+    )
+    add = command.add_argument
+    add("file", metavar="FILE", help="the set's file or folder")
+    add("--as", dest="format", metavar="FORMAT", help="its layout; without one the command names them all")
+    add("--data-set", metavar="NAME", help="what it was distilled from: a registered name, or @datasets.NAME()")
+    add("--space", metavar="S", help="what was done to its pixels: pixels, standardized:MEAN/STD, zca:FILE, …")
+    add("--classes", metavar="C", help="'data-set', its classes' names in its order, or file:NAMES")
+    add("--labels", metavar="KIND", help="of labels of several numbers: probabilities, weights, logits, regression")
+    add("--lr", metavar="R", help="'file' (the rate it stores), 'protocol' or a number")
+    whole = number_option(int, AtLeast(0))
+    add("--experiment", type=whole, metavar="N", help="which of several sets in one file, from 0")
+    add("--factor", type=number_option(int, AtLeast(1)), metavar="N", help="tiles along each side of its images")
+    percent = number_option(float, AtLeast(0), AtMost(100))
+    add("--printed", type=percent, metavar="A", help="the accuracy in percent that its authors printed")
+    add_options(command)
+    return command
+
+
+@terminal.command
+def main(arguments: list[str] | None = None) -> int:
+    """Import and judge what the arguments name (default: those of the process); returns the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        return _main(options)
+    except SuiteError as error:
+        report(f"suite.evaluate: {error}")
+        return error.status
+    except KeyboardInterrupt:
+        report("suite.evaluate: stopped outside a run; nothing was lost")
+        return Interrupted.status
+
+
+def _main(options: argparse.Namespace) -> int:
+    import suite.importers  # noqa: F401  # the formats register themselves
+    from suite.config.resolve import resolve
+    from suite.importers.base import format_of
+    from suite.registry import load_components, load_plugin
+
+    load_components()
+    options.plugin = [load_plugin(plugin) for plugin in options.plugin]
+    layout = format_of(options.format)
+    options.gin = [SETTINGS, *options.gin]
+    options.set = [*_data_set(options.data_set, layout), *options.set]
+    options.only = []
+    runs = [_of_set(run, layout, options) for run in resolve(options.gin, options.set, options.seed)]
+    if options.dry_run:
+        return look_ahead(runs, options)
+    records = perform(runs, options)
+    if not options.json:
+        print("\n" + beside_authors(records))
+    return 0
+
+
+def _data_set(name: str | None, layout: "Format") -> list[str]:
+    """The binding of the data set. Raises UsageError where none is named."""
+    from suite.registry import datasets
+
+    if name is None and layout.name != "memory":
+        raise UsageError(f"--data-set: say what the set was distilled from; there are: {', '.join(datasets.names())}")
+    if name is None:
+        return []
+    if not name.startswith("@") and name not in datasets.names():
+        raise UsageError(f"--data-set: {datasets.unknown(printable(name))}")
+    return [f"DATASET = {name if name.startswith('@') else f'@datasets.{name}()'}"]
+
+
+# ---------------------------------------------------------------- from a file to a run
+
+
+def _of_set(run: "Run", layout: "Format", options: argparse.Namespace) -> "Run":
+    """A run of the configuration that judges the set, which is read and stored beside the runs. Raises SuiteError."""
+    from suite.experiments.judging import Judging
+    from suite.importers.base import Reading
+    from suite.memory import Memory
+    from suite.storage.files import user_path
+
+    experiment: Any = run.experiment
+    if not isinstance(experiment, Judging):
+        raise UsageError("run.experiment: suite.evaluate judges, by @experiments.judging()")
+    path = user_path(options.file, "FILE")
+    if not path.exists():
+        raise UsageError(f"there is no {path}; name the file or folder of the set")
+    if options.experiment is not None and not layout.several:
+        raise UsageError(f"--experiment {options.experiment}: a file of '{layout.name}' holds one set; leave it out")
+    found = layout.read(path, Reading(experiment.dataset.info, options.experiment))
+    named = {
+        "file": printable(path.resolve().name)[:LONGEST_NAME],
+        "format": layout.name,
+        "printed": options.printed,
+    }
+    about = {"file": named["file"], "sha256": content_hash(path), "accuracies": {}, "notes": []}
+    experiment = replace(experiment, **named)
+    if isinstance(found, Memory):
+        experiment = _with_memory(experiment, path, found, about, options)
+    else:
+        experiment = _with_set(experiment, path, layout, found, about, options)
+    cell = {"set": experiment.file + (f", experiment {options.experiment}" if options.experiment is not None else "")}
+    return _run_of(run, experiment, cell)
+
+
+def _with_set(
+    experiment: "Judging", path: Path, layout: "Format", found: Any, about: dict[str, Any], options: argparse.Namespace
+) -> "Judging":
+    """The experiment of a set that was read and whose declarations hold."""
+    from suite.importers.declared import Declared, settle
+
+    declared = Declared(options.space, options.labels, options.lr, options.classes, options.factor)
+    info = experiment.dataset.info
+    known = settle(path, layout, found, declared, info)
+    about |= {"accuracies": {k: list(v) for k, v in found.accuracies.items()}, "notes": list(known.notes)}
+    protocol = experiment.evaluation if known.lr is None else replace(experiment.evaluation, lr=known.lr)
+    numbers = sum(tensor.numel() for tensor in known.tensors.values())
+    experiment = replace(
+        experiment,
+        parameterization=known.parameterization,
+        images_per_class=numbers / (info.classes * info.shape.numel),
+        space=known.space.text,
+        evaluation=protocol,
+        **known.settled,
+    )
+    return replace(experiment, identity=_kept(options, known.tensors, known.space.tensors, about))
+
+
+def _with_memory(
+    experiment: "Judging", path: Path, memory: "Memory", about: dict[str, Any], options: argparse.Namespace
+) -> "Judging":
+    """The experiment of a memory of this suite, whose data set, budget and parameterization it says itself."""
+    from suite.memory import rebuilt
+    from suite.registry import describe
+
+    given = [name for name in ("space", "labels", "lr", "classes", "factor") if getattr(options, name) is not None]
+    if given:
+        raise UsageError(f"--{given[0]}: a memory of this suite says that itself; leave it out")
+    config = memory.about.get("config", {})
+    if not {"dataset", "validation", "images_per_class"} <= config.keys():
+        raise RunError(f"{path} does not say what it was distilled from; only memories of distillations can be judged")
+    dataset = rebuilt("datasets", config["dataset"])
+    if options.data_set is not None and describe(experiment.dataset) != describe(dataset):
+        raise UsageError(f"--data-set: {path} was distilled from {dataset.info.name} with other settings; leave it out")
+    experiment = replace(
+        experiment,
+        dataset=dataset,
+        parameterization=memory.parameterization,
+        images_per_class=config["images_per_class"],
+        validation=config["validation"],
+        labels="its own",
+    )
+    about |= {"preprocessing": memory.about["preprocessing"]}
+    return replace(experiment, identity=_kept(options, memory.tensors, {}, about))
+
+
+def _kept(options: argparse.Namespace, tensors: Any, space: Any, about: dict[str, Any]) -> str:
+    from suite.importers import cache
+    from suite.storage.files import make_directory, user_path
+
+    out = make_directory(user_path(options.out, "--out"))
+    return cache.keep(out / "cache", cache.Kept(tensors, space, about))
+
+
+def _run_of(run: "Run", experiment: "Judging", cell: dict[str, str]) -> "Run":
+    """The run with this experiment, and the gin text that gives it again where the set is stored."""
+    from suite.config.resolve import Run
+    from suite.config.to_gin import gin_text
+
+    cell = run.cell | cell
+    try:
+        text = gin_text(experiment, "judging", run.seed) + f"run.scale = {run.scale!r}\nrun.cell = {cell!r}\n"
+    except UsageError as error:
+        text = f"# It can be judged again by suite.evaluate alone: {error}.\n"
+    return Run("judging", cell, run.seed, run.scale, experiment, text, text)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file; of a folder that of the names and hashes of the files in it and in its folders. RunError."""
+    from suite.importers.base import content
+    from suite.storage.files import json_sha256, sha256
+
+    if not path.is_dir():
+        return sha256(content(path))
+    near = (*path.glob("*"), *path.glob("*/*"))  # no layout is deeper
+    files = sorted(file for file in near if file.is_file() and not file.is_symlink())
+    return json_sha256([[file.relative_to(path).as_posix(), sha256(content(file))] for file in files])
+
+
+# ---------------------------------------------------------------- what is printed
+
+
+def beside_authors(records: list[dict[str, Any]]) -> str:
+    """What runs on one set measured beside what its authors printed, and what their file says that they measured."""
+    from suite.runtime.record import of_memory
+
+    source, lines = records[0]["facts"]["imported"], [("whose", "test accuracy", "networks")]
+    for record in records:
+        seed = f", seed {record['seed']}" if len(records) > 1 else ""
+        tested = [measured for measured in of_memory(record) if measured["split"] == "test"]
+        lines += [(f"ours, protocol {record['scale']['protocol']}{seed}", *_figures(one)) for one in tested]
+    lines += [(f"in the file, {printable(name)[:40]}", *_figures(v)) for name, v in source["accuracies"].items()]
+    if source["printed"] is not None:
+        lines.append(("printed by its authors", f"{source['printed']:.1f}", "?"))
+    width = max(len(line[0]) for line in lines)
+    said = [f"{first:{width}}  {second:14}{third}" for first, second, third in lines]
+    said.append(f"images: {source['space']}, {source['conversion']}")
+    outside = source["pixels_outside"]
+    if outside:
+        span = f"{outside['least']:.2f} to {outside['largest']:.2f}"
+        said.append(f"pixels: {100 * outside['fraction']:.1f}% lie outside [0, 1], {span} in all")
+    return "\n".join([*said, *(f"note: {note}" for note in source["notes"])])
+
+
+def _figures(measured: dict[str, Any]) -> tuple[str, str]:
+    spread = "" if measured["std"] is None else f" ± {measured['std']:.1f}"
+    return f"{measured['mean']:.1f}{spread}", str(measured["n"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Writers of the layouts that importers read, as their authors' code writes them."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import h5py
+import msgpack
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def dc(file: Path, sets: list[tuple[Tensor, Tensor]], accuracies: dict[str, list[float]], old: bool = False) -> Path:
+    """As DatasetCondensation's `main.py`; `old`: as torch wrote before 1.6, and numpy before 2."""
+    pairs = [[images, labels] for images, labels in sets]
+    table = {network: [np.float64(value) for value in values] for network, values in accuracies.items()}
+    written = io.BytesIO()
+    torch.save({"data": pairs, "accs_all_exps": table}, written, _use_new_zipfile_serialization=not old)
+    data = written.getvalue()
+    if old:
+        assert b"cnumpy._core.multiarray\nscalar\n" in data or not any(accuracies.values())
+        data = data.replace(b"cnumpy._core.multiarray\nscalar\n", b"cnumpy.core.multiarray\nscalar\n")
+    file.write_bytes(data)
+    return file
+
+
+def mtt(folder: Path, images: Tensor, labels: Tensor, rate: Tensor | float | None = None) -> Path:
+    """As MTT's and DATM's `distill.py`."""
+    folder.mkdir()
+    torch.save(images, folder / "images_best.pt")
+    torch.save(labels, folder / "labels_best.pt")
+    if rate is not None:
+        torch.save(rate, folder / "lr_best.pt")
+    return folder
+
+
+def idc(file: Path, images: Tensor, labels: Tensor) -> Path:
+    """As IDC's `condense.py`."""
+    torch.save([images, labels], file)
+    return file
+
+
+def rat_bptt(file: Path, images: Tensor, labels: Tensor | None = None) -> Path:
+    """As RaT-BPTT's `base2.py`."""
+    with h5py.File(file, "w") as opened:
+        opened.create_dataset("data", data=images.flatten(1).numpy())
+        opened.create_dataset("epoch", data=1825)
+        if labels is not None:
+            opened.create_dataset("label", data=labels.numpy())
+    return file
+
+
+def flax_array(values: np.ndarray[Any, Any]) -> msgpack.ExtType:
+    """As flax's `serialization.py`."""
+    return msgpack.ExtType(1, msgpack.packb([list(values.shape), values.dtype.name, values.tobytes()]))
+
+
+def rcig(file: Path, images: Tensor, labels: Tensor, part: str = "ema_average") -> Path:
+    """As RCIG's checkpoints."""
+    numbers = {
+        "x_proto": flax_array(images.permute(0, 2, 3, 1).contiguous().numpy()),
+        "y_proto": flax_array(labels.numpy()),
+        "log_temp": flax_array(np.float32(0)),
+    }
+    last = {name: flax_array(np.zeros((2, 2), "float32")) for name in numbers} if part == "ema_average" else numbers
+    whole = {"step": flax_array(np.int32(7)), "params": last, "train_it": flax_array(np.int32(7))}
+    file.write_bytes(msgpack.packb(whole | {part: numbers}))
+    return file
+
+
+def kip(file: Path, images: Tensor, labels: Tensor) -> Path:
+    """As KIP's published sets."""
+    np.savez(file, images=images.permute(0, 2, 3, 1).numpy(), labels=labels.numpy())
+    return file
