@@ -12,7 +12,7 @@ from command_line import QUICK, Done, command, resolve, sets
 from suite.config.resolve import Run
 from suite.core.unroll import InnerLoop, Retention, hypergradient
 from suite.errors import UsageError
-from suite.experiments.plots import gradient_norms, sweep
+from suite.experiments.charts import gradient_norms, sweep
 from suite.inner_optimizers.no_momentum import NoMomentum
 from suite.runtime.selection import chosen
 

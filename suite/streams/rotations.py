@@ -83,7 +83,7 @@ class Rotations:
 
 def _turned(images: Float[Tensor, "n c h w"], degrees: float, black: Float[Tensor, " c"]) -> Float[Tensor, "n c h w"]:
     """Images turned counter-clockwise, nearest pixel; `black` fills the corners, one number for each channel."""
-    return at_places(images, _places(*images.shape[2:], degrees), black)
+    return at_places(images, _places(images.shape[2], images.shape[3], degrees), black)
 
 
 def _places(height: int, width: int, degrees: float) -> Int64[Tensor, " pixels"]:
