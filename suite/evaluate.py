@@ -4,7 +4,6 @@ Exit status as of `suite.run`: 0 done, 1 failed, 2 usage error, 75 stopped by a 
 """
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from suite import terminal
 from suite.errors import Interrupted, RunError, SuiteError, UsageError, printable, report
 from suite.run import add_options, look_ahead, perform
+from suite.runtime.signals import as_interrupts, end
 from suite.validation import AtLeast, AtMost, number_option
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Import and judge what the arguments name (default: those of the process); returns the exit status."""
     options = parser().parse_args(arguments)
     try:
-        return _main(options)
+        with as_interrupts():
+            return _main(options)
     except SuiteError as error:
         report(f"suite.evaluate: {error}")
         return error.status
@@ -248,4 +249,4 @@ def _figures(measured: dict[str, Any]) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

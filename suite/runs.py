@@ -25,6 +25,7 @@ from suite import terminal
 from suite.errors import Interrupted, RunError, SuiteError, UsageError, printable, report
 from suite.runtime import run_directory
 from suite.runtime.durations import short_duration
+from suite.runtime.signals import end
 from suite.runtime.told_apart import told_apart
 from suite.storage.files import delete, user_path
 from suite.storage.journal import read
@@ -451,4 +452,4 @@ def _leftovers_of_run(directory: Path) -> list[tuple[Path, str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())
