@@ -22,7 +22,7 @@ COMMANDS = {
     "runs": ("suite.runs", "list runs, go on with them, mark dead ones, delete leftovers"),
     "sync": ("suite.sync", "send to a tracker what it has not received"),
     "check": ("suite.check", "check that a new method keeps the contract of its kind"),
-    "memory": ("suite.memory.sharing", "send a memory to others, or fetch one, verified"),
+    "memory": ("suite.memory.__main__", "send a memory to others, or fetch one, verified"),
     "data": ("suite.datasets.prepare", "fetch, verify and cache data sets ahead of a run"),
     "leaderboard build": ("leaderboard.build", "make the leaderboard's pages and tables from result records"),
     "leaderboard serve": ("leaderboard.serve", "show the pages of your runs, built anew as runs finish"),

@@ -563,15 +563,17 @@ def test_time_on_a_cpu_that_is_up_stops_a_run_once(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU])
 def test_a_signal_outside_a_run_is_heard_as_ctrl_c_is(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), as_interrupts():
-        os.kill(os.getpid(), number)
-        time.sleep(5)
-    assert signal.getsignal(number) == before
-    with as_interrupts():
-        signal.signal(number, signal.SIG_IGN)  # as Stop leaves the one that comes again
-    assert signal.getsignal(number) == signal.SIG_IGN
-    signal.signal(number, before)
+    before = signal.signal(number, signal.SIG_DFL)  # whatever a shell had ignored
+    try:
+        with pytest.raises(KeyboardInterrupt), as_interrupts():
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        assert signal.getsignal(number) == signal.SIG_DFL
+        with as_interrupts():
+            signal.signal(number, signal.SIG_IGN)  # as Stop leaves the one that comes again
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.slow

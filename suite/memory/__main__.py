@@ -2,7 +2,9 @@
 
 import sys
 
-from suite.memory.sharing import main
+from suite.memory.sharing import main, parser
+
+__all__ = ["main", "parser"]
 
 if __name__ == "__main__":
     sys.exit(main())

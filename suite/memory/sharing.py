@@ -17,14 +17,16 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from suite import terminal
 from suite.errors import RunError, SuiteError, UsageError, one_line, printable, report
-from suite.memory.memory import Memory, NotShown, beside
 from suite.storage.files import disk_errors, make_directory, sha256, user_path, write_atomic
 from suite.storage.gallery import file_of
 from suite.storage.plain_files import read_plain
+
+if TYPE_CHECKING:
+    from suite.memory import Memory
 
 FILE, RECORD, CONFIGURATION, CARD = "memory.safetensors", "result.json", "config.gin", "README.md"
 TABLE, PICTURE = "data/train-00000-of-00001.parquet", "recalled.png"
@@ -59,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     options = parser().parse_args(arguments)
+
+    from suite.memory import Memory  # after parsing, so that --help need not wait for torch
+
     try:
         if options.command == "push":
             print(f"pushed to {push(file_of(options.memory), options.to, options.private, options.licence)}")
@@ -79,6 +84,8 @@ def push(file: Path, to: str, private: bool = False, licence: str = "mit") -> st
 
     Raises RunError for a memory that is damaged, a record beside it that is another memory's, and a Hub that refuses.
     """
+    from suite.memory import Memory
+
     memory = Memory.load(file)
     with tempfile.TemporaryDirectory(prefix="memory-") as made:
         folder = Path(made)
@@ -99,8 +106,10 @@ def push(file: Path, to: str, private: bool = False, licence: str = "mit") -> st
         return str(target)
 
 
-def contents(memory: Memory, file: Path, to: str, licence: str) -> dict[str, bytes]:
+def contents(memory: "Memory", file: Path, to: str, licence: str) -> dict[str, bytes]:
     """What is pushed: content by name."""
+    from suite.memory import NotShown, beside
+
     found = {FILE: read_plain(file, MOST_BYTES, follow=True)}
     for name in (beside(memory), RECORD, CONFIGURATION):
         if name is not None and (file.parent / name).is_file():
@@ -118,7 +127,7 @@ def contents(memory: Memory, file: Path, to: str, licence: str) -> dict[str, byt
     return found
 
 
-def card(memory: Memory, record: dict[str, Any], name: str, licence: str, picture: bool) -> str:
+def card(memory: "Memory", record: dict[str, Any], name: str, licence: str, picture: bool) -> str:
     """The repository's page: what the Hub reads of it, how to use the memory, and what was measured."""
     about, numbers = memory.about, sum(tensor.numel() for tensor in memory.tensors.values())
     budget = about.get("budget", {}).get("images_per_class")
@@ -150,11 +159,13 @@ def card(memory: Memory, record: dict[str, Any], name: str, licence: str, pictur
     return "\n".join(lines)
 
 
-def table(memory: Memory) -> bytes:
+def table(memory: "Memory") -> bytes:
     """The recalled images as a table of parquet, with columns `image` and `label` as Hugging Face names its types."""
     import pyarrow as arrow
     from PIL import Image
     from pyarrow import parquet
+
+    from suite.memory import NotShown
 
     images, labels = memory.display()
     pixels = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -196,6 +207,8 @@ def pull(source: str, to: Path, revision: str | None = None) -> Path:
     Raises RunError for what is not there, and for a memory that is damaged or not the one of the record beside it, of
     which nothing is stored; UsageError where the folder holds another memory.
     """
+    from suite.memory import Memory
+
     found = _fetched(source, revision)
     record = _record(found.get(RECORD), Path(source))
     if record and record["facts"].get("memory_sha256") != sha256(found[FILE]):
@@ -216,6 +229,8 @@ def pull(source: str, to: Path, revision: str | None = None) -> Path:
 
 def _fetched(source: str, revision: str | None) -> dict[str, bytes]:
     """The memory, and what is there of what belongs to it; content by name."""
+    from suite.memory import Memory, beside
+
     if source.startswith(HUB):
         read = _of_hub(source.removeprefix(HUB), revision)
     elif urllib.parse.urlsplit(source).scheme in ("http", "https"):
