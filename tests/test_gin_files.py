@@ -51,6 +51,6 @@ def test_the_smoke_command_runs(file: Path, data_dir: Path, tmp_path: Path) -> N
     place = ["--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
     done = command(*(line(file, "Smoke") or []), *sets(*SMALLER.get(file.stem, [])), *place)
     assert done.status == 0, done.err
-    assert "smoke (reduced)" in done.out and "digits" not in done.err
+    assert "smoke (reduced)" in done.out and "[data]" not in done.err
     if file.stem in WRITES:
         assert list(tmp_path.glob(f"*/{WRITES[file.stem]}"))
