@@ -3,8 +3,9 @@
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,6 +85,12 @@ class Arrays(ImageDataset):
         place = _place(self.file)
         images = {name: _images(_read(place, name), place, name) for name in ("train_images", "test_images")}
         labels = {name: _labels(_read(place, name), place, name) for name in ("train_labels", "test_labels")}
+        for part in ("train", "test"):
+            counts = len(images[f"{part}_images"]), len(labels[f"{part}_labels"])
+            if counts[0] != counts[1]:
+                raise RunError(
+                    f"numpy: {place} has {counts[0]} {part}_images and {counts[1]} {part}_labels; save one each"
+                )
         return Raw(**images, **labels, source=f"arrays of numpy, read by numpy {np.__version__}")
 
 
@@ -117,7 +124,7 @@ def _read(place: Path, name: str, header_only: bool = False) -> Any:
     raise RunError(f"numpy: {place} has no array {' or '.join(NAMES[name])}; save it under one of these names")
 
 
-def _array(opened: IO[bytes], name: str, header_only: bool) -> Any:
+def _array(opened: BufferedIOBase, name: str, header_only: bool) -> Any:
     """What an open file .npy holds, or its shape. Objects, which could run code, are refused."""
     version = np.lib.format.read_magic(opened)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
