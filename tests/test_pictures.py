@@ -2,12 +2,12 @@
 
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from board import measurement, record
+from fake_session import FakeSession
 from PIL import Image
 from torch.nn.functional import pad
 
@@ -22,7 +22,7 @@ from suite.memory import Memory, with_colours
 from suite.parameterizations.addressing import Addressing
 from suite.registry import describe
 from suite.runtime import pictures
-from suite.types import ImageShape, Setting
+from suite.types import Data, DatasetInfo, ImageShape, Setting, Split
 
 
 def memory(channels: int = 1, names: tuple[str, ...] = ("a", "b"), **about: Any) -> Memory:
@@ -45,9 +45,13 @@ def stage(memory: Memory, folder: Path, iteration: int) -> None:
     setting = Setting(
         memory.shape, len(memory.class_names), MLP(), memory.parameterization, "none", torch.device("cpu")
     )
-    session = SimpleNamespace(directory=folder, still_held=lambda: None)
-    data = SimpleNamespace(transform=memory.transform)
-    stages.keep(session, setting, data, SGDMomentum(), OuterState(iteration, memory.tensors, {}, {}), 10)  # type: ignore[arg-type]
+    shape, none = memory.about["shape"], torch.zeros(0, dtype=torch.int64)
+    empty = Split(torch.zeros(0, *shape), none)
+    data = Data(
+        DatasetInfo("digits", memory.shape, memory.class_names, 1, 1), empty, empty, empty, memory.transform, ""
+    )
+    state = OuterState(iteration, memory.tensors, {}, {})
+    stages.keep(FakeSession(folder, folder), setting, data, SGDMomentum(), state, 10)
 
 
 MATHEMATICS = [r"$\foo_0$", "US$ 1 to $ 2", r"\frac{1}{0}", "$", "$$", r"$\left($", "a^b_c", "\\", "%d", "línea\nnueva"]
