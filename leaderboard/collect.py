@@ -53,7 +53,8 @@ def _collect(places: list[Path], to: Path, memories: bool) -> tuple[int, list[st
             complaints.append(f"{entry.where}: it is a record without a run's folder, and was not copied")
             continue
         folder = entry.folder.resolve()
-        _copy(entry, to / folder.parent.name / folder.name, [MEMORY_FILE] if memories else [])
+        beside = sorted(file.name for file in folder.glob("preprocessing-*.safetensors"))  # of a large whitening
+        _copy(entry, to / folder.parent.name / folder.name, [MEMORY_FILE, *beside] if memories else [])
         copied += 1
     return copied, complaints
 

@@ -172,13 +172,14 @@ def _watch(server: "Server") -> None:
     while True:
         began = time.monotonic()
         now = records_of(site.runs)
+        took = time.monotonic() - began
         if now != before:
             before = now
             try:
                 site.update()
             except SuiteError as error:
                 _say(error)
-        time.sleep(max(SECONDS, 9 * (time.monotonic() - began)))  # a tenth of a core, however many runs there are
+        time.sleep(max(SECONDS, 9 * took))  # a tenth of a core, however many runs there are
 
 
 # ---------------------------------------------------------------- the server

@@ -163,6 +163,7 @@ def _with_memory(
     """The experiment of a memory of this suite, whose data set, budget and parameterization it says itself."""
     from suite.memory import rebuilt
     from suite.registry import describe
+    from suite.storage.memory_file import Distilled, require_shape
 
     given = [name for name in ("space", "labels", "lr", "classes", "factor") if getattr(options, name) is not None]
     if given:
@@ -170,7 +171,10 @@ def _with_memory(
     config = memory.about.get("config", {})
     if not {"dataset", "validation", "images_per_class"} <= config.keys():
         raise RunError(f"{path} does not say what it was distilled from; only memories of distillations can be judged")
+    require_shape(config, Distilled, "what the memory says of its distillation")
     dataset = rebuilt("datasets", config["dataset"])
+    if memory.class_names != dataset.info.class_names:
+        raise RunError(f"{path} has other classes, or another order of them, than {dataset.info.name} has here")
     if options.data_set is not None and describe(experiment.dataset) != describe(dataset):
         raise UsageError(f"--data-set: {path} was distilled from {dataset.info.name} with other settings; leave it out")
     experiment = replace(
@@ -181,7 +185,7 @@ def _with_memory(
         validation=config["validation"],
         labels="its own",
     )
-    about |= {"preprocessing": memory.about["preprocessing"]}
+    about |= {name: memory.about.get(name) for name in ("preprocessing", "dataset_digest")}
     return replace(experiment, identity=_kept(options, memory.tensors, {}, about))
 
 

@@ -121,11 +121,35 @@ def test_training_repeats_by_its_seed_and_takes_what_is_given(memory: Memory) ->
     assert trained(protocol=Protocol(epochs=5)).equal(trained(epochs=5))
 
 
+class Tuple(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(64, 10)
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return super().forward(images.flatten(1)), 0
+
+
+class Picky(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise ValueError("224 pixels please")
+
+
+class TwoHeads(Tuple):
+    """Of which one is of training alone."""
+
+    def forward(self, images: torch.Tensor) -> Any:
+        scores = super().forward(images)[0]
+        return torch.cat([scores, scores], 1) if self.training else scores
+
+
 @pytest.mark.parametrize(
     ("network", "words"),
     [
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 7)), r"gives \(2, 7\) for 2 images, and must give logits \(2, 10\)"),
         (nn.Conv2d(3, 10, 3), "does not take images of 1x8x8"),
+        (Tuple(), "gives tuple for 2 images"),
+        (Picky(), "does not take images of 1x8x8: ValueError: 224 pixels please"),
+        (TwoHeads(), r"gives \(2, 20\) for 2 images"),
         (nn.Flatten(0), r"gives \(128,\) for 2 images"),
     ],
 )

@@ -109,6 +109,32 @@ def test_a_crop_keeps_proportions_and_a_stretch_does_not(tmp_path: Path) -> None
     assert means["crop"] > 245 and 100 < means["stretch"] < 155
 
 
+@pytest.mark.parametrize(("width", "height"), [(29, 28), (58, 28), (225, 224), (123, 7)])
+def test_a_crop_stays_within_the_picture_whatever_rounding_does(tmp_path: Path, width: int, height: int) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for row in range(2):
+            Image.new("RGB", (width, height + 5)).save(tmp_path / "mine" / name / f"{row}.png")
+            Image.new("RGB", (height + 5, width)).save(tmp_path / "mine" / name / f"turned{row}.png")
+    ImageFolder(folder=str(tmp_path / "mine"), height=height).prepare(tmp_path)
+
+
+def test_hidden_folders_are_none_and_a_train_folder_alone_is_no_class(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "mine")
+    before = ImageFolder(folder=str(folder), height=16).info
+    shutil.copytree(folder / "cats" / "deeper", folder / "cats" / ".ipynb_checkpoints")
+    (folder / "dogs" / "link").symlink_to(folder)  # which would never end
+    assert ImageFolder(folder=str(folder), height=16).info.train_size >= before.train_size
+    (folder / "dogs" / "link").unlink()
+    assert ImageFolder(folder=str(folder), height=16).info == before
+    for name in ("train", "held out"):
+        photos(tmp_path / "split" / name, 2)
+    with pytest.raises(UsageError, match=r"and no folder with test images: name it test,"):
+        _ = ImageFolder(folder=str(tmp_path / "split"), height=16).info
+    (tmp_path / "split" / "held out").rename(tmp_path / "split" / "Valid")
+    assert ImageFolder(folder=str(tmp_path / "split"), height=16).info.test_size == 6
+
+
 MODES = ["L", "P", "RGBA", "CMYK", "1", "LA"]
 
 
@@ -286,6 +312,10 @@ def test_labels_may_be_a_column_and_class_names_are_kept(tmp_path: Path) -> None
         ({"train_labels": np.array([0.5] * 6)}, "must be whole numbers from 0"),
         ({"train_labels": np.array([-1, 0, 1, 0, 1, 2])}, "must be whole numbers from 0"),
         ({"train_labels": np.array([0, 1, 10**9, 0, 1, 2])}, "go up to 1,000,000,000"),
+        ({"train_labels": np.array([0, 1, np.inf, 0, 1, 2])}, "must be whole numbers from 0"),
+        ({"test_images": np.zeros((6, 9, 8), np.uint8)}, "training images of .* are 1x8x8, and test images are not"),
+        ({"test_images": np.zeros((), np.uint8)}, "no axis of 1 or 3"),
+        ({"train_images": np.zeros((6, 0, 0), np.uint8)}, "holds no pixels"),
         ({"train_labels": np.zeros((6, 10), np.int64)}, "must be whole numbers from 0"),
         ({"train_labels": np.zeros(5, np.int64)}, "has 6 train_images and 5 train_labels"),
         ({"train_labels": None}, "has no array train_labels or y_train"),
@@ -348,6 +378,19 @@ def test_a_folder_of_parquet_is_read_as_hugging_face_reads_it(tmp_path: Path, of
         _ = HuggingFace(name=str(tmp_path / "mine"), image="img").info
     with pytest.raises(UsageError, match="does not hold class numbers"):
         _ = HuggingFace(name=str(tmp_path / "mine"), image="kind", label="img").info
+
+
+def test_an_edited_picture_of_a_local_folder_is_read_anew(tmp_path: Path, offline: Any) -> None:
+    for split in ("train", "test"):
+        for label, name in enumerate(CLASSES):
+            (tmp_path / "mine" / split / name).mkdir(parents=True)
+            picture(label, 0).save(tmp_path / "mine" / split / name / "0.png")
+    dataset = HuggingFace(name=str(tmp_path / "mine"), height=16)
+    before = dataset.prepare(tmp_path)
+    for file in (tmp_path / "mine").rglob("*.png"):
+        picture(0, 99).save(file)
+    after = dataset.prepare(tmp_path)
+    assert after.digest != before.digest and len(after.raw.train_images.unique(dim=0)) == 1
 
 
 def test_what_is_not_here_names_the_command_that_fetches_it(tmp_path: Path, offline: Any) -> None:

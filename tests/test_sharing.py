@@ -106,9 +106,9 @@ def test_what_was_tampered_with_is_refused_and_nothing_is_stored(run: Path, tmp_
     (pushed / sharing.RECORD).write_text(json.dumps(record))
     with pytest.raises(RunError, match="not the one that its record measured"):
         sharing.pull(str(pushed), tmp_path / "here")
-    for nonsense in ("[]", "{", '{"facts": []}', "[" * 100_000):
+    for nonsense in ("[]", "{", '{"facts": []}', "[" * 100_000, '{"facts": {}, "measurements": [1]}'):
         (pushed / sharing.RECORD).write_text(nonsense)
-        with pytest.raises(RunError, match="is no record of this suite"):
+        with pytest.raises(RunError, match=r"the result.json beside .* is damaged"):
             sharing.pull(str(pushed), tmp_path / "here")
     assert not (tmp_path / "here").exists()
 
@@ -116,13 +116,36 @@ def test_what_was_tampered_with_is_refused_and_nothing_is_stored(run: Path, tmp_
 def test_what_is_there_is_not_overwritten(run: Path, tmp_path: Path) -> None:
     (tmp_path / "memory.safetensors").write_bytes(b"mine")
     done = said(sharing.main, ["pull", str(run), "--to", str(tmp_path)])
-    assert done.status == 2 and "is another memory; name another folder" in done.err
+    assert done.status == 2 and "memory.safetensors is there, and is another one" in done.err
+    for name in ("config.gin", "result.json"):
+        mine = tmp_path / f"with {name}" / name
+        mine.parent.mkdir()
+        mine.write_text("mine")
+        done = said(sharing.main, ["pull", str(run), "--to", str(mine.parent)])
+        assert done.status == 2 and f"{name} is there, and is another one" in done.err
+        assert [file.name for file in mine.parent.iterdir()] == [name] and mine.read_text() == "mine"
     done = said(sharing.main, ["push", str(run / "memory.safetensors"), str(tmp_path)])
     assert done.status == 2 and "is not empty" in done.err
     assert (tmp_path / "memory.safetensors").read_bytes() == b"mine"
     shutil.copy(run / "result.json", tmp_path)
     done = said(sharing.main, ["push", "nothing", "hf:me/it"])
     assert done.status == 1 and "no memory of that name" in done.err
+
+
+def test_the_file_that_is_named_is_the_one_that_is_pulled(run: Path, tmp_path: Path) -> None:
+    shutil.copy(run / "memory.safetensors", tmp_path / "other.safetensors")
+    (tmp_path / "memory.safetensors").write_bytes(b"another")
+    done = said(sharing.main, ["pull", str(tmp_path / "other.safetensors"), "--to", str(tmp_path / "here")])
+    assert done.status == 0, done.err
+    assert (tmp_path / "here" / "memory.safetensors").read_bytes() == (run / "memory.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("address", ["http://a b/x", "http://[x/", "https://nobody.invalid/x", "http://127.0.0.1:1/x"])
+def test_an_address_that_leads_nowhere_is_a_sentence(address: str, tmp_path: Path) -> None:
+    done = said(sharing.main, ["pull", address, "--to", str(tmp_path / "here")])
+    assert done.status == 1 and done.err.count("\n") == 1 and "can't be fetched" in done.err
+    refused = said(sharing.main, ["pull", str(tmp_path), "--revision", "main"])
+    assert refused.status == 2 and "--revision is of a Hugging Face repository" in refused.err
 
 
 # ---------------------------------------------------------------- a hub
@@ -173,8 +196,10 @@ class Hub(BaseHTTPRequestHandler):
                 return
             tag = hashlib.sha256(self.files[name]).hexdigest()
             self.answer(self.files[name], ETag=f'"{tag}"', X_Repo_Commit=self.COMMIT)
+        elif not self.files:
+            self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
         else:
-            self.answer({"sha": self.COMMIT, "id": "me/it", "siblings": []})
+            self.answer({"sha": self.COMMIT, "id": "me/it", "private": False, "siblings": []})
 
     do_HEAD = do_GET
 
@@ -202,7 +227,13 @@ def test_a_memory_is_pushed_to_a_hub_and_pulled_to_the_same_bytes(run: Path, tmp
         other = by_the_hub(address, tmp_path / "other", "pull", "hf:me/it", "--to", str(tmp_path / "tampered"))
         assert other.returncode == 1 and not (tmp_path / "tampered").exists()
         assert "Traceback" not in other.stderr
-        Hub.refuses = True
+        again = by_the_hub(address, tmp_path / "home", "push", str(run / "memory.safetensors"), "hf:me/it")
+        assert again.returncode == 2 and "me/it has a memory; name a repository of its own" in again.stderr
+        secret = by_the_hub(
+            address, tmp_path / "home", "push", str(run / "memory.safetensors"), "hf:me/it", "--private"
+        )
+        assert secret.returncode == 2 and "is there, and public" in secret.stderr
+        Hub.files, Hub.refuses = {}, True
         refused = by_the_hub(address, tmp_path / "home", "push", str(run / "memory.safetensors"), "hf:me/it")
         Hub.refuses = False
     assert refused.returncode == 1 and "Hugging Face, me/it:" in refused.stderr and "log in" in refused.stderr

@@ -3,7 +3,6 @@
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +63,10 @@ class Arrays(ImageDataset):
         heads = {name: _read(place, name, header_only=True) for name in ("train_images", "test_images")}
         labels = [_labels(_read(place, name), place, name) for name in ("train_labels", "test_labels")]
         channels, height, width = _layout(heads["train_images"], place)
+        if _layout(heads["test_images"], place) != (channels, height, width):
+            raise RunError(
+                f"numpy: training images of {place} are {channels}x{height}x{width}, and test images are not"
+            )
         classes = 1 + max((int(part.max()) for part in labels if len(part)), default=0)
         if classes > MOST_CLASSES:
             raise UsageError(f"numpy: the labels of {place} go up to {classes - 1:,}; number the classes from 0")
@@ -124,7 +127,7 @@ def _read(place: Path, name: str, header_only: bool = False) -> Any:
     raise RunError(f"numpy: {place} has no array {' or '.join(NAMES[name])}; save it under one of these names")
 
 
-def _array(opened: BufferedIOBase, name: str, header_only: bool) -> Any:
+def _array(opened: Any, name: str, header_only: bool) -> Any:
     """What an open file .npy holds, or its shape. Objects, which could run code, are refused."""
     version = np.lib.format.read_magic(opened)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -153,6 +156,8 @@ PIECE = 2**24
 
 def _layout(shape: tuple[int, ...], place: Path) -> tuple[int, int, int]:
     """(channels, height, width) of images of this shape."""
+    if 0 in shape[1:]:
+        raise RunError(f"numpy: the images of {place} have shape {shape}, which holds no pixels")
     if len(shape) == 3:
         return 1, shape[1], shape[2]
     first, last = (len(shape) == 4 and shape[axis] in (1, 3) for axis in (1, 3))
@@ -181,7 +186,9 @@ def _images(array: Any, place: Path, name: str) -> Tensor:
 def _labels(array: Any, place: Path, name: str) -> Tensor:
     """Class numbers. Raises RunError for what are none."""
     flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-    whole = flat.dtype.kind in "iu" or (flat.dtype.kind == "f" and bool((flat == np.floor(flat)).all()))
+    whole = flat.dtype.kind in "iu" or (
+        flat.dtype.kind == "f" and bool((np.isfinite(flat) & (flat == np.floor(flat))).all())
+    )
     if flat.ndim != 1 or not whole or (len(flat) and flat.min() < 0):
         raise RunError(
             f"numpy: {name} of {place} are {array.dtype} of shape {array.shape}, and must be whole numbers from 0, one "

@@ -52,9 +52,12 @@ class Shaping:
         """
         from PIL import Image, ImageOps
 
-        wide = picture.mode.startswith("I")  # 16 bits, in a mode of 16 or of 32
-        if picture.mode == "F":
-            raise ValueError("pixels that are no whole numbers have no known range; save it with 8 bits a channel")
+        width, height = picture.size  # known before the pixels are decoded
+        if width * height > MOST_PIXELS:
+            raise ValueError(f"it says that it has {height:,}x{width:,} pixels; make it smaller")
+        wide = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
+        if picture.mode in ("F", "I") and not wide:
+            raise ValueError(f"pixels of Pillow's mode '{picture.mode}' have no known range; save it with 8 or 16 bits")
         picture = ImageOps.exif_transpose(picture)
         if wide:
             picture = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
@@ -75,7 +78,9 @@ class Shaping:
         if self.resize == "crop":
             scale = min(width / wanted[0], height / wanted[1])
             left, top = (width - scale * wanted[0]) / 2, (height - scale * wanted[1]) / 2
-            box = (left, top, left + scale * wanted[0], top + scale * wanted[1])
+            right, bottom = left + scale * wanted[0], top + scale * wanted[1]
+            # Rounding may lead out of the picture by a part of 10^15.
+            box = (max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
         return picture.resize(wanted, Image.Resampling.BICUBIC, box)
 
 
@@ -139,8 +144,5 @@ def decoded(
 def _opened(file: Path, shaping: Shaping) -> UInt8[Tensor, "c h w"]:
     from PIL import Image
 
-    with open_plain(file, follow=True) as opened, Image.open(opened) as picture:  # only its head is read here
-        width, height = picture.size
-        if width * height > MOST_PIXELS:
-            raise ValueError(f"it says that it has {height:,}x{width:,} pixels; make it smaller")
+    with open_plain(file, follow=True) as opened, Image.open(opened) as picture:
         return shaping.image(picture)

@@ -1,6 +1,7 @@
 """A data set of torch's as a file of arrays, which runs can name, repeat and resume."""
 
 import io
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from suite.datasets.arrays import Arrays
 from suite.datasets.decoding import Resize, Shaping, decoded
 from suite.errors import UsageError
-from suite.storage.files import disk_errors, write_atomic
+from suite.storage.files import disk_errors, user_path, write_atomic
 from suite.types import ImageShape
 
 
@@ -42,7 +43,7 @@ def from_torch(
     ...     mine.info.train_size, mine.info.classes, str(mine.info.shape)
     (4, 2, '1x8x8')
     """
-    place = Path(file)
+    place = user_path(str(file), "from_torch")
     if place.suffix != ".npz":
         raise UsageError(f"from_torch: {place} must end in .npz")
     if channels not in (1, 3):
@@ -50,6 +51,8 @@ def from_torch(
     shaping = Shaping(ImageShape(channels, height, width or height), resize)
     arrays: dict[str, Any] = {}
     for part, pairs in (("train", train), ("test", test)):
+        if not hasattr(pairs, "__len__"):
+            raise UsageError(f"from_torch: the {part} part has no length; give a data set whose items have numbers")
         labels = np.zeros(len(pairs), np.int64)
         read: list[Callable[[], Tensor]] = [partial(_pair, pairs, row, labels, shaping) for row in range(len(pairs))]
         # One at a time: a data set of somebody's may not bear to be read from several threads.
@@ -68,7 +71,7 @@ def from_torch(
 
 def _pair(pairs: Any, row: int, labels: Any, shaping: Shaping) -> Tensor:
     image, label = pairs[row]
-    labels[row] = int(label)
+    labels[row] = operator.index(label)  # 1.7 is no class
     if hasattr(image, "convert"):
         return shaping.image(image)
     pixels = torch.as_tensor(image)

@@ -58,8 +58,12 @@ class HuggingFace(Pictures):
         return DatasetInfo(title, self.shaping.shape, self._class_names(train, test), len(train.rows), len(test.rows))
 
     def files(self, root: Path) -> list[Path]:
-        """The tables in Hugging Face's cache, which are others for another revision and for changed files."""
-        return list(dict.fromkeys(Path(file["filename"]) for part in self._parts() for file in part.table.cache_files))
+        """The tables in Hugging Face's cache, and the folder, if it is one: its tables may only name its files."""
+        place = Path(os.path.expanduser(self.name))
+        own = [place] if self.name and place.exists() else []
+        return own + list(
+            dict.fromkeys(Path(file["filename"]) for part in self._parts() for file in part.table.cache_files)
+        )
 
     def read(self, root: Path, download: bool) -> Raw:
         """All images, decoded. Raises RunError that names those that can't be."""
@@ -100,6 +104,8 @@ class HuggingFace(Pictures):
 
     def _labels(self, table: Any) -> Tensor:
         """The class numbers of a table. Raises UsageError for a column of other values."""
+        if not len(table):
+            raise UsageError(f"huggingface: a split of {self.name} is empty; name another")
         values = table.with_format("numpy")[self.label][:]
         if values.dtype.kind not in "iu" or values.ndim != 1 or (len(values) and values.min() < 0):
             raise UsageError(

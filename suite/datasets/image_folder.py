@@ -22,8 +22,8 @@ SPLIT = Key(0)("image_folder", "test")
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 """Ends of the names of files that are read as pictures, in small letters."""
 
-TEST_FOLDERS = ("test", "val", "validation")
-"""Beside `train`, the first of these that is there has the test images."""
+TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
+"""Beside `train`, the first of these that is there, in small or capital letters, has the test images."""
 
 
 @datasets.register("image_folder")
@@ -31,8 +31,8 @@ TEST_FOLDERS = ("test", "val", "validation")
 class ImageFolder(Pictures):
     """Pictures in one folder for each class, which gives the class its name; at any depth below it.
 
-    `folder` has the classes' folders, or `train` and one of `test`, `val` and `validation` that have them. In the
-    first case a share of each class, drawn by a constant key, is the test part.
+    `folder` has the classes' folders, or `train` and one of `TEST_FOLDERS` that have them. In the first case a share of
+    each class, drawn by a constant key, is the test part.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -83,13 +83,19 @@ class ImageFolder(Pictures):
             raise RunError(f"image_folder: {folder} can't be read ({one_line(error)}); mend its permissions") from error
 
     def _parts_of(self, folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]], list[tuple[Path, int]]]:
-        train = folder / "train"
-        test = next((folder / name for name in TEST_FOLDERS if (folder / name).is_dir()), None)
-        if train.is_dir() and test is not None:
+        below = {one.name.lower(): one for one in sorted(folder.iterdir()) if one.is_dir()}
+        train = below.get("train", below.get("training"))
+        test = next((below[name] for name in TEST_FOLDERS if name in below), None)
+        if train is not None and test is not None:
             classes = _classes(train)
             if strange := sorted(set(_classes(test)) - set(classes)):
                 raise UsageError(f"{test} has the class '{strange[0]}', of which {train} has no folder")
             return tuple(classes), _files(train, classes), _files(test, classes)
+        if train is not None:
+            raise UsageError(
+                f"{train} is there, and no folder with test images: name it {', '.join(TEST_FOLDERS[:-1])} or "
+                f"{TEST_FOLDERS[-1]}, or name {train} as the folder, for a test part of its own images"
+            )
         classes = _classes(folder)
         files = _files(folder, classes)
         labels = torch.tensor([label for _, label in files], dtype=torch.int64)
@@ -145,7 +151,14 @@ def _below(folder: Path) -> Iterator[Path]:
     def closed(error: OSError) -> None:
         raise error
 
-    for place, _, files in os.walk(folder, onerror=closed):
+    seen = set()
+    for place, below, files in os.walk(folder, onerror=closed, followlinks=True):
+        found = os.stat(place)
+        if (found.st_dev, found.st_ino) in seen:  # a link leads back to where it lies
+            below.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        below[:] = sorted(name for name in below if not name.startswith("."))
         yield from (Path(place, file) for file in files if not file.startswith("."))
 
 

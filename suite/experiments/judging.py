@@ -165,6 +165,8 @@ class Judging:
     def _converted(self, data_dir: Path, kept: Kept, data: Data) -> Conversion | None:
         """The set's images in the data set's preprocessing; None for a memory of the suite, which is in it."""
         if self.space == OWN:
+            if kept.about.get("dataset_digest") not in (None, data.digest):
+                raise RunError(f"{self.file} was distilled from other images than {data.info.name} has here")
             if kept.about["preprocessing"] != data.transform.describe():
                 raise RunError(
                     f"{self.file} is preprocessed otherwise than {data.info.name} is here: by another fit, or of other "

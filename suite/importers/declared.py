@@ -13,6 +13,7 @@ from suite.importers import spaces
 from suite.importers.base import ForeignSet, Format, refused
 from suite.importers.spaces import Space
 from suite.parameterizations.imported import IMAGES, LABELS, RATE, Imported, ImportedLabels, LabelKind
+from suite.storage.files import user_path
 from suite.storage.plain_files import read_plain
 from suite.types import DatasetInfo, Params
 
@@ -209,7 +210,7 @@ def _names(given: str, info: DatasetInfo) -> tuple[str, ...]:
     if given == IN_ORDER:
         return info.class_names
     if given.startswith("file:"):
-        file = Path(given.removeprefix("file:")).expanduser()
+        file = user_path(given.removeprefix("file:"), "--classes")
         try:
             names = read_plain(file, MOST_BYTES_OF_NAMES, follow=True).decode().splitlines()
         except FileNotFoundError as error:

@@ -22,6 +22,7 @@ from suite.errors import RunError, UsageError, printable
 from suite.images import preprocess
 from suite.images.preprocess import Identity, Standardize, ZCAFeature, ZCAImage
 from suite.importers.kip import arrays_of
+from suite.storage.files import user_path
 from suite.types import ImageShape, Params, Transform
 
 CHOICES = (
@@ -73,7 +74,7 @@ def declared(text: str, shape: ImageShape) -> Space:
     if kind in ("zca_image", "zca_feature"):
         return Space(f"{kind}:{_positive(text, value)!r}", {})
     if kind == "zca" and value:
-        file = Path(value).expanduser()
+        file = user_path(value, "--space")
         return Space(f"zca:{printable(file.name)}", _matrix(file, shape))
     raise UsageError(f"--space {printable(text)}: there is no such space; there are: {CHOICES}")
 

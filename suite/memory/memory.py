@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -278,16 +279,19 @@ class Memory:
         split, place = self._recalled(), prepare_device(device)
         judged_by = _protocol(self._own_protocol() if protocol is None else protocol, None, epochs)
         augmentation = self._augmentation() if judged_by.augment else "none"
-        network = network.to(place)
-        network.eval()
-        try:
-            with torch.no_grad():
-                shape = tuple(network(split.images[:2].to(place)).shape)
-        except RuntimeError as error:
-            raise UsageError(f"the network does not take images of {self.shape}: {one_line(error)[:200]}") from error
+        network = network.to(place).eval()
         wanted = (len(split.images[:2]), len(self.class_names))
-        if shape != wanted:
-            raise UsageError(f"the network gives {shape} for {wanted[0]} images, and must give logits {wanted}")
+        for mode in (False, True):  # some have other outputs while they train; a copy, which may keep statistics
+            try:
+                with torch.no_grad(), global_generators(Key(seed)("trial")):
+                    given = deepcopy(network).train(mode)(split.images[:2].to(place))
+            except Exception as error:  # whatever somebody's network raises
+                raise UsageError(
+                    f"the network does not take images of {self.shape}: {one_line(error)[:200]}"
+                ) from error
+            shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+            if shape != wanted:
+                raise UsageError(f"the network gives {shape} for {wanted[0]} images, and must give logits {wanted}")
         if progress:
             kind = self.about["preprocessing"]["name"]
             print(

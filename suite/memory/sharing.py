@@ -9,21 +9,24 @@ seal in the memory's file, and by the hash in the record that lies beside it.
 """
 
 import argparse
+import http.client
 import io
 import json
 import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from suite import terminal
-from suite.errors import RunError, SuiteError, UsageError, one_line, printable, report
+from suite.errors import Interrupted, RunError, SuiteError, UsageError, one_line, printable, report
 from suite.storage.files import disk_errors, make_directory, sha256, user_path, write_atomic
 from suite.storage.gallery import file_of
-from suite.storage.plain_files import read_plain
+from suite.storage.plain_files import parse_json, read_plain
 
 if TYPE_CHECKING:
     from suite.memory import Memory
@@ -74,6 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
     except SuiteError as error:
         report(f"suite.memory: {error}")
         return error.status
+    except KeyboardInterrupt:
+        report("suite.memory: stopped; nothing was stored, give the command again")
+        return Interrupted.status
 
 
 # ---------------------------------------------------------------- there
@@ -115,20 +121,24 @@ def contents(memory: "Memory", file: Path, to: str, licence: str) -> dict[str, b
         if name is not None and (file.parent / name).is_file():
             found[name] = read_plain(file.parent / name, MOST_BYTES)
     record = _record(found.get(RECORD), file)
-    if record and record["facts"].get("memory_sha256") != sha256(found[FILE]):
-        raise RunError(f"{file.parent / RECORD} is the record of another memory; move it away")
+    _refuse_another(record, found[FILE], f"{file.parent / RECORD} is the record of another memory; move it away")
     png = memory._repr_png_()
     found |= {} if png is None else {PICTURE: png}
     try:
         found[TABLE] = table(memory)
     except NotShown as error:
         report(f"[memory] no images for the viewer: {error}")
-    found[CARD] = card(memory, record, to.removeprefix(HUB), licence, PICTURE in found).encode()
+    found[CARD] = card(memory, record, to, licence, found).encode()
     return found
 
 
-def card(memory: "Memory", record: dict[str, Any], name: str, licence: str, picture: bool) -> str:
-    """The repository's page: what the Hub reads of it, how to use the memory, and what was measured."""
+def card(memory: "Memory", record: "_Record", name: str, licence: str, there: Collection[str]) -> str:
+    """The repository's page: what the Hub reads of it, how to use the memory, and what was measured.
+
+    `name`: where it is pushed to; `there`: names of the other files.
+    """
+    is_hub, picture = name.startswith(HUB), PICTURE in there
+    beside_it = [one for one in (CONFIGURATION, RECORD) if one in there]
     about, numbers = memory.about, sum(tensor.numel() for tensor in memory.tensors.values())
     budget = about.get("budget", {}).get("images_per_class")
     tags = ["dataset-distillation", "addressable-memory", *([] if budget is None else [f"ipc-{budget:.3g}"])]
@@ -139,9 +149,9 @@ def card(memory: "Memory", record: dict[str, Any], name: str, licence: str, pict
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
     }
     rows = [
-        f"| {printable(str(m['method']))} | {m['mean']:.1f} | {m['n']} |"
-        for m in record.get("measurements", [])
-        if m.get("split") == "test" and m.get("quantity") == "accuracy"
+        f"| {printable(m['method'])} | {m['mean']:.1f} | {m['n']} |"
+        for m in record["measurements"]
+        if (m["split"], m["quantity"]) == ("test", "accuracy")
     ]
     # YAML takes JSON, so that no name of a stranger can be more than a text.
     lines = [
@@ -151,10 +161,10 @@ def card(memory: "Memory", record: dict[str, Any], name: str, licence: str, pict
         "train a new network in seconds.", "",
         *(["![recalled images](recalled.png)", ""] if picture else []),
         "```python", "import suite  # pip install addressable-memory-suite", "",
-        f'memory = suite.load("{FILE}")  # after: python -m suite.memory pull {HUB}{name}',
+        f'memory = suite.load("{FILE}")' + (f"  # after: python -m suite.memory pull {name}" if is_hub else ""),
         "memory.train(network)  # yours; memory.preprocess(pixels) makes what it takes", "```", "",
         *(["| what trained the networks | test accuracy (%) | n |", "| --- | --- | --- |", *rows, ""] if rows else []),
-        f"How it was made: `{CONFIGURATION}`, and `{RECORD}` with every measurement.", "",
+        *([f"Beside it: {', '.join(f'`{one}`' for one in beside_it)}.", ""] if beside_it else []),
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -191,6 +201,11 @@ def _to_hub(folder: Path, name: str, private: bool) -> str:
         from huggingface_hub import HfApi
 
         hub = HfApi()
+        if hub.repo_exists(name, repo_type="dataset"):
+            if private and not hub.repo_info(name, repo_type="dataset").private:
+                raise UsageError(f"--private: {name} is there, and public; change that on its page, or name another")
+            if hub.file_exists(name, FILE, repo_type="dataset"):
+                raise UsageError(f"{name} has a memory; name a repository of its own, or delete that one on its page")
         hub.create_repo(name, repo_type="dataset", private=private or None, exist_ok=True)
         sent = hub.upload_folder(repo_id=name, folder_path=folder, repo_type="dataset", commit_message="A memory")
         return str(sent.commit_url)
@@ -210,37 +225,39 @@ def pull(source: str, to: Path, revision: str | None = None) -> Path:
     from suite.memory import Memory
 
     found = _fetched(source, revision)
-    record = _record(found.get(RECORD), Path(source))
-    if record and record["facts"].get("memory_sha256") != sha256(found[FILE]):
-        raise RunError(f"{source}: its memory is not the one that its record measured; do not use it")
+    record = _record(found.get(RECORD), printable(source))
+    _refuse_another(record, found[FILE], f"{printable(source)}: its memory is not the one that its record measured")
     with tempfile.TemporaryDirectory(prefix="memory-") as made:
         for name, content in found.items():
             (Path(made) / name).write_bytes(content)
         Memory.load(Path(made) / FILE)  # raises where it is damaged
-    file = to / FILE
     with disk_errors(to):
-        if file.exists() and file.read_bytes() != found[FILE]:
-            raise UsageError(f"{file} is another memory; name another folder, by --to")
+        for name, content in found.items():
+            if (to / name).exists() and (to / name).read_bytes() != content:
+                raise UsageError(f"{to / name} is there, and is another one; name another folder, by --to")
     make_directory(to)
     for name, content in found.items():
         write_atomic(to / name, content)
-    return file
+    return to / FILE
 
 
 def _fetched(source: str, revision: str | None) -> dict[str, bytes]:
     """The memory, and what is there of what belongs to it; content by name."""
     from suite.memory import Memory, beside
 
+    if revision is not None and not source.startswith(HUB):
+        raise UsageError("--revision is of a Hugging Face repository, hf:USER/NAME; leave it out")
     if source.startswith(HUB):
         read = _of_hub(source.removeprefix(HUB), revision)
-    elif urllib.parse.urlsplit(source).scheme in ("http", "https"):
+    elif source.startswith(("http://", "https://")):
         read = _of_web(source)
     else:
-        folder = user_path(source, "FROM")
-        folder = folder.parent if folder.is_file() else folder
+        place = user_path(source, "FROM")
+        folder = place.parent if place.is_file() else place
 
         def read(name: str) -> bytes | None:
-            return read_plain(folder / name, MOST_BYTES, follow=True) if (folder / name).exists() else None
+            file = place if name == FILE and place.is_file() else folder / name
+            return read_plain(file, MOST_BYTES, follow=True) if file.exists() else None
 
     memory = read(FILE)
     if memory is None:
@@ -274,18 +291,21 @@ def _of_hub(name: str, revision: str | None) -> Callable[[str], bytes | None]:
 
 def _of_web(address: str) -> Callable[[str], bytes | None]:
     """Files beside each other: the address is that of the memory's file, or of the folder that has it."""
-    base = address.rsplit("/", 1)[0] if address.endswith(".safetensors") else address.rstrip("/")
+    is_file = address.split("?")[0].endswith(".safetensors")
+    base = address.split("?")[0].rsplit("/", 1)[0] if is_file else address.rstrip("/")
 
     def read(file: str) -> bytes | None:
-        place = address if file == FILE and address.endswith(".safetensors") else f"{base}/{file}"
+        place = address if file == FILE and is_file else f"{base}/{file}"
         try:
             with urllib.request.urlopen(place, timeout=SECONDS) as answer:
                 content: bytes = answer.read(MOST_BYTES + 1)
         except urllib.error.HTTPError as error:
-            if error.code == 404:
+            if error.code == 404 or (
+                error.code in (403, 410) and file != FILE
+            ):  # some stores say so of what is not there
                 return None
             raise RunError(f"{printable(place)} can't be fetched: {error.code} {one_line(error.reason)}") from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise RunError(f"{printable(place)} can't be fetched: {one_line(error)}") from error
         if len(content) > MOST_BYTES:
             raise RunError(f"{printable(place)} has more than {MOST_BYTES:,} bytes, which no memory has")
@@ -304,14 +324,33 @@ def _asked(ask: Callable[[], Any], name: str, help_words: str) -> Any:
         raise RunError(f"Hugging Face, {printable(name)}: {one_line(error)[:300]}; {help_words}") from error
 
 
-def _record(content: bytes | None, where: Path) -> dict[str, Any]:
-    """The record, as far as it is one; empty where there is none."""
+class _Facts(TypedDict):
+    memory_sha256: NotRequired[str]
+
+
+class _Measured(TypedDict):
+    method: str
+    split: str
+    quantity: str
+    mean: float
+    n: int
+
+
+class _Record(TypedDict):
+    """What is used of a record here."""
+
+    facts: _Facts
+    measurements: list[_Measured]
+
+
+def _record(content: bytes | None, where: object) -> _Record:
+    """The record; an empty one where there is none. Raises RunError for what is no record."""
     if content is None:
-        return {}
-    try:
-        record = json.loads(content)
-        if isinstance(record["facts"], dict) and isinstance(record["measurements"], list):
-            return dict(record)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise RunError(f"the {RECORD} beside {where} is no record of this suite")
+        return {"facts": {}, "measurements": []}
+    return parse_json(content, _Record, f"the {RECORD} beside {where}")
+
+
+def _refuse_another(record: _Record, memory: bytes, sentence: str) -> None:
+    """Raise RunError for a record that measured another memory."""
+    if record["facts"].get("memory_sha256", "") not in ("", sha256(memory)):
+        raise RunError(sentence)

@@ -22,11 +22,21 @@ def of_run(record: Record, directory: Path) -> None:
 def of_table(records: Sequence[Record], folder: Path) -> None:
     """In a table's folder, all methods in one picture: accuracies in episodes, and after each task of a stream."""
     files = folder / "accuracies.png", folder / "after-each-task.png"
+    before = [_stamp(file) for file in files]
     _accuracies(records, files[0])
     _after_each_task(records, files[1])
-    for file in files:
-        if file.is_file():
+    for file, stamp in zip(files, before, strict=True):
+        if _stamp(file) != stamp:  # else it is of another command, or none was drawn
             report(f"[{folder.name}] all methods in one picture: {file}")
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """What changes when a file is written anew; None for one that is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 @picture
