@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,7 +112,14 @@ def start(
     words = [sys.executable, *(code or ["-m", "suite.run"]), *map(str, arguments)]
     given = os.environ | {"OMP_NUM_THREADS": "1"} | dict(env or {})
     given["PYTHONPATH"] = os.pathsep.join(filter(None, [given.get("PYTHONPATH"), str(REPOSITORY)]))
-    return subprocess.Popen(words, cwd=cwd, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        words, cwd=cwd, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_ctrl_c
+    )
+
+
+def _hear_ctrl_c() -> None:
+    """As in a terminal: a shell has what it starts in the background ignore it, and so do all its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ended(process: "subprocess.Popen[str]", timeout: float = 900) -> Done:
