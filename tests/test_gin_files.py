@@ -17,9 +17,9 @@ WRITES = {
     "figure_similarity": "*/figures/similarity.png",
     "extrapolation": "*/figures/recalled.png",
     "image_recall": "*/figures/recalled_*.png",
-    "permutations": "compress*/memories/task-002.safetensors",
-    "rotations": "compress*/figures/after_each_task.png",
-    "many": "compress*/figures/matrix.png",
+    "permutations": "*compress*/memories/task-002.safetensors",
+    "rotations": "*compress*/figures/after_each_task.png",
+    "many": "*compress*/figures/matrix.png",
 }
 NARROW = ["WIDTH = 16"]
 SMALLER = {
