@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suite import terminal
-from suite.errors import Interrupted, RunError, SuiteError, UsageError, printable, report
-from suite.run import add_options, look_ahead, perform
-from suite.runtime.signals import as_interrupts, end
+from suite.errors import RunError, UsageError, printable
+from suite.run import add_options, look_ahead, perform, status_of
+from suite.runtime.signals import end
 from suite.validation import AtLeast, AtMost, number_option
 
 if TYPE_CHECKING:
@@ -55,15 +55,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Import and judge what the arguments name (default: those of the process); returns the exit status."""
     options = parser().parse_args(arguments)
-    try:
-        with as_interrupts():
-            return _main(options)
-    except SuiteError as error:
-        report(f"suite.evaluate: {error}")
-        return error.status
-    except KeyboardInterrupt:
-        report("suite.evaluate: stopped outside a run; nothing was lost")
-        return Interrupted.status
+    return status_of("suite.evaluate", lambda: _main(options))
 
 
 def _main(options: argparse.Namespace) -> int:

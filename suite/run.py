@@ -7,6 +7,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,14 +67,19 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run what the arguments ask for (default: those of the process); returns the exit status."""
     options = parser().parse_args(arguments)
+    return status_of("suite.run", lambda: _main(options))
+
+
+def status_of(command: str, do: Callable[[], int]) -> int:
+    """The exit status of a command that does runs; what ends it early is one sentence on stderr."""
     try:
         with as_interrupts():
-            return _main(options)
+            return do()
     except SuiteError as error:
-        report(f"suite.run: {error}")
+        report(f"{command}: {error}")
         return error.status
     except KeyboardInterrupt:
-        report("suite.run: stopped outside a run; nothing was lost")
+        report(f"{command}: stopped outside a run; nothing was lost")
         return Interrupted.status
 
 
