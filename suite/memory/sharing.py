@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         report(f"suite.memory: {error}")
         return error.status
     except KeyboardInterrupt:
-        report("suite.memory: stopped; nothing was stored, give the command again")
+        report("suite.memory: stopped; give the command again")
         return Interrupted.status
 
 
