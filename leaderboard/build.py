@@ -135,7 +135,7 @@ def _download(uri: str, folder: Path) -> None:
     from suite.tracking.uri import check_uri, whole_uri
 
     check_uri(uri)
-    names = (records.RESULT, records.OPERATIVE, records.METRICS, records.FIGURES)
+    names = (records.RESULT, records.OPERATIVE, records.METRICS, records.FIGURES, site.MEMORY_FILE)
     for _ in Store(whole_uri(uri), folder.parent).download(names, folder):
         pass
 

@@ -1,6 +1,7 @@
 """The tables as Markdown, between markers in a README."""
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 
 from leaderboard import format, speedrun
@@ -69,7 +70,9 @@ def _linked(file: str) -> str:
     """A link to a file of the repository from beside the records; elsewhere its path as code, if that can hold it."""
     if not file or set(file) & set("`|\n\r"):
         return format.NONE
-    return f"[gin]({file.removeprefix(HERE)})" if file.startswith(HERE) and " " not in file else f"`{file}`"
+    return (
+        f"[gin]({file.removeprefix(HERE)})" if file.startswith(HERE) and " " not in file else f"`{shlex.quote(file)}`"
+    )
 
 
 def markdown(table: Table) -> str:

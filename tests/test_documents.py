@@ -318,9 +318,24 @@ def test_the_lines_in_python_distil_and_evaluate(data_dir: Path, monkeypatch: py
     small = replace(api.quickstart(), architecture=MLP(width=16), evaluation=short)
     monkeypatch.setattr(api, "quickstart", lambda: replace(small, objective=DistributionMatching()))
     space: dict[str, object] = {}
-    exec(example("suite.distil(").replace("memory.evaluate()", "accuracies = memory.evaluate()"), space)
+    exec(example('suite.distil("digits"').replace("memory.evaluate()", "accuracies = memory.evaluate()"), space)
     assert repr(space["memory"]).startswith("Memory(digits, addressing, 624 numbers")
     assert "random real images  " in repr(space["accuracies"])
+
+
+def test_one_s_own_images_are_distilled_as_printed(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SUITE_DATA_DIR", str(data_dir))
+    small = replace(
+        api.quickstart(), architecture=MLP(width=16), iterations=2, evaluation=Protocol(networks=2, epochs=2)
+    )
+    monkeypatch.setattr(api, "quickstart", lambda: replace(small, objective=DistributionMatching(), full_data_epochs=0))
+    pairs = [(torch.full((3, 32, 32), row / 60), row % 3) for row in range(60)]
+    space: dict[str, object] = {"train": pairs, "test": pairs[:6]}
+    exec(example("from_torch(").replace("images_per_class=1", "images_per_class=1, iterations=2"), space)
+    assert repr(space["memory"]).startswith("Memory(photos (arrays), standard, ")
 
 
 def test_the_printed_stream_is_a_benchmark_of_avalanche(

@@ -118,7 +118,7 @@ def test_the_commands_that_are_shown_give_the_same_runs(
     assert built(capsys, *where) == (0, "")
     page = html.unescape((tmp_path / "site" / "speedrun.html").read_text())
     text = (tmp_path / "README.md").read_text()
-    (file,) = re.findall(r"`(/.*operative\.gin)` \|", text)
+    (file,) = re.findall(r"`('/.*operative\.gin')` \|", text)
     (line,) = re.findall(r"`(python -m suite\.run .*?)`", text)
     shown = [*re.findall(r"<dd>(python -m suite\.run .*?) <a", page), line.replace("FILE", file)]
     assert len(shown) == 2

@@ -18,6 +18,7 @@ from suite import sync
 from suite.errors import RunError
 from suite.storage.journal import Journal, identity, read
 from suite.tracking import patience, store
+from suite.tracking.pages import EXPERIMENT_TAGS
 from suite.tracking.patience import NoAnswer, Patient, within
 from suite.tracking.places import artifact_problem
 from suite.tracking.store import SENT, Misplaced, Store, stores
@@ -304,9 +305,9 @@ class Answers:
         def asked(*args: Any, **kwargs: Any) -> Any:
             self.calls.append(name)
             if name == "get_experiment_by_name":
-                return SimpleNamespace(lifecycle_stage="active", experiment_id="1")
+                return SimpleNamespace(lifecycle_stage="active", experiment_id="1", tags=EXPERIMENT_TAGS)
             if name in ("search_runs", "search_experiments"):
-                experiment = SimpleNamespace(experiment_id="1")
+                experiment = SimpleNamespace(experiment_id="1", tags=EXPERIMENT_TAGS)
                 one = page(None)
                 one[:], one.token = [self._run if name == "search_runs" else experiment], None
                 return one

@@ -26,7 +26,7 @@ from suite.tracking.store import LONGEST_PARAMETER, SENT, Store, flat, page
 from suite.tracking.uri import default_uri
 
 ARTIFACTS = {"config.gin", "operative.gin", "memory.safetensors", "metrics.csv", "result.json"}
-PICTURES = {"recalled.png", "bases.png", "coefficients.png", "similarity.png", "curves.png"}
+PICTURES = {"recalled.png", "bases.png", "coefficients.png", "similarity.png", "curves.png", "stages.png"}
 
 
 class Seen:
