@@ -39,6 +39,8 @@ class Page:
     """The axis of a record's cell that holds the method."""
     methods: tuple[str, ...] = ()
     """Their order, as far as it is known."""
+    every_axis: bool = False
+    """Whether a method is called by all of a record's cell."""
     trials: str = ""
     """The axis of a cell that was searched; its label stands behind the method's."""
     row_axis: str = ""
@@ -167,6 +169,17 @@ PAGES = (
         methods=("asked with images",),  # the label in records
         ranked=False,
         episodes=True,
+    ),
+    Page(
+        "protocols",
+        "Protocols",
+        "One set, several protocols",
+        "Distilled sets, ours and of others, judged by the protocols of several benchmarks beside real images that are "
+        "judged alike: whole, and without each of the set's own labels, its rate and the augmentation. What a row has "
+        "over random real images of its own protocol is the images'.",
+        names=("judging",),
+        every_axis=True,
+        ranked=False,
     ),
     Page(
         "field",

@@ -16,6 +16,7 @@ from suite.validation import AtLeast, AtMost, number_option
 
 if TYPE_CHECKING:
     from suite.config.resolve import Run
+    from suite.evaluation.protocol import Protocol
     from suite.experiments.judging import Judging
     from suite.importers.base import Format
     from suite.memory import Memory
@@ -47,6 +48,9 @@ def parser() -> argparse.ArgumentParser:
     add("--factor", type=number_option(int, AtLeast(1)), metavar="N", help="tiles along each side of its images")
     percent = number_option(float, AtLeast(0), AtMost(100))
     add("--printed", type=percent, metavar="A", help="the accuracy in percent that its authors printed")
+    add("--protocols", nargs="+", metavar="P", help="judge by each of these: gin/protocols/ has them (paper, …)")
+    apart = "with --protocols: judge again without its own labels, its own rate and the augmentation, one at a time"
+    add("--apart", action="store_true", help=apart)
     add_options(command)
     return command
 
@@ -67,16 +71,28 @@ def _main(options: argparse.Namespace) -> int:
     load_components()
     options.plugin = [load_plugin(plugin) for plugin in options.plugin]
     layout = format_of(options.format)
-    options.gin = [SETTINGS, *options.gin]
     options.set = [*_data_set(options.data_set, layout), *options.set]
     options.only = []
-    runs = [_of_set(run, layout, options) for run in resolve(options.gin, options.set, options.seed)]
+    runs = []
+    for name in _protocols(options):
+        files = [SETTINGS, *([f"gin/protocols/{name}.gin"] if name else []), *options.gin]
+        for run in resolve(files, options.set, options.seed):
+            runs += _of_set(run, name, layout, options)
     if options.dry_run:
         return look_ahead(runs, options)
     records = perform(runs, options)
     if not options.json:
-        print("\n" + beside_authors(records))
+        print("\n" + (matrix(records) + "\n\n" if options.protocols else "") + beside_authors(records))
     return 0
+
+
+def _protocols(options: argparse.Namespace) -> list[str]:
+    """The protocols that judge; '' for the configuration's own, where none is named. Raises UsageError."""
+    from suite.evaluation.protocol import published
+
+    if options.apart and not options.protocols:
+        raise UsageError("--apart takes protocols apart: name them, such as --protocols paper")
+    return [published(name).name for name in dict.fromkeys(options.protocols or [])] or [""]
 
 
 def _data_set(name: str | None, layout: "Format") -> list[str]:
@@ -95,8 +111,8 @@ def _data_set(name: str | None, layout: "Format") -> list[str]:
 # ---------------------------------------------------------------- from a file to a run
 
 
-def _of_set(run: "Run", layout: "Format", options: argparse.Namespace) -> "Run":
-    """A run of the configuration that judges the set, which is read and stored beside the runs. Raises SuiteError."""
+def _of_set(run: "Run", protocol: str, layout: "Format", options: argparse.Namespace) -> "list[Run]":
+    """The runs that judge the set by a configuration: as it is, and taken apart if the options say so. SuiteError."""
     from suite.experiments.judging import Judging
     from suite.importers.base import Reading
     from suite.memory import Memory
@@ -110,7 +126,7 @@ def _of_set(run: "Run", layout: "Format", options: argparse.Namespace) -> "Run":
         raise UsageError(f"there is no {path}; name the file or folder of the set")
     if options.experiment is not None and not layout.several:
         raise UsageError(f"--experiment {options.experiment}: a file of '{layout.name}' holds one set; leave it out")
-    found = layout.read(path, Reading(experiment.dataset.info, options.experiment))
+    found, judged_by = layout.read(path, Reading(experiment.dataset.info, options.experiment)), experiment.evaluation
     named = {
         "file": printable(path.resolve().name)[:LONGEST_NAME],
         "format": layout.name,
@@ -123,7 +139,29 @@ def _of_set(run: "Run", layout: "Format", options: argparse.Namespace) -> "Run":
     else:
         experiment = _with_set(experiment, path, layout, found, about, options)
     cell = {"set": experiment.file + (f", experiment {options.experiment}" if options.experiment is not None else "")}
-    return _run_of(run, experiment, cell)
+    cell |= {"protocol": protocol} if protocol else {}
+    changed = taken_apart(experiment, judged_by) if options.apart else {}
+    parts = [_run_of(run, other, cell | {"without": part}) for part, other in changed.items()]
+    return [_run_of(run, experiment, cell), *parts]
+
+
+def taken_apart(experiment: "Judging", protocol: "Protocol") -> "dict[str, Judging]":
+    """The experiment without each of the set's labels, its rate and the augmentation, where it has them.
+
+    `protocol` is the one before the set's own rate was put into it.
+    """
+    from suite.experiments import accounting
+    from suite.types import Labelled
+
+    judged_by, parts = experiment.evaluation, {}
+    if isinstance(experiment.parameterization, Labelled) and judged_by.labels == "stored":
+        parts["its labels"] = replace(judged_by, labels="class")
+    if judged_by.lr != protocol.lr:
+        parts["its rate"] = replace(judged_by, lr=protocol.lr)
+    own = accounting.augmentation_of(experiment.dataset, experiment.augmentation)
+    if judged_by.augmentation_of(own) != "none" or judged_by.cut_mix:
+        parts["augmentation"] = replace(judged_by, augment=False, cut_mix=0.0)
+    return {part: replace(experiment, evaluation=evaluation) for part, evaluation in parts.items()}
 
 
 def _with_set(
@@ -215,6 +253,19 @@ def content_hash(path: Path) -> str:
 
 
 # ---------------------------------------------------------------- what is printed
+
+
+def matrix(records: list[dict[str, Any]]) -> str:
+    """A row for each protocol, whole and taken apart: the set beside real images, and DD-Ranking's scores below."""
+    from suite.runtime.protocol_matrix import matrix_of, scores_of
+
+    lines, scores = matrix_of(records), scores_of(records)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    rows = ["  ".join(f"{word:{width}}" for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    if scores.ior is not None:
+        parts = {"HLR": scores.hlr, "IOR": scores.ior, "LRS": scores.lrs, "ARS": scores.ars}
+        rows.append("DD-Ranking: " + ", ".join(f"{name} {v:.1f}" for name, v in parts.items() if v is not None))
+    return "\n".join(rows)
 
 
 def beside_authors(records: list[dict[str, Any]]) -> str:

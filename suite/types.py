@@ -20,7 +20,7 @@ protocol of its kind has (`COMPONENTS`). Some offer more, found by `isinstance`:
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -104,6 +104,8 @@ class Split:
     targets: Float[Tensor, "n classes"] | None = None
     """Probabilities of the classes, which networks are trained on in place of `labels` (`taught`); None: there are
     none. Accuracy is by `labels` alone."""
+    teacher: Callable[[Tensor], Tensor] | None = None
+    """Gives the probabilities for images as they are shown, in place of all else (`told`)."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -112,6 +114,10 @@ class Split:
     def taught(self) -> Int64[Tensor, " n"] | Float[Tensor, "n classes"]:
         """What a network is taught of each image, as torch's `cross_entropy` takes it: the targets, else the labels."""
         return self.labels if self.targets is None else self.targets
+
+    def told(self) -> "Split":
+        """The same images with the targets that the teacher gives them, if there is one."""
+        return self if self.teacher is None else replace(self, targets=self.teacher(self.images), teacher=None)
 
     def to(self, where: device) -> "Split":
         """The same images, labels and targets on a device."""
@@ -128,7 +134,7 @@ class Split:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
         targets = None if self.targets is None else change(self.targets)
-        return Split(change(self.images), change(self.labels), targets)
+        return Split(change(self.images), change(self.labels), targets, self.teacher)
 
 
 def relabel(labels: Int64[Tensor, " n"], classes: Sequence[int]) -> Int64[Tensor, " n"]:

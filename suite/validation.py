@@ -273,6 +273,15 @@ def require_labels(config: Any, learned: bool = False) -> None:
     require(config, "parameterization", learned or not isinstance(of, Labelled), words)
 
 
+def require_no_teacher(config: Any) -> None:
+    """Refuse an `evaluation` by labels of a teacher, which is trained on all images of one data set."""
+    if config.evaluation.labels == "teacher":
+        raise UsageError(
+            f"{type(config).__name__}.evaluation: protocol {config.evaluation.name} teaches by a network that was "
+            "trained on all training images, which distillation and suite.evaluate alone have; choose another"
+        )
+
+
 @functools.cache
 def type_hints(cls: type, include_extras: bool = False) -> dict[str, Any]:
     """The types of a dataclass's fields; UsageError for one that only type checkers know."""

@@ -180,10 +180,13 @@ def test_sets_of_others_are_read_and_planned(
 def test_a_memory_is_judged_again(made: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (memory,) = (made / "runs").glob("*/*/memory.safetensors")
     monkeypatch.chdir(memory.parent)
-    (line,) = [line for line in SETS if "--as memory" in line]
-    done = give(line, *SMOKE, "--data-dir", str(data_dir))
+    once, by_all = [line for line in SETS if "--as memory" in line]
+    done = give(once, *SMOKE, "--data-dir", str(data_dir))
     assert done.status == 0, done.err
     assert "ours, protocol paper-1, changed" in done.out
+    done = give(by_all, *SMOKE, "--data-dir", str(data_dir))
+    assert done.status == 0, done.err
+    assert {line.split()[0] for line in done.out.splitlines() if "±" in line} >= set(PROTOCOLS)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from command_line import Done, as_people_run_it, command, said, sets
 from torch import Tensor
 
 from leaderboard.records import read as read_records
+from leaderboard.tables import tables
 from suite import evaluate
 from suite.architectures.mlp import MLP
 from suite.datasets.digits import Digits
@@ -210,6 +211,46 @@ def test_a_memory_of_ours_needs_no_declaration(soft: Memory, judged: Judged, dat
     file = tmp_path / "memory.safetensors"
     assert "says that itself" in judged.complaint(file, "--as", "memory", "--space", "pixels")
     assert "leave it out" in judged.complaint(file, "--as", "memory", "--data-set", "mnist")
+
+
+def test_protocols_stand_side_by_side_whole_and_taken_apart(soft: Memory, judged: Judged, tmp_path: Path) -> None:
+    soft.save(tmp_path / "memory.safetensors")
+    words = [tmp_path / "memory.safetensors", "--as", "memory", "--protocols", "dd_ranking", "dd_ranking_soft", "paper"]
+    small = [
+        *SMALL,
+        *sets("CONTROLS = [@controls.random_images()]", "FULL_DATA_EPOCHS = 1", "FULL_DATA_NETWORKS = 1", "EPOCHS = 6"),
+        *sets("suite.protocol.teacher_epochs = 1"),
+    ]
+    done = judged.said(*words, "--apart", *small, small=False)
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("protocol "))
+    table = [line.split() for line in lines[start + 1 :]]
+    assert [line[0] for line in table[:5]] == ["dd_ranking"] * 2 + ["dd_ranking_soft"] * 2 + ["paper"]
+    assert [line[1] for line in table[1:6:2]] == ["augmentation"] * 2 + ["its"]  # digits have no augmentation
+    assert "DD-Ranking: HLR" in done.out and ", ARS " in done.out
+    entries, complaints = read_records([judged.out])
+    cells = [entry.record["cell"] for entry in entries]
+    assert not complaints and len(cells) == 6
+    assert {"set": "memory.safetensors", "protocol": "paper", "without": "its labels"} in cells
+    protocols = {entry.record["scale"]["protocol"].split(",")[0] for entry in entries}
+    assert protocols == {"dd_ranking-1", "dd_ranking_soft-1", "paper-1"}
+    by_cell = {
+        (cell["protocol"], cell.get("without")): entry.record for cell, entry in zip(cells, entries, strict=True)
+    }
+    assert accuracies(by_cell["paper", None]) != accuracies(by_cell["paper", "its labels"])
+    table_page = next(table for table in tables(entries, []) if table.page.slug == "protocols")
+    assert {row.method for row in table_page.rows} >= {
+        "memory.safetensors, paper",
+        "memory.safetensors, paper, without its labels",
+    }
+
+
+def test_protocols_that_are_not_there_are_named(soft: Memory, judged: Judged, tmp_path: Path) -> None:
+    soft.save(tmp_path / "memory.safetensors")
+    words = [tmp_path / "memory.safetensors", "--as", "memory"]
+    assert judged.complaint(*words, "--protocols", "idd").startswith("no protocol is called 'idd'; there are: paper, ")
+    assert judged.complaint(*words, "--apart") == "--apart takes protocols apart: name them, such as --protocols paper"
 
 
 # ---------------------------------------------------------------- the record

@@ -7,7 +7,7 @@ without one, since their networks would take hours again; all else is checked of
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
@@ -69,7 +69,7 @@ class CachedAccuracies:
             return training_set(i)
 
         # The number of networks is no part of it: more networks leave the accuracies of the first ones as they are.
-        about = about | {"of": name, "protocol": asdict(replace(protocol, networks=1))}
+        about = about | {"of": name, "protocol": replace(protocol, networks=1).settings()}
         size = group_size(setting, images, protocol)
         files = [
             _AccuracyFile.of(self.folder, about | {"network": i, "beside": list(group_of(i, size, protocol.networks))})

@@ -1,20 +1,23 @@
 """Training of evaluation networks by a protocol, one by one or several side by side.
 
-Both ways take the same steps v <- m v + ∇L(w), w <- w - lr v with the same keyed draws (initialisation, order of the
-images, augmentation), so that a network's weights depend on the way by rounding alone. L is the mean cross-entropy to
-what the images are to be taken for (`Split.taught`): their labels, or the probabilities that a memory stores.
+Both ways take the same steps (`suite.evaluation.descent`) with the same keyed draws (initialisation, order of the
+images, augmentation), so that a network's weights depend on the way by rounding alone. The loss is the protocol's, the
+mean over images, to what they are to be taken for (`Split.taught`): their labels, the probabilities that a memory
+stores, or those that a teacher gives to the augmented images.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 from suite.core.cpu_layers import PIECE
 from suite.core.layers import to_device
+from suite.errors import UsageError
+from suite.evaluation.descent import Descent
 from suite.evaluation.protocol import Protocol
 from suite.images import augment
 from suite.keys import Key, global_generators
@@ -65,14 +68,14 @@ def train_group(
     """For each set and key the network that `train` gives, up to rounding; sets of one length are trained by vmap."""
     if len(sets) == 1 or len({len(data) for data in sets}) > 1:
         return [train(setting, data, protocol, key, pause) for data, key in zip(sets, keys, strict=True)]
-    sets = [data.to(setting.device) for data in sets]
+    sets = [_taught(data.to(setting.device), protocol) for data in sets]
     networks = []
     for key in keys:
         with global_generators(key("network")):
             networks.append(_fresh_network(setting))
     stacked, _ = stack_module_state(networks)
     weights = list(stacked.values())
-    velocities = [torch.zeros_like(w) for w in weights]
+    descent = Descent(protocol, weights, protocol.sgd_steps(len(sets[0])))
     logits_of = vmap(lambda params, images: functional_call(networks[0], params, (images,)))
     for epoch in range(protocol.epochs):
         pause()
@@ -82,8 +85,8 @@ def train_group(
             logits = logits_of(stacked, torch.stack([batch.images for batch in batches]))
             logits = setting.masked(logits.flatten(0, 1), labels)
             # The sum over networks of their mean losses: the gradient in a network's weights is that of its own loss.
-            loss = cross_entropy(logits, taught, reduction="sum") / len(batches[0])
-            _sgd_step(protocol, weights, velocities, torch.autograd.grad(loss, weights))
+            loss = _summed_loss(protocol, logits, taught) / len(batches[0])
+            descent.step(torch.autograd.grad(loss, weights))
     with torch.no_grad():
         for i, network in enumerate(networks):
             for name, weight in network.named_parameters():
@@ -112,18 +115,22 @@ def train_further(
     piece: int | None = None,
 ) -> None:
     """Train a network in place, as `train` does a fresh one; a batch passes through it in pieces of so many images."""
-    data, piece = data.to(setting.device), piece or protocol.batch
+    data, piece = _taught(data.to(setting.device), protocol), piece or protocol.batch
     weights = [p for p in network.parameters() if p.requires_grad]
-    velocities = [torch.zeros_like(w) for w in weights]
+    descent = Descent(protocol, weights, protocol.sgd_steps(len(data)))
     for epoch in range(protocol.epochs):
         pause()
         for batch in _batches(setting, data, protocol, key, epoch):
             network.zero_grad()
             parts = (v.split(piece) for v in (batch.images, batch.labels, batch.taught))
             for images, labels, taught in zip(*parts, strict=True):
-                loss = cross_entropy(setting.masked(network(images), labels), taught) * (len(labels) / len(batch))
+                logits = setting.masked(network(images), labels)
+                if protocol.loss == "cross_entropy":
+                    loss = cross_entropy(logits, taught) * (len(labels) / len(batch))
+                else:
+                    loss = _summed_loss(protocol, logits, taught) / len(batch)
                 loss.backward()
-            _sgd_step(protocol, weights, velocities, [w.grad for w in weights])
+            descent.step([w.grad for w in weights])
 
 
 def bound_by_convolutions(setting: Setting, network: nn.Module) -> bool:
@@ -134,15 +141,25 @@ def bound_by_convolutions(setting: Setting, network: nn.Module) -> bool:
     return _is_compute_bound(setting, network) and setting.shape.height >= 16
 
 
-@torch.no_grad()
-def _sgd_step(
-    protocol: Protocol, weights: Sequence[Tensor], velocities: Sequence[Tensor], grads: Sequence[Tensor | None]
-) -> None:
-    """v = m v + g, w = w - lr v in place, to the bits of torch.optim.SGD, whose import takes two seconds."""
-    for w, v, grad in zip(weights, velocities, grads, strict=True):
-        if grad is not None:
-            v.mul_(protocol.momentum).add_(grad)
-            w.sub_(v, alpha=protocol.lr)
+def _taught(data: Split, protocol: Protocol) -> Split:
+    """The images with the labels that the protocol teaches; UsageError where it has a teacher and they do not."""
+    if protocol.labels == "class":
+        return replace(data, targets=None, teacher=None)
+    if protocol.labels == "teacher" and data.teacher is None:
+        raise UsageError(
+            f"protocol {protocol.name} teaches by a network that was trained on all training images, which only "
+            "suite.evaluate and distillation train; choose another protocol, or protocol.labels = 'stored'"
+        )
+    return data
+
+
+def _summed_loss(protocol: Protocol, logits: Tensor, taught: Tensor) -> Tensor:
+    """The sum over images of the protocol's loss."""
+    if protocol.loss == "cross_entropy":
+        return cross_entropy(logits, taught, reduction="sum")
+    classes = logits.shape[1]
+    probabilities = one_hot(taught, classes).to(logits.dtype) if taught.ndim == 1 else taught
+    return (logits - (probabilities - 1 / classes)).square().sum() / 2
 
 
 def _fresh_network(setting: Setting) -> nn.Module:
@@ -151,14 +168,41 @@ def _fresh_network(setting: Setting) -> nn.Module:
 
 
 def _batches(setting: Setting, data: Split, protocol: Protocol, key: Key, epoch: int) -> Iterator[Split]:
-    """The mini-batches of one epoch, in an order of its own, augmented."""
-    augmentation = setting.augmentation if protocol.augment else "none"
+    """The mini-batches of one epoch, in an order of its own, augmented and mixed."""
+    augmentation = protocol.augmentation_of(setting.augmentation)
     order = key("order", epoch).permutation(len(data)).to(setting.device)
     for first in range(0, len(data), protocol.batch):
         rows = order[first : first + protocol.batch]
         augmented = augment.draw(augmentation, key("augmentation", epoch, first), len(rows))
         batch = data.at(rows)
-        yield replace(batch, images=augmented(batch.images))
+        batch = replace(batch, images=augmented(batch.images))
+        yield cut_mix(batch, protocol.cut_mix, setting.classes, key("cut mix", epoch, first)).told()
+
+
+def cut_mix(batch: Split, probability: float, classes: int, key: Key) -> Split:
+    """With this probability, images with a rectangle of another of the batch, and as much of its label (CutMix).
+
+    The rectangle has the image's proportions and a part 1 - λ of its area, λ uniform in [0, 1), less what lies outside;
+    the targets are the labels' in the proportion of the pixels.
+    """
+    if not probability:
+        return batch
+    drawn, part, *centre = torch.rand(4, generator=key.generator(), dtype=torch.float64).tolist()
+    if drawn >= probability:
+        return batch
+    inside = []
+    for size, middle in zip(batch.images.shape[-2:], centre, strict=True):
+        half = int(size * (1 - part) ** 0.5) // 2
+        at = int(middle * size)
+        places = torch.arange(size, device=batch.images.device)
+        inside.append((places >= at - half) & (places < at + half))
+    pasted = inside[0][:, None] & inside[1]
+    others = key("others").permutation(len(batch)).to(batch.images.device)
+    share = float(pasted.sum()) / pasted.numel()
+    known = batch.targets
+    targets = one_hot(batch.labels, classes).to(batch.images.dtype) if known is None else known
+    images = torch.where(pasted, batch.images[others], batch.images)
+    return replace(batch, images=images, targets=(1 - share) * targets + share * targets[others])
 
 
 def _is_compute_bound(setting: Setting, network: nn.Module) -> bool:

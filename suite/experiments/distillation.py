@@ -219,7 +219,7 @@ class Distillation:
         if not evenly_spaced(state.iteration, self.iterations, self.validation_points if self.validation else 0):
             return None
         memory = outer_loop.judged(self._optimizer, state)
-        protocol = replace(self.evaluation, networks=self.validation_networks)
+        protocol = replace(self.evaluation.without_teacher(), networks=self.validation_networks)
         return validated(session, setting, memory, data.validation, protocol, state.iteration)
 
     # ------------------------------------------------------------ what is left behind

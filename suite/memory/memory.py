@@ -278,7 +278,7 @@ class Memory:
         """
         split, place = self._recalled(), prepare_device(device)
         judged_by = _protocol(self._own_protocol() if protocol is None else protocol, None, epochs)
-        augmentation = self._augmentation() if judged_by.augment else "none"
+        augmentation = self._augmentation()
         network = network.to(place).eval()
         wanted = (len(split.images[:2]), len(self.class_names))
         for mode in (False, True):  # some have other outputs while they train; a copy, which may keep statistics
@@ -296,8 +296,9 @@ class Memory:
             kind = self.about["preprocessing"]["name"]
             print(
                 f"training on {len(split)} images of {self.shape}, preprocessed by '{kind}': "
-                f"{judged_by.epochs} epochs in batches of {judged_by.batch}, SGD at {judged_by.lr:g} with momentum "
-                f"{judged_by.momentum:g}, augmentation '{augmentation}'; give it images through memory.preprocess()",
+                f"{judged_by.epochs} epochs in batches of {judged_by.batch}, {judged_by.optimizer} at {judged_by.lr:g} "
+                f"with momentum {judged_by.momentum:g}, augmentation '{judged_by.augmentation_of(augmentation)}'; give "
+                "it images through memory.preprocess()",
                 file=sys.stderr,
             )
         own = _Own(network)
@@ -445,7 +446,7 @@ def described(experiment: Any, shape: ImageShape, transform: Transform, budget: 
         "parameterization": describe(experiment.parameterization),
         "budget": asdict(budget),
         "architecture": describe(experiment.architecture),
-        "protocol": asdict(experiment.evaluation),
+        "protocol": experiment.evaluation.settings(),
         "config": describe(experiment),
         "config_hash": fingerprint(experiment),
     }

@@ -42,7 +42,7 @@ from suite.types import (
     StreamTask,
     over_steps,
 )
-from suite.validation import AtLeast, NonNegativeInt, Positive, PositiveInt, require, require_labels
+from suite.validation import AtLeast, NonNegativeInt, Positive, PositiveInt, require, require_labels, require_no_teacher
 
 
 @experiments.register("compress_then_recall")
@@ -92,6 +92,7 @@ class CompressThenRecall:
 
     def __post_init__(self) -> None:
         require_labels(self)
+        require_no_teacher(self)
         info, possible = self.stream.info, self.stand_ins == 0 or isinstance(self.stream, RelatedTasks)
         require(self, "stand_ins", possible, "0 for a stream whose law makes no other task of a task's images")
         self.parameterization.per_class(info.shape, info.classes_per_task, self.images_per_class)  # refuses no room

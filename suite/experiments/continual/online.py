@@ -33,7 +33,7 @@ from suite.types import (
     Stream,
     StreamTask,
 )
-from suite.validation import Positive, PositiveInt
+from suite.validation import Positive, PositiveInt, require_no_teacher
 
 
 @experiments.register("online")
@@ -72,6 +72,9 @@ class Online:
     """Its `networks` is the number of networks, each with its own initialisation and draws."""
     preset: presets.Source = "paper"
     """Whose published sizes the run is held against (`presets.PRESETS`)."""
+
+    def __post_init__(self) -> None:
+        require_no_teacher(self)
 
     @property
     def method_label(self) -> str:

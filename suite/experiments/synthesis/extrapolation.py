@@ -46,7 +46,7 @@ from suite.types import (
     Start,
     over_steps,
 )
-from suite.validation import Few, NonNegativeInt, Positive, PositiveInt, require, require_labels
+from suite.validation import Few, NonNegativeInt, Positive, PositiveInt, require, require_labels, require_no_teacher
 
 
 @experiments.register("extrapolation")
@@ -108,6 +108,7 @@ class Extrapolation:
         bounded = self.bound_episodes <= self.episodes
         require(self, "bound_episodes", bounded, f"from 0 to {self.episodes}, the episodes")
         require_labels(self)
+        require_no_teacher(self)
         require(self, "ways", len(self.ways) == len(set(self.ways)) > 0, "different numbers, at least one")
         tasks = tasks_of(self.dataset.info, self.ways_per_task, self.cut, Key(0))
         for n in self.ways:
