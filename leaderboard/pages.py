@@ -39,8 +39,8 @@ class Page:
     """The axis of a record's cell that holds the method."""
     methods: tuple[str, ...] = ()
     """Their order, as far as it is known."""
-    every_axis: bool = False
-    """Whether a method is called by all of a record's cell."""
+    axes: tuple[str, ...] = ()
+    """The axes of a record's cell that its method is called by, in order, where these are several."""
     trials: str = ""
     """The axis of a cell that was searched; its label stands behind the method's."""
     row_axis: str = ""
@@ -178,7 +178,7 @@ PAGES = (
         "judged alike: whole, and without each of the set's own labels, its rate and the augmentation. What a row has "
         "over random real images of its own protocol is the images'.",
         names=("judging",),
-        every_axis=True,
+        axes=("set", "protocol", "without"),
         ranked=False,
     ),
     Page(

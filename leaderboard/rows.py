@@ -177,8 +177,8 @@ def _names(page: Page, record: dict[str, Any], shows: Quantity) -> tuple[str, st
             made_with = network  # a --set replaced what the label says
         return made_with, shows.network or network
     method = cell[page.axis] if page.axis in cell else ", ".join([record["name"], *cell.values()])
-    if page.every_axis and cell:
-        method = ", ".join(label if axis != "without" else f"without {label}" for axis, label in cell.items())
+    named = [f"without {cell[axis]}" if axis == "without" else cell[axis] for axis in page.axes if axis in cell]
+    method = ", ".join(named) or method
     if page.trials in cell:
         method += f", {page.trials} {cell[page.trials]}"
     if page.axis and page.quantity == ACCURACY and network not in ("", PAPER_NETWORK):

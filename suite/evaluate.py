@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 SETTINGS = "gin/shared/judging.gin"
 """The configuration that everything else is added to."""
 
+PROBING = ("robustness", "membership")
+"""Files of gin/protocols/ that test the networks of the paper's protocol on more than test images."""
+
 LONGEST_NAME = 200
 """Letters of a file's name that a record keeps."""
 
@@ -88,11 +91,17 @@ def _main(options: argparse.Namespace) -> int:
 
 def _protocols(options: argparse.Namespace) -> list[str]:
     """The protocols that judge; '' for the configuration's own, where none is named. Raises UsageError."""
-    from suite.evaluation.protocol import published
+    from suite.evaluation.protocol import PROTOCOLS
+    from suite.registry import suggestion
+
+    def published(name: str) -> str:
+        if name not in (names := [*PROTOCOLS, *PROBING]):
+            raise UsageError(f"--protocols: there is no '{printable(name)}'; {suggestion(name, names)}")
+        return name
 
     if options.apart and not options.protocols:
         raise UsageError("--apart takes protocols apart: name them, such as --protocols paper")
-    return [published(name).name for name in dict.fromkeys(options.protocols or [])] or [""]
+    return [published(name) for name in dict.fromkeys(options.protocols or [])] or [""]
 
 
 def _data_set(name: str | None, layout: "Format") -> list[str]:

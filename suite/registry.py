@@ -211,7 +211,9 @@ def described_as(**names: str) -> dict[str, dict[str, str]]:
 
 
 def _is_left_out(declared: Field[Any], thing: Any) -> bool:
-    return ADDED.items() <= declared.metadata.items() and bool(getattr(thing, declared.name) == declared.default)
+    if not ADDED.items() <= declared.metadata.items():
+        return False
+    return bool(describe(getattr(thing, declared.name)) == describe(declared.default))
 
 
 def parts(component: Any) -> Iterator[Any]:

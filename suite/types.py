@@ -693,7 +693,7 @@ class Measurement:
     network: str = ""
     """The architecture it was measured on; '' for the run's own."""
     episodes: str = ""
-    """The kind of episode, such as '2-way' or '5-way, 1 shot'; '' where there are none."""
+    """The kind of episode, such as '2-way' or '5-way, 1 shot', or a probe such as 'blur' or 'pgd'; '' where neither."""
     note: str = ""
     """What a reader must know of it, such as the images and steps of its training."""
 

@@ -143,7 +143,7 @@ def test_none_changes_nothing() -> None:
 
 
 def test_an_unknown_augmentation_is_answered_with_the_nearest() -> None:
-    assert AUGMENTATIONS == ("none", "flip_rotate", "crop_flip")
+    assert AUGMENTATIONS[:3] == ("none", "flip_rotate", "crop_flip")
     with pytest.raises(UsageError, match="did you mean 'flip_rotate'"):
         draw("flip_rotat", Key(0))
 

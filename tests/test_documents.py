@@ -29,6 +29,7 @@ from test_structure import LAYERS
 from leaderboard import build, serve
 from suite import api
 from suite.architectures.mlp import MLP
+from suite.evaluation.probes import PROBES
 from suite.evaluation.protocol import PROTOCOLS, Protocol
 from suite.objectives.distribution_matching import DistributionMatching
 from suite.run import main, parser
@@ -180,13 +181,16 @@ def test_sets_of_others_are_read_and_planned(
 def test_a_memory_is_judged_again(made: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (memory,) = (made / "runs").glob("*/*/memory.safetensors")
     monkeypatch.chdir(memory.parent)
-    once, by_all = [line for line in SETS if "--as memory" in line]
+    once, by_all, probed = [line for line in SETS if "--as memory" in line]
     done = give(once, *SMOKE, "--data-dir", str(data_dir))
     assert done.status == 0, done.err
     assert "ours, protocol paper-1, changed" in done.out
     done = give(by_all, *SMOKE, "--data-dir", str(data_dir))
     assert done.status == 0, done.err
     assert {line.split()[0] for line in done.out.splitlines() if "±" in line} >= set(PROTOCOLS)
+    done = give(probed, *SMOKE, "--data-dir", str(data_dir))
+    assert done.status == 0, done.err
+    assert all(f"under {name}" in done.out for name in PROBES)
 
 
 @pytest.mark.slow

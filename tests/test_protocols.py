@@ -13,9 +13,14 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample, one_hot
 
 from suite.architectures.mlp import MLP
 from suite.config.resolve import resolve
+from suite.datasets.digits import Digits
 from suite.errors import UsageError
+from suite.evaluate import PROBING
+from suite.evaluation.attacks import attacked
+from suite.evaluation.cached import CachedAccuracies
 from suite.evaluation.descent import Descent
 from suite.evaluation.evaluate import evaluate
+from suite.evaluation.probes import CORRUPTIONS, Attacked, Corrupted, Probes
 from suite.evaluation.protocol import PROTOCOLS, Protocol
 from suite.evaluation.teacher import taught_by_teacher
 from suite.evaluation.training import cut_mix, train, train_group
@@ -23,11 +28,11 @@ from suite.experiments.continual.compress_then_recall import CompressThenRecall
 from suite.experiments.continual.online import Online
 from suite.experiments.synthesis.extrapolation import Extrapolation
 from suite.experiments.synthesis.image_recall import ImageRecall
-from suite.images import augment
+from suite.images import augment, preprocess
 from suite.keys import Key
 from suite.parameterizations.standard import Standard
 from suite.runtime.protocol_matrix import matrix_of, scores_of
-from suite.types import ImageShape, Setting, Split
+from suite.types import ClassRows, Data, ImageShape, Setting, Split, Transform
 
 DEVICE = torch.device("cpu")
 
@@ -54,7 +59,7 @@ def test_a_file_says_what_is_published(name: str) -> None:
 
 
 def test_every_protocol_has_a_file() -> None:
-    assert {file.stem for file in Path("gin/protocols").glob("*.gin")} == set(PROTOCOLS)
+    assert {file.stem for file in Path("gin/protocols").glob("*.gin")} == {*PROTOCOLS, *PROBING}
 
 
 def test_the_paper_s_protocol_is_described_as_before() -> None:
@@ -116,10 +121,9 @@ def setting(augmentation: str = "flip_rotate") -> Setting:
 
 
 def images(n: int = 12, targets: bool = False) -> Split:
-    generator = Key(7).generator()
-    labels = torch.arange(n) % 3
-    soft = torch.softmax(torch.randn(n, 3, generator=generator), 1) if targets else None
-    return Split(torch.randn(n, 1, 8, 8, generator=generator), labels, soft)
+    shown = torch.randn(n, 1, 8, 8, generator=Key(7).generator())
+    soft = torch.softmax(torch.randn(n, 3, generator=Key(8).generator()), 1) if targets else None
+    return Split(shown, torch.arange(n) % 3, soft)
 
 
 @pytest.mark.usefixtures("exact")
@@ -212,7 +216,7 @@ def test_cut_mix_gives_as_much_label_as_pixels() -> None:
 def test_cut_mix_mixes_stored_labels_and_as_often_as_it_is_told() -> None:
     soft = replace(images(targets=True), labels=torch.zeros(12, dtype=torch.long))
     mixed = [cut_mix(soft, 0.5, 3, Key(number)) for number in range(200)]
-    unchanged = sum(one is soft for one in mixed)
+    unchanged = sum(one.images is soft.images for one in mixed)
     assert 70 < unchanged < 130
     for one in mixed:
         assert one.targets is not None
@@ -272,10 +276,13 @@ def test_dsa_draws_one_operation_for_a_batch_and_numbers_for_each_image(name: st
     drawn = [augment.draw(name, Key(number), 6) for number in range(60)]
     found = {of.keywords["operation"] for of in drawn}  # type: ignore[attr-defined]
     assert found == set(augment.DSA[name])
+    varied = set()
     for of in drawn:
         y = of(x)
         assert y.shape == x.shape and y.equal(of(x))
-        assert len({tuple(one.flatten().tolist()) for one in y}) > 1
+        if len({tuple(one.flatten().tolist()) for one in y}) > 1:
+            varied.add(of.keywords["operation"])  # type: ignore[attr-defined]
+    assert varied == found
     shared = augment.draw(name, Key(1))
     assert all(one.equal(shared(x)[0]) for one in shared(x))
 
@@ -324,10 +331,10 @@ def test_the_matrix_has_a_row_for_each_protocol_and_part() -> None:
         record("idc", {"memory": 61.0}, without="its rate"),
     ]
     head, *rows = matrix_of(records)
-    assert head == ("protocol", "without", "the set", "random real images", "difference")
+    assert head == ("protocol", "", "the set", "random real images", "difference")
     assert rows[0] == ("paper", "", "72.0 ± 25.4", "50.0 ± 0.0", "+22.0 ± 25.4")  # t(1) = 12.7, deviation 2.83
-    assert rows[1] == ("idc", "augmentation", "70.0 ± 12.7", "50.0 ± 12.7", "+20.0")  # over its two networks
-    assert rows[2] == ("idc", "its rate", "61.0 ± 12.7", "-", "")
+    assert rows[1] == ("idc", "without augmentation", "70.0 ± 12.7", "50.0 ± 12.7", "+20.0")  # over its two networks
+    assert rows[2] == ("idc", "without its rate", "61.0 ± 12.7", "-", "")
 
 
 def test_scores_are_dd_ranking_s() -> None:
@@ -354,3 +361,125 @@ def test_losses_of_probabilities_are_cross_entropy() -> None:
     mixed = 0.7 * one_hot(labels, 3) + 0.3 * one_hot(labels.flip(0), 3)
     wanted = 0.7 * cross_entropy(logits, labels) + 0.3 * cross_entropy(logits, labels.flip(0))
     torch.testing.assert_close(cross_entropy(logits, mixed), wanted)
+
+
+# ---------------------------------------------------------------- probes: corruptions, attacks, membership
+
+
+def some_data(n: int = 40) -> Data:
+    pixels = torch.rand(n, 1, 8, 8, generator=Key(1).generator())
+    transform = preprocess.fit("standardize", pixels, 0.1)
+    labels = torch.arange(n) % 3
+    train, test = (Split(transform.apply(x), labels) for x in (pixels, pixels.flip(-1)))
+    return Data(replace(Digits().info, class_names=("a", "b", "c")), train, train, test, transform, "digest")
+
+
+def probes(*names: str, data: Data | None = None) -> Probes:
+    data = data or some_data()
+    return Probes(names, data, ClassRows.of(data.train, 3), Key(5))
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_corruptions_are_of_pixels_and_repeat(name: str) -> None:
+    data = some_data()
+    made = [probes(name, data=data).made()[name] for _ in range(2)]
+    changed = [data.transform.display(one.split.images) for one in made if isinstance(one, Corrupted)]
+    assert changed[0].equal(changed[1])
+    pixels = data.transform.display(data.test.images)
+    assert not torch.allclose(changed[0], pixels, atol=1e-2) and 0 <= changed[0].min() <= changed[0].max() <= 1
+    assert (changed[0] - pixels).abs().mean() < 0.35  # still the same images
+
+
+class Brightness(nn.Module):
+    """Two classes: whether the first pixel is above a half, after the preprocessing of `some_data` is undone."""
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.transform, self.weight = transform, nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.transform.tensors()["std"] * x[:, 0, 0, :1] + self.transform.tensors()["mean"] - 0.5
+        return self.weight * torch.cat([-first, first, -9 + 0 * first], 1)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd"])
+def test_attacks_move_what_decides_by_the_largest_change(name: str) -> None:
+    data = some_data()
+    network = Brightness(data.transform)
+    pixels = data.transform.display(data.test.images)
+    labels = (pixels[:, 0, 0, 0] > 0.5).long()
+    data = replace(data, test=replace(data.test, labels=labels))
+    probe = probes(name, data=data).made()[name]
+    assert isinstance(probe, Attacked) and len(probe) == 40
+    changed = data.transform.display(attacked(probe, network, 7, setting()).images)
+    before = data.transform.display(probe.split.images)
+    moved = (changed - before)[:, 0, 0, 0]
+    sign = torch.where(probe.split.labels == 1, -1.0, 1.0)
+    assert (changed - before).abs().max() <= 8 / 255 + 1e-5
+    wanted = (before[:, 0, 0, 0] + sign * 8 / 255).clamp(0, 1) - before[:, 0, 0, 0]
+    torch.testing.assert_close(moved, wanted, rtol=0, atol=1e-4)
+    safe = ((pixels[:, 0, 0, 0] - 0.5).abs() > 8 / 255).double().mean() * 100
+    assert probe.percent(network, 7, setting()) == pytest.approx(float(safe))
+    again = attacked(probe, network, 7, setting())
+    assert again.images.equal(attacked(probe, network, 7, setting()).images)  # one key, one start
+
+
+def test_attacks_pass_a_whitening() -> None:
+    data = some_data()
+    pixels = data.transform.display(data.train.images)
+    transform = preprocess.fit("zca_feature", pixels, 0.1)
+    whitened = Split(transform.apply(pixels), data.train.labels)
+    data = replace(data, train=whitened, test=whitened, transform=transform)
+    probe, network = probes("fgsm", data=data).made()["fgsm"], MLP(width=8).build(ImageShape(1, 8, 8), 3)
+    assert isinstance(probe, Attacked)
+    changed = transform.display(attacked(probe, network, 16, setting()).images)
+    moved = (changed - transform.display(probe.split.images)).abs()
+    assert moved.max() <= 8 / 255 + 1e-4 and (moved > 7 / 255).float().mean() > 0.8
+
+
+class Memorized(nn.Module):
+    """Knows the class of the images it is given; else says class 0 without being sure."""
+
+    def __init__(self, known: Split) -> None:
+        super().__init__()
+        self.known, self.weight = known, nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        same = (x[:, None] == self.known.images[None]).flatten(2).all(2)
+        return 5.0 * self.weight * torch.stack([(same & (self.known.labels == c)).any(1).float() for c in range(3)], 1)
+
+
+def test_membership_is_the_area_under_the_curve() -> None:
+    data = some_data()
+    of = probes("membership", data=data).made()["membership"]
+    assert len(of) == 80 and not of.counted
+    assert of.percent(Memorized(data.train), 16, setting()) == 100.0
+    assert of.percent(Memorized(data.test), 16, setting()) == 0.0
+    half = data.train.at(torch.arange(20))
+    assert of.percent(Memorized(half), 16, setting()) == pytest.approx(75.0)  # 1/2 certain, 1/2 of a coin
+
+
+def test_probes_that_cannot_be_made_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = some_data()
+    whitened = replace(data, transform=preprocess.fit("zca_image", data.transform.display(data.train.images), 0.1))
+    whitened = replace(whitened, test=replace(data.test, images=whitened.transform.apply(data.test.images.sigmoid())))
+    probes("membership", data=whitened).require()
+    with pytest.raises(UsageError, match="'zca_image' keeps no brightness and contrast, so pixels can't be had"):
+        probes("blur", data=whitened).require()
+    monkeypatch.setattr("suite.evaluation.attacks.find_spec", lambda name: None)
+    probes("blur").require()
+    with pytest.raises(UsageError, match=r"pip install -e '\.\[robustness\]'"):
+        probes("blur", "pgd").require()
+
+
+def test_accuracies_under_probes_are_kept_and_believed(tmp_path: Path) -> None:
+    data = some_data()
+    made = probes("noise", "membership", data=data).made()
+    splits = {"test": data.test} | {f"test under {name}": probe for name, probe in made.items()}
+    cached = CachedAccuracies(tmp_path, splits, Key(0))
+    protocol = Protocol(networks=2, epochs=2, batch=8)
+    first, second = (
+        cached.evaluate("it", setting(), lambda n: images(), 12, protocol, {"of": "a test"}) for _ in range(2)
+    )
+    assert first == second and set(first) == set(splits)
+    assert 0 < first["test under membership"][0] < 100

@@ -140,6 +140,8 @@ class _AccuracyFile:
             if name not in accuracies:
                 raise self._damaged(f"it holds no accuracy on {name} images")
             images = len(split)
+            if not isinstance(split, Split) and not split.counted:
+                continue
             if accuracies[name] != 100 * round(accuracies[name] / 100 * images) / images:
                 raise self._damaged(f"{shown(accuracies[name])} % of {images} {name} images is no number of images")
         return {split: accuracies[split] for split in splits}

@@ -1,7 +1,9 @@
 """Accuracies of a protocol's networks, each trained on a memory's images and tested on real ones."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
+from typing import Protocol as Interface
+from typing import runtime_checkable
 
 import torch
 from torch import nn
@@ -16,8 +18,27 @@ from suite.validation import require_labels
 TrainingSet = Callable[[int], Split]
 """Network number -> the images it is trained on."""
 
-Splits = dict[str, Split]
-"""The images to test on, by name, such as 'test' or 'validation'."""
+
+@runtime_checkable
+class Probe(Interface):
+    """Something else than a split that a trained network is tested on (`suite.evaluation.probes`)."""
+
+    counted: bool
+    """Whether what it finds is the percentage of a number of images."""
+
+    def __len__(self) -> int: ...
+
+    def to(self, where: torch.device) -> "Probe":
+        """The same on a device."""
+        ...
+
+    def percent(self, network: nn.Module, batch: int, setting: Setting) -> float:
+        """What a network has of it, in percent."""
+        ...
+
+
+Splits = Mapping[str, Split | Probe]
+"""The images to test on, by name, such as 'test' or 'validation', and other probes."""
 
 READ_BATCH = 500
 """Images that a network classifies at a time, where no cache asks for fewer."""
@@ -60,7 +81,11 @@ def evaluate_each(
         while remaining and remaining[0] in group:
             network = networks[group.index(remaining.pop(0))]
             batch = read_batch(setting, network)
-            yield {name: accuracy(network, split, batch, setting) for name, split in splits.items()}
+            yield {name: _percent(network, on, batch, setting) for name, on in splits.items()}
+
+
+def _percent(network: nn.Module, on: Split | Probe, batch: int, setting: Setting) -> float:
+    return accuracy(network, on, batch, setting) if isinstance(on, Split) else on.percent(network, batch, setting)
 
 
 def read_batch(setting: Setting, network: nn.Module) -> int:

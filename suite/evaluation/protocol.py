@@ -35,8 +35,8 @@ class Protocol:
     is arranged (networks one by one or side by side, batches whole or in pieces) changes rounding only: weights agree
     to 1e-10 in float64, and in float32 a network's accuracy to 1 percentage point.
 
-    >>> Protocol(lr=0.1, drops=[0.5], drop=0.1).rate(step=60, steps=100)
-    0.01
+    >>> Protocol(lr=1.0, drops=[0.5], drop=0.1).rate(step=60, steps=100)
+    0.1
     """
 
     name: str = "paper"

@@ -32,8 +32,9 @@ def taught_by_teacher(
         return train(setting, real, replace(PUBLISHED, epochs=protocol.teacher_epochs), key("teacher"), pause).eval()
 
     def probabilities(images: Tensor) -> Tensor:
+        network = teacher()  # with gradients, if it is trained now
         with torch.no_grad():
-            said: Tensor = teacher()(images).softmax(1)
+            said: Tensor = network(images).softmax(1)
         return said
 
     return lambda number: replace(training_set(number), teacher=probabilities)

@@ -183,13 +183,15 @@ def cut_mix(batch: Split, probability: float, classes: int, key: Key) -> Split:
     """With this probability, images with a rectangle of another of the batch, and as much of its label (CutMix).
 
     The rectangle has the image's proportions and a part 1 - λ of its area, λ uniform in [0, 1), less what lies outside;
-    the targets are the labels' in the proportion of the pixels.
+    the targets are the labels' in the proportion of the pixels. With a probability above 0 every batch has targets.
     """
     if not probability:
         return batch
+    known = batch.targets
+    targets = one_hot(batch.labels, classes).to(batch.images.dtype) if known is None else known
     drawn, part, *centre = torch.rand(4, generator=key.generator(), dtype=torch.float64).tolist()
     if drawn >= probability:
-        return batch
+        return replace(batch, targets=targets)
     inside = []
     for size, middle in zip(batch.images.shape[-2:], centre, strict=True):
         half = int(size * (1 - part) ** 0.5) // 2
@@ -199,8 +201,6 @@ def cut_mix(batch: Split, probability: float, classes: int, key: Key) -> Split:
     pasted = inside[0][:, None] & inside[1]
     others = key("others").permutation(len(batch)).to(batch.images.device)
     share = float(pasted.sum()) / pasted.numel()
-    known = batch.targets
-    targets = one_hot(batch.labels, classes).to(batch.images.dtype) if known is None else known
     images = torch.where(pasted, batch.images[others], batch.images)
     return replace(batch, images=images, targets=(1 - share) * targets + share * targets[others])
 

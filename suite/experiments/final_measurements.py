@@ -12,6 +12,7 @@ from suite.errors import UsageError, one_line
 from suite.evaluation.cached import CachedAccuracies, LazyTrainingSet
 from suite.evaluation.comparison import affordable_per_class
 from suite.evaluation.evaluate import Accuracies, Splits, TrainingSet, recalled
+from suite.evaluation.probes import Probes, described
 from suite.evaluation.protocol import Protocol
 from suite.evaluation.teacher import taught_by_teacher
 from suite.experiments import timing
@@ -36,6 +37,9 @@ from suite.types import (
 NETWORKS = "evaluation networks"
 """What accuracies are spread over, unless every network has its own images."""
 
+UNDER = "test under "
+"""Before the name of a probe, among the names of splits."""
+
 
 @dataclass(frozen=True)
 class FinalMeasurements:
@@ -59,11 +63,14 @@ class FinalMeasurements:
     """Fraction of every training class that was set aside."""
     test: bool
     """Whether test images are opened."""
+    probes: Sequence[str] = ()
+    """What else networks are tested on (`suite.evaluation.probes`)."""
 
     @staticmethod
     def of(experiment: Any) -> "FinalMeasurements":
         """That of an experiment with these fields."""
-        return FinalMeasurements(**{field.name: getattr(experiment, field.name) for field in fields(FinalMeasurements)})
+        names = (field.name for field in fields(FinalMeasurements))
+        return FinalMeasurements(**{name: getattr(experiment, name) for name in names if hasattr(experiment, name)})
 
     @property
     def elsewhere(self) -> list[Architecture]:
@@ -99,10 +106,13 @@ class FinalMeasurements:
         data, network, budget and seed, and see test images alone.
         """
         test: Splits = {"test": data.test.to(session.device)} if self.test else {}
+        probes = Probes(self.probes, data, real, session.key("probes"))
+        probes.require()
+        test = {**test, **{f"{UNDER}{name}": probe.to(session.device) for name, probe in probes.made().items()}}
         validation: Splits = {"validation": data.validation.to(session.device)} if len(data.validation) else {}
         cached = CachedAccuracies(
             session.directory / ".evaluation",
-            test | validation,
+            {**test, **validation},
             session.key("evaluation"),
             session.report,
             session.pause,
@@ -116,7 +126,7 @@ class FinalMeasurements:
     def _memory(
         self, cached: CachedAccuracies, setting: Setting, real: ClassRows, memory: Params
     ) -> Iterator[Measurement]:
-        images, about = recalled(setting, memory), {"memory": digest(memory)}
+        images, about = recalled(setting, memory), {"memory": digest(memory)} | self._about_probes()
         note = f"{len(images)} recalled images, {self.evaluation.sgd_steps(len(images))} SGD steps"
 
         def accuracies(name: str, on: Setting, about: dict[str, Any]) -> Accuracies:
@@ -167,7 +177,10 @@ class FinalMeasurements:
             "seed": session.key.seed,
             "device": session.device.type,
             "versions": [__version__, torch.__version__],
-        }
+        } | self._about_probes()
+
+    def _about_probes(self) -> dict[str, Any]:
+        return {"probes": {name: described(name) for name in self.probes}} if self.probes else {}
 
     # ------------------------------------------------------------ its cost
 
@@ -205,6 +218,7 @@ class FinalMeasurements:
 
 
 def _by_split(method: str, accuracies: Accuracies, over: str, note: str, network: str = "") -> Iterator[Measurement]:
-    """A measurement for each split."""
+    """A measurement for each split, and for each probe of test images."""
     for split, values in accuracies.items():
-        yield Measurement(method, split, values, over, network=network, note=note)
+        probe = split.removeprefix(UNDER) if split.startswith(UNDER) else ""
+        yield Measurement(method, "test" if probe else split, values, over, network=network, episodes=probe, note=note)

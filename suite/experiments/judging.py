@@ -14,6 +14,7 @@ from suite.controls.random_images import RandomImages
 from suite.datasets.digits import Digits
 from suite.datasets.loading import load
 from suite.errors import RunError
+from suite.evaluation.probes import ProbeName
 from suite.evaluation.protocol import Protocol
 from suite.experiments import accounting, plots
 from suite.experiments.final_measurements import FinalMeasurements
@@ -23,7 +24,7 @@ from suite.importers.cache import Kept
 from suite.importers.spaces import Conversion, Space
 from suite.keys import Key
 from suite.parameterizations.imported import IMAGES, Imported
-from suite.registry import describe, experiments
+from suite.registry import ADDED, describe, experiments
 from suite.storage.files import sha256
 from suite.types import (
     Architecture,
@@ -93,6 +94,8 @@ class Judging:
     """Selections of real images, as many as the budget pays for."""
     transfer: Sequence[Architecture] = ()
     """Other architectures that judge the set."""
+    probes: Sequence[ProbeName] = field(default=(), metadata=ADDED)
+    """What else networks are tested on: corrupted and attacked images, membership (`suite.evaluation.probes`)."""
 
     def __post_init__(self) -> None:
         require_labels(self, learned=True)

@@ -59,6 +59,8 @@ def stages(memory: Memory, folder: Path, file: Path) -> None:
 
     `memory` is that of the last step, and `folder` has what was kept of those before.
     """
+    if "iterations" not in memory.about:  # it was learned elsewhere
+        return
     last, names = memory.about["iterations"], memory.class_names[:SHOWN_CLASSES]
     images, labels = memory.display()
     each = min(SHOWN_PER_CLASS, int((labels == 0).sum()))

@@ -52,12 +52,13 @@ def _accuracies(records: Sequence[Record], file: Path) -> None:
         episodes, name = row.measurement["episodes"], row.measurement["method"]
         if times[episodes, name] > 1:
             name = row.method if name == MEMORY else f"{row.method}: {name}"
-        of = estimate(row.test, within="episodes")
+        of = estimate(row.test, within="episodes" if row.measurement["over"] == "episodes" else "evaluation networks")
         n = f"{of.memories} × {of.networks}" if of.memories > 1 else str(of.networks)
         over |= {str(of.interval_over): None} if of.interval_over else {}
         panels.setdefault(episodes, {})[name] = charts.Bar(of.mean, of.interval, n)
     title = _scale(records) + (f"; 95% intervals over {' or '.join(over)}" if over else "")
-    title += f"; n = {'memories × ' if 'memories' in over else ''}episodes"
+    within = dict.fromkeys("episodes" if row.measurement["over"] == "episodes" else "networks" for row in rows)
+    title += f"; n = {'memories × ' if 'memories' in over else ''}{' or '.join(within)}"
     make_directory(file.parent)
     charts.accuracy_bars(panels, title, file)
 

@@ -8,7 +8,7 @@ from typing import Any
 from suite.runtime.record_schema import ACCURACY, FULL_DATA, MEMORY
 from suite.runtime.record_statistics import Estimate, estimate, paired
 
-HEAD = ("protocol", "without", "the set", "random real images", "difference")
+HEAD = ("protocol", "", "the set", "random real images", "difference")
 """Of the columns."""
 
 RANDOM, HARD, SOFT = "random real images", "dd_ranking", "dd_ranking_soft"
@@ -41,13 +41,18 @@ class Scores:
 
 
 def matrix_of(records: Sequence[Record]) -> list[tuple[str, ...]]:
-    """The head and a row for each protocol, whole and without a part; intervals of 95% over seeds, else networks."""
+    """The head and a row for each protocol, whole and without a part, and for each probe of its networks.
+
+    Intervals are of 95%, over seeds, else networks.
+    """
     rows: list[tuple[str, ...]] = [HEAD]
     for (protocol, without), of_row in _by_row(records).items():
-        own, chance = (_values(of_row, method) for method in (MEMORY, RANDOM))
-        difference = paired(chance, own) if own and chance else None
-        shown = "" if difference is None else _signed(difference.mean, difference.interval)
-        rows.append((protocol, without, *(_shown(estimate(v)) if v else "-" for v in (own, chance)), shown))
+        for probe in dict.fromkeys(m["episodes"] for r in of_row for m in r["measurements"]):
+            own, chance = (_values(of_row, method, probe) for method in (MEMORY, RANDOM))
+            difference = paired(chance, own) if own and chance else None
+            shown = "" if difference is None else _signed(difference.mean, difference.interval)
+            what = f"without {without}" if without else f"under {probe}" if probe else ""
+            rows.append((protocol, what, *(_shown(estimate(v)) if v else "-" for v in (own, chance)), shown))
     return rows
 
 
@@ -82,9 +87,9 @@ def _by_row(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
     return rows
 
 
-def _values(records: Sequence[Record], method: str) -> BySeed:
-    """By seed, what networks of the set's own architecture have on test images."""
-    wanted = {"method": method, "quantity": ACCURACY, "network": "", "episodes": "", "split": "test"}
+def _values(records: Sequence[Record], method: str, probe: str = "") -> BySeed:
+    """By seed, what networks of the set's own architecture have on test images, as they are or under a probe."""
+    wanted = {"method": method, "quantity": ACCURACY, "network": "", "episodes": probe, "split": "test"}
     found = ((r["seed"], m["values"]) for r in records for m in r["measurements"] if wanted.items() <= m.items())
     return dict(found)
 

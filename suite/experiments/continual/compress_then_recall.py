@@ -83,8 +83,7 @@ class CompressThenRecall:
     evaluation: Protocol = field(default_factory=Protocol)
     """How networks are trained on what all memories recall."""
     stand_ins: NonNegativeInt = 0
-    """Copies of the recalled images, each as another task of the stream's law shows it, that the inner loop's networks
-    learn beside the memory, drawn anew for every outer step. Ours, not the paper's."""
+    """Copies of recalled images as other tasks of the stream's law, which networks learn beside the memory (ours)."""
     whole_matrix: bool = True
     """Measure every task so far after every task; else the new one alone, and all after the last."""
     preset: presets.Source = "paper"

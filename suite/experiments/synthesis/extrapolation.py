@@ -89,8 +89,7 @@ class Extrapolation:
     augmentation: AugmentationChoice = "default"
     """Of recalled and real images; 'default': the data set's own."""
     preprocessing_of: Literal["all classes", "each task"] = "all classes"
-    """What the preprocessing is fitted on. With 'each task', what is recalled is taken to the space of 'all classes'
-    (`preprocess.moved`), in which every network is trained and tested."""
+    """What it is fitted on; networks are always in the space of 'all classes', where `preprocess.moved` takes images."""
     ways: Sequence[int] = (2, 5)
     """Classes of an episode."""
     episodes: Few = 100
