@@ -1,7 +1,7 @@
 """A teacher: a network trained on all training images, which says what each image of a set is to be taken for."""
 
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -27,14 +27,16 @@ def taught_by_teacher(
     if protocol.labels != "teacher":
         return training_set
 
-    @cache
-    def teacher() -> torch.nn.Module:
-        return train(setting, real, replace(PUBLISHED, epochs=protocol.teacher_epochs), key("teacher"), pause).eval()
-
     def probabilities(images: Tensor) -> Tensor:
-        network = teacher()  # with gradients, if it is trained now
+        network = _teacher(setting, real, protocol.teacher_epochs, key("teacher"), pause)
         with torch.no_grad():
             said: Tensor = network(images).softmax(1)
         return said
 
     return lambda number: replace(training_set(number), teacher=probabilities)
+
+
+@lru_cache(maxsize=1)
+def _teacher(setting: Setting, real: Split, epochs: int, key: Key, pause: Pause) -> torch.nn.Module:
+    """One for the memory and for all that stands beside it."""
+    return train(setting, real, replace(PUBLISHED, epochs=epochs), key, pause).eval()

@@ -89,7 +89,7 @@ class Extrapolation:
     augmentation: AugmentationChoice = "default"
     """Of recalled and real images; 'default': the data set's own."""
     preprocessing_of: Literal["all classes", "each task"] = "all classes"
-    """What it is fitted on; networks are always in the space of 'all classes', where `preprocess.moved` takes images."""
+    """What it is fitted on; networks are always in the space of 'all classes', where `preprocess.moved` takes them."""
     ways: Sequence[int] = (2, 5)
     """Classes of an episode."""
     episodes: Few = 100
