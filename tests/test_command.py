@@ -114,7 +114,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 CASES = {
     "memory-suite ": [
-        *("run", "evaluate", "runs", "sync", "check", "memory", "data", "leaderboard", "completion"),
+        *("run", "sweep", "evaluate", "runs", "sync", "check", "memory", "data", "leaderboard", "completion"),
         *("--help", "--version"),
     ],
     "memory-suite run": ["run", "runs"],

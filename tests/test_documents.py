@@ -47,12 +47,17 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def commands() -> list[str]:
+def ordered_commands() -> list[str]:
     """Every line of every bash block, comments taken off."""
     lines = [
         line for document in DOCUMENTS for block in blocks(document.read_text(), "bash") for line in block.split("\n")
     ]
-    return sorted({line.split("  #")[0].strip() for line in lines if line.strip()})
+    return [line.split("  #")[0].strip() for line in lines if line.strip()]
+
+
+def commands() -> list[str]:
+    """The same, each once and sorted."""
+    return sorted(set(ordered_commands()))
 
 
 def test_every_command_is_one_that_a_test_here_runs() -> None:
@@ -64,6 +69,7 @@ def test_every_command_is_one_that_a_test_here_runs() -> None:
         "python -m suite.check ",
         "python -m suite.evaluate ",
         "python -m suite.runs",
+        "python -m suite.sweep ",
         "python -m suite.sync runs",
         "python -m tools.",
         "python -m leaderboard.",
@@ -98,7 +104,10 @@ def give(line: str, *more: str) -> Done:
     tests/test_command.py, and whole commands in processes of their own are `quickstart` and `test_a_printed_plugin`."""
     python, flag, module, *words = shlex.split(line)
     assert (python, flag) == ("python", "-m")
-    return said(importlib.import_module(module).main, [*words, *more])
+    found = importlib.import_module(module)
+    if hasattr(found, "__path__"):  # a package
+        found = importlib.import_module(f"{module}.__main__")
+    return said(found.main, [*words, *more])
 
 
 RUNS = [line for line in commands() if line.startswith("python -m suite.run ")]
@@ -191,6 +200,19 @@ def test_a_memory_is_judged_again(made: Path, data_dir: Path, monkeypatch: pytes
     done = give(probed, *SMOKE, "--data-dir", str(data_dir))
     assert done.status == 0, done.err
     assert all(f"under {name}" in done.out for name in PROBES)
+
+
+@pytest.mark.slow
+def test_the_commands_of_sweeps(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As printed, in order: a table is done, looked at, and its other seeds are written for Slurm."""
+    monkeypatch.setenv("SUITE_DATA_DIR", str(data_dir))
+    lines = [line for line in ordered_commands() if line.startswith("python -m suite.sweep ")]
+    done, status, array = (give(line, "--out", str(tmp_path), "--tracking-uri", "none") for line in lines)
+    assert done.status == status.status == array.status == 0, done.err + status.err + array.err
+    assert "full momentum" in done.out and "3 finished" in status.out
+    assert "6 of 6 runs are left; submit them with" in array.out
+    (script,) = tmp_path.glob("*/*/array.sbatch")
+    assert "#SBATCH --gres=gpu:1" in script.read_text()
 
 
 @pytest.mark.slow

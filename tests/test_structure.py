@@ -28,12 +28,12 @@ LAYERS = [
     ["config", "contracts"],
     ["tracking"],
     ["runtime"],
-    ["api", "check", "evaluate", "run", "runs", "sync"],
+    ["api", "check", "evaluate", "run", "runs", "sweep", "sync"],
     ["__main__"],
 ]
 """Lower to higher: a part may import from parts below its own line, and from within itself."""
 
-SIDEWAYS = {"evaluate": {"run"}, "runs": {"run"}, "parameterizations": {"architectures"}}
+SIDEWAYS = {"evaluate": {"run"}, "runs": {"run"}, "sweep": {"run"}, "parameterizations": {"architectures"}}
 """Inside one line, these directions and no others: `image_queries` has a ConvNet as its default extractor."""
 
 LOOSE_AT_MOST = 13
