@@ -51,7 +51,7 @@ def test_help_names_every_command_with_one_line(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "name a command; there are: run, evaluate, runs"),
+        ([], "name a command; there are: run, sweep, evaluate, runs"),
         (["rnus"], "there is no command 'rnus'; did you mean 'runs'?"),
         (["leaderboard", "biuld"], "there is no command 'leaderboard biuld'; did you mean 'leaderboard build'?"),
         (["completion", "fish"], "completion: name a shell; there are: bash, zsh"),

@@ -192,7 +192,7 @@ def test_without_a_teacher_a_sentence() -> None:
         evaluate(setting(), lambda number: images(), PROTOCOLS["dd_ranking_soft"], Key(0), {"test": images()})
     for experiment in (CompressThenRecall, Online, Extrapolation, ImageRecall):
         with pytest.raises(UsageError, match=r"evaluation: protocol dd_ranking_soft teaches .* choose another"):
-            experiment(evaluation=PROTOCOLS["dd_ranking_soft"])
+            experiment(evaluation=PROTOCOLS["dd_ranking_soft"]).plan()
     assert PROTOCOLS["dd_ranking_soft"].without_teacher().labels == "class"
 
 

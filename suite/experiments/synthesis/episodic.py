@@ -26,7 +26,7 @@ from suite.types import (
     Setting,
     over_steps,
 )
-from suite.validation import require
+from suite.validation import require, require_no_teacher
 
 STANDARDIZED_ON = 32
 """Training images of each class, or all there are, whose features start with mean 0 and deviation 1."""
@@ -60,7 +60,8 @@ class EpisodicMemories:
 
     @staticmethod
     def of(experiment: Any, device: torch.device) -> "EpisodicMemories":
-        """Those of an experiment with these fields; UsageError for an objective that keeps networks."""
+        """Those of an experiment with these fields; UsageError for an objective that keeps networks, or a teacher."""
+        require_no_teacher(experiment)
         keeps = isinstance(experiment.objective, Remembering)
         require(experiment, "objective", not keeps, "one that keeps nothing, since every step has other classes")
         return EpisodicMemories(

@@ -47,7 +47,7 @@ from suite.types import (
     Session,
     Setting,
 )
-from suite.validation import Few, Positive, PositiveInt, require, require_no_teacher
+from suite.validation import Few, Positive, PositiveInt, require
 
 PAPER_SIZES = {"bases": 64, "matrices": 16}
 """Of the memory (paper, B.3)."""
@@ -109,7 +109,6 @@ class ImageRecall:
     """How an episode's networks are trained."""
 
     def __post_init__(self) -> None:
-        require_no_teacher(self)
         require(self, "shots", len(set(self.shots)) == len(self.shots) > 0, "different numbers, at least one")
         info = self.dataset.info
         fewest = min(info.train_size, info.test_size) // info.classes
