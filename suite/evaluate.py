@@ -183,7 +183,11 @@ def _with_set(
     info = experiment.dataset.info
     known = settle(path, layout, found, declared, info)
     about |= {"accuracies": {k: list(v) for k, v in found.accuracies.items()}, "notes": list(known.notes)}
-    protocol = experiment.evaluation if known.lr is None else replace(experiment.evaluation, lr=known.lr)
+    protocol, settled = experiment.evaluation, dict(known.settled)
+    if known.lr is not None and protocol.optimizer == "sgd":
+        protocol = replace(protocol, lr=known.lr)
+    elif known.lr is not None:  # a rate of SGD is none of Adam
+        settled["lr"] = "the protocol's"
     numbers = sum(tensor.numel() for tensor in known.tensors.values())
     experiment = replace(
         experiment,
@@ -191,7 +195,7 @@ def _with_set(
         images_per_class=numbers / (info.classes * info.shape.numel),
         space=known.space.text,
         evaluation=protocol,
-        **known.settled,
+        **settled,
     )
     return replace(experiment, identity=_kept(options, known.tensors, known.space.tensors, about))
 
@@ -271,9 +275,9 @@ def matrix(records: list[dict[str, Any]]) -> str:
     lines, scores = matrix_of(records), scores_of(records)
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     rows = ["  ".join(f"{word:{width}}" for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    if scores.ior is not None:
-        parts = {"HLR": scores.hlr, "IOR": scores.ior, "LRS": scores.lrs, "ARS": scores.ars}
-        rows.append("DD-Ranking: " + ", ".join(f"{name} {v:.1f}" for name, v in parts.items() if v is not None))
+    parts = {"HLR": scores.hlr, "IOR": scores.ior, "LRS": scores.lrs, "ARS": scores.ars}
+    if shown := ", ".join(f"{name} {value:.1f}" for name, value in parts.items() if value is not None):
+        rows.append(f"DD-Ranking, {scores.labels} labels: {shown}")
     return "\n".join(rows)
 
 

@@ -274,7 +274,16 @@ def require_labels(config: Any, learned: bool = False) -> None:
 
 
 def require_no_teacher(config: Any) -> None:
-    """Refuse an `evaluation` by labels of a teacher, which is trained on all images of one data set."""
+    """Refuse an `evaluation` by labels of a teacher, which is trained on all images of one data set.
+
+    And, for a stream, one whose loss is of all classes, since networks may be told the task.
+    """
+    by_class = config.evaluation.loss == "cross_entropy" and not config.evaluation.cut_mix
+    if hasattr(config, "stream") and not by_class:
+        raise UsageError(
+            f"{type(config).__name__}.evaluation: protocol {config.evaluation.name} teaches all classes at once "
+            "(CutMix, squared error), and networks of a stream may be told the task; choose another"
+        )
     if config.evaluation.labels == "teacher":
         raise UsageError(
             f"{type(config).__name__}.evaluation: protocol {config.evaluation.name} teaches by a network that was "

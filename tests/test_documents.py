@@ -211,7 +211,7 @@ def test_the_commands_of_sweeps(tmp_path: Path, data_dir: Path, monkeypatch: pyt
     assert done.status == status.status == array.status == 0, done.err + status.err + array.err
     assert "full momentum" in done.out and "3 finished" in status.out
     assert "6 of 6 runs are left; submit them with" in array.out
-    (script,) = tmp_path.glob("*/*/array.sbatch")
+    (script,) = tmp_path.glob("*/*/array-*.sbatch")
     assert "#SBATCH --gres=gpu:1" in script.read_text()
 
 

@@ -230,7 +230,7 @@ def test_protocols_stand_side_by_side_whole_and_taken_apart(soft: Memory, judged
     parts = [" ".join(line[1:4]) for line in table[1:6:2]]  # digits have no augmentation of their own
     assert [part.startswith("without augmentation") for part in parts] == [True, True, False]
     assert parts[2] == "without its labels"
-    assert "DD-Ranking: HLR" in done.out and ", ARS " in done.out
+    assert "DD-Ranking, soft labels: HLR" in done.out and ", ARS " in done.out
     entries, complaints = read_records([judged.out])
     cells = [entry.record["cell"] for entry in entries]
     assert not complaints and len(cells) == 6

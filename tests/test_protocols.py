@@ -22,8 +22,8 @@ from suite.evaluation.descent import Descent
 from suite.evaluation.evaluate import evaluate
 from suite.evaluation.probes import CORRUPTIONS, Attacked, Corrupted, Probes
 from suite.evaluation.protocol import PROTOCOLS, Protocol
-from suite.evaluation.teacher import taught_by_teacher
-from suite.evaluation.training import cut_mix, train, train_group
+from suite.evaluation.teacher import Teachers
+from suite.evaluation.training import cut_mix, no_pause, train, train_group
 from suite.experiments.continual.compress_then_recall import CompressThenRecall
 from suite.experiments.continual.online import Online
 from suite.experiments.synthesis.extrapolation import Extrapolation
@@ -94,12 +94,12 @@ def test_rates(protocol: Protocol, rates: dict[int, float]) -> None:
 def test_steps_are_those_of_torch_to_the_bit(optimizer: str, weight_decay: float) -> None:
     generator = Key(1).generator()
     start = [torch.randn(3, 4, generator=generator), torch.randn(5, generator=generator)]
-    protocol = Protocol(optimizer=optimizer, lr=0.1, weight_decay=weight_decay, drops=(0.5,))
+    protocol = Protocol(optimizer=optimizer, lr=0.125, weight_decay=weight_decay, drops=(0.5,), drop=0.5)
     ours, theirs = ([w.clone() for w in start] for _ in range(2))
     kinds: Any = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     of_kind = {"momentum": 0.9} if optimizer == "sgd" else {"betas": (0.9, 0.999)}
-    reference = kinds[optimizer](theirs, lr=0.1, weight_decay=weight_decay, foreach=False, **of_kind)
-    schedule = torch.optim.lr_scheduler.StepLR(reference, 5)
+    reference = kinds[optimizer](theirs, lr=0.125, weight_decay=weight_decay, foreach=False, **of_kind)
+    schedule = torch.optim.lr_scheduler.StepLR(reference, 5, 0.5)
     descent = Descent(protocol, ours, 10)
     for _ in range(10):
         gradients = [torch.randn(w.shape, generator=generator) for w in start]
@@ -108,8 +108,7 @@ def test_steps_are_those_of_torch_to_the_bit(optimizer: str, weight_decay: float
         descent.step(gradients)
         reference.step()
         schedule.step()
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+    assert all(one.equal(other) for one, other in zip(ours, theirs, strict=True))
     assert not ours[0].equal(start[0])
 
 
@@ -132,7 +131,8 @@ def images(n: int = 12, targets: bool = False) -> Split:
 def test_networks_side_by_side_are_those_one_by_one(name: str, targets: bool) -> None:
     protocol = replace(PROTOCOLS[name], epochs=4, batch=5)
     keys = [Key(0)("network", i) for i in range(3)]
-    taught = taught_by_teacher(lambda number: images(targets=targets), setting(), images(30), protocol, Key(0), int)
+    teachers = Teachers(images(30), protocol, Key(0), no_pause)
+    taught = teachers.taught(lambda number: images(targets=targets), setting())
     sets = [taught(i) for i in range(3)]
     together = train_group(setting(), sets, protocol, keys)
     for network, data, key in zip(together, sets, keys, strict=True):
@@ -178,13 +178,18 @@ def test_a_teacher_sees_what_the_student_sees(monkeypatch: pytest.MonkeyPatch) -
         return Known()
 
     monkeypatch.setattr("suite.evaluation.teacher.train", trained)
-    taught = taught_by_teacher(lambda number: images(), setting(), images(30), protocol, Key(0), int)
+    teachers = Teachers(images(30), protocol, Key(0), no_pause)
+    taught = teachers.taught(lambda number: images(), setting())
     assert not asked  # trained when the first set is asked for what it says
     shown = replace(taught(0), images=images().images.flip(-1))
     assert shown.told().targets is not None and shown.at(torch.tensor([0])).teacher is not None
     torch.testing.assert_close(shown.told().targets, shown.images[:, 0, 0, :3].softmax(1))
     taught(1).told()
     assert asked == [(30, 7, "paper")]
+    wider = replace(setting(), architecture=MLP(width=9))  # another architecture has a teacher of its own
+    teachers.taught(lambda number: images(), wider)(0).told()
+    taught(1).told()
+    assert len(asked) == 2
 
 
 def test_without_a_teacher_a_sentence() -> None:
@@ -194,6 +199,15 @@ def test_without_a_teacher_a_sentence() -> None:
         with pytest.raises(UsageError, match=r"evaluation: protocol dd_ranking_soft teaches .* choose another"):
             experiment(evaluation=PROTOCOLS["dd_ranking_soft"]).plan()
     assert PROTOCOLS["dd_ranking_soft"].without_teacher().labels == "class"
+
+
+@pytest.mark.parametrize("name", ["frepo", "idc"])
+def test_losses_of_all_classes_are_refused_where_networks_are_told_the_task(name: str) -> None:
+    told = replace(setting(), groups=torch.tensor([0, 0, 1]))
+    with pytest.raises(UsageError, match=f"protocol {name} teaches all classes at once"):
+        evaluate(told, lambda number: images(), PROTOCOLS[name], Key(0), {"test": images()})
+    with pytest.raises(UsageError, match=f"evaluation: protocol {name} teaches all classes at once"):
+        CompressThenRecall(evaluation=PROTOCOLS[name])
 
 
 # ---------------------------------------------------------------- CutMix and DSA

@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import said
 
 from suite.errors import Interrupted, UsageError
@@ -19,10 +20,10 @@ from suite.run import main as run_main
 from suite.runtime.record import dumps
 from suite.runtime.run_directory import FINISHED, LOCK
 from suite.storage.locks import locked
-from suite.sweep.__main__ import main
+from suite.sweep.__main__ import _pool, main, parser
 from suite.sweep.pool import MOST_DEATHS, Pool
 from suite.sweep.slurm import write_array
-from suite.sweep.units import LEFT, Unit, longest_first, table
+from suite.sweep.units import LEFT, Unit, longest_first, shared_words, table
 
 # ---------------------------------------------------------------- the pool, with processes that do what they are told
 
@@ -76,6 +77,24 @@ def test_what_stops_at_a_checkpoint_or_is_killed_is_begun_again(made: Made) -> N
     assert sorted(names(pool.done)) == ["dies", "stops"]
     assert pool.failed == {"always": f"killed by SIGKILL, {MOST_DEATHS} times"}
     assert len(list(always.directory.glob("try*"))) == MOST_DEATHS
+
+
+def test_what_gets_nowhere_or_cannot_begin_is_given_up(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, _ = made.pool()
+    monkeypatch.setattr("suite.sweep.pool.MOST_STALLS", 3)
+    nowhere, absent = made.unit("nowhere", "sys.exit(75)"), made.unit("absent")
+    absent = replace(absent, command=("/there/is/no/such/program",))
+    damaged = made.unit("damaged", "sys.exit('it is damaged')")
+    (damaged.directory / "journal.jsonl").write_bytes(b"\xff\x00")
+    pool.run([nowhere, absent, damaged, made.unit("good")], lambda: None)
+    assert names(pool.done) == ["good"] and sorted(pool.failed) == ["absent", "damaged", "nowhere"]
+    assert pool.failed["nowhere"] == "stopped within 10 seconds, 3 times" and "No such file" in pool.failed["absent"]
+
+
+def test_a_signal_without_a_name_is_told(made: Made) -> None:
+    pool, _ = made.pool()
+    pool.run([made.unit("dies", "import os; os.kill(os.getpid(), 40)")], lambda: None)
+    assert pool.failed == {"dies": "killed by signal 40, 3 times"}
 
 
 def test_no_more_are_at_work_than_there_are_workers(made: Made) -> None:
@@ -214,16 +233,22 @@ def test_a_sweep_whose_driver_and_worker_were_killed_goes_on(sweep: Sweep, tmp_p
         found = subprocess.run(["pgrep", "-f", f"suite.run --gin={sweep.out}"], capture_output=True, text=True)
         return [int(line) for line in found.stdout.split()]
 
-    driver = subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    wait_for(lambda: len(at_work()) == 2)
-    driver.kill()
-    driver.wait()
-    assert at_work()  # the runs do not need their driver
-    second = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    wait_for(lambda: bool(list(sweep.out.glob("*/*/checkpoints/*"))) and bool(at_work()))
-    for process in at_work()[:1]:
-        os.kill(process, signal.SIGKILL)
-    _, told = second.communicate(timeout=300)
+    drivers = [subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)]
+    try:
+        wait_for(lambda: len(at_work()) == 2)
+        drivers[0].kill()
+        drivers[0].wait()
+        assert at_work()  # the runs do not need their driver
+        drivers.append(second := subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True))
+        wait_for(lambda: bool(list(sweep.out.glob("*/*/checkpoints/*"))) and bool(at_work()))
+        for process in at_work()[:1]:
+            os.kill(process, signal.SIGKILL)
+        _, told = second.communicate(timeout=600)
+    finally:
+        for driver in drivers:
+            driver.kill()
+        for process in at_work():
+            os.kill(process, signal.SIGKILL)
     assert second.returncode == 0, told
     by_hand = Sweep(sweep.gin, tmp_path / "by_hand", sweep.data_dir)
     assert said(run_main, by_hand.words).status == 0
@@ -250,7 +275,7 @@ def test_what_fails_is_told_and_the_rest_is_kept(sweep: Sweep) -> None:
     sweep.gin.write_text(TABLE.replace("'OUTER_LR = 0.01'", "'OUTER_LR = 1e30'"))
     done = said(main, [*sweep.words, "--workers", "2"])
     assert done.status == 1 and len(sweep.records()) == 2
-    assert "2 of 4 runs failed; the others are done" in done.err and "slow fast" not in done.err
+    assert "2 of 4 runs failed; the others are done" in done.err and not done.out
     shown = said(main, [*sweep.words, "--status"])
     assert "2 failed" in shown.out and "2 finished" in shown.out
 
@@ -261,9 +286,10 @@ def test_what_fails_is_told_and_the_rest_is_kept(sweep: Sweep) -> None:
 def test_a_job_array_does_each_line_and_is_requeued_at_a_checkpoint(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made.place = made.place / "a place"
     tools = made.place / "tools"
-    tools.mkdir()
-    (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {made.place}/requeued\n')
+    tools.mkdir(parents=True)
+    (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> "{made.place}/requeued"\n')
     (tools / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     heard = "import signal; signal.signal(10, lambda *_: sys.exit(75)); (here / 'up').touch(); time.sleep(60)"
@@ -284,6 +310,7 @@ def test_a_job_array_does_each_line_and_is_requeued_at_a_checkpoint(
         return subprocess.Popen(["bash", str(script)], env=os.environ | about)
 
     assert task(1).wait() == 0 and units[0].state == "finished"
+    assert task(9).wait() == 1
     assert task(2).wait() == 3
     long = task(3)
     wait_for((units[2].directory / "up").exists)
@@ -297,15 +324,28 @@ def test_the_array_has_what_is_left(sweep: Sweep) -> None:
     assert one.status == 0, one.err
     done = said(main, [*sweep.words, "--on", "slurm", "--workers", "5", "--slurm=--partition=gpu"])
     assert done.status == 0 and "3 of 4 runs are left; submit them with" in done.out
-    (script,) = sweep.out.glob("of_a_test/.sweep-*/array.sbatch")
+    (script,) = sweep.out.glob("of_a_test/.sweep-*/array-*.sbatch")
     assert str(script) in done.out and "#SBATCH --partition=gpu" in script.read_text()
-    commands = (script.parent / "commands.txt").read_text().splitlines()
-    assert len(commands) == 3
+    (file,) = script.parent.glob("commands-*.txt")
+    commands = file.read_text().splitlines()
+    assert len(commands) == 3 and all("--device=cpu" in line for line in commands)
     assert subprocess.run(commands[0], shell=True, capture_output=True).returncode == 0
     assert len(sweep.records()) == 2
+    again = said(main, [*sweep.words, "--on", "slurm"])
+    assert "2 of 4 runs are left" in again.out and file.read_text().splitlines() == commands  # of the array before
 
 
-@pytest.mark.parametrize("option", ["--array=1-5", "time=3", "--time=1\n#SBATCH --array=1"])
+def test_a_password_is_in_no_command(sweep: Sweep) -> None:
+    address = "http://me:secret@127.0.0.1:9"
+    words = [word if word != "none" else address for word in sweep.words]
+    refused = said(main, [*words, "--on", "slurm"])
+    assert refused.status == 2 and "MLFLOW_TRACKING_PASSWORD" in refused.err and "secret" not in refused.err
+    options = parser().parse_args(words)
+    assert not any("secret" in word for word in shared_words(options, sweep.out))
+    assert "secret" in str(_pool(sweep.out, options, torch.device("cpu")).environment)
+
+
+@pytest.mark.parametrize("option", ["--array=1-5", "-a1-5", "--no-requeue", "time=3", "--time=1\n#SBATCH --array=1"])
 def test_options_that_are_none_are_refused(made: Made, option: str) -> None:
     with pytest.raises(UsageError, match="--slurm"):
         write_array(made.place, "it", [made.unit("one")], None, [option])
@@ -327,13 +367,8 @@ def test_what_a_sweep_does_not_do_is_said(sweep: Sweep, words: list[str], senten
 
 def test_two_sweeps_of_one_table_are_refused(sweep: Sweep) -> None:
     assert said(main, [*sweep.words, "--status"]).status == 0
-    (folder,) = sweep.out.glob("of_a_test/.sweep-*")
-    with locked(folder / "lock", wait=False):
+    assert not sweep.out.exists() or not list(sweep.out.glob("*/*"))  # to look writes nothing
+    (sweep.out / "of_a_test").mkdir(parents=True, exist_ok=True)
+    with locked(sweep.out / "of_a_test" / ".sweep.lock", wait=False):
         done = said(main, sweep.words)
-    assert done.status == 1 and "another sweep is at work on these runs" in done.err and not sweep.records()
-
-
-def test_other_cells_are_another_sweep(sweep: Sweep) -> None:
-    for words in ([], ["--only", "slow"]):
-        assert said(main, [*sweep.words, *words, "--status"]).status == 0
-    assert len(list(sweep.out.glob("of_a_test/.sweep-*"))) == 2
+    assert done.status == 1 and "another sweep is at work in" in done.err and not sweep.records()

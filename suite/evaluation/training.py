@@ -68,7 +68,7 @@ def train_group(
     """For each set and key the network that `train` gives, up to rounding; sets of one length are trained by vmap."""
     if len(sets) == 1 or len({len(data) for data in sets}) > 1:
         return [train(setting, data, protocol, key, pause) for data, key in zip(sets, keys, strict=True)]
-    sets = [_taught(data.to(setting.device), protocol) for data in sets]
+    sets = [_taught(data.to(setting.device), protocol, setting) for data in sets]
     networks = []
     for key in keys:
         with global_generators(key("network")):
@@ -115,7 +115,7 @@ def train_further(
     piece: int | None = None,
 ) -> None:
     """Train a network in place, as `train` does a fresh one; a batch passes through it in pieces of so many images."""
-    data, piece = _taught(data.to(setting.device), protocol), piece or protocol.batch
+    data, piece = _taught(data.to(setting.device), protocol, setting), piece or protocol.batch
     weights = [p for p in network.parameters() if p.requires_grad]
     descent = Descent(protocol, weights, protocol.sgd_steps(len(data)))
     for epoch in range(protocol.epochs):
@@ -141,8 +141,17 @@ def bound_by_convolutions(setting: Setting, network: nn.Module) -> bool:
     return _is_compute_bound(setting, network) and setting.shape.height >= 16
 
 
-def _taught(data: Split, protocol: Protocol) -> Split:
-    """The images with the labels that the protocol teaches; UsageError where it has a teacher and they do not."""
+def _taught(data: Split, protocol: Protocol, setting: Setting) -> Split:
+    """The images with the labels that the protocol teaches.
+
+    Raises UsageError where it has a teacher and they do not, and where logits of other groups of classes are masked and
+    the protocol's loss is of all.
+    """
+    if setting.groups is not None and (protocol.cut_mix or protocol.loss != "cross_entropy"):
+        raise UsageError(
+            f"protocol {protocol.name} teaches all classes at once (CutMix, squared error), and here networks are told "
+            "the task; choose another protocol"
+        )
     if protocol.labels == "class":
         return replace(data, targets=None, teacher=None)
     if protocol.labels == "teacher" and data.teacher is None:

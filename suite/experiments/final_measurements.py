@@ -11,10 +11,10 @@ from suite import __version__
 from suite.errors import UsageError, one_line
 from suite.evaluation.cached import CachedAccuracies, LazyTrainingSet
 from suite.evaluation.comparison import affordable_per_class
-from suite.evaluation.evaluate import Accuracies, Splits, TrainingSet, recalled
+from suite.evaluation.evaluate import Accuracies, Splits, recalled
 from suite.evaluation.probes import Probes, described
 from suite.evaluation.protocol import Protocol
-from suite.evaluation.teacher import taught_by_teacher
+from suite.evaluation.teacher import Teachers
 from suite.experiments import timing
 from suite.experiments.accounting import label_of
 from suite.keys import Key, global_generators
@@ -117,20 +117,21 @@ class FinalMeasurements:
             session.report,
             session.pause,
         )
-        measurements = list(self._memory(cached, setting, real, memory))
+        teachers = Teachers(real.split, self.evaluation, cached.key, cached.pause)
+        measurements = list(self._memory(cached, setting, teachers, memory))
         if self.test:
             shared = replace(cached, folder=make_directory(session.cache_dir / "controls"), splits=test)
-            measurements += self._controls(shared, setting, real, self._depends_on(session, setting, data))
+            measurements += self._controls(shared, setting, real, teachers, self._depends_on(session, setting, data))
         return measurements
 
     def _memory(
-        self, cached: CachedAccuracies, setting: Setting, real: ClassRows, memory: Params
+        self, cached: CachedAccuracies, setting: Setting, teachers: Teachers, memory: Params
     ) -> Iterator[Measurement]:
         images, about = recalled(setting, memory), {"memory": digest(memory)} | self._about_probes()
         note = f"{len(images)} recalled images, {self.evaluation.sgd_steps(len(images))} SGD steps"
 
         def accuracies(name: str, on: Setting, about: dict[str, Any]) -> Accuracies:
-            taught = self._taught(lambda network: images, on, real, cached)
+            taught = teachers.taught(lambda network: images, on)
             return cached.evaluate(name, on, taught, len(images), self.evaluation, about)
 
         yield from _by_split("memory", accuracies("the memory", setting, about), NETWORKS, note)
@@ -140,7 +141,12 @@ class FinalMeasurements:
             yield from _by_split("memory", transferred, NETWORKS, note, network)
 
     def _controls(
-        self, cached: CachedAccuracies, setting: Setting, real: ClassRows, about: dict[str, Any]
+        self,
+        cached: CachedAccuracies,
+        setting: Setting,
+        real: ClassRows,
+        teachers: Teachers,
+        about: dict[str, Any],
     ) -> Iterator[Measurement]:
         each, protocol = affordable_per_class(self.images_per_class), self.evaluation
         counts = [min(each, len(rows)) for rows in real.rows]
@@ -150,7 +156,7 @@ class FinalMeasurements:
         note += ", more than the budget" if self.images_per_class < 1 else ""
         for control in self.controls:
             images = LazyTrainingSet(partial(control.choose, setting, real, each, cached.key))
-            taught = self._taught(images, setting, real, cached)
+            taught = teachers.taught(images, setting)
             of_control = about | {"control": describe(control), "images per class": each}
             accuracies = cached.evaluate(control.label, setting, taught, size, protocol, of_control)
             yield from _by_split(control.label, accuracies, control.over, note)
@@ -162,9 +168,6 @@ class FinalMeasurements:
             accuracies = cached.evaluate("the full data", setting, lambda network: real.split, size, protocol, about)
             note = f"{size} images, {protocol.epochs} epochs of the paper's {Protocol().epochs}"
             yield from _by_split("full data", accuracies, NETWORKS, note)
-
-    def _taught(self, images: TrainingSet, on: Setting, real: ClassRows, cached: CachedAccuracies) -> TrainingSet:
-        return taught_by_teacher(images, on, real.split, self.evaluation, cached.key, cached.pause)
 
     def _depends_on(self, session: Session, setting: Setting, data: Data) -> dict[str, Any]:
         """All that the accuracies of the full-data control depend on."""
@@ -209,7 +212,9 @@ class FinalMeasurements:
             if isinstance(control, SelectsInFeatures) and control.epochs:  # in features that controls share
                 seconds[json_sha256([about, "features", control.epochs])] = control.epochs * train_images * pace.train
         if protocol.labels == "teacher":
-            seconds[json_sha256([about, "teacher"])] = protocol.teacher_epochs * train_images * pace.train
+            for on in (self.architecture, *self.elsewhere):
+                each = timing.pace(replace(setting, architecture=on), self.evaluation).train
+                seconds[json_sha256([about, "teacher", describe(on)])] = protocol.teacher_epochs * train_images * each
         if self.full_data_epochs:
             epochs, networks = self.full_data_epochs, self.full_data_networks
             identity = json_sha256([about, "full data", epochs, networks])

@@ -129,7 +129,7 @@ def execute(run: Run, context: RunContext, table: Path | None = None) -> Record:
         refuse_another(directory, run.key, flat(config))
         journal = Journal(directory)
         if (directory / FINISHED).is_file():
-            record = _read_record(run, directory) | {"cell": run.cell}  # JSON is written with sorted keys
+            record = read_record(run, directory) | {"cell": run.cell}  # JSON is written with sorted keys
             report(f"[{name_of_run(run)}] was done before; --fresh runs it again")
             _begin_journal(run, journal, config, table, record["environment"])
             mark_finished(directory, journal)
@@ -301,7 +301,7 @@ def _mark_failed(run: Run, directory: Path, journal: Journal) -> None:
         report(f"[{name_of_run(run)}] {disk_error}")
 
 
-def _read_record(run: Run, directory: Path) -> Record:
+def read_record(run: Run, directory: Path) -> Record:
     """The record of a finished run. Raises RunError where it is not what the run wrote, as far as can be told.
 
     Runs of before `run.json` held the record's hash are judged by what follows from the rest of the record alone.

@@ -38,6 +38,8 @@ class Scores:
     """Label robust score."""
     ars: float | None
     """Augmentation robust score."""
+    labels: str
+    """Of which labels IOR is, as DD-Ranking has a class of scores for each: 'soft' (a teacher's) or 'hard'."""
 
 
 def matrix_of(records: Sequence[Record]) -> list[tuple[str, ...]]:
@@ -71,6 +73,7 @@ def scores_of(records: Sequence[Record]) -> Scores:
         improvement,
         None if recovery is None or improvement is None else _squashed((improvement - recovery) / 2),
         None if improvement is None or plain is None else _squashed((improvement + plain) / 2),
+        "soft" if any_labels == SOFT else "hard",
     )
 
 
@@ -83,7 +86,9 @@ def _by_row(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
     rows: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         cell = record["cell"]
-        rows.setdefault((cell.get("protocol", ""), cell.get("without", "")), []).append(record)
+        others = [label for axis, label in cell.items() if axis not in ("set", "protocol", "without")]
+        name = ", ".join([cell.get("protocol", ""), *others])
+        rows.setdefault((name, cell.get("without", "")), []).append(record)
     return rows
 
 

@@ -6,10 +6,12 @@ stopped.
 """
 
 import argparse
+import io
 import json
 import os
 import shlex
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from suite.config.resolve import Run
+    from suite.sweep.pool import Pool
     from suite.sweep.units import Unit
 
 ENGINES = ("local", "slurm")
@@ -40,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--only", action="append", default=[], metavar="CELL", help="only these cells of a table: LABEL or AXIS=LABEL")
     add("--on", choices=ENGINES, default="local", help="processes here, or a job array that is written (%(default)s)")
     whole = number_option(int, AtLeast(1))
-    add("--workers", type=whole, metavar="N", help="runs at a time (default: one for each GPU, or one for two cores)")
+    add("--workers", type=whole, metavar="N", help="runs at a time (default: one for each GPU, or for each core)")
     add("--slurm", action="append", default=[], metavar="OPTION", help="of sbatch, such as --slurm=--time=02:00:00")
     add("--status", action="store_true", help="print what is done, running and left; starts nothing")
     return command
@@ -56,11 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace) -> int:
     from suite.config.resolve import resolve
-    from suite.core.device import prepare_device
     from suite.registry import load_components, load_plugin
-    from suite.runtime.estimate import plans
+    from suite.run import perform
     from suite.storage.files import make_directory, user_path
-    from suite.sweep.units import LEFT, longest_first, table, units_of
 
     for name, given in (("--fresh", options.fresh), ("--together", options.together != 1)):
         if given:
@@ -70,90 +71,138 @@ def _main(options: argparse.Namespace) -> int:
     load_components()
     options.plugin = [load_plugin(plugin) for plugin in options.plugin]
     runs = resolve(options.gin, options.set, options.seed, options.only)
-    device = prepare_device(options.device)
-    plans(runs, device)  # refuses what has no room, before anything is begun
     out = make_directory(user_path(options.out, "--out"))
-    units = units_of(runs, _seconds(runs, device), options, out)
-    if options.json:
-        print(
-            json.dumps([{"run": u.name, "key": u.key, "state": u.state, "seconds": u.seconds} for u in units], indent=1)
-        )
-        return 0
     if options.status or options.dry_run:
-        print(table(units))
-        return 0
+        return _show(runs, options, out)
     if options.on == "slurm":
-        return _slurm(runs, longest_first(units, LEFT), options, out)
-    _local(runs, longest_first(units, (*LEFT, "running")), options, out, device)
-    return _whole_table(options)
+        return _slurm(runs, options, out)
+    _local(runs, options, out)
+    perform(runs, options)  # reads the records back: the choice, the means, the parent in the tracker
+    return 0
 
 
-def _seconds(runs: "list[Run]", device: "torch.device") -> list[float | None]:
-    """What each run is expected to take; Nones where a method from outside can't be counted."""
+def _units(runs: "list[Run]", options: argparse.Namespace, out: Path, device: "torch.device") -> "list[Unit]":
+    """The runs' units, with what each is expected to take; unknown where a method from outside can't be counted."""
     from suite.runtime.estimate import costs
+    from suite.sweep.units import units_of
 
     try:
-        found = costs(runs, device)
+        seconds = [None if cost is None else cost.own + sum(cost.shared.values()) for cost in costs(runs, device)]
     except (Exception, SystemExit):  # the method's own run will meet the error, and report it better
-        return [None] * len(runs)
-    return [None if cost is None else cost.own + sum(cost.shared.values()) for cost in found]
+        seconds = [None] * len(runs)
+    return units_of(runs, seconds, options, out)
+
+
+def _chosen(runs: "list[Run]", out: Path) -> "list[Run]":
+    """The runs of the cells that a search chooses, once all of its own are finished; else none."""
+    from suite.runtime.execute import directories_of, read_record
+    from suite.runtime.run_directory import FINISHED
+    from suite.runtime.selection import chosen
+
+    directories = directories_of(runs, out)
+    if runs[0].choose is None or not all((directory / FINISHED).is_file() for directory in directories):
+        return []
+    records = [read_record(run, place) | {"cell": run.cell} for run, place in zip(runs, directories, strict=True)]
+    with redirect_stderr(io.StringIO()):  # the table's own command says at the end what was chosen
+        return chosen(runs, records, out)
+
+
+def _show(runs: "list[Run]", options: argparse.Namespace, out: Path) -> int:
+    """Print the state of every run; nothing is written."""
+    import torch
+
+    from suite.sweep.units import table
+
+    units = _units([*runs, *_chosen(runs, out)], options, out, torch.device("cpu"))
+    if options.json:
+        shown = [{"run": unit.name, "key": unit.key, "state": unit.state, "seconds": unit.seconds} for unit in units]
+        print(json.dumps(shown, indent=1))
+    else:
+        print(table(units))
+    return 0
 
 
 # ---------------------------------------------------------------- engines
 
 
-def _local(
-    runs: "list[Run]", left: "list[Unit]", options: argparse.Namespace, out: Path, device: "torch.device"
-) -> None:
-    """Do what is left in a pool. Raises RunError where something failed, and Interrupted after a signal."""
+def _local(runs: "list[Run]", options: argparse.Namespace, out: Path) -> None:
+    """Do what is left in a pool, and then the cells that a search chooses.
+
+    Raises RunError where something failed, and Interrupted after a signal.
+    """
+    from suite.core.device import prepare_device
+    from suite.runtime.estimate import plans
+    from suite.runtime.signals import Stop
+    from suite.storage.files import make_directory
+    from suite.storage.locks import locked
+    from suite.sweep.units import LEFT, folder_of, longest_first
+
+    device = prepare_device(options.device)
+    plans(runs, device)  # refuses what has no room, before anything is begun
+    place = make_directory(out / runs[0].name)
+    refusal = f"another sweep is at work in {place}; --status shows how far it is"
+    stop = Stop()
+    with locked(place / ".sweep.lock", wait=False, refusal=refusal), stop.listening():
+        for choose in (lambda: runs, lambda: _chosen(runs, out)):
+            these = choose()
+            units = longest_first(_units(these, options, out, device), (*LEFT, "running")) if these else []
+            pool = _pool(folder_of(runs, out) / "logs", options, device)
+            if units or these is runs:
+                report(f"[sweep] {len(units)} of {len(these)} runs are left, {pool.workers} at a time; {pool.logs}")
+            pool.run(units, lambda: stop.signal)
+            if pool.failed:
+                failed = f"{len(pool.failed)} of {len(these)} runs failed"
+                raise RunError(f"{failed}; the others are done, and their records are kept")
+
+
+def _pool(logs: Path, options: argparse.Namespace, device: "torch.device") -> "Pool":
+    """A worker for each GPU, or for each core with one thread, so that the number of workers changes no bits."""
     import torch
 
-    from suite.runtime.signals import Stop
-    from suite.storage.locks import locked
     from suite.sweep.pool import Pool
-    from suite.sweep.units import folder_of
+    from suite.tracking.uri import credentials, whole_uri
 
-    folder = folder_of(runs, out)
     spread = device.type == "cuda" and options.device is None
     gpus = torch.cuda.device_count() if spread else 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = options.workers or gpus or max(1, cores // 2)
-    threads = str(max(1, cores // workers))
-    pool = Pool(
-        workers,
-        folder / "logs",
-        (lambda worker: (f"--device=cuda:{worker % gpus}",)) if gpus else (lambda worker: (f"--device={device}",)),
-        {name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
+    one_thread = {} if device.type == "cuda" else {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    uri = options.tracking_uri
+    secret = {} if uri in (None, "none") else credentials(whole_uri(uri))
+    return Pool(
+        options.workers or gpus or cores,
+        logs,
+        lambda worker: (f"--device=cuda:{worker % gpus}",) if gpus else (),
+        {name: os.environ.get(name, value) for name, value in one_thread.items()} | secret,
     )
-    refusal = f"another sweep is at work on these runs ({folder}); --status shows how far it is"
-    stop = Stop()
-    with locked(folder / "lock", wait=False, refusal=refusal), stop.listening():
-        report(f"[sweep] {len(left)} of {len(runs)} runs are left, {workers} at a time; {folder / 'logs'}")
-        pool.run(left, lambda: stop.signal)
-    if pool.failed:
-        raise RunError(
-            f"{len(pool.failed)} of {len(runs)} runs failed; the others are done, and their records are kept"
-        )
 
 
-def _slurm(runs: "list[Run]", left: "list[Unit]", options: argparse.Namespace, out: Path) -> int:
-    """Write the job array of what is left, and say how it is submitted."""
+def _slurm(runs: "list[Run]", options: argparse.Namespace, out: Path) -> int:
+    """Write the job array of what is left, and say how it is submitted; nothing is run here."""
+    import torch
+
     from suite.sweep.slurm import write_array
-    from suite.sweep.units import folder_of
+    from suite.sweep.units import LEFT, folder_of, longest_first
+    from suite.tracking.uri import credentials, whole_uri
 
-    if not left:
-        return _whole_table(options)
-    script = write_array(folder_of(runs, out).absolute(), runs[0].name, left, options.workers, options.slurm)
-    print(f"{len(left)} of {len(runs)} runs are left; submit them with\n  sbatch {shlex.quote(str(script))}")
-    return 0
-
-
-def _whole_table(options: argparse.Namespace) -> int:
-    """The table's own command, now that all runs are done: the chosen cells, the means, the parent in the tracker."""
-    from suite.config.resolve import resolve
-    from suite.run import perform
-
-    perform(resolve(options.gin, options.set, options.seed, options.only), options)
+    uri = options.tracking_uri
+    if uri not in (None, "none") and credentials(whole_uri(uri)):
+        raise UsageError(
+            "--tracking-uri: a job's script would hold the password; leave it out of the address, and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where the jobs run"
+        )
+    for these in (runs, _chosen(runs, out)):
+        units = _units(these, options, out, torch.device("cpu")) if these else []
+        left = longest_first(units, LEFT)
+        if left:
+            folder = folder_of(runs, out).absolute()
+            script = write_array(folder, runs[0].name, left, options.workers, options.slurm)
+            print(f"{len(left)} of {len(these)} runs are left; submit them with\n  sbatch {shlex.quote(str(script))}")
+            return 0
+        at_work = sum(unit.state == "running" for unit in units)
+        if at_work:
+            print(f"{at_work} of {len(these)} runs are at work, and none is left")
+            return 0
+    print("all runs are done; the same command without --on slurm shows the table")
     return 0
 
 

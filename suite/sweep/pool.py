@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from suite.errors import Interrupted, first_line
+from suite.errors import Interrupted, RunError, first_line
 from suite.runtime.durations import duration
 from suite.storage.files import make_directory
 from suite.sweep.units import Unit
@@ -18,6 +19,12 @@ from suite.sweep.units import Unit
 MOST_DEATHS = 3
 """Times that a unit may be killed before the sweep gives it up: what kills it each time, such as a lack of memory, will
 do so again."""
+
+MOST_STALLS, STALL_SECONDS = 10, 10.0
+"""Times in a row that a unit may end with status 75 within so many seconds: it gets nowhere."""
+
+LAST_BYTES = 2**16
+"""Of a log that are read for its last line."""
 
 POLL = 0.1
 """Seconds between looks at the processes."""
@@ -40,7 +47,7 @@ class Working:
 class Pool:
     """Does units side by side; what it finds out is in its fields.
 
-    A unit that fails does not stop the others. One that ends with status 75, or is killed, is begun again: it goes on
+    A unit that fails does not stop the others. One that ends with status 75, or is killed, is begun again and goes on
     from its checkpoint.
     """
 
@@ -62,7 +69,8 @@ class Pool:
     def run(self, units: Sequence[Unit], stopped: Callable[[], object]) -> None:
         """Do the units, in this order; once `stopped` says so, stop them at a checkpoint and raise Interrupted."""
         make_directory(self.logs)
-        waiting, working, deaths = list(units), list[Working](), dict[str, int]()
+        waiting, working = list(units), list[Working]()
+        self._deaths, self._stalls = Counter[str](), Counter[str]()
         self._total, self._spent, self._foretold = len(units), 0.0, 0.0
         told = time.monotonic()
         try:
@@ -71,11 +79,15 @@ class Pool:
                     raise Interrupted("the sweep was stopped; the same command goes on with it")
                 free = sorted(set(range(self.workers)) - {one.worker for one in working})
                 while free and (unit := self._next(waiting)) is not None:
-                    working.append(self._start(unit, free.pop(0)))
+                    try:
+                        working.append(self._start(unit, free[0]))
+                        free.pop(0)
+                    except (OSError, RunError) as error:  # a full or read-only disk, no more processes
+                        self._give_up(unit, first_line(error))
                 ended = [one for one in working if one.process.poll() is not None]
                 for one in ended:
                     working.remove(one)
-                    if self._again(one, deaths):
+                    if self._again(one):
                         waiting.append(one.unit)
                 if ended or time.monotonic() - told > REPORTED_EVERY:
                     told = time.monotonic()
@@ -97,6 +109,7 @@ class Pool:
         return None
 
     def _start(self, unit: Unit, worker: int) -> Working:
+        unit.write()
         with (self.logs / f"{unit.directory.name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [*unit.command, *self.words_of_worker(worker)],
@@ -105,25 +118,34 @@ class Pool:
             )  # fmt: skip
         return Working(unit, process, worker, time.monotonic())
 
-    def _again(self, one: Working, deaths: dict[str, int]) -> bool:
+    def _again(self, one: Working) -> bool:
         """Note how a unit ended; whether it is to be begun again."""
-        status, unit = one.process.returncode, one.unit
-        if unit.state == "finished":
+        status, unit, state = one.process.returncode, one.unit, one.unit.state
+        seconds = time.monotonic() - one.started
+        if state == "finished":
             self.done.append(unit)
-            self._spent += time.monotonic() - one.started
+            self._spent += seconds
             self._foretold += unit.seconds or 0.0
             return False
-        if status == Interrupted.status:
+        if state == "running":  # another process took it between two looks, and this one found its lock held
             return True
-        if status < 0:
-            deaths[unit.key] = deaths.get(unit.key, 0) + 1
-            if deaths[unit.key] < MOST_DEATHS:
+        if status == Interrupted.status:
+            self._stalls[unit.key] = self._stalls[unit.key] + 1 if seconds < STALL_SECONDS else 0
+            if self._stalls[unit.key] < MOST_STALLS:
                 return True
-            self.failed[unit.name] = f"killed by {signal.Signals(-status).name}, {MOST_DEATHS} times"
+            self._give_up(unit, f"stopped within {STALL_SECONDS:g} seconds, {MOST_STALLS} times")
+        elif status < 0:
+            self._deaths[unit.key] += 1
+            if self._deaths[unit.key] < MOST_DEATHS:
+                return True
+            self._give_up(unit, f"killed by {_signal_name(-status)}, {MOST_DEATHS} times")
         else:
-            self.failed[unit.name] = _last_words(self.logs / f"{unit.directory.name}.log", status)
-        self.say(f"[sweep] {unit.name} failed: {self.failed[unit.name]}")
+            self._give_up(unit, _last_words(self.logs / f"{unit.directory.name}.log", status))
         return False
+
+    def _give_up(self, unit: Unit, why: str) -> None:
+        self.failed[unit.name] = why
+        self.say(f"[sweep] {unit.name} failed: {why}")
 
     def _progress(self, waiting: Sequence[Unit], working: Sequence[Working]) -> str:
         parts = [f"{len(self.done)} of {self._total} done", f"{len(working)} running", f"{len(waiting)} waiting"]
@@ -149,11 +171,21 @@ class Pool:
             one.process.wait()
 
 
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # those for real time have no names
+        return f"signal {number}"
+
+
 def _last_words(log: Path, status: int) -> str:
     """The last line that a process said, and where the rest is."""
     try:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LAST_BYTES))
+            text = file.read().decode(errors="replace")
     except OSError:
-        lines = []
-    said = first_line(lines[-1])[:300] if lines else f"exit status {status}"
+        text = ""
+    lines = [line for line in text.splitlines() if line.strip()]
+    said = lines[-1][:300] if lines else f"exit status {status}"
     return f"{said} ({log})"

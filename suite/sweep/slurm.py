@@ -6,29 +6,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from suite.errors import Interrupted, UsageError
-from suite.storage.files import write_atomic
+from suite.storage.files import make_directory, sha256, write_atomic
 from suite.sweep.units import Unit
 
 WARNING_SECONDS = 120
 """Between Slurm's signal and the end of a task's time."""
 
 SCRIPT = """#!/bin/bash
-# Made by python -m suite.sweep --on slurm. Each task of the array does one line of commands.txt, and is requeued when
-# it stops at a checkpoint: at the end of its time, or when it is preempted. Give the sweep's command again to see what
-# is left.
+# Made by python -m suite.sweep --on slurm. Each task of the array does one line of the file of commands, and is
+# requeued when it stops at a checkpoint before its time is up. Give the sweep's command again to see what is left.
 #SBATCH --job-name={name}
 #SBATCH --array=1-{tasks}{limit}
-#SBATCH --output={logs}/%A_%a.log
+#SBATCH --output="{logs}/%A_%a.log"
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@{warning}
 {options}
+trap '[ -z "$run" ] || kill -USR1 "$run"' USR1
+trap : TERM  # the run hears it by itself, where all processes get it
 command=$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {commands})
+[ -n "$command" ] || exit 1
 bash -c "exec $command" &
 run=$!
-trap 'kill -USR1 $run' USR1 TERM
-while kill -0 $run 2>/dev/null; do wait $run; done  # a signal ends a wait, and not the run
-wait $run
+wait "$run"
+while kill -0 "$run" 2>/dev/null; do wait "$run"; done  # a signal ends a wait, and not the run
+wait "$run"
 status=$?
 if [ "$status" = {again} ]; then
   scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
@@ -36,31 +38,37 @@ fi
 exit "$status"
 """
 
+OWN = ("array", "output", "signal", "requeue", "no-requeue", "job-name", "open-mode")
+"""Options of sbatch that the sweep sets itself."""
+
 
 def write_array(folder: Path, name: str, units: Sequence[Unit], at_once: int | None, options: Sequence[str]) -> Path:
-    """Write `array.sbatch` and `commands.txt` for these units, and return the script.
+    """Write a script and its commands for these units, and return the script: others for other units.
 
-    `at_once`: tasks at a time, None: as Slurm likes. `options`: of sbatch, such as '--time=02:00:00'. Raises UsageError
-    for an option that is none, or that the sweep decides itself.
+    So an array that was submitted keeps its commands. `at_once`: tasks at a time, None: as Slurm likes. `options`: of
+    sbatch in their long form, such as '--time=02:00:00'. Raises UsageError for one that is none, or the sweep's own.
     """
     for option in options:
-        own = option.partition("=")[0] in ("--array", "--output", "--signal", "--requeue", "--job-name", "--open-mode")
-        if not option.startswith("-") or "\n" in option or own:
-            why = "the sweep sets that itself" if own else "it must be an option of sbatch, such as --time=02:00:00"
+        own = option.removeprefix("--").partition("=")[0] in OWN
+        if not option.startswith("--") or "\n" in option or own:
+            why = "the sweep sets that itself" if own else "it must be an option of sbatch such as --time=02:00:00"
             raise UsageError(f"--slurm {option!r}: {why}")
-    commands = folder / "commands.txt"
     text = "".join(f"{shlex.join(unit.command)}\n" for unit in units)
+    commands = folder / f"commands-{sha256(text.encode())[:12]}.txt"
+    logs = make_directory(folder / "logs")
     script = SCRIPT.format(
         name=re.sub(r"[^A-Za-z0-9_.-]+", "-", f"sweep-{name}"),
         tasks=len(units),
         limit="" if at_once is None else f"%{at_once}",
-        logs=folder / "logs",
+        logs=str(logs).replace("%", "%%"),
         warning=WARNING_SECONDS,
         options="\n".join(f"#SBATCH {option}" for option in options),
         commands=shlex.quote(str(commands)),
         again=Interrupted.status,
     )
+    for unit in units:
+        unit.write()
     write_atomic(commands, text.encode())
-    (folder / "logs").mkdir(exist_ok=True)
-    write_atomic(folder / "array.sbatch", script.encode())
-    return folder / "array.sbatch"
+    file = folder / f"array-{sha256((text + script).encode())[:12]}.sbatch"
+    write_atomic(file, script.encode())
+    return file

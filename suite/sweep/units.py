@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from suite.config.resolve import Run
+from suite.errors import RunError
 from suite.runtime import run_directory
 from suite.runtime.durations import short_duration
 from suite.runtime.execute import directories_of, name_of_run
 from suite.storage.files import json_sha256, make_directory, write_atomic
+from suite.tracking.uri import plain_uri, whole_uri
 
 State = Literal["finished", "running", "stopped", "killed", "failed", "not begun"]
 """Of a unit, as its run's directory says."""
@@ -32,31 +34,40 @@ class Unit:
     directory: Path
     """Of the run."""
     command: tuple[str, ...]
-    """Does the run, or goes on with it; `--device` is not among its words."""
+    """Does the run, or goes on with it; `--device` is among its words only where the sweep's command names one."""
     seconds: float | None
     """What the run is expected to take on this machine, with what runs have in common; None: unknown."""
+    config: Path | None = None
+    """The configuration that the command names."""
+    text: str = ""
+    """What is in it."""
 
     @property
     def state(self) -> State:
-        """From the run's directory alone, never from an engine."""
-        return run_directory.state(self.directory) if self.directory.is_dir() else "not begun"
+        """From the run's directory alone, never from an engine; 'failed' for one that can't be read."""
+        try:
+            return run_directory.state(self.directory) if self.directory.is_dir() else "not begun"
+        except RunError:
+            return "failed"
+
+    def write(self) -> None:
+        """Write the configuration, unless it is there. Raises RunError."""
+        if self.config is not None and not self.config.is_file():
+            write_atomic(make_directory(self.config.parent) / self.config.name, self.text.encode())
 
 
 def units_of(
     runs: Sequence[Run], seconds: Sequence[float | None], options: argparse.Namespace, out: Path
 ) -> list[Unit]:
-    """A unit for each run, in order. Their configurations are written below `folder_of`."""
-    folder = make_directory(folder_of(runs, out))
+    """A unit for each run, in order. Their configurations have their places below `folder_of`."""
+    folder = folder_of(runs, out).absolute()
     directories = directories_of(list(runs), out)
     shared = shared_words(options, out)
     units = []
     for run, directory, expected in zip(runs, directories, seconds, strict=True):
-        config = folder / f"{directory.name}.gin"
-        text = run.config_text.encode()
-        if not config.is_file() or config.read_bytes() != text:
-            write_atomic(config, text)
+        config = folder / f"{directory.name}.gin"  # the name ends in the run's key, so one name has one content
         command = (sys.executable, "-m", "suite.run", f"--gin={config}", *shared)
-        units.append(Unit(name_of_run(run), run.key, directory, command, expected))
+        units.append(Unit(name_of_run(run), run.key, directory, command, expected, config, run.config_text))
     return units
 
 
@@ -66,12 +77,17 @@ def folder_of(runs: Sequence[Run], out: Path) -> Path:
 
 
 def shared_words(options: argparse.Namespace, out: Path) -> tuple[str, ...]:
-    """The words of a command line that all units share, with whole paths, so that any folder and node will do."""
+    """The words of a command line that all units share, with whole paths, so that any folder and node will do.
+
+    A tracker's address has no password in them: `credentials` gives it to the processes of this machine.
+    """
     words: dict[str, Any] = {"out": out.absolute(), "checkpoint-seconds": options.checkpoint_seconds}
+    words |= {} if options.device is None else {"device": options.device}
     if options.data_dir is not None:
         words["data-dir"] = Path(options.data_dir).expanduser().absolute()
     if options.tracking_uri is not None:
-        words["tracking-uri"] = options.tracking_uri
+        given = options.tracking_uri
+        words["tracking-uri"] = given if given == "none" else plain_uri(whole_uri(given))
     plugins = (str(Path(p).absolute()) if Path(p).is_file() else p for p in options.plugin)
     return (*(f"--{name}={value}" for name, value in words.items()), *(f"--plugin={plugin}" for plugin in plugins))
 
