@@ -32,7 +32,7 @@ class Unit:
     key: str
     """Of the run."""
     directory: Path
-    """Of the run."""
+    """Of the run, as far as the sweep can tell its name before it begins."""
     command: tuple[str, ...]
     """Does the run, or goes on with it; `--device` is among its words only where the sweep's command names one."""
     seconds: float | None
@@ -45,8 +45,10 @@ class Unit:
     @property
     def state(self) -> State:
         """From the run's directory alone, never from an engine; 'failed' for one that can't be read."""
+        named = sorted(self.directory.parent.glob(f"*-{self.key}"))  # the run itself may write its words in another order
+        directory = named[0] if named else self.directory
         try:
-            return run_directory.state(self.directory) if self.directory.is_dir() else "not begun"
+            return run_directory.state(directory) if directory.is_dir() else "not begun"
         except RunError:
             return "failed"
 
