@@ -170,6 +170,7 @@ def sets_of_others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     foreign_sets.rat_bptt(place / "IPC_10.h5", cifar)
     foreign_sets.rcig(place / "checkpoint_15000", cifar, torch.eye(10))
     foreign_sets.kip(place / "kip.npz", cifar, torch.eye(10))
+    foreign_sets.hugging_face(place / "tables" / "train.parquet", c10, image=cifar)
     np.savez(place / "whitening.npz", whitening=np.eye(3072, dtype="float32"), mean=np.zeros(3072, "float32"))
     for c in range(200):
         (place / "syn_data" / f"{c:05}").mkdir(parents=True)
