@@ -4,6 +4,8 @@ Exit status as of `suite.run`: 0 done, 1 failed, 2 usage error, 75 stopped by a 
 """
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = command.add_argument
-    add("file", metavar="FILE", help="the set's file or folder")
+    add("file", metavar="FILE", help="the set's file or folder, or hf:USER/NAME")
     add("--as", dest="format", metavar="FORMAT", help="its layout; without one the command names them all")
     add("--data-set", metavar="NAME", help="what it was distilled from: a registered name, or @datasets.NAME()")
     add("--space", metavar="S", help="what was done to its pixels: pixels, standardized:MEAN/STD, zca:FILE, …")
@@ -125,33 +127,46 @@ def _of_set(run: "Run", protocol: str, layout: "Format", options: argparse.Names
     from suite.experiments.judging import Judging
     from suite.importers.base import Reading
     from suite.memory import Memory
-    from suite.storage.files import user_path
 
     experiment: Any = run.experiment
     if not isinstance(experiment, Judging):
         raise UsageError("run.experiment: suite.evaluate judges, by @experiments.judging()")
-    path = user_path(options.file, "FILE")
-    if not path.exists():
-        raise UsageError(f"there is no {path}; name the file or folder of the set")
     if options.experiment is not None and not layout.several:
         raise UsageError(f"--experiment {options.experiment}: a file of '{layout.name}' holds one set; leave it out")
-    found, judged_by = layout.read(path, Reading(experiment.dataset.info, options.experiment)), experiment.evaluation
-    named = {
-        "file": printable(path.resolve().name)[:LONGEST_NAME],
-        "format": layout.name,
-        "printed": options.printed,
-    }
-    about = {"file": named["file"], "sha256": content_hash(path), "accuracies": {}, "notes": []}
-    experiment = replace(experiment, **named)
-    if isinstance(found, Memory):
-        experiment = _with_memory(experiment, path, found, about, options)
-    else:
-        experiment = _with_set(experiment, path, layout, found, about, options)
+    judged_by = experiment.evaluation
+    with _place(layout, options) as (path, called):
+        found = layout.read(path, Reading(experiment.dataset.info, options.experiment))
+        about = {"file": called, "sha256": content_hash(path), "accuracies": {}, "notes": []}
+        experiment = replace(experiment, file=called, format=layout.name, printed=options.printed)
+        if isinstance(found, Memory):
+            experiment = _with_memory(experiment, path, found, about, options)
+        else:
+            experiment = _with_set(experiment, path, layout, found, about, options)
     cell = {"set": experiment.file + (f", experiment {options.experiment}" if options.experiment is not None else "")}
     cell |= {"protocol": protocol} if protocol else {}
     changed = taken_apart(experiment, judged_by) if options.apart else {}
     parts = [_run_of(run, other, cell | {"without": part}) for part, other in changed.items()]
     return [_run_of(run, experiment, cell), *parts]
+
+
+@contextmanager
+def _place(layout: "Format", options: argparse.Namespace) -> Iterator[tuple[Path, str]]:
+    """The set's file or folder, fetched if it is on the Hub, and what a record calls it. Raises SuiteError."""
+    from suite.importers.hub import HUB, fetched
+    from suite.storage.files import user_path
+
+    if options.file.startswith(HUB):
+        if not layout.hub:
+            raise UsageError(
+                f"--as {layout.name}: it reads what is here; fetch it, by `hf download`, and name what was fetched"
+            )
+        with fetched(options.file) as (path, called):
+            yield path, called[:LONGEST_NAME]
+        return
+    path = user_path(options.file, "FILE")
+    if not path.exists():
+        raise UsageError(f"there is no {path}; name the file or folder of the set")
+    yield path, printable(path.resolve().name)[:LONGEST_NAME]
 
 
 def taken_apart(experiment: "Judging", protocol: "Protocol") -> "dict[str, Judging]":

@@ -20,6 +20,7 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import Field, dataclass, fields, is_dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import gin
@@ -174,7 +175,8 @@ def describe(thing: Any) -> Any:
     """A configuration as plain data: a dataclass becomes {'is': its name, its fields}, ready for JSON and hashing.
 
     A whole number in a field for numbers becomes a float, so that 1 and 1.0 are one setting. A component from outside
-    carries the hash of its source, so that an edited method is another method.
+    carries the hash of its source, so that an edited method is another method; so does one of the suite that runs code
+    from outside, which has it as `outside_source`.
 
     >>> load_components()
     >>> describe(inner_optimizers["no_momentum"].build(lr=1))
@@ -184,7 +186,7 @@ def describe(thing: Any) -> Any:
         hints = type_hints(type(thing))
         values = {f.name: (_described(f, thing), hints[f.name]) for f in fields(thing) if not _is_left_out(f, thing)}
         numbers = {k: float(v) if type(v) is int and _takes_float(hint) else v for k, (v, hint) in values.items()}
-        return {"is": name_of(thing)} | _source(type(thing)) | {k: describe(v) for k, v in numbers.items()}
+        return {"is": name_of(thing)} | _source(thing) | {k: describe(v) for k, v in numbers.items()}
     if isinstance(thing, (list, tuple)):
         return [describe(value) for value in thing]
     if getattr(thing, "shape", None) == () and hasattr(thing, "item"):  # a number of numpy's or torch's
@@ -238,9 +240,11 @@ def _takes_float(hint: Any) -> bool:
     return hint is float or (float in typing.get_args(hint) and int not in typing.get_args(hint))
 
 
-def _source(kind: type) -> dict[str, str]:
+def _source(thing: Any) -> dict[str, str]:
+    kind = type(thing)
     if kind.__module__.split(".")[0] == "suite":
-        return {}
+        runs = getattr(thing, "outside_source", None)
+        return {} if runs is None else {"source": runs}
     try:
         return {"source": sha256(Path(inspect.getfile(kind)).read_bytes())[:16]}
     except (OSError, TypeError):  # made without a file, in an interpreter
@@ -270,9 +274,29 @@ _named_modules: set[str] = set()
 """The modules that were given to `load_plugin`: those that gin files may import."""
 
 
+_named_files: dict[str, set[str]] = {}
+"""By their names without '.py', the files that were given to `load_plugin`: what Python calls their modules."""
+
+
 def is_named_module(name: str) -> bool:
     """Whether somebody named this module as a plugin, so that a gin file may import it."""
     return name in _named_modules
+
+
+def plugin_module(name: str) -> ModuleType:
+    """A module that somebody named as a plugin: by its dotted name, of a file by its name without '.py'.
+
+    Nothing is imported for a name. Raises UsageError for a module that nobody named, and for a name of several.
+    """
+    meant = [*([name] if name in _named_modules else []), *_named_files.get(name, ())]
+    if len(meant) > 1:
+        raise UsageError(f"--plugin: several modules are called '{name}'; give one of them another name")
+    if not meant:
+        raise UsageError(
+            f"the module {name} is none that this command names, and a configuration runs no code of its own; if you "
+            f"trust it, name it: --plugin {name}.py, with its folder, or --plugin {name} where it is installed"
+        )
+    return sys.modules[meant[0]]
 
 
 def load_plugin(given: str | Path) -> str:
@@ -305,8 +329,14 @@ def _failed(plugin: str | Path, error: BaseException) -> UsageError:
 def _load_file(file: str | Path) -> str:
     path = Path(file).resolve()
     name = f"suite_plugin_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"  # two files may share a stem
-    if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
-        return str(path)
+    if name not in sys.modules or getattr(sys.modules[name], "__file__", None) != str(path):
+        _run_file(file, path, name)
+    _named_files.setdefault(path.stem, set()).add(name)
+    return str(path)
+
+
+def _run_file(file: str | Path, path: Path, name: str) -> None:
+    """Run a file as the module of this name. Raises UsageError."""
     if not path.is_file():
         raise UsageError(f"--plugin: there is no file {file}")
     spec = importlib.util.spec_from_file_location(name, path)
@@ -322,4 +352,3 @@ def _load_file(file: str | Path) -> str:
     except (Exception, SystemExit) as error:  # likewise
         del sys.modules[name]
         raise _failed(file, error) from error
-    return str(path)

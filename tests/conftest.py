@@ -43,6 +43,7 @@ def _own_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for one in REGISTRIES.values():
         monkeypatch.setattr(one, "_entries", dict(one._entries))
     monkeypatch.setattr(registry, "_named_modules", set())
+    monkeypatch.setattr(registry, "_named_files", {})
     yield
     for kind, one in REGISTRIES.items():
         SEEN[kind] |= one._entries

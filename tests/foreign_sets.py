@@ -4,10 +4,12 @@ import io
 from pathlib import Path
 from typing import Any
 
+import datasets
 import h5py
 import msgpack
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 
@@ -72,4 +74,31 @@ def rcig(file: Path, images: Tensor, labels: Tensor, part: str = "ema_average") 
 def kip(file: Path, images: Tensor, labels: Tensor) -> Path:
     """As KIP's published sets."""
     np.savez(file, images=images.permute(0, 2, 3, 1).numpy(), labels=labels.numpy())
+    return file
+
+
+def hugging_face(
+    file: Path,
+    labels: Tensor,
+    *,
+    pixel_values: Tensor | None = None,
+    image: Tensor | None = None,
+    soft_label: Tensor | None = None,
+    names: list[str] | None = None,
+) -> Path:
+    """As the package `datasets` writes parquet: exact numbers, pictures of numbers in [0, 1], or both."""
+    columns: dict[str, Any] = {"label": labels.tolist()}
+    types: dict[str, Any] = {"label": datasets.ClassLabel(names=names) if names else datasets.Value("int64")}
+    if pixel_values is not None:
+        columns["pixel_values"] = list(pixel_values.numpy())
+        types["pixel_values"] = datasets.Array3D(tuple(pixel_values.shape[1:]), "float32")
+    if image is not None:
+        pixels = image.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+        columns["image"] = [Image.fromarray(one[:, :, 0] if one.shape[2] == 1 else one) for one in pixels]
+        types["image"] = datasets.Image()
+    if soft_label is not None:
+        columns["soft_label"] = list(soft_label.numpy())
+        types["soft_label"] = datasets.List(datasets.Value("float32"))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_dict(columns, datasets.Features(types)).to_parquet(file)
     return file

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from suite.architectures.alexnet import AlexNet
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
+from suite.architectures.module import Module
 from suite.architectures.resnet12 import ResNet12
 from suite.architectures.strided_convnet import StridedConvNet
 from suite.architectures.timm_models import Timm
@@ -251,13 +252,14 @@ TINY: list[Any] = [
     StridedConvNet(width=2, activation="silu"),
     Timm("vit_tiny_patch16_224"),
     Timm("resnet18", "group"),
+    Module("torchvision.models:resnet18", norm="group"),
 ]
 
 
 @pytest.mark.parametrize("recipe", TINY, ids=repr)
 def test_derivatives_of_two_orders_are_those_of_finite_differences(recipe: Any) -> None:
     """In the images, and in the parameters where they are few."""
-    shape = COLOUR if isinstance(recipe, Timm) else SMALL
+    shape = COLOUR if isinstance(recipe, (Timm, Module)) else SMALL
     network = built(recipe, shape, 2).double().eval()
     x = images(shape, 2, torch.float64).requires_grad_()
     weights = dict(network.named_parameters())

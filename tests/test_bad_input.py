@@ -192,7 +192,7 @@ def interrupted_before_the_first_run(place: Place) -> Done:
 # ---------------------------------------------------------------- the table
 
 TIMM = ["--gin", "gin/quickstart.gin", "--gin", "gin/scale/smoke.gin", *sets("ARCHITECTURE = @architectures.timm()")]
-BATCH_NORM = ["timm keeps running statistics", "'instance'"]
+BATCH_NORM = ["resnet18 keeps running statistics", "'instance'"]
 ELSEWHERE = sets("TRANSFER = [@a/architectures.timm()]", "a/architectures.timm.norm = 'group'")
 
 

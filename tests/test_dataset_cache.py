@@ -24,6 +24,7 @@ from suite.errors import RunError, UsageError
 from suite.keys import Key
 from suite.storage import locks, sealed
 from suite.storage.locks import locked
+from suite.storage.source_code import code_of
 from suite.types import DatasetInfo, ImageShape
 
 KEY = Key(3)
@@ -486,7 +487,7 @@ def test_what_a_reader_imports_is_looked_at_and_not_run(
     def found() -> list[str]:
         sys.modules.pop("beside", None)
         importlib.invalidate_caches()
-        return identity._code(importlib.import_module("beside").Edited)
+        return code_of(importlib.import_module("beside").Edited, identity.OF_ALL)
 
     before = found()
     assert len(before) == 2 and "boom" not in sys.modules

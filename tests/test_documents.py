@@ -120,7 +120,8 @@ def test_run_commands(line: str, data_dir: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos")  # that some of them name
     planned = "fashion_mnist" in line and not Path("/usr/share/datasets/fashion-mnist").exists()
-    done = give(line, *SMOKE, "--data-dir", str(data_dir), *(["--dry-run"] if planned else []))
+    own = SMOKE[2:] if "ARCHITECTURE" not in line else ["--tracking-uri", "none"]
+    done = give(line, *SMOKE[:2], *own, "--data-dir", str(data_dir), *(["--dry-run"] if planned else []))
     assert done.status == 0, done.err
     assert "memory" in done.out or "RA  " in done.out
 
@@ -128,10 +129,22 @@ def test_run_commands(line: str, data_dir: Path, tmp_path: Path, monkeypatch: py
 @pytest.mark.slow
 def test_a_printed_plugin_is_run(lion: Path, data_dir: Path) -> None:
     """As printed, in a directory with nothing but what the README names."""
-    (line,) = [line for line in RUNS if "--plugin" in line]
+    (line,) = [line for line in RUNS if "--plugin lion.py" in line]
     done = run([sys.executable, *shlex.split(line)[1:], *SMOKE, "--data-dir", str(data_dir)], lion.parent)
     assert done.returncode == 0, done.stderr
     assert "memory" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_network_of_one_s_own_is_run(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As printed, in a directory with nothing but the file that the page shows."""
+    (tmp_path / "mynets.py").write_text(example("class SmallNet"))
+    monkeypatch.chdir(tmp_path)
+    (line,) = [line for line in RUNS if "--plugin mynets.py" in line]
+    done = give(line, "--tracking-uri", "none", "--data-dir", str(data_dir))
+    assert done.status == 0, done.err
+    assert "memory" in done.out
+    assert len([line for line in RUNS if "--plugin" in line]) == 2
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +180,7 @@ def sets_of_others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     foreign_sets.rat_bptt(place / "IPC_10.h5", cifar)
     foreign_sets.rcig(place / "checkpoint_15000", cifar, torch.eye(10))
     foreign_sets.kip(place / "kip.npz", cifar, torch.eye(10))
+    foreign_sets.hugging_face(place / "tables" / "train.parquet", c10, image=cifar)
     np.savez(place / "whitening.npz", whitening=np.eye(3072, dtype="float32"), mean=np.zeros(3072, "float32"))
     for c in range(200):
         (place / "syn_data" / f"{c:05}").mkdir(parents=True)
@@ -365,6 +379,17 @@ def test_one_s_own_images_are_distilled_as_printed(
     space: dict[str, object] = {"train": pairs, "test": pairs[:6]}
     exec(example("from_torch(").replace("images_per_class=1", "images_per_class=1, iterations=2"), space)
     assert repr(space["memory"]).startswith("Memory(photos (arrays), standard, ")
+
+
+def test_one_s_own_network_is_taken_as_printed(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mynets.py").write_text(example("class SmallNet"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SUITE_DATA_DIR", str(data_dir))
+    small = replace(api.quickstart(), objective=DistributionMatching(), full_data_epochs=0)
+    monkeypatch.setattr(api, "quickstart", lambda: replace(small, evaluation=Protocol(networks=1, epochs=1)))
+    space: dict[str, Any] = {}
+    exec(example("load_plugin(").replace('distil("digits"', 'distil("digits", iterations=2'), space)
+    assert space["memory"].about["architecture"]["model"] == "mynets:SmallNet"
 
 
 def test_the_printed_stream_is_a_benchmark_of_avalanche(

@@ -93,6 +93,15 @@ def test_mtt_folders_give_the_rate_that_was_kept(tmp_path: Path, rate: Tensor | 
     assert at_ours.lr is None and set(at_ours.tensors) == {"images"}
 
 
+@pytest.mark.parametrize(("name", "whose"), [("mask.pt", "FreD's"), ("weights_best.pt", "HaBa's")])
+def test_folders_of_those_that_decode_their_images_are_not_taken_for_mtt_s(
+    name: str, whose: str, tmp_path: Path
+) -> None:
+    folder = foreign_sets.mtt(tmp_path / "set", PIXELS, CLASSES)
+    torch.save(torch.ones(2), folder / name)
+    assert f"by its {name} it is {whose}" in refusal("mtt", folder)
+
+
 def test_datm_folders_have_logits_and_a_rate(tmp_path: Path) -> None:
     folder = foreign_sets.mtt(tmp_path / "set", PIXELS, SOFT.log() + 3, torch.tensor(0.02))
     known = settled("datm", folder, Declared("pixels", lr="file", classes="data-set"))
@@ -181,7 +190,7 @@ def test_an_outside_format_is_one_function(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_every_format_says_in_a_line_what_it_reads() -> None:
-    assert len(FORMATS) == 9
+    assert len(FORMATS) == 10
     assert all(20 < len(layout.summary) < 130 and layout.summary.endswith(".") for layout in FORMATS.values())
 
 

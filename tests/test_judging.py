@@ -133,8 +133,13 @@ HARD = {
     "image_folder": [],
     "kip": ["--space", "pixels"],
     "rcig": ["--space", "pixels"],
+    "huggingface": ["--space", "standardized:data-set"],
 }
 """By layout, the declarations of a hard-labelled set that is written in it."""
+
+
+ENDINGS = {"kip": ".npz", "huggingface": ".parquet"}
+"""Of the names of files."""
 
 
 def write(layout: str, of: Memory, place: Path) -> Path:
@@ -167,7 +172,7 @@ def test_a_memory_in_another_layout_is_worth_the_same(
     layout: str, hard: Memory, judged: Judged, data_dir: Path, tmp_path: Path
 ) -> None:
     name = layout.split()[0]
-    place = write(layout, hard, tmp_path / f"set{'.npz' if name == 'kip' else ''}")
+    place = write(layout, hard, tmp_path / f"set{ENDINGS.get(name, '')}")
     given = {"STANDARDIZED": "standardized:0.3/0.2", "zca:ZCA": f"zca:{tmp_path / 'zca.npz'}"}
     record = judged.record(place, "--as", name, *(given.get(word, word) for word in HARD[layout]))
     assert near(accuracies(record), own_accuracies(hard, data_dir))

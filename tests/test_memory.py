@@ -21,7 +21,7 @@ from suite.architectures.convnet import ConvNet
 from suite.errors import RunError, UsageError
 from suite.images import preprocess
 from suite.keys import Key
-from suite.memory import Memory
+from suite.memory import Memory, exporting
 from suite.memory import memory as memory_module
 from suite.parameterizations import image_queries
 from suite.parameterizations.addressing import Addressing
@@ -523,14 +523,14 @@ def test_export_is_a_folder_for_each_class(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("classes", [10, 1000, 1001, 10_001])
 def test_folders_of_an_export_sort_as_the_classes_do(classes: int) -> None:
-    folders = memory_module._class_folders([f"class {c}" for c in range(classes)])
+    folders = exporting.class_folders([f"class {c}" for c in range(classes)])
     assert folders == sorted(folders) and len(set(folders)) == classes
     assert folders[7] == ("007_class_7" if classes <= 1000 else f"{7:0{len(str(classes - 1))}}_class_7")
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "ü" * 200, "漢" * 90, "/" * 256, "", ".."])
 def test_names_of_any_length_make_folders_that_a_disk_takes(name: str, tmp_path: Path) -> None:
-    folders = memory_module._class_folders([name, name])
+    folders = exporting.class_folders([name, name])
     for folder in folders:
         (tmp_path / folder).mkdir()
     assert len(list(tmp_path.iterdir())) == 2

@@ -18,7 +18,7 @@ PROMISED = {
         *("cifar10", "cifar100", "digits", "fashion_mnist", "huggingface", "image_folder", "mnist", "numpy"),
         *("some_classes", "svhn", "tiny_imagenet", "training_only"),
     ],
-    "architectures": ["alexnet", "convnet", "mlp", "resnet12", "strided_convnet", "timm"],
+    "architectures": ["alexnet", "convnet", "mlp", "module", "resnet12", "strided_convnet", "timm"],
     "parameterizations": [
         *("addressing", "downsampled", "image_queries", "imported", "imported_labels", "soft_labels", "standard"),
     ],

@@ -35,7 +35,9 @@ from typing import Any
 import h5py
 import msgpack
 import numpy as np
+import pyarrow
 import torch
+from pyarrow import parquet
 from safetensors.torch import load, save
 
 from leaderboard import build, published
@@ -441,6 +443,9 @@ def _set(layout: str) -> Callable[[Path], Path]:
         elif layout == "rat_bptt":
             with h5py.File(file, "w") as opened:
                 opened["data"], opened["label"] = SET_IMAGES.flatten(1).numpy(), labels
+        elif layout == "huggingface":
+            columns = {"pixel_values": SET_IMAGES.tolist(), "label": SET_CLASSES.tolist()}
+            parquet.write_table(pyarrow.table(columns), file)
         else:
             arrays = {"x_proto": last, "y_proto": labels}
             packed = {k: msgpack.packb([list(v.shape), v.dtype.name, v.tobytes()]) for k, v in arrays.items()}
@@ -491,7 +496,7 @@ FORMATS = (
     ),
     *(
         Format(f"set of {layout}", _set(layout), changed_bytes, _read_set(layout))
-        for layout in ("idc", "dc", "kip", "rat_bptt", "rcig")
+        for layout in ("idc", "dc", "kip", "rat_bptt", "rcig", "huggingface")
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -10,6 +11,12 @@ from suite.types import ImageShape
 
 Norm = Literal["instance", "group", "layer", "batch", "none"]
 """Names of normalisations, see `norm_layer`."""
+
+Replacement = Literal["instance", "group", "layer"]
+"""Names of those that take the place of batch norm in a network of others."""
+
+AsIsOrReplaced = Literal["as_is", "instance", "group", "layer"]
+"""What is done to its batch norm, which 'as_is' keeps."""
 
 Activation = Literal["relu", "leaky_relu", "elu", "silu", "sigmoid"]
 """Names of non-linearities."""
@@ -80,3 +87,39 @@ def pooled(shape: ImageShape, times: int, name: str) -> int:
 def padding_to_32(shape: ImageShape, same: int) -> int:
     """Padding of the first convolution: `same` keeps the size, and two pixels more make 28-pixel images 32 pixels."""
     return same + 2 if shape.height == shape.width == 28 else same
+
+
+# ---------------------------------------------------------------- networks of others
+
+
+def replace_batch_norm(module: nn.Module, norm: Replacement) -> None:
+    """Put a normalisation without running statistics wherever batch norm stands; timm's fused activations stay."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            replacement: nn.Module = norm_layer(norm, child.num_features)
+            fused = [part for part in (getattr(child, "drop", None), getattr(child, "act", None)) if part is not None]
+            setattr(module, name, nn.Sequential(replacement, *fused) if fused else replacement)
+        else:
+            replace_batch_norm(child, norm)
+
+
+def refuse_single_pixels(model: nn.Module, shape: ImageShape, name: str) -> None:
+    """Raise UsageError where instance norm sees maps of one pixel: it makes them a constant, and all that follows."""
+
+    def refuse(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0].shape[2:].numel() == 1:
+            raise UsageError(
+                f"{name} shrinks images of {shape} to maps of one pixel, of which instance norm leaves nothing; "
+                "set norm to 'group' or 'layer', or use larger images"
+            )
+
+    norms = [m for m in model.modules() if isinstance(m, nn.GroupNorm) and m.num_groups == m.num_channels]
+    if not norms:
+        return
+    hooks = [norm.register_forward_pre_hook(refuse) for norm in norms]
+    model.eval()
+    with torch.no_grad():
+        model(torch.zeros(2, shape.channels, shape.height, shape.width))
+    model.train()
+    for hook in hooks:
+        hook.remove()

@@ -1,13 +1,12 @@
 """Every model of timm, as an architecture."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from suite.architectures.layers import norm_layer
+from suite.architectures.layers import AsIsOrReplaced, refuse_single_pixels, replace_batch_norm
 from suite.errors import UsageError
 from suite.registry import architectures, suggestion
 from suite.types import ImageShape
@@ -35,6 +34,7 @@ class TimmNetwork(nn.Module):
 class Timm:
     """Any timm model by its name, untrained; `norm` replaces batch norm so that the model can be unrolled.
 
+    >>> import torch
     >>> network = Timm("resnet10t", norm="group").build(ImageShape(3, 32, 32), classes=10)
     >>> network(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])
@@ -42,7 +42,7 @@ class Timm:
 
     model: str = "resnet18"
     """One of `timm.list_models()`."""
-    norm: Literal["as_is", "instance", "group", "layer"] = "as_is"
+    norm: AsIsOrReplaced = "as_is"
     """What takes the place of batch norm; 'as_is' keeps it: such a model may evaluate a memory but not distil one."""
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
@@ -60,12 +60,12 @@ class Timm:
         except TypeError:  # only some models are built for one image size
             model = timm.create_model(self.model, **sizes)
         if self.norm != "as_is":
-            _replace_batch_norm(model, self.norm)
+            replace_batch_norm(model, self.norm)
         for part in model.modules():
             if hasattr(part, "fused_attn"):
                 part.fused_attn = False  # torch's fused attention has no second derivative
         if self.norm == "instance":
-            _refuse_single_pixels(model, shape, self.model)
+            refuse_single_pixels(model, shape, self.model)
         return TimmNetwork(model)
 
 
@@ -73,36 +73,3 @@ def _nearest(name: str, known: list[str]) -> str:
     """As `suggestion`, without reciting a thousand names."""
     words = suggestion(name, known).split("there are: ")[0]
     return words + "timm.list_models() has all names"
-
-
-def _replace_batch_norm(module: nn.Module, norm: Literal["instance", "group", "layer"]) -> None:
-    """Put a normalisation without running statistics wherever batch norm stands; timm's fused activations stay."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            replacement: nn.Module = norm_layer(norm, child.num_features)
-            fused = [part for part in (getattr(child, "drop", None), getattr(child, "act", None)) if part is not None]
-            setattr(module, name, nn.Sequential(replacement, *fused) if fused else replacement)
-        else:
-            _replace_batch_norm(child, norm)
-
-
-def _refuse_single_pixels(model: nn.Module, shape: ImageShape, name: str) -> None:
-    """Instance norm of a map of one pixel is a constant, and so is everything after it."""
-
-    def refuse(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if inputs[0].shape[2:].numel() == 1:
-            raise UsageError(
-                f"{name} shrinks images of {shape} to maps of one pixel, of which instance norm leaves nothing; "
-                "set norm to 'group' or 'layer', or use larger images"
-            )
-
-    norms = [m for m in model.modules() if isinstance(m, nn.GroupNorm) and m.num_groups == m.num_channels]
-    if not norms:
-        return
-    hooks = [norm.register_forward_pre_hook(refuse) for norm in norms]
-    model.eval()
-    with torch.no_grad():
-        model(torch.zeros(2, shape.channels, shape.height, shape.width))
-    model.train()
-    for hook in hooks:
-        hook.remove()

@@ -15,9 +15,11 @@ def to_device(network: nn.Module, device: torch.device, replace_layers: bool = T
     """Move a network to a device, in place; with layers that are fast there, on a CPU in channels-last layout.
 
     Names and values of its parameters stay. `replace_layers` False keeps torch's own layers, which autocast and
-    torch.func know.
+    torch.func know. A network that is to stay `as_written` keeps its layers and its layout on a CPU.
     """
     _move(network, device)
+    if device.type == "cpu" and getattr(network, "as_written", False):
+        return network
     if replace_layers and device.type == "cpu":
         replace_for_cpu(network)
     elif replace_layers and device.type == "cuda":

@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from suite.datasets.identity import has_source, identity
+from suite.datasets.identity import identity
 from suite.errors import RunError, UsageError
 from suite.images import preprocess
 from suite.images.augment import AugmentationName
 from suite.images.preprocess import PreprocessingName
 from suite.keys import Key
 from suite.storage import sealed
+from suite.storage.source_code import has_source
 from suite.types import Data, DatasetInfo, Split
 from suite.validation import Positive
 

@@ -227,7 +227,9 @@ def _is_per_image(network: nn.Module) -> bool:
     """Whether a batch in pieces, or networks side by side, give each network what its whole batch gives it.
 
     Not so with dropout or stochastic depth, which would draw in another order, nor with batch norm, which mixes the
-    images of a batch and keeps running statistics.
+    images of a batch and keeps running statistics. The code of a network that is to stay `as_written` may do so, too.
     """
+    if getattr(network, "as_written", False):
+        return False
     layers = [part for part in network.modules() if not list(part.children())]
     return not list(network.buffers()) and all(type(layer) in PER_IMAGE_LAYERS for layer in layers)

@@ -142,11 +142,6 @@ def numbers_of_images(data: Data) -> dict[str, int]:
     return {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
 
 
-def label_of(architecture: Architecture) -> str:
-    """The name of an architecture in tables; of timm's, the model's."""
-    return str(getattr(architecture, "model", name_of(architecture)))
-
-
 def save_memory(
     file: Path,
     memory: Params,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from suite import __version__
+from suite.core.networks import label_of, require_logits, require_parameters
 from suite.errors import UsageError, one_line
 from suite.evaluation.cached import CachedAccuracies, LazyTrainingSet
 from suite.evaluation.comparison import affordable_per_class
@@ -16,7 +17,6 @@ from suite.evaluation.probes import Probes, described
 from suite.evaluation.protocol import Protocol
 from suite.evaluation.teacher import Teachers
 from suite.experiments import timing
-from suite.experiments.accounting import label_of
 from suite.keys import Key, global_generators
 from suite.registry import describe
 from suite.storage.files import json_sha256, make_directory
@@ -82,11 +82,12 @@ class FinalMeasurements:
         for other in (self.architecture, *self.elsewhere):
             try:
                 with torch.no_grad(), global_generators(Key(0)):
-                    network = other.build(setting.shape, setting.classes).eval()
+                    network = other.build(setting.shape, setting.classes)
+                    require_parameters(network, label_of(other))
                     size = setting.shape.channels, setting.shape.height, setting.shape.width
-                    scores = network(torch.zeros(2, *size))
-                if scores.shape != (2, setting.classes):
-                    raise RuntimeError(f"it gives numbers of shape {tuple(scores.shape)} for two images")
+                    for mode in (False, True):  # some have other outputs while they train
+                        scores = network.train(mode)(torch.zeros(2, *size))
+                        require_logits(scores, 2, setting.classes, label_of(other))
             except UsageError:
                 raise
             except Exception as error:  # whatever the network's own code raises

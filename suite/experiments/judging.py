@@ -11,6 +11,7 @@ import torch
 
 from suite.architectures.convnet import ConvNet
 from suite.controls.random_images import RandomImages
+from suite.core.networks import label_of
 from suite.datasets.digits import Digits
 from suite.datasets.loading import load
 from suite.errors import RunError
@@ -200,7 +201,7 @@ class Judging:
         reduced_by = [
             text
             for architecture in (self.architecture, *FinalMeasurements.of(self).elsewhere)
-            for text in accounting.below_default(architecture, "width", f"{accounting.label_of(architecture)} ")
+            for text in accounting.below_default(architecture, "width", f"{label_of(architecture)} ")
         ]
         reduced_by += [self.evaluation.label()] if self.evaluation.reduced else []
         scale = {"protocol": self.evaluation.label(), "reduced": bool(reduced_by), "reduced_by": reduced_by}

@@ -33,6 +33,8 @@ class ForeignSet:
     """Names of the classes in the order of the labels, where the file has them."""
     notes: tuple[str, ...] = ()
     """What was chosen or left out of the file, each as a sentence for the record."""
+    space: str | None = None
+    """Of the images, where this file settles it, though its layout does not."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Format:
     """Whether its images hold several smaller ones, so that `--factor` must say how many."""
     several: bool
     """Whether a file may hold several sets, of which `--experiment` names one."""
+    hub: bool
+    """Whether a repository of the Hugging Face Hub may be named, whose tables are fetched (`suite.importers.hub`)."""
 
 
 FORMATS: dict[str, Format] = {}
@@ -83,6 +87,7 @@ def importer(
     labels: str | None = None,
     tiles: bool = False,
     several: bool = False,
+    hub: bool = False,
 ) -> Callable[[R], R]:
     """Decorator of a reader: makes it the format `name`, described by the first line of its docstring.
 
@@ -93,7 +98,7 @@ def importer(
         if name in FORMATS:
             raise UsageError(f"a format '{name}' is already there; choose another name")
         summary = (read.__doc__ or "").strip().split("\n")[0]
-        FORMATS[name] = Format(name, read, summary, space, labels, tiles, several)
+        FORMATS[name] = Format(name, read, summary, space, labels, tiles, several, hub)
         return read
 
     return decorate

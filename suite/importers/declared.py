@@ -96,11 +96,12 @@ def settle(path: Path, layout: Format, found: ForeignSet, declared: Declared, in
 
 
 def _space(path: Path, layout: Format, found: ForeignSet, declared: Declared, info: DatasetInfo) -> Space:
-    if declared.space is None and layout.space is None:
+    settled = layout.space or found.space
+    if declared.space is None and settled is None:
         raise UsageError(f"--space: '{layout.name}' does not say what was done to its pixels; say: {spaces.CHOICES}")
-    if layout.space is not None and declared.space not in (None, layout.space):
-        raise UsageError(f"--space {printable(declared.space or '')}: the images of '{layout.name}' are {layout.space}")
-    space = spaces.declared(declared.space or layout.space or "", info.shape)
+    if settled is not None and declared.space not in (None, settled):
+        raise UsageError(f"--space {printable(declared.space or '')}: the images of '{layout.name}' are {settled}")
+    space = spaces.declared(declared.space or settled or "", info.shape)
     if space.text == "pixels":
         spaces.refuse_no_pixels(path, found.images, "--space pixels")
     return space

@@ -62,14 +62,21 @@ def _listed(folder: Path, folders: bool) -> list[str]:
 
 
 def _image(file: Path, shape: ImageShape) -> UInt8[Tensor, "c h w"]:
-    """The pixels of a picture, whose header is looked at before it is decoded."""
+    return picture(file, content(file), shape)
+
+
+def picture(place: Path, packed: bytes, shape: ImageShape) -> UInt8[Tensor, "c h w"]:
+    """The pixels of a PNG or JPEG file, whose header is looked at before it is decoded.
+
+    Raises RunError, which calls it `place`, for one that is damaged, of another size, or coloured where `shape` is not.
+    """
     from PIL import Image
 
-    place = Path(printable(str(file)))
+    place = Path(printable(str(place)))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content(file)), formats=("PNG", "JPEG")) as opened:
+            with Image.open(io.BytesIO(packed), formats=("PNG", "JPEG")) as opened:
                 if opened.size != (shape.width, shape.height):
                     width, height = opened.size
                     raise refused(

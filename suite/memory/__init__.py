@@ -1,7 +1,8 @@
 """Memories as files, in Python and on their way to others.
 
-memory     the tensors, how images are recalled from them, and what is done with these
-sharing    to a Hugging Face repository, a folder, and back: `python -m suite.memory push`, `pull`
+memory       the tensors, how images are recalled from them, and what is done with these
+exporting    the images for other programs: pictures, arrays, a table
+sharing      to a Hugging Face repository, a folder, and back: `python -m suite.memory push`, `pull`, `export`
 
 The names of `memory` are this package's, too, imported when they are used: the help of the command needs no torch.
 """

@@ -1,4 +1,4 @@
-"""`python -m suite.memory push` and `pull`."""
+"""`python -m suite.memory push`, `pull` and `export`."""
 
 import sys
 

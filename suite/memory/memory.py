@@ -37,7 +37,7 @@ from suite.images import preprocess
 from suite.keys import Key, global_generators
 from suite.registry import REGISTRIES, component, describe, fingerprint, load_components
 from suite.storage import memory_file, sealed
-from suite.storage.files import canonical_json, disk_errors, json_sha256, make_directory, sha256, write_atomic
+from suite.storage.files import canonical_json, json_sha256, sha256, write_atomic
 from suite.storage.gallery import file_of
 from suite.storage.memory_file import read_tensors, require_shape
 from suite.storage.plain_files import parse_json, shown
@@ -63,8 +63,6 @@ SHOWN_CLASSES, SHOWN_PER_CLASS = 20, 10
 """At most so many classes, and images of each, are in the picture of a memory in a notebook."""
 JUDGED = ("distillation", "judging")
 """Experiments whose memories say all that is needed to judge them again."""
-LONGEST_NAME = 255
-"""Bytes of a file's name, as file systems have it."""
 SHOWN_PIXELS = 48
 """Smaller images are enlarged in that picture to at least this height, by a whole factor."""
 
@@ -146,33 +144,18 @@ class Memory:
                     )
                 return
 
-    def export(self, directory: str | Path) -> Path:
-        """PNG files, a folder for each class, in display space; readable by torchvision's ImageFolder.
+    def export(self, to: str | Path) -> Path:
+        """Write the recalled images for other programs, and return where they are; the name says in which form.
 
-        The folder must be new or empty, since ImageFolder takes every folder in it for a class. Raises UsageError
-        where it is not, and for images of other than 1 or 3 channels, which a PNG file would not give back.
+        `images.npz` is a file of arrays, `images.parquet` a table, both with the numbers as they are, labels, and what
+        the memory says of itself (`suite.memory.exporting`). Any other name is a folder of PNG files in display space,
+        a folder for each class, as torchvision's ImageFolder reads them. Raises UsageError for a file that is there, a
+        folder that is not empty, and pictures of other than 1 or 3 channels.
         """
-        from torchvision.utils import save_image
+        from suite.memory import exporting
 
-        if self.shape.channels not in (1, 3):
-            raise UsageError(
-                f"images of {self.shape.channels} channels can't be exported as PNG files, which have 1 or 3; take "
-                "them from the memory's dataset()"
-            )
-
-        target = Path(directory)
-        with disk_errors(target):
-            if target.is_dir() and any(target.iterdir()):
-                raise UsageError(f"{target} is not empty, and an export needs a folder of its own; name a new one")
-        images, labels = self.display()
-        for c, folder in enumerate(_class_folders(self.class_names)):
-            make_directory(target / folder)
-            of_class = images[labels == c]
-            digits = max(4, len(str(len(of_class) - 1)))
-            for i, image in enumerate(of_class):
-                with disk_errors(target / folder):
-                    save_image(image, target / folder / f"{i:0{digits}d}.png")
-        return target
+        exporting.export(self, Path(to))
+        return Path(to)
 
     def evaluate(
         self,
@@ -553,13 +536,6 @@ def _budgets(about: dict[str, Any], stored: int) -> list[float]:
     return [budget for budget in dict.fromkeys(budgets) if 0 < budget * unit <= 4 * stored + 1]
 
 
-def _class_folders(names: Sequence[str]) -> list[str]:
-    """A folder's name for each class, numbered so that they sort as the classes do: '007_frog'."""
-    digits = max(3, len(str(len(names) - 1)))
-    folders = [f"{c:0{digits}d}_{_file_name(name)}" for c, name in enumerate(names)]
-    return [folder.encode()[:LONGEST_NAME].decode(errors="ignore") for folder in folders]
-
-
 def _seal(tensors: Params, about: dict[str, Any]) -> str:
     """SHA-256 of every tensor and of the description."""
     return json_sha256([sealed.digest(tensors), {k: v for k, v in about.items() if k != "sha256"}])
@@ -583,10 +559,6 @@ def _is_embedded(transform: Transform) -> bool:
 
 def _beside(preprocessing: dict[str, Any]) -> str:
     return f"preprocessing-{preprocessing['sha256'][:12]}.safetensors"
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
 
 
 def with_colours(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n shown h wide"]:

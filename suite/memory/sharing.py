@@ -2,6 +2,7 @@
 
     python -m suite.memory push runs/quickstart/.../memory.safetensors hf:me/digits-memory
     python -m suite.memory pull hf:me/digits-memory --to mine
+    python -m suite.memory export mine/memory.safetensors images.npz
 
 What is pushed is the memory's file and what belongs beside it, the record and the configuration of its run, the images
 as a table that the Hub's viewer shows, a picture, and a card that says how to use it. What is pulled is verified by the
@@ -10,7 +11,6 @@ seal in the memory's file, and by the hash in the record that lies beside it.
 
 import argparse
 import http.client
-import io
 import json
 import tempfile
 import urllib.error
@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     pull.add_argument("source", metavar="FROM", help="hf:USER/NAME, a folder, or an address of http or https")
     pull.add_argument("--to", default=".", metavar="DIR", help="folder that it is stored in (the working directory)")
     pull.add_argument("--revision", metavar="R", help="of a Hugging Face repository: a commit, a tag or a branch")
+    export = commands.add_parser("export", help="write the recalled images for other programs")
+    export.add_argument("memory", metavar="MEMORY", help="a memory's file, or its name in the gallery")
+    export.add_argument("to", metavar="TO", help="a file .npz or .parquet, or a folder for PNG files")
     return command
 
 
@@ -70,6 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "push":
             print(f"pushed to {push(file_of(options.memory), options.to, options.private, options.licence)}")
+        elif options.command == "export":
+            print(f"exported to {Memory.load(file_of(options.memory)).export(user_path(options.to, 'TO'))}")
         else:
             file = pull(options.source, user_path(options.to, "--to"), options.revision)
             print(f"{Memory.load(file)!r}\nverified, and stored as {file}")
@@ -114,7 +119,8 @@ def push(file: Path, to: str, private: bool = False, licence: str = "mit") -> st
 
 def contents(memory: "Memory", file: Path, to: str, licence: str) -> dict[str, bytes]:
     """What is pushed: content by name."""
-    from suite.memory import NotShown, beside
+    from suite.memory import beside
+    from suite.memory.exporting import as_table
 
     found = {FILE: read_plain(file, MOST_BYTES, follow=True)}
     for name in (beside(memory), RECORD, CONFIGURATION):
@@ -124,10 +130,7 @@ def contents(memory: "Memory", file: Path, to: str, licence: str) -> dict[str, b
     _refuse_another(record, found[FILE], f"{file.parent / RECORD} is the record of another memory; move it away")
     png = memory._repr_png_()
     found |= {} if png is None else {PICTURE: png}
-    try:
-        found[TABLE] = table(memory)
-    except NotShown as error:
-        report(f"[memory] no images for the viewer: {error}")
+    found[TABLE] = as_table(memory)
     found[CARD] = card(memory, record, to, licence, found).encode()
     return found
 
@@ -167,33 +170,6 @@ def card(memory: "Memory", record: "_Record", name: str, licence: str, there: Co
         *([f"Beside it: {', '.join(f'`{one}`' for one in beside_it)}.", ""] if beside_it else []),
     ]  # fmt: skip
     return "\n".join(lines)
-
-
-def table(memory: "Memory") -> bytes:
-    """The recalled images as a table of parquet, with columns `image` and `label` as Hugging Face names its types."""
-    import pyarrow as arrow
-    from PIL import Image
-    from pyarrow import parquet
-
-    from suite.memory import NotShown
-
-    images, labels = memory.display()
-    pixels = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    rows = []
-    for image in pixels if memory.shape.channels in (1, 3) else []:
-        file = io.BytesIO()
-        Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(file, "PNG")
-        rows.append({"bytes": file.getvalue(), "path": None})
-    if not rows:
-        raise NotShown(f"images of {memory.shape.channels} channels are no pictures")
-    kind = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
-    columns = {"image": arrow.array(rows, kind), "label": arrow.array(labels.tolist(), arrow.int64())}
-    names = {"names": list(memory.class_names), "_type": "ClassLabel"}
-    features = {"info": {"features": {"image": {"_type": "Image"}, "label": names}}}
-    made = arrow.table(columns).replace_schema_metadata({"huggingface": json.dumps(features)})
-    content = io.BytesIO()
-    parquet.write_table(made, content)
-    return content.getvalue()
 
 
 def _to_hub(folder: Path, name: str, private: bool) -> str:

@@ -45,7 +45,7 @@ class Unit:
     @property
     def state(self) -> State:
         """From the run's directory alone, never from an engine; 'failed' for one that can't be read."""
-        named = sorted(self.directory.parent.glob(f"*-{self.key}"))  # the run itself may write its words in another order
+        named = sorted(self.directory.parent.glob(f"*-{self.key}"))  # the run's own name may order its words otherwise
         directory = named[0] if named else self.directory
         try:
             return run_directory.state(directory) if directory.is_dir() else "not begun"
