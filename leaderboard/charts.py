@@ -12,7 +12,7 @@ from leaderboard.tables import Table
 WIDTH, HEIGHT = 460, 240
 """Of a chart, in picture units; `templates/chart.html` has them too."""
 
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 40
 """Margins, in picture units."""
 
 MAX_POINTS = 200
@@ -200,8 +200,9 @@ def read_curves(entry: Entry, name: str) -> list[Chart]:
 
 # ---------------------------------------------------------------- bars
 
-NAMES, BARS, BAR = 180, 440, 26
-"""Where bars begin and end from the left, and the height that each takes; `templates/chart.html` has the first, too."""
+START, END, BAR = 8, 404, 38
+"""Where bars begin and end, and the height that each takes with the line above it; `templates/chart.html` has the first
+two."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ class Amount:
     """A bar to be drawn."""
 
     name: str
-    """Beside it."""
+    """Above it, on the left."""
     mean: float
     """Its length."""
     interval: float | None
@@ -217,7 +218,7 @@ class Amount:
     kind: str
     """Its filling: 'memory', 'selected', 'random' or 'whole'."""
     text: str
-    """Behind it."""
+    """Above it, on the right."""
 
 
 @dataclass(frozen=True)
@@ -227,9 +228,9 @@ class Bar:
     amount: Amount
     """What it is of."""
     y: float
-    """Its upper edge."""
+    """The upper edge of what it takes."""
     width: float
-    """Its length, from `NAMES`."""
+    """Its length, from `START`."""
     low: float
     """Where its interval begins."""
     high: float
@@ -252,14 +253,14 @@ class Bars:
 
 def bars(title: str, amounts: Sequence[Amount]) -> Bars:
     """Bars from zero to a hundred percent."""
-    axis = Axis(0, 100, NAMES, BARS)
+    axis = Axis(0, 100, START, END)
     made = []
     for i, one in enumerate(amounts):
         half = one.interval or 0.0
         low, mean, high = (axis.place(min(max(v, 0), 100)) for v in (one.mean - half, one.mean, one.mean + half))
-        made.append(Bar(one, 4 + BAR * i, round(mean - NAMES, 1), low, high))
+        made.append(Bar(one, BAR * i, round(mean - START, 1), low, high))
     ticks = tuple((axis.place(tick), f"{tick}") for tick in (0, 25, 50, 75, 100))
-    return Bars(title, BAR * len(amounts) + 24, tuple(made), ticks)
+    return Bars(title, BAR * len(amounts) + 20, tuple(made), ticks)
 
 
 # ---------------------------------------------------------------- accuracy against cost

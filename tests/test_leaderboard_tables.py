@@ -272,7 +272,7 @@ def test_a_record_of_no_table_is_among_the_others_and_none_is_lost() -> None:
     made = [record(), record(name="my_method", cell={}), record(name="fashion_mnist", cell={"a": "b"})]
     entries = [records.Entry(one, "here") for one in made]
     found = {t.page.slug: [row.method for row in t.measured] for t in tables(entries, [])}
-    assert found["others"] == ["fashion_mnist, b", "my_method"] and found["components"] == ["full"]
+    assert found["others"] == ["b", "full"] and found["components"] == ["full"]
 
 
 def test_rows_keep_what_they_are_made_of() -> None:
@@ -444,6 +444,21 @@ def test_the_front_page_has_the_best_of_full_runs_and_of_several_memories() -> N
         one.accuracy for one in published.published()
         if one.dataset == "fashion_mnist" and one.images_per_class == 1 and one.table != "transfer"
     )  # fmt: skip
+
+
+def test_runs_that_no_table_names_are_called_as_their_commands_called_them() -> None:
+    """Three commands that differed in the inner optimizer were all called by their file, "quickstart"."""
+    inner = {"is": "bptt", "inner_steps": 20}
+    named = [
+        record("addressing", name=name, cell=cell, objective=inner | {"inner_optimizer": {"is": optimizer, "lr": 0.1}})
+        for optimizer, name, cell in (
+            ("sgd_momentum", "quickstart", {}), ("lion", "quickstart", {}),
+            ("lion", "mine", {}), ("adam", "mine", {"images per class": "1 I/C", "inner optimizer": "Adam"}),
+        )
+    ]  # fmt: skip
+    (part,) = parts(table_of(named, "others"))
+    lines = {(line.title, line.differs) for line in part.lines if not line.control}
+    assert lines == {("addressing", ""), ("addressing lion", "quickstart"), ("addressing lion", "mine"), ("Adam", "")}
 
 
 def test_every_file_of_synthesis_has_its_table() -> None:
