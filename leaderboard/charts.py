@@ -321,9 +321,9 @@ class Plot:
 
 
 def plot(title: str, across: str, results: Sequence[Result]) -> Plot | None:
-    """The plot of results; None if fewer than two can be drawn."""
+    """The plot of results; None if all that can be drawn cost the same."""
     drawn = [one for one in results if 0 < one.cost < MOST]
-    if len(drawn) < 2:
+    if len({one.cost for one in drawn}) < 2:
         return None
     lows = [max(one.accuracy - (one.interval or 0), 0) for one in drawn]
     highs = [min(one.accuracy + (one.interval or 0), 100) for one in drawn]
@@ -366,7 +366,8 @@ def pareto(results: Iterable[Result]) -> list[Result]:
 
 
 def _decades(low: float, high: float) -> tuple[Axis, Ticks]:
-    """A logarithmic axis that holds both values, with ticks at 1, 2 and 5, or at powers of ten alone."""
+    """A logarithmic axis that holds both values, with ticks at 1, 2 and 5, at powers of ten alone, or, of values that
+    are close to each other, at round numbers between them."""
     first, last = math.log10(low), math.log10(high)
     room = max(0.05, (last - first) / 20)
     axis = Axis(first - room, last + room, LEFT, WIDTH - RIGHT, logarithmic=True)
@@ -374,7 +375,9 @@ def _decades(low: float, high: float) -> tuple[Axis, Ticks]:
     factors = (1,) if last - first > 3 else (1, 3) if last - first > 1.5 else (1, 2, 5)
     every = max(1, len(powers) // 8)
     values = [m * 10.0**p for p in powers if p % every == 0 for m in factors]
-    shown = [value for value in values if axis.low <= math.log10(value) <= axis.high]
+    if last - first < 0.8:
+        values = _ticks(10**axis.low, 10**axis.high)
+    shown = [value for value in values if value > 0 and axis.low <= math.log10(value) <= axis.high]
     return axis, tuple((axis.place(value), _short(value)) for value in shown)
 
 

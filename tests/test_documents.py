@@ -373,6 +373,7 @@ def look_at_runs(address: str) -> None:
         page.set_default_timeout(120_000)  # however busy the machine is
         page.goto(address)
         page.get_by_role("columnheader", name="test_accuracy/memory", exact=True).first.wait_for()
+        page.wait_for_url(re.compile("orderByKey=tags.*runName"))  # seeds of a method stand together
         page.get_by_role("link", name="digits 1 I/C addressing mlp fast recipe, seed 0").click()
         page.get_by_role("heading", name="digits 1 I/C addressing mlp fast recipe, seed 0").wait_for()
         page.get_by_role("cell", name="random real images").wait_for()

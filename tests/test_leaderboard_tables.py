@@ -8,7 +8,7 @@ from board import measurement, record, sealed, table_of
 from command_line import REPOSITORY
 from scipy import stats
 
-from leaderboard import format, front, published, records
+from leaderboard import charts, format, front, published, records
 from leaderboard.lines import Line, apart, parts
 from leaderboard.markdown import markdown
 from leaderboard.pages import PAGES, STREAM_FILES
@@ -459,6 +459,18 @@ def test_runs_that_no_table_names_are_called_as_their_commands_called_them() -> 
     (part,) = parts(table_of(named, "others"))
     lines = {(line.title, line.differs) for line in part.lines if not line.control}
     assert lines == {("addressing", ""), ("addressing lion", "quickstart"), ("addressing lion", "mine"), ("Adam", "")}
+
+
+def test_a_plot_along_costs_has_numbers_at_its_axis_and_is_not_drawn_of_one_cost() -> None:
+    """Of runs that took 48, 62 and 70 seconds the axis said 50 alone, and of equal storage nothing."""
+
+    def results(*costs: float) -> list[charts.Result]:
+        return [charts.Result(cost, 80.0 + i, 1.0, "", "reduced", "") for i, cost in enumerate(costs)]
+
+    for costs in ((48, 62, 70), (7552, 7840), (1, 9), (3, 900), (640, 6400), (1, 1e9)):
+        drawn = charts.plot("", "", results(*costs))
+        assert drawn is not None and 2 <= len(drawn.x_ticks) <= 12, costs
+    assert charts.plot("", "", results(624, 624, 624)) is None
 
 
 def test_every_file_of_synthesis_has_its_table() -> None:
