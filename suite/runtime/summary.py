@@ -17,6 +17,9 @@ EVALUATED_ON = ("dataset", "stream", "images_per_class", "architecture", "augmen
 HEAD = ("method", "what", "test (95% interval)", "validation", "n", "budget", "scale")
 """Of the columns."""
 
+RULE = 80
+"""The longest rule, which fits a narrow window."""
+
 MOST_IN_PAIRS = 4
 """So many methods are compared each with each; of more, each with the one before."""
 
@@ -177,4 +180,4 @@ def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns below each other, and a rule under the first line."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return [text[0], "-" * max(map(len, text)), *text[1:]]
+    return [text[0], "-" * min(RULE, max(map(len, text))), *text[1:]]
