@@ -12,7 +12,7 @@ from leaderboard.tables import Table
 WIDTH, HEIGHT = 460, 240
 """Of a chart, in picture units; `templates/chart.html` has them too."""
 
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 40
 """Margins, in picture units."""
 
 MAX_POINTS = 200
@@ -200,8 +200,9 @@ def read_curves(entry: Entry, name: str) -> list[Chart]:
 
 # ---------------------------------------------------------------- bars
 
-NAMES, BARS, BAR = 180, 440, 26
-"""Where bars begin and end from the left, and the height that each takes; `templates/chart.html` has the first, too."""
+START, END, BAR = 8, 404, 38
+"""Where bars begin and end, and the height that each takes with the line above it; `templates/chart.html` has the first
+two."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ class Amount:
     """A bar to be drawn."""
 
     name: str
-    """Beside it."""
+    """Above it, on the left."""
     mean: float
     """Its length."""
     interval: float | None
@@ -217,7 +218,7 @@ class Amount:
     kind: str
     """Its filling: 'memory', 'selected', 'random' or 'whole'."""
     text: str
-    """Behind it."""
+    """Above it, on the right."""
 
 
 @dataclass(frozen=True)
@@ -227,9 +228,9 @@ class Bar:
     amount: Amount
     """What it is of."""
     y: float
-    """Its upper edge."""
+    """The upper edge of what it takes."""
     width: float
-    """Its length, from `NAMES`."""
+    """Its length, from `START`."""
     low: float
     """Where its interval begins."""
     high: float
@@ -252,14 +253,14 @@ class Bars:
 
 def bars(title: str, amounts: Sequence[Amount]) -> Bars:
     """Bars from zero to a hundred percent."""
-    axis = Axis(0, 100, NAMES, BARS)
+    axis = Axis(0, 100, START, END)
     made = []
     for i, one in enumerate(amounts):
         half = one.interval or 0.0
         low, mean, high = (axis.place(min(max(v, 0), 100)) for v in (one.mean - half, one.mean, one.mean + half))
-        made.append(Bar(one, 4 + BAR * i, round(mean - NAMES, 1), low, high))
+        made.append(Bar(one, BAR * i, round(mean - START, 1), low, high))
     ticks = tuple((axis.place(tick), f"{tick}") for tick in (0, 25, 50, 75, 100))
-    return Bars(title, BAR * len(amounts) + 24, tuple(made), ticks)
+    return Bars(title, BAR * len(amounts) + 20, tuple(made), ticks)
 
 
 # ---------------------------------------------------------------- accuracy against cost
@@ -320,9 +321,9 @@ class Plot:
 
 
 def plot(title: str, across: str, results: Sequence[Result]) -> Plot | None:
-    """The plot of results; None if fewer than two can be drawn."""
+    """The plot of results; None if all that can be drawn cost the same."""
     drawn = [one for one in results if 0 < one.cost < MOST]
-    if len(drawn) < 2:
+    if len({one.cost for one in drawn}) < 2:
         return None
     lows = [max(one.accuracy - (one.interval or 0), 0) for one in drawn]
     highs = [min(one.accuracy + (one.interval or 0), 100) for one in drawn]
@@ -365,7 +366,8 @@ def pareto(results: Iterable[Result]) -> list[Result]:
 
 
 def _decades(low: float, high: float) -> tuple[Axis, Ticks]:
-    """A logarithmic axis that holds both values, with ticks at 1, 2 and 5, or at powers of ten alone."""
+    """A logarithmic axis that holds both values, with ticks at 1, 2 and 5, at powers of ten alone, or, of values that
+    are close to each other, at round numbers between them."""
     first, last = math.log10(low), math.log10(high)
     room = max(0.05, (last - first) / 20)
     axis = Axis(first - room, last + room, LEFT, WIDTH - RIGHT, logarithmic=True)
@@ -373,7 +375,9 @@ def _decades(low: float, high: float) -> tuple[Axis, Ticks]:
     factors = (1,) if last - first > 3 else (1, 3) if last - first > 1.5 else (1, 2, 5)
     every = max(1, len(powers) // 8)
     values = [m * 10.0**p for p in powers if p % every == 0 for m in factors]
-    shown = [value for value in values if axis.low <= math.log10(value) <= axis.high]
+    if last - first < 0.8:
+        values = _ticks(10**axis.low, 10**axis.high)
+    shown = [value for value in values if value > 0 and axis.low <= math.log10(value) <= axis.high]
     return axis, tuple((axis.place(value), _short(value)) for value in shown)
 
 

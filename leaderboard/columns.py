@@ -223,6 +223,8 @@ def _details(part: Part, line: Line) -> Iterable[Detail]:
     if line.control:
         yield Detail("how", line.note)
         return
+    if not page.axis:
+        yield Detail("file", row.first["name"])
     yield Detail("validation", _with_kind(row.validation))
     for number in row.published:
         note = f" ({number.note})" if number.note else ""

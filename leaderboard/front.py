@@ -18,6 +18,9 @@ KINDS = {"herding": "selected", "k-center": "selected", "random real images": "r
 BESIDE = ("herding", "random real images", FULL_DATA)
 """The controls beside the best memory."""
 
+MOST_METHODS = 4
+"""So many methods are beside each other at the most."""
+
 
 @dataclass(frozen=True, eq=False)
 class Best:
@@ -28,7 +31,7 @@ class Best:
     line: Line
     """Its line."""
     bars: Bars
-    """Its picture: itself and its controls."""
+    """Its picture: itself, the next best methods and its controls."""
     behind: tuple[str, ...]
     """Its differences to them, in words."""
 
@@ -65,7 +68,7 @@ def fields(tables: Sequence[Table], parts_of: dict[str, tuple[Part, ...]]) -> It
         bests = []
         for budget in sorted(budgets, key=lambda one: (one is None, one or 0.0)):
             part, line = max(budgets[budget], key=lambda one: worth(one[1].row))
-            bests.append(_best(part, line))
+            bests.append(_best(part, line, _next_best(line, [other for _, other in budgets[budget]])))
         every = [one for lines in budgets.values() for one in lines]
         yield Field(dataset, tuple(bests), tuple(_plots(dataset, every, printed.get(dataset, ()))))
 
@@ -75,12 +78,27 @@ def _order(dataset: str) -> tuple[int, str]:
     return (names.index(dataset) if dataset in names else len(names)), dataset
 
 
-def _best(part: Part, line: Line) -> Best:
+def _next_best(line: Line, every: Iterable[Line]) -> list[Line]:
+    """The best lines of other methods that were judged alike, of runs as full and memories as many, the best first."""
+    found: dict[str, Line] = {}
+    for other in sorted(every, key=lambda one: worth(one.row), reverse=True):
+        if other.judged == line.judged and worth(other.row)[:-1] == worth(line.row)[:-1]:
+            found.setdefault(other.title, other)
+    found.pop(line.title, None)
+    return list(found.values())[: MOST_METHODS - 1]
+
+
+def _best(part: Part, line: Line, next_best: Sequence[Line]) -> Best:
     test = line.row.test
     assert test is not None
     beside = [one for one in part.lines if one.control and one.judged == line.judged]
     by_title = {one.title: one for one in reversed(beside) if set(one.means) & set(line.means)}
     amounts = [Amount(f"{line.title} (best)", test.mean, test.interval, "memory", format.accuracy(test))]
+    amounts += [
+        Amount(one.title, one.measured.mean, one.measured.interval, "memory", format.accuracy(one.measured))
+        for one in next_best
+        if one.measured is not None
+    ]
     words = []
     for title in BESIDE:
         control = line.row.controls.get(title)

@@ -1,6 +1,7 @@
 """Lines of a table: its rows and the controls of their runs, in parts that are compared, and what each is named by."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -180,7 +181,7 @@ def _means(tested: dict[int, list[float]]) -> dict[int, float]:
 
 
 def _differences(rows: Sequence[Row]) -> list[str]:
-    """For each row, the settings in which it differs from rows of its name; '' for the only one."""
+    """For each row, the settings in which it differs from rows of its name, or else its file; '' for the only one."""
     by_name: dict[tuple[str, bool], list[int]] = {}
     for i, row in enumerate(rows):
         by_name.setdefault((row.method, row.chosen), []).append(i)
@@ -193,6 +194,11 @@ def _differences(rows: Sequence[Row]) -> list[str]:
             apart.sort(key=lambda name: (name != "iterations", name.count(".")))
             for i, one in zip(same, settings, strict=True):
                 told[i] = _told([(name, one[name]) for name in apart if name in one])
+    files = [rows[i].first["name"] for i in range(len(rows))]
+    times = Counter((row.method, row.chosen, words) for row, words in zip(rows, told, strict=True))
+    for i, row in enumerate(rows):
+        if times[row.method, row.chosen, told[i]] > 1 and len(set(files)) > 1:
+            told[i] = ", ".join(filter(None, (files[i], told[i])))
     return told
 
 

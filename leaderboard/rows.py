@@ -10,6 +10,7 @@ from leaderboard.published import Published
 from leaderboard.records import OF_MEMORY, Entry, Quantity
 from suite.runtime.record_schema import ACCURACY, FULL_DATA
 from suite.runtime.record_statistics import Difference, Estimate, estimate, paired
+from suite.runtime.title import method as method_of
 from suite.storage.files import json_sha256
 
 PAPER_NETWORK = "convnet"
@@ -176,12 +177,14 @@ def _names(page: Page, record: dict[str, Any], shows: Quantity) -> tuple[str, st
         if network and made_with.lower().replace("-", "") != network:
             made_with = network  # a --set replaced what the label says
         return made_with, shows.network or network
+    if not page.axis:
+        return made_with, method_of(record["config"], cell)
     method = cell[page.axis] if page.axis in cell else ", ".join([record["name"], *cell.values()])
     named = [f"without {cell[axis]}" if axis == "without" else cell[axis] for axis in page.axes if axis in cell]
     method = ", ".join(named) or method
     if page.trials in cell:
         method += f", {page.trials} {cell[page.trials]}"
-    if page.axis and page.quantity == ACCURACY and network not in ("", PAPER_NETWORK):
+    if page.quantity == ACCURACY and network not in ("", PAPER_NETWORK):
         method += f" ({network})"  # so that it does not stand beside what was printed for another network
     return made_with, method
 

@@ -57,6 +57,9 @@ PNG = b"\x89PNG\r\n\x1a\n"
 RECALLED, MEMORY_FILE = "recalled", "memory.safetensors"
 """The picture of the front page; the file of a run's memory."""
 
+MOST_SEEDS = 20
+"""A run's page links to so many other seeds at the most; its row links to all."""
+
 PRINTED = "printed"
 """The scale of a figure that nobody ran here."""
 
@@ -162,11 +165,17 @@ def _front(
         for table in tables
         if (table.page.quantity != ACCURACY or table.page.episodes) and table.measured
     ]
+    fields = list(front.fields(tables, parts_of))
+    run_here = {field.dataset for field in fields}
     return {
         "cards": [*((table.page, _count(table)) for table in tables), (speedrun.PAGE, speedrun.count(races))],
-        "fields": [(field, [_recalled(best) for best in field.bests]) for field in front.fields(tables, parts_of)],
+        "fields": [(field, [_recalled(best) for best in field.bests]) for field in fields],
         "contests": contests,
-        "races": [(race, format.dataset(race.dataset), race.finishes[0] if race.finishes else None) for race in races],
+        "races": [
+            (race, format.dataset(race.dataset), race.finishes[0] if race.finishes else None)
+            for race in races
+            if race.dataset in run_here
+        ],
         "speedrun": speedrun,
         "format": format,
     }
@@ -315,6 +324,7 @@ def _run_files(
 def _run(home: Home) -> dict[str, Any]:
     """The variables of a run's template."""
     entry, record = home.entry, home.entry.record
+    others = [one for one in home.line.runs if one is not entry]
     code = record["environment"].get("code", {})
     ended = record["cost"].get("finished_at")
     titles = {"budget": "Budget", "cost": "Cost (seconds, MiB)", "facts": "Facts", "environment": "Environment"}
@@ -324,8 +334,8 @@ def _run(home: Home) -> dict[str, Any]:
         "day": format.day(ended) if ended is not None else "",
         "page": home.part.page,
         "place": f"../{home.part.page.slug}.html#{home.line.anchor}",
-        "siblings": [Link(f"{one.identity}.html", f"seed {one.record['seed']}")
-                     for one in home.line.runs if one is not entry],
+        "siblings": [Link(f"{one.identity}.html", f"seed {one.record['seed']}") for one in others[:MOST_SEEDS]],
+        "more_seeds": len(others[MOST_SEEDS:]),
         "record": record,
         "measurements": [_measurement(one) for one in record["measurements"]],
         "curves": charts.read_curves(entry, METRICS),

@@ -169,8 +169,10 @@ def _print_records(
     every = [*runs, *(run.then for run in runs if run.then is not None)]
     ran = [run for run in every if (run.name, run.key) in done]
     directories = directories_of(ran, out)
-    for directory in directories:
-        print(f"pictures: {directory / 'figures'}")
+    places = directories if len(directories) == 1 else dict.fromkeys(place.parent / "*" for place in directories)
+    for place in places:
+        print(f"pictures: {place / 'figures'}")
+    print(f"look at runs: {sys.executable} -m leaderboard.serve {shlex.quote(str(out))}")
     if uri is not None:
         where = next(filter(None, (page(directory, uri) for directory in directories)), "")
         if uri.startswith("http"):

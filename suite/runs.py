@@ -1,6 +1,6 @@
 """List, resume, delete and clean up runs: `python -m suite.runs [list | resume | delete | reap | clean]`.
 
-list [RUN …]     data set, budget, method, state, progress, accuracies and age of the runs below --out (default: all);
+list [RUN …]     data set, budget, method, seed, state, progress, accuracies, age of runs below --out (default: all);
                  a method is the run's cell of a table, and the settings in which runs of one name and cell differ
 resume [RUN …]   resume these runs (default: all that were stopped or killed); the results are those of unstopped runs;
                  plugins, and a tracker that is neither the database in --out nor $MLFLOW_TRACKING_URI, are named again
@@ -132,6 +132,8 @@ class Row:
     """Its budget; None where that is not known."""
     method: str
     """Its cell of a table, and the settings in which runs of one name and cell differ."""
+    seed: int | None
+    """Its seed; None where that is not known."""
     state: run_directory.State
     """How it stands."""
     done: int | None
@@ -160,6 +162,7 @@ def row(out: Path, directory: Path, method: str) -> Row:
         data_set=config.get("dataset") or config.get("stream", ""),
         images_per_class=_number(config.get("images_per_class")),
         method=method,
+        seed=about["seed"] if about is not None else None,
         state=run_directory.state(directory),
         done=progress[-1]["done"] if progress else None,
         total=progress[-1]["total"] if progress else None,
@@ -205,7 +208,7 @@ def _list(out: Path, directories: list[Path], wanted: dict[str, str], as_json: b
             status = RunError.status
             report(f"suite.runs: {error}")
     readable = len(rows)
-    rows = [r for r in rows if all(text in getattr(r, column) for column, text in wanted.items())]
+    rows = [r for r in rows if all(text.casefold() in getattr(r, column).casefold() for column, text in wanted.items())]
     if as_json:
         print(json.dumps([asdict(r) for r in rows], indent=1))
         return status
@@ -213,13 +216,16 @@ def _list(out: Path, directories: list[Path], wanted: dict[str, str], as_json: b
         none = f"no runs in {out}" if not directories else f"no run in {out} can be read"
         print(f"no run in {out} has all of that" if readable else none)
         return status
-    lines = [("run", "data set", "I/C", "method", "state", "progress", "validation", "test", "age")]
+    head = ("data set", "I/C", "method", "seed", "state", "progress", "validation", "test", "age", "run")
+    lines: list[tuple[str, ...]] = [head]
     for r in rows:
         progress = f"{r.done}/{r.total}" if r.total else "-"
         budget = "-" if r.images_per_class is None else f"{r.images_per_class:g}"
+        seed = "-" if r.seed is None else str(r.seed)
         accuracies = ["-" if value is None else f"{value:.1f}" for value in (r.validation, r.test)]
-        what = (printable(r.run), printable(r.data_set), budget, printable(r.method), r.state)
-        lines.append((*what, progress, accuracies[0], accuracies[1], short_duration(r.age)))
+        what = (printable(r.data_set), budget, printable(r.method) or "-", seed, r.state, progress)
+        # The folder last: it is long, and in a narrow window what is read stays above each other.
+        lines.append((*what, *accuracies, short_duration(r.age), printable(r.run)))
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

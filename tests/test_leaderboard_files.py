@@ -298,6 +298,15 @@ def test_a_run_s_title_says_what_it_is_of_and_when(tmp_path: Path, capsys: pytes
     assert "<title>Fashion-MNIST, 1 I/C, full, seed 3 (1970-12-31)" in page.read_text()
 
 
+def test_a_run_s_page_names_some_of_many_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page for each of 150 seeds named the other 149: the work grew with the square of their number."""
+    for seed in range(25):
+        put(tmp_path / "runs", record("full", seed))
+    assert built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "site") == (0, "")
+    page = next((tmp_path / "site" / "runs").glob("*.html")).read_text()
+    assert len(re.findall(r">seed \d+</a>", page)) == site.MOST_SEEDS and "and 4 more." in page
+
+
 def test_the_work_grows_with_the_number_of_records_and_no_faster(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -315,7 +315,7 @@ def test_runs_of_a_tracker_are_shown_with_their_pictures(
     status, err = built(capsys, "--tracking-uri", f"sqlite:///{tmp_path}/runs/mlflow.db", "--out", tmp_path / "site")
     assert status == 0, err
     (page,) = (tmp_path / "site" / "runs").glob("*.html")
-    assert "quickstart, seed 0" in page.read_text()
+    assert "digits, 1 I/C, addressing mlp outer adam, seed 0" in page.read_text()
     assert (page.with_name(f"{page.stem}-recalled.png")).is_file()
     # The same run from its folder gives the same pages.
     assert built(capsys, "--records", tmp_path / "runs", "--out", tmp_path / "other")[0] == 0

@@ -8,7 +8,7 @@ from board import measurement, record, sealed, table_of
 from command_line import REPOSITORY
 from scipy import stats
 
-from leaderboard import format, front, published, records
+from leaderboard import charts, format, front, published, records
 from leaderboard.lines import Line, apart, parts
 from leaderboard.markdown import markdown
 from leaderboard.pages import PAGES, STREAM_FILES
@@ -272,7 +272,7 @@ def test_a_record_of_no_table_is_among_the_others_and_none_is_lost() -> None:
     made = [record(), record(name="my_method", cell={}), record(name="fashion_mnist", cell={"a": "b"})]
     entries = [records.Entry(one, "here") for one in made]
     found = {t.page.slug: [row.method for row in t.measured] for t in tables(entries, [])}
-    assert found["others"] == ["fashion_mnist, b", "my_method"] and found["components"] == ["full"]
+    assert found["others"] == ["b", "full"] and found["components"] == ["full"]
 
 
 def test_rows_keep_what_they_are_made_of() -> None:
@@ -444,6 +444,33 @@ def test_the_front_page_has_the_best_of_full_runs_and_of_several_memories() -> N
         one.accuracy for one in published.published()
         if one.dataset == "fashion_mnist" and one.images_per_class == 1 and one.table != "transfer"
     )  # fmt: skip
+
+
+def test_runs_that_no_table_names_are_called_as_their_commands_called_them() -> None:
+    """Three commands that differed in the inner optimizer were all called by their file, "quickstart"."""
+    inner = {"is": "bptt", "inner_steps": 20}
+    named = [
+        record("addressing", name=name, cell=cell, objective=inner | {"inner_optimizer": {"is": optimizer, "lr": 0.1}})
+        for optimizer, name, cell in (
+            ("sgd_momentum", "quickstart", {}), ("lion", "quickstart", {}),
+            ("lion", "mine", {}), ("adam", "mine", {"images per class": "1 I/C", "inner optimizer": "Adam"}),
+        )
+    ]  # fmt: skip
+    (part,) = parts(table_of(named, "others"))
+    lines = {(line.title, line.differs) for line in part.lines if not line.control}
+    assert lines == {("addressing", ""), ("addressing lion", "quickstart"), ("addressing lion", "mine"), ("Adam", "")}
+
+
+def test_a_plot_along_costs_has_numbers_at_its_axis_and_is_not_drawn_of_one_cost() -> None:
+    """Of runs that took 48, 62 and 70 seconds the axis said 50 alone, and of equal storage nothing."""
+
+    def results(*costs: float) -> list[charts.Result]:
+        return [charts.Result(cost, 80.0 + i, 1.0, "", "reduced", "") for i, cost in enumerate(costs)]
+
+    for costs in ((48, 62, 70), (7552, 7840), (1, 9), (3, 900), (640, 6400), (1, 1e9)):
+        drawn = charts.plot("", "", results(*costs))
+        assert drawn is not None and 2 <= len(drawn.x_ticks) <= 12, costs
+    assert charts.plot("", "", results(624, 624, 624)) is None
 
 
 def test_every_file_of_synthesis_has_its_table() -> None:

@@ -104,10 +104,11 @@ TITLE = "digits 1 I/C addressing mlp outer adam"
 def test_what_is_printed(data_dir: Path, tmp_path: Path) -> None:
     done = go(data_dir, tmp_path, *sets("FULL_DATA_EPOCHS = 1", "ITERATIONS = 1"))
     assert done.status == 0
-    rows = [line for line in done.out.splitlines() if "smoke (reduced)" in line]
-    assert [words in row for words, row in zip(("memory", "random real", "full data"), rows, strict=True)] == [True] * 3
-    assert rows[0].startswith(f"{TITLE}  memory") and "624 numbers" in rows[0] and "seed 0" not in done.out
+    rows = done.out.splitlines()[2:5]
+    assert [row.startswith(words) for words, row in zip((TITLE, "random real", "full data"), rows, strict=True)]
+    assert "624 numbers" in rows[0] and "seed 0" not in done.out and "\nscale: smoke (reduced)\n" in done.out
     assert f"pictures: {only_run(tmp_path) / 'figures'}" in done.out
+    assert f"-m leaderboard.serve {tmp_path}\n" in done.out
     lines = done.err.splitlines()
     assert all(line.startswith(("[cost] ", f"[{TITLE}, seed 0] ")) for line in lines)  # no terminal: no bar
     assert any("1/1" in line and "loss" in line for line in lines)
@@ -289,7 +290,8 @@ def test_a_cell_of_a_table_is_the_same_alone(data_dir: Path, tmp_path: Path) -> 
     alone = go(data_dir, tmp_path / "alone", *table, "--only", "full momentum", "--json").record
     assert comparable(alone) == comparable(done.record[1])
     shown = go(data_dir, tmp_path / "table", *table).out
-    assert "\nno momentum    memory" in shown and "\nfull momentum  memory" in shown
+    assert "\nno momentum    " in shown and "\nfull momentum  " in shown
+    assert f"pictures: {tmp_path / 'table' / 'quickstart' / '*' / 'figures'}\n" in shown
 
 
 def test_logging_and_validating_do_not_change_the_memory(out: Path, data_dir: Path, tmp_path: Path) -> None:
@@ -508,5 +510,5 @@ def test_a_finished_cell_is_printed_as_it_was(data_dir: Path, tmp_path: Path) ->
     axes = {"z": {"second": ["VALIDATION_POINTS = 1"]}, "a": {"first": ["NETWORKS = 1"]}}  # not in the alphabet's order
     words = [*QUICK, *sets(f"run.axes = {axes}"), "--data-dir", data_dir, "--out", tmp_path, "--tracking-uri", "none"]
     first, again = command(*words), command(*words)
-    assert "digits 1 I/C second first mlp outer adam  memory" in first.out and "was done before" in again.err
+    assert "\ndigits 1 I/C second first mlp outer adam  " in first.out and "was done before" in again.err
     assert again.out == first.out

@@ -64,7 +64,7 @@ def test_every_state_is_listed_as_it_is(data_dir: Path, tmp_path: Path, stop_at:
     with locked(tmp_path / by_seed[1]["run"] / ".lock"):
         assert listed(tmp_path)[1]["state"] == "running"
     text = ask("--out", tmp_path).out.splitlines()
-    columns = ["run", "data set", "I/C", "method", "state", "progress", "validation", "test", "age"]
+    columns = ["data set", "I/C", "method", "seed", "state", "progress", "validation", "test", "age", "run"]
     assert [part.strip() for part in text[0].split("  ") if part.strip()] == columns
     assert len(text) == 4 and "digits" in text[1] and "outer_optimizer.lr=1e+30" in text[3]
     assert by_seed[0]["test"] is not None and by_seed[1]["test"] is None
@@ -89,8 +89,9 @@ def test_methods_of_separate_commands_are_told_apart_and_filtered(data_dir: Path
         assert go(data_dir, tmp_path, *sets(f"INNER_OPTIMIZER = @inner_optimizers.{optimizer}()")).status == 0
     methods = {row["method"] for row in listed(tmp_path)}
     assert methods == {"inner_optimizer=adam", "inner_optimizer=sgd_momentum"}
-    (only,) = json.loads(ask("--out", tmp_path, "--json", "--method", "adam", "--data-set", "digits").out)
-    assert only["method"] == "inner_optimizer=adam" and only["images_per_class"] == 1 and 0 <= only["test"] <= 100
+    (only,) = json.loads(ask("--out", tmp_path, "--json", "--method", "Adam", "--data-set", "DIGITS").out)
+    assert only["method"] == "inner_optimizer=adam" and (only["images_per_class"], only["seed"]) == (1, 0)
+    assert 0 <= only["test"] <= 100
     none = ask("--out", tmp_path, "--state", "killed")
     assert none.status == 0 and none.out == f"no run in {tmp_path} has all of that\n"
 

@@ -259,7 +259,10 @@ ARTIFACTS = {"config.gin", "operative.gin", "memory.safetensors", "metrics.csv",
 
 def assert_everything_is_there_once(stored: Stored, server: Server, directory: Path) -> None:
     with (directory / "metrics.csv").open(newline="") as file:
-        points = [(row["metric"], int(row["iteration"]), float(row["value"])) for row in csv.DictReader(file)]
+        curves = {(row["metric"], int(row["iteration"]), float(row["value"])) for row in csv.DictReader(file)}
+    told = [point for entry in read(directory)[0] if entry["is"] == "metrics" for point in entry["points"]]
+    points = [(name, iteration, value) for name, value, _, iteration in told]
+    assert curves < set(points) and {"test_accuracy/memory_std", "stored_numbers"} <= {name for name, _, _ in points}
     assert len(points) == len({(name, iteration) for name, iteration, _ in points}) > 1000
     assert stored.points() == sorted(points)
     assert stored.latest() == {name: max(i for other, i, _ in points if other == name) for name, _, _ in points}

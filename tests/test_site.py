@@ -109,13 +109,15 @@ def test_the_front_page_shows_the_best_of_each_data_set_beside_its_controls(page
     card = page.locator("#fashion_mnist .best-of")
     bars = card.locator("svg rect.amount")
     assert [str(one).split()[-1] for one in bars.evaluate_all("all => all.map(one => one.className.baseVal)")] == [
-        "memory", "random", "whole"
+        "memory", "memory", "memory", "random", "whole"
     ]  # fmt: skip
+    names = card.locator("svg .name").all_text_contents()
+    assert names == ["full (best)", "BPTT", "single-step GM", "random real images", "full data"]
     widths = bars.evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
-    assert widths[2] > widths[0] > widths[1] > 0  # 90 of all data, 80 of the memory, 51 of random images
-    # Without colour: no two bars are filled alike.
+    assert widths[4] > widths[0] > widths[1] > widths[3] > widths[2] > 0  # 90, 80, 65, 51 and 50 percent
+    # Without colour: memories, random images and all data are not filled alike.
     fills = bars.evaluate_all("all => all.map(one => getComputedStyle(one).fill)")
-    assert len(set(fills)) == 3 and "url" in fills[1] and fills[2] == "none"
+    assert len(set(fills)) == 3 and "url" in fills[3] and fills[4] == "none"
     assert card.locator("svg path.whisker").count() >= 1
     assert card.locator("svg").get_attribute("aria-label") and "80.0" in card.locator(".chart ul").inner_text()
     assert "better" in card.locator(".behind").inner_text() or "no interval" in card.locator(".behind").inner_text()
@@ -127,7 +129,7 @@ def test_the_front_page_shows_the_best_of_each_data_set_beside_its_controls(page
 
 def test_the_front_page_shows_accuracy_against_storage_and_time(page: Page, site: Path) -> None:
     opened(page, site, "index.html")
-    plots = page.locator("#fashion_mnist .bests > .chart")
+    plots = page.locator("#fashion_mnist .plots > .chart")
     assert plots.count() == 2
     for kind in ("full", "reduced", "printed"):
         assert (plots.nth(0).locator(f".mark-{kind}").count() > 0) and (
@@ -421,10 +423,23 @@ def test_a_small_screen_scrolls_the_table_and_not_the_page(page: Page, site: Pat
     assert row.locator("> *").nth(0).evaluate(SEEN)  # it stays
 
 
+@pytest.mark.parametrize("width", [400, 1400])
+def test_words_in_pictures_can_be_read_and_stay_inside(width: int, page: Page, site: Path) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    for name in ("index.html", "bases.html", f"runs/{min(file.name for file in (site / 'runs').glob('*.html'))}"):
+        opened(page, site, name)
+        sizes = page.locator(".chart text").evaluate_all(SIZES)
+        assert sizes and min(sizes) >= 10, (name, min(sizes))
+        assert page.locator(".chart text").evaluate_all(OUTSIDE) == [], name
+
+
 def test_names_of_records_stay_text(page: Page, site: Path) -> None:
     opened(page, site, "others.html")
     assert page.title().startswith("Other runs")
-    assert page.locator("#rows th", has_text="<script>document.title").first.is_visible()
+    assert page.locator("#rows th", has_text="<b>bold</b>").first.is_visible()
+    page.get_by_role("button", name="details of <b>bold</b>").click()
+    page.get_by_role("link", name="seed 0").first.click()
+    assert "<script>document.title" in page.inner_text("main") and page.title().startswith("Fashion-MNIST")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -447,6 +462,13 @@ def test_words_can_be_read_on_their_ground(scheme: str, page: Page, site: Path) 
 
 
 SEEN = "one => (box => box.left >= 0 && box.right <= window.innerWidth)(one.getBoundingClientRect())"
+
+SIZES = """all => all.map(one => parseFloat(getComputedStyle(one).fontSize) * one.getScreenCTM().a)"""
+
+OUTSIDE = """all => all.filter(one => {
+  const [box, picture] = [one, one.ownerSVGElement].map(element => element.getBoundingClientRect());
+  return box.left < picture.left - 1 || box.right > picture.right + 1;
+}).map(one => one.textContent)"""
 
 CONTRAST = """selector => {
   const light = text => {

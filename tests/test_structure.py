@@ -158,6 +158,7 @@ KNOWN_TO_THE_LEADERBOARD = (
     "errors",
     "runtime.record",
     "runtime.run_directory",
+    "runtime.title",
     "storage.files",
     "storage.plain_files",
     "terminal",

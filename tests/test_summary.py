@@ -47,12 +47,28 @@ def rows(text: str) -> list[list[str]]:
 
 def test_a_method_has_one_row_and_its_control_stands_once() -> None:
     header, _, plain, full, control, *_ = rows(summary(THREE))
-    assert header == ["method", "what", "test (95% interval)", "validation", "n", "budget", "scale"]
+    assert header == ["method", "test (95% interval)", "validation", "n", "budget"]
     # means 51, 55, 50: mean 52, s = sqrt(7), t(0.975, 2) = 4.303
-    assert plain == ["plain", "memory", "52.0 ± 6.6", "50.0 ± 0.0", "3 x 2", "1,640 numbers", "cpu (reduced)"]
-    assert full[:3] == ["full", "memory", "63.0 ± 6.6"]
-    assert control == ["random real images", "42.5 ± 1.2", "-", "3 x 2", "1 real images per class", "cpu (reduced)"]
+    assert plain == ["plain", "52.0 ± 6.6", "50.0 ± 0.0", "3 x 2", "1,640 numbers"]
+    assert full[:2] == ["full", "63.0 ± 6.6"]
+    assert control == ["random real images", "42.5 ± 1.2", "-", "3 x 2", "1 real images per class"]
+    assert summary(THREE).count("cpu (reduced)") == 1 and "scale: cpu (reduced)" in summary(THREE)
     assert summary(THREE).count("random real images") == 3  # its row, and a difference of each method
+
+
+def test_a_scale_stands_in_each_row_where_it_is_not_the_same() -> None:
+    other = made({"method": "long"}, 0, memory(60)) | {"scale": {"label": "paper", "reduced": False}}
+    text = summary([made({"method": "short"}, 0, memory(50)), other])
+    assert [row[-1] for row in rows(text)] == ["scale", *rows(text)[1], "cpu (reduced)", "paper"]
+
+
+def test_of_few_methods_each_is_compared_with_each() -> None:
+    """Of three, the third was compared with the second alone."""
+    few = [made({"m": m}, s, memory(50 + s)) for m in "abcd" for s in (0, 1)]
+    more = [made({"m": m}, s, memory(50 + s)) for m in "abcde" for s in (0, 1)]
+    over = [[row[0] for row in rows(summary(cells)) if row and " over " in row[0]] for cells in (few, more)]
+    assert over[0] == ["b over a", "c over a", "c over b", "d over a", "d over b", "d over c"]
+    assert over[1] == ["b over a", "c over b", "d over c", "e over d"]
 
 
 def test_differences_are_paired_by_seed() -> None:
@@ -88,7 +104,7 @@ def test_data_sets_do_not_share_controls_and_are_not_compared() -> None:
 def test_the_run_of_a_chosen_cell_is_a_row_of_its_own() -> None:
     swept = [made({"bases": b}, 0, memory(v, split="validation"), memory(v - 1)) for b, v in (("4", 50), ("8", 60))]
     chosen = made({"bases": "8", "chosen": "bases"}, 0, memory(69))
-    names = {row[0]: row[2] for row in rows(summary([*swept, chosen]))[2:]}
+    names = {row[0]: row[1] for row in rows(summary([*swept, chosen]))[2:-1]}
     assert names == {"4": "49.0", "8": "59.0", "8, bases": "69.0"}
 
 
@@ -120,7 +136,7 @@ def test_differences_say_on_which_network_or_episodes() -> None:
 
 def test_a_cell_that_was_only_validated_has_a_row() -> None:
     text = summary([made({"bases": "4"}, 0, memory(50, split="validation")), made({"bases": "8"}, 0, memory(60))])
-    assert rows(text)[2][:4] == ["4", "memory", "-", "50.0"]
+    assert rows(text)[2][:3] == ["4", "-", "50.0"]
 
 
 @pytest.mark.parametrize("quantity", ["RA"])

@@ -17,6 +17,12 @@ EVALUATED_ON = ("dataset", "stream", "images_per_class", "architecture", "augmen
 HEAD = ("method", "what", "test (95% interval)", "validation", "n", "budget", "scale")
 """Of the columns."""
 
+RULE = 80
+"""The longest rule, which fits a narrow window."""
+
+MOST_IN_PAIRS = 4
+"""So many methods are compared each with each; of more, each with the one before."""
+
 Record = Mapping[str, Any]
 """A result record."""
 
@@ -60,7 +66,24 @@ def summary(records: Sequence[Record]) -> str:
 
     An interval is over memories where there are several seeds, else over the networks of the only one.
     """
-    return "\n\n".join("\n".join(_aligned(table)) for table in _tables(records))
+    first, *differences = _tables(records)
+    lines, scale = _narrow(first)
+    tables = [[*_aligned(lines), *scale], *map(_aligned, differences)]
+    return "\n\n".join(map("\n".join, tables))
+
+
+def _narrow(lines: Sequence[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """The rows without the columns that a terminal can do without, and a line with the scale that all share.
+
+    Where each method has one quantity, and controls stand once, the first column alone tells rows apart.
+    """
+    head, *rows = lines
+    if len({row[1] for row in rows if row[0]}) == 1:
+        head, *rows = [head[:1] + head[2:], *((row[0] or row[1], *row[2:]) for row in rows)]
+    scales = {row[-1] for row in rows}
+    if len(scales) > 1:
+        return [head, *rows], []
+    return [row[:-1] for row in (head, *rows)], [f"scale: {scale}" for scale in scales]
 
 
 def markdown(records: Sequence[Record]) -> str:
@@ -119,11 +142,13 @@ def methods_of(records: Sequence[Record]) -> list[str]:
 
 
 def _differences(rows: list[Row]) -> Iterator[tuple[str, str, str]]:
-    """Of the memories of two seeds or more: over each control that they share, and over the method before."""
+    """Of the memories of two seeds or more: over each control that they share, and over the methods before."""
     memories = [row for row in rows if not row.stands_alone and is_headline(row.measurement)]
     for number, row in enumerate(memories):
         others = [other for other in rows if _is_a_rival(row, other)]
-        before = [other for other in memories[:number] if _is_alike(row, other)][-1:]
+        before = [other for other in memories[:number] if _is_alike(row, other)]
+        if sum(_is_alike(row, other) for other in memories) > MOST_IN_PAIRS:
+            before = before[-1:]
         for other in [*others, *before]:
             difference = paired(other.test, row.test)
             if difference is not None and difference.interval is not None:
@@ -155,4 +180,4 @@ def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns below each other, and a rule under the first line."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return [text[0], "-" * max(map(len, text)), *text[1:]]
+    return [text[0], "-" * min(RULE, max(map(len, text))), *text[1:]]

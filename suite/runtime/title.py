@@ -25,12 +25,19 @@ def title(config: Mapping[str, Any], cell: Mapping[str, str]) -> str:
     'digits 1 I/C addressing adam mlp from class_means'
     """
     said = " ".join(cell.values())
-    data = _name(config, "dataset") or _name(config, "stream")
-    budget = config.get("images_per_class")
-    before = [data, f"{budget:g} I/C" if isinstance(budget, (int, float)) else ""]
-    after = [_unusual(config, "architecture"), *_recipe(config)]
-    words = [[word for word in words if word and word not in said] for words in (before, after)]
-    return " ".join([*words[0], *(cell.values() or _method(config)), *words[1]])
+    before = [word for word in _data(config) if word not in said]
+    return " ".join([*before, *(cell.values() or _method(config)), *_after(config, said)])
+
+
+def method(config: Mapping[str, Any], cell: Mapping[str, str]) -> str:
+    """The words of a title without its data and budget, for where these stand beside it.
+
+    >>> config = {"dataset": {"is": "digits"}, "images_per_class": 1.0, "parameterization": {"is": "addressing"}}
+    >>> method(config, {}), method(config, {"images per class": "1 I/C", "inner optimizer": "Lion"})
+    ('addressing', 'Lion')
+    """
+    labels = [label for label in cell.values() if label not in _data(config)]
+    return " ".join([*(labels or _method(config)), *_after(config, " ".join(labels))])
 
 
 def called(config: Mapping[str, Any], cell: Mapping[str, str], seed: int) -> str:
@@ -48,6 +55,18 @@ def folder(config: Mapping[str, Any], cell: Mapping[str, str], seed: int, key: s
     words = re.sub(r"[^a-z0-9._]+", "-", title(config, cell).lower().replace("i/c", "ic")).strip("-.")
     end = f"seed{str(seed)[:20]}-{key}"
     return f"{words[: LONGEST_FOLDER - 1 - len(end)]}-{end}" if words else end
+
+
+def _data(config: Mapping[str, Any]) -> list[str]:
+    """The data set or stream, and the budget, as far as there are any."""
+    budget = config.get("images_per_class")
+    words = [_name(config, "dataset") or _name(config, "stream")]
+    return [*filter(None, words), *([f"{budget:g} I/C"] if isinstance(budget, (int, float)) else [])]
+
+
+def _after(config: Mapping[str, Any], said: str) -> list[str]:
+    """The network and the recipe, as far as they are not the usual ones or said already."""
+    return [word for word in (_unusual(config, "architecture"), *_recipe(config)) if word and word not in said]
 
 
 def _method(config: Mapping[str, Any]) -> list[str]:
