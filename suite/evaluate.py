@@ -87,7 +87,11 @@ def _main(options: argparse.Namespace) -> int:
         return look_ahead(runs, options)
     records = perform(runs, options)
     if not options.json:
-        print("\n" + (matrix(records) + "\n\n" if options.protocols else "") + beside_authors(records))
+        print(
+            "\n"
+            + (matrix(records) + "\n\n" if options.protocols else "")
+            + beside_authors(records, not options.protocols)
+        )
     return 0
 
 
@@ -296,12 +300,12 @@ def matrix(records: list[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-def beside_authors(records: list[dict[str, Any]]) -> str:
-    """What runs on one set measured beside what its authors printed, and what their file says that they measured."""
+def beside_authors(records: list[dict[str, Any]], ours: bool = True) -> str:
+    """What runs on one set measured (`ours`) beside what its authors printed, and what their file says of it."""
     from suite.runtime.record import of_memory
 
     source, lines = records[0]["facts"]["imported"], [("whose", "test accuracy", "networks")]
-    for record in records:
+    for record in records if ours else []:
         seed = f", seed {record['seed']}" if len(records) > 1 else ""
         tested = [measured for measured in of_memory(record) if measured["split"] == "test"]
         lines += [(f"ours, protocol {record['scale']['protocol']}{seed}", *_figures(one)) for one in tested]

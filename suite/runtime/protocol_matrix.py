@@ -14,6 +14,9 @@ HEAD = ("protocol", "", "the set", "random real images", "difference")
 RANDOM, HARD, SOFT = "random real images", "dd_ranking", "dd_ranking_soft"
 """The control that DD-Ranking's scores are made with, and its protocols."""
 
+PROBED = {"membership": "area under the ROC curve"}
+"""Words for probes under which no accuracy is measured."""
+
 Record = Mapping[str, Any]
 """A result record of `suite.evaluate`, whose cell names the protocol, and what the set was judged without."""
 
@@ -53,7 +56,7 @@ def matrix_of(records: Sequence[Record]) -> list[tuple[str, ...]]:
             own, chance = (_values(of_row, method, probe) for method in (MEMORY, RANDOM))
             difference = paired(chance, own) if own and chance else None
             shown = "" if difference is None else _signed(difference.mean, difference.interval)
-            what = f"without {without}" if without else f"under {probe}" if probe else ""
+            what = f"without {without}" if without else PROBED.get(probe, f"under {probe}" if probe else "")
             rows.append((protocol, what, *(_shown(estimate(v)) if v else "-" for v in (own, chance)), shown))
     return rows
 
