@@ -478,6 +478,13 @@ def test_the_check_of_a_method_says_where_a_tracker_is_told_another_name(tmp_pat
     assert "another name" not in said(check.main, ["--kind", "controls", "--name", "herding"]).out
 
 
+@pytest.mark.parametrize(("kind", "unnamed"), [("datasets", 3), ("architectures", 1)])
+def test_every_component_of_a_kind_is_checked_though_some_have_no_default(kind: str, unnamed: int) -> None:
+    done = said(check.main, ["--kind", kind])
+    assert done.status == 0 and "every promise is kept" in done.out
+    assert done.out.count("it was not tried, since it has no default") == unnamed
+
+
 def test_a_home_is_meant_where_a_shell_left_it(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_data_dir() == tmp_path / "home" / ".cache" / "addressable-memory-suite"

@@ -62,6 +62,10 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
         thing = entry.build()
     except (Exception, SystemExit) as error:  # an outsider's constructor may raise anything
         return [*findings, Finding("broken", "it can be built from its defaults alone", _first_line(error))]
+    unset = [field.name for field in fields(thing) if field.default == ""] if is_dataclass(thing) else []
+    if unset and kind in ("architectures", "datasets"):  # it stands for whatever its user names
+        must_be_named = f"its {unset[0]} must be named"
+        return [*findings, Finding("note", "it was not tried, since it has no default", must_be_named)]
     findings.append(_finding(isinstance(thing, COMPONENTS[kind]), f"it has the methods of suite.types, {kind}"))
     if findings[-1].verdict == "broken":
         return findings
