@@ -177,11 +177,12 @@ def _names(page: Page, record: dict[str, Any], shows: Quantity) -> tuple[str, st
         if network and made_with.lower().replace("-", "") != network:
             made_with = network  # a --set replaced what the label says
         return made_with, shows.network or network
+    if page.axes and page.axes[0] in cell:
+        named = [f"without {cell[axis]}" if axis == "without" else cell[axis] for axis in page.axes if axis in cell]
+        return made_with, ", ".join(named)
     if not page.axis:
         return made_with, method_of(record["config"], cell)
     method = cell[page.axis] if page.axis in cell else ", ".join([record["name"], *cell.values()])
-    named = [f"without {cell[axis]}" if axis == "without" else cell[axis] for axis in page.axes if axis in cell]
-    method = ", ".join(named) or method
     if page.trials in cell:
         method += f", {page.trials} {cell[page.trials]}"
     if page.quantity == ACCURACY and network not in ("", PAPER_NETWORK):

@@ -20,7 +20,7 @@ from suite.memory import Memory
 from suite.registry import describe
 from suite.runtime import session
 from suite.runtime.environment import environment
-from suite.runtime.execute import _read_record
+from suite.runtime.execute import read_record
 from suite.runtime.record import comparable, invalid, label
 from suite.runtime.signals import Stop
 from suite.runtime.tracked import begin_run
@@ -220,14 +220,14 @@ def test_a_record_that_was_altered_is_not_read_back(
     if not sealed:
         del about["record_sha256"]
         (directory / "run.json").write_text(json.dumps(about))
-    assert _read_record(run, directory)["run_key"] == run.key
+    assert read_record(run, directory)["run_key"] == run.key
     change(record)
     (directory / "result.json").write_text(json.dumps(record))
     if change is change_values and not sealed:
-        assert _read_record(run, directory)["measurements"][0]["mean"] == 99.0  # nothing is left to tell by
+        assert read_record(run, directory)["measurements"][0]["mean"] == 99.0  # nothing is left to tell by
         return
     with pytest.raises(RunError, match=r"result.json (was altered|is not a valid record): .*--fresh"):
-        _read_record(run, directory)
+        read_record(run, directory)
 
 
 def test_an_axis_with_the_name_of_a_setting_hides_none(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_now_and_then_ends_as_the_untouched_one(untouched: Path, tmp_path: Path) -> None:
-    """In a checkpoint's file, between two of its renames, in the journal, in MLflow, in the evaluation, at the end."""
-    kinds = ["write state.json", "delete step-N", "append journal.jsonl", "after rename .evaluation/N.json"]
+    """In a checkpoint's file, in the journal, in MLflow, in the evaluation, at the end."""
+    kinds = ["write state.json", "append journal.jsonl", "after rename .evaluation/N.json"]
     kinds += [
         "write result.json",
         "mlflow log_batch, after",

@@ -38,9 +38,13 @@ class Working:
     """A process that is at work on a unit."""
 
     unit: Unit
+    """What it does."""
     process: "subprocess.Popen[bytes]"
+    """The leader of its own session."""
     worker: int
+    """Its number."""
     started: float
+    """Seconds of the monotonic clock."""
 
 
 @dataclass
