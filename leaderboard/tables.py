@@ -94,7 +94,7 @@ def _ordered(page: Page, rows: list[Row]) -> list[Row]:
             *((row.images_per_class is None, row.images_per_class or 0.0) if page.quantity == ACCURACY else ()),
             2 if not row.runs else int(row.reduced),
             row.chosen,
-            repr(_block(page, row)) if row.runs and not page.row_axis else "",
+            repr(_block(page, row)) if row.runs and not (page.row_axis or page.axes) else "",
             natural(row.made_with),
             page.methods.index(row.method) if known else len(page.methods),
             natural(row.method) if row.runs else [],
