@@ -57,7 +57,7 @@ def fields(tables: Sequence[Table], parts_of: dict[str, tuple[Part, ...]]) -> It
     """Every data set whose memories were tested here; `parts_of` has the parts of each table by its page's slug."""
     found: dict[str, dict[float | None, list[tuple[Part, Line]]]] = {}
     for table in tables:
-        if table.page.quantity == ACCURACY and not table.page.episodes:
+        if table.page.quantity == ACCURACY and not table.page.episodes and not table.page.axes:
             for part in parts_of[table.page.slug]:
                 for line in part.lines:
                     if not line.control and line.row.shows == OF_MEMORY and line.row.test is not None:
