@@ -87,11 +87,9 @@ def _main(options: argparse.Namespace) -> int:
         return look_ahead(runs, options)
     records = perform(runs, options)
     if not options.json:
-        print(
-            "\n"
-            + (matrix(records) + "\n\n" if options.protocols else "")
-            + beside_authors(records, not options.protocols)
-        )
+        if options.protocols:
+            print("\n" + matrix(records))
+        print("\n" + beside_authors(records, ours=not options.protocols))
     return 0
 
 

@@ -35,10 +35,16 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_options(command)
+    add_only(command)
     add = command.add_argument
-    add("--only", action="append", default=[], metavar="CELL", help="only these cells of a table: LABEL or AXIS=LABEL")
     add("--list", nargs="?", const="all", metavar="KIND", help="print what is registered, all or of one kind")
     return command
+
+
+def add_only(command: argparse.ArgumentParser) -> None:
+    """The option that picks cells of a table."""
+    what = "only these cells of a table: LABEL or AXIS=LABEL"
+    command.add_argument("--only", action="append", default=[], metavar="CELL", help=what)
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

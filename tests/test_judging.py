@@ -299,6 +299,16 @@ def test_a_rate_of_the_file_is_the_protocol_s_and_is_counted(hard: Memory, judge
     assert "lr 0.05" in record["scale"]["protocol"] and record["scale"]["reduced"]
 
 
+def test_a_rate_of_sgd_goes_into_no_protocol_with_adam(hard: Memory, judged: Judged, tmp_path: Path) -> None:
+    split = hard._recalled()
+    folder = foreign_sets.mtt(tmp_path / "set", split.images, split.labels, torch.tensor(0.05))
+    words = [folder, "--as", "mtt", "--space", "standardized:data-set", "--lr", "file", "--data-set", "digits"]
+    done = judged.said(*words, "--classes", "data-set", "--protocols", "frepo", "dc_bench", "--dry-run", "--json")
+    assert done.status == 0, done.err
+    adam, sgd = json.loads(done.out)
+    assert "lr" not in adam["evaluation"] and "lr 0.05" in sgd["evaluation"]
+
+
 def test_tiles_are_judged_enlarged_and_paid_for_small(hard: Memory, judged: Judged, tmp_path: Path) -> None:
     split = hard._recalled()
     pixels = preprocess.pixels_of(split.images, hard.transform)  # type: ignore[arg-type]

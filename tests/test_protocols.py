@@ -351,6 +351,13 @@ def test_the_matrix_has_a_row_for_each_protocol_and_part() -> None:
     assert rows[2] == ("idc", "without its rate", "61.0 ± 12.7", "-", "")
 
 
+def test_a_part_of_a_protocol_with_probes_has_a_row_for_each() -> None:
+    whole = record("robustness", {"memory": 70.0}, without="augmentation")
+    blurred = whole["measurements"][0] | {"episodes": "blur"}
+    _, *rows = matrix_of([whole | {"measurements": [*whole["measurements"], blurred]}])
+    assert [row[1] for row in rows] == ["without augmentation", "without augmentation, under blur"]
+
+
 def test_scores_are_dd_ranking_s() -> None:
     chance = {"random real images": 50.0}
     hard = record("dd_ranking", chance | {"memory": 60.0, "full data": 90.0})

@@ -56,7 +56,8 @@ def matrix_of(records: Sequence[Record]) -> list[tuple[str, ...]]:
             own, chance = (_values(of_row, method, probe) for method in (MEMORY, RANDOM))
             difference = paired(chance, own) if own and chance else None
             shown = "" if difference is None else _signed(difference.mean, difference.interval)
-            what = f"without {without}" if without else PROBED.get(probe, f"under {probe}" if probe else "")
+            under = PROBED.get(probe, f"under {probe}" if probe else "")
+            what = ", ".join(filter(None, [f"without {without}" if without else "", under]))
             rows.append((protocol, what, *(_shown(estimate(v)) if v else "-" for v in (own, chance)), shown))
     return rows
 

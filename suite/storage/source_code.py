@@ -74,7 +74,12 @@ def _imports(source: bytes, module: str) -> list[str]:
     package = getattr(sys.modules.get(module), "__package__", None) or module.rpartition(".")[0]
     try:
         nodes = list(ast.walk(ast.parse(source)))
-    except Exception:  # of another Python, or too deep; its bytes stand for it
+    except (
+        SyntaxError,
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ):  # of another Python, or too deep; its bytes stand for it
         return []
     names = []
     for node in nodes:

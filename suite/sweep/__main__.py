@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from suite import terminal
-from suite.errors import RunError, UsageError, report
-from suite.run import add_options, status_of
+from suite.errors import RunError, UsageError, first_line, report
+from suite.run import add_only, add_options, status_of
 from suite.runtime.signals import end
 from suite.validation import AtLeast, number_option
 
@@ -39,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_options(command)
+    add_only(command)
     add = command.add_argument
-    add("--only", action="append", default=[], metavar="CELL", help="only these cells of a table: LABEL or AXIS=LABEL")
     add("--on", choices=ENGINES, default="local", help="processes here, or a job array that is written (%(default)s)")
     whole = number_option(int, AtLeast(1))
     add("--workers", type=whole, metavar="N", help="runs at a time (default: one for each GPU, or for each core)")
@@ -88,7 +88,8 @@ def _units(runs: "list[Run]", options: argparse.Namespace, out: Path, device: "t
 
     try:
         seconds = [None if cost is None else cost.own + sum(cost.shared.values()) for cost in costs(runs, device)]
-    except (Exception, SystemExit):  # the method's own run will meet the error, and report it better
+    except (Exception, SystemExit) as error:  # the method's own run will meet the error, and report it better
+        report(f"[sweep] no estimate ({type(error).__name__}: {first_line(error)})")
         seconds = [None] * len(runs)
     return units_of(runs, seconds, options, out)
 
