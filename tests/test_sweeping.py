@@ -145,6 +145,7 @@ def test_a_unit_at_which_another_process_is_at_work_is_waited_for(made: Made) ->
     pool.run([elsewhere, free], lambda: None)
     thread.join()
     assert names(pool.done) == ["free", "elsewhere"] and not pool.failed
+    assert not (made.place / "logs" / "elsewhere.log").exists()  # nothing was begun there
 
 
 def test_the_longest_come_first_and_the_unknown_before_them(made: Made) -> None:

@@ -79,7 +79,7 @@ def _imports(source: bytes, module: str) -> list[str]:
         ValueError,
         RecursionError,
         MemoryError,
-    ):  # of another Python, or too deep; its bytes stand for it
+    ):  # of another Python, too deep: bytes stand for it
         return []
     names = []
     for node in nodes:
