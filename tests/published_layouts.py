@@ -101,6 +101,12 @@ def python2_batch(pixels: Images, entries: dict[str, list[int]]) -> bytes:
 
 def cifar_batches(published: cifar.Published, pixels: Images, digits: list[int]) -> dict[str, bytes]:
     """The same images in every batch of a published list, with coarse labels where the fine ones are called fine."""
+    if published.label_bytes:
+        before = np.array([[0] * (published.label_bytes - 1) + [digit] for digit in digits])
+        return {
+            batch: np.hstack([before, (pixels + shift).reshape(len(pixels), -1)]).astype(np.uint8).tobytes()
+            for shift, batch in enumerate(published.train | published.test)
+        }
     coarse = {"coarse_labels": [0] * len(digits)} if published.labels == "fine_labels" else {}
     return {
         batch: python2_batch((pixels + shift).astype(np.uint8), {published.labels: digits} | coarse)

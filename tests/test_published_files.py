@@ -130,7 +130,12 @@ def test_altered_and_broken_svhn_is_refused(tmp_path: Path, monkeypatch: pytest.
         svhn.SVHN().prepare(tmp_path, download=False)
 
 
-CIFARS = [(cifar.CIFAR10, "CIFAR10_FILES", 10), (cifar.CIFAR100, "CIFAR100_FILES", 100)]
+CIFARS = [
+    (cifar.CIFAR10, "CIFAR10_FILES", 10),
+    (cifar.CIFAR100, "CIFAR100_FILES", 100),
+    (cifar.CIFAR10, "CIFAR10_RECORDS", 10),
+    (cifar.CIFAR100, "CIFAR100_RECORDS", 100),
+]
 
 
 @pytest.mark.parametrize("archive", [False, True])
@@ -154,6 +159,32 @@ def test_batches_of_newer_pythons_are_read(protocol: int) -> None:
     content = pickle.dumps({"data": pixels.reshape(4, -1), "labels": [3, 1, 2, 0]}, protocol)
     images, labels = cifar.read_batch(content, "labels", Path("batch"))
     assert np.array_equal(images.numpy(), pixels) and labels.tolist() == [3, 1, 2, 0]
+
+
+def test_the_binary_version_of_cifar_is_read_where_the_pickles_are_not_whole(tmp_path, monkeypatch) -> None:
+    pixels, y = layouts.images(10, 3, 32), layouts.labels(10, 10)
+    monkeypatch.setattr(cifar, "SIZES", (50, 10))
+    for table in ("CIFAR10_FILES", "CIFAR10_RECORDS"):
+        published = getattr(cifar, table)
+        shifted = pixels if table == "CIFAR10_FILES" else 255 - pixels
+        batches = layouts.cifar_batches(published, shifted, y)
+        monkeypatch.setattr(cifar, table, layouts.write_cifar(tmp_path, published, batches, archive=False))
+    both = cifar.CIFAR10().read(tmp_path, download=False)
+    assert both.train_images[0].equal(torch.from_numpy(pixels[0])) and both.source.startswith("pickled batches")
+    (tmp_path / "cifar-10-batches-py" / "test_batch").unlink()
+    one = cifar.CIFAR10().read(tmp_path, download=False)
+    assert one.train_images[0].equal(torch.from_numpy(255 - pixels[0])) and one.source.startswith("batches of records")
+    layouts.damage(tmp_path / "cifar-10-batches-bin" / "data_batch_2.bin", "flip")
+    with pytest.raises(RunError, match="not the published file") as error:
+        cifar.CIFAR10().read(tmp_path, download=False)
+    assert "data_batch_2.bin" in layouts.sentence(error)
+
+
+@pytest.mark.parametrize("size", [0, 3072, 2 * 3073 - 1])
+def test_a_batch_that_does_not_end_with_a_record_is_refused(size: int) -> None:
+    with pytest.raises(RunError, match="no records of 3,073") as error:
+        cifar.read_records(bytes(size), 1, Path("data_batch_1.bin"))
+    layouts.sentence(error)
 
 
 class Hostile:

@@ -1,4 +1,7 @@
-"""CIFAR-10 and CIFAR-100: pickled batches, read by an unpickler that can make arrays and nothing else."""
+"""CIFAR-10 and CIFAR-100, from their pickles or their records of bytes.
+
+Pickles are read by an unpickler that can make arrays and nothing else.
+"""
 
 import codecs
 import io
@@ -40,8 +43,10 @@ class Published:
     """Batches of the training part, in order, and their MD5s."""
     test: dict[str, str]
     """Batches of the test part and their MD5s."""
-    labels: str
-    """The entry of a batch that holds its labels."""
+    labels: str = ""
+    """The entry of a pickled batch that holds its labels."""
+    label_bytes: int = 0
+    """Of a record, before the 3,072 of its pixels; the last of them is the label. 0: the batches are pickles."""
 
 
 CIFAR10_FILES = Published(
@@ -58,6 +63,20 @@ CIFAR10_FILES = Published(
     test={"test_batch": "40351d587109b95175f43aff81a1287e"},
     labels="labels",
 )
+CIFAR10_RECORDS = Published(
+    archive="cifar-10-binary.tar.gz",
+    archive_md5="c32a1d4ab5d03f1284b67883e8d87530",
+    folder="cifar-10-batches-bin",
+    train={
+        "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
+        "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
+        "data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
+        "data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
+        "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
+    },
+    test={"test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d"},
+    label_bytes=1,
+)
 CIFAR100_FILES = Published(
     archive="cifar-100-python.tar.gz",
     archive_md5="eb9058c3a382ffc7106e4002c42a8d85",
@@ -65,6 +84,14 @@ CIFAR100_FILES = Published(
     train={"train": "16019d7e3df5f24257cddd939b257f8d"},
     test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
     labels="fine_labels",
+)
+CIFAR100_RECORDS = Published(
+    archive="cifar-100-binary.tar.gz",
+    archive_md5="03b5dce01913d631647c71ecec9e9cb8",
+    folder="cifar-100-binary",
+    train={"train.bin": "6172c7755cfe09b2fe270c85cebc1b15"},
+    test={"test.bin": "4499cfba6c016c1be1438163640a0898"},
+    label_bytes=2,  # of the superclass and of the class
 )
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -102,7 +129,8 @@ CIFAR100_CLASSES = tuple(sorted(name for _, names in SUPERCLASSES for name in na
 class CIFAR10(ImageDataset):
     """CIFAR-10: 3x32x32 photographs in 10 classes, 50,000 for training and 10,000 for testing (paper, A.1).
 
-    Read from cifar-10-batches-py below the data directory, or from cifar-10-python.tar.gz in it.
+    Read from cifar-10-batches-py below the data directory, or from cifar-10-python.tar.gz in it; else from the binary
+    version, cifar-10-batches-bin or cifar-10-binary.tar.gz.
 
     >>> info = CIFAR10().info
     >>> str(info.shape), info.classes, info.train_size, info.test_size
@@ -121,7 +149,7 @@ class CIFAR10(ImageDataset):
 
     def read(self, root: Path, download: bool) -> Raw:
         """The images of the published batches; RunError for missing or altered files."""
-        return _read("cifar10", CIFAR10_FILES, root, download)
+        return _read("cifar10", (CIFAR10_FILES, CIFAR10_RECORDS), root, download)
 
 
 @datasets.register("cifar100")
@@ -129,7 +157,8 @@ class CIFAR10(ImageDataset):
 class CIFAR100(ImageDataset):
     """CIFAR-100: 3x32x32 photographs in 100 classes, 500 and 100 of each; 20 superclasses of five (paper, A.1).
 
-    Read from cifar-100-python below the data directory, or from cifar-100-python.tar.gz in it; the fine labels.
+    Read from cifar-100-python below the data directory, or from cifar-100-python.tar.gz in it; else from the binary
+    version, cifar-100-binary or cifar-100-binary.tar.gz. The labels are the fine ones.
 
     >>> info = CIFAR100().info
     >>> str(info.shape), info.classes, info.train_size, info.test_size
@@ -150,17 +179,20 @@ class CIFAR100(ImageDataset):
 
     def read(self, root: Path, download: bool) -> Raw:
         """The images of the published batches; RunError for missing or altered files."""
-        return _read("cifar100", CIFAR100_FILES, root, download)
+        return _read("cifar100", (CIFAR100_FILES, CIFAR100_RECORDS), root, download)
 
 
-def _read(name: str, files: Published, root: Path, download: bool) -> Raw:
+def _read(name: str, versions: tuple[Published, ...], root: Path, download: bool) -> Raw:
+    """The images of the first version that is there; of the first, which is the one that is fetched, where none is."""
+    files = next((version for version in versions if _is_there(version, root)), versions[0])
     batches = files.train | files.test
     contents = _contents(name, files, list(batches), root, download)
     for batch, md5 in batches.items():
         sources.verify(root / files.folder / batch, contents[batch], md5)
-    read = {batch: read_batch(contents[batch], files.labels, root / files.folder / batch) for batch in batches}
+    read = {batch: _read_batch(files, contents[batch], root / files.folder / batch) for batch in batches}
     train, test = [read[batch] for batch in files.train], [read[batch] for batch in files.test]
-    source = "pickled batches of MD5 " + ", ".join(f"{batch} {md5}" for batch, md5 in batches.items())
+    kind = "batches of records" if files.label_bytes else "pickled batches"
+    source = f"{kind} of MD5 " + ", ".join(f"{batch} {md5}" for batch, md5 in batches.items())
     return Raw(
         torch.cat([images for images, _ in train]),
         torch.cat([labels for _, labels in train]),
@@ -168,6 +200,35 @@ def _read(name: str, files: Published, root: Path, download: bool) -> Raw:
         torch.cat([labels for _, labels in test]),
         source,
     )
+
+
+def _is_there(files: Published, root: Path) -> bool:
+    """Whether all batches of a version are there, or its archive."""
+    return sources.is_there(root / files.archive) or all(
+        sources.is_there(root / files.folder / batch) for batch in files.train | files.test
+    )
+
+
+def _read_batch(
+    files: Published, content: bytes, place: Path
+) -> tuple[UInt8[Tensor, "n 3 32 32"], Int64[Tensor, " n"]]:
+    if files.label_bytes:
+        return read_records(content, files.label_bytes, place)
+    return read_batch(content, files.labels, place)
+
+
+def read_records(
+    content: bytes, label_bytes: int, place: Path
+) -> tuple[UInt8[Tensor, "n 3 32 32"], Int64[Tensor, " n"]]:
+    """Images and labels of one batch of records, each of `label_bytes` and 3,072 bytes of pixels, channels first.
+
+    Raises RunError for a batch that does not end with a record.
+    """
+    each = label_bytes + 3 * 32 * 32
+    if not content or len(content) % each:
+        raise RunError(f"{place} is refused: its {len(content):,} bytes are no records of {each:,}; fetch it again")
+    records = torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(-1, each)
+    return records[:, label_bytes:].reshape(-1, 3, 32, 32).contiguous(), records[:, label_bytes - 1].long()
 
 
 def _contents(name: str, files: Published, batches: list[str], root: Path, download: bool) -> dict[str, bytes]:
