@@ -4,6 +4,7 @@ Exit status as of `suite.run`: 0 done, 1 failed, 2 usage error, 75 stopped by a 
 """
 
 import argparse
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add("--lr", metavar="R", help="'file' (the rate it stores), 'protocol' or a number")
     whole = number_option(int, AtLeast(0))
     add("--experiment", type=whole, metavar="N", help="which of several sets in one file, from 0")
+    add("--waves", metavar="W", help="FIRST/OTHERS, frequencies of the layers of networks of sines, as 30/10")
     add("--factor", type=number_option(int, AtLeast(1)), metavar="N", help="tiles along each side of its images")
     percent = number_option(float, AtLeast(0), AtMost(100))
     add("--printed", type=percent, metavar="A", help="the accuracy in percent that its authors printed")
@@ -135,9 +137,10 @@ def _of_set(run: "Run", protocol: str, layout: "Format", options: argparse.Names
         raise UsageError("run.experiment: suite.evaluate judges, by @experiments.judging()")
     if options.experiment is not None and not layout.several:
         raise UsageError(f"--experiment {options.experiment}: a file of '{layout.name}' holds one set; leave it out")
+    waves = _waves(layout, options.waves)
     judged_by = experiment.evaluation
     with _place(layout, options) as (path, called):
-        found = layout.read(path, Reading(experiment.dataset.info, options.experiment))
+        found = layout.read(path, Reading(experiment.dataset.info, options.experiment, waves))
         about = {"file": called, "sha256": content_hash(path), "accuracies": {}, "notes": []}
         experiment = replace(experiment, file=called, format=layout.name, printed=options.printed)
         if isinstance(found, Memory):
@@ -149,6 +152,24 @@ def _of_set(run: "Run", protocol: str, layout: "Format", options: argparse.Names
     changed = taken_apart(experiment, judged_by) if options.apart else {}
     parts = [_run_of(run, other, cell | {"without": part}) for part, other in changed.items()]
     return [_run_of(run, experiment, cell), *parts]
+
+
+def _waves(layout: "Format", given: str | None) -> tuple[float, float] | None:
+    """The frequencies that `--waves` gives; UsageError for others, and where the format has them or wants them."""
+    if not layout.waves:
+        if given is not None:
+            raise UsageError(f"--waves {printable(given)}: '{layout.name}' has no networks of sines; leave it out")
+        return None
+    try:
+        first, others = map(float, (given or "").split("/"))
+    except ValueError:
+        first = others = math.nan
+    if not (0 < first < math.inf and 0 < others < math.inf):
+        raise UsageError(
+            f"--waves: '{layout.name}' does not say the frequencies of its sines; write that of the first layer and "
+            "that of the others, as its authors set them: 30/10 for CIFAR in their code"
+        )
+    return first, others
 
 
 @contextmanager
@@ -205,7 +226,11 @@ def _with_set(
         protocol = replace(protocol, lr=known.lr)
     elif known.lr is not None:  # a rate of SGD is none of Adam
         settled["lr"] = "the protocol's"
-    numbers = sum(tensor.numel() for tensor in known.tensors.values())
+    numbers = found.stored
+    if numbers is None:
+        numbers = sum(tensor.numel() for tensor in known.tensors.values())
+    elif known.parameterization.rate:
+        numbers += 1
     experiment = replace(
         experiment,
         parameterization=known.parameterization,
@@ -225,7 +250,9 @@ def _with_memory(
     from suite.registry import describe
     from suite.storage.memory_file import Distilled, require_shape
 
-    given = [name for name in ("space", "labels", "lr", "classes", "factor") if getattr(options, name) is not None]
+    given = [
+        name for name in ("space", "labels", "lr", "classes", "factor", "waves") if getattr(options, name) is not None
+    ]
     if given:
         raise UsageError(f"--{given[0]}: a memory of this suite says that itself; leave it out")
     config = memory.about.get("config", {})

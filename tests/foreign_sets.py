@@ -8,6 +8,7 @@ import datasets
 import h5py
 import msgpack
 import numpy as np
+import scipy.fft
 import torch
 from PIL import Image
 from torch import Tensor
@@ -35,6 +36,62 @@ def mtt(folder: Path, images: Tensor, labels: Tensor, rate: Tensor | float | Non
     if rate is not None:
         torch.save(rate, folder / "lr_best.pt")
     return folder
+
+
+def fred(folder: Path, frequencies: Tensor, mask: Tensor, labels: Tensor) -> Path:
+    """As FreD's `main_TM_FreD.py`: images of the frequencies that a mask keeps, in the scale of scipy's type II."""
+    kept = (frequencies * mask).double().numpy()
+    images = torch.from_numpy(scipy.fft.idctn(kept, axes=(2, 3))).float()
+    mtt(folder, images, labels)
+    torch.save(mask, folder / "mask.pt")
+    return folder
+
+
+class Hallucinator(torch.nn.Module):
+    """As HaBa's `StyleTranslator`, with weights that are not those of a fresh one."""
+
+    def __init__(self, given: int, channels: int, side: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.enc = torch.nn.Conv2d(given, channels, kernel)
+        self.scale = torch.nn.Parameter(torch.rand(1, channels, side - kernel + 1, side - kernel + 1))
+        self.shift = torch.nn.Parameter(torch.rand(1, channels, side - kernel + 1, side - kernel + 1))
+        self.dec = torch.nn.ConvTranspose2d(channels, channels, kernel)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.dec(self.scale * self.enc(images) + self.shift)
+
+
+def haba(folder: Path, images: Tensor, networks: torch.nn.ModuleList) -> Path:
+    """As HaBa's `distill_fac.py`."""
+    folder.mkdir()
+    torch.save(images, folder / "images_best.pt")
+    torch.save(networks.state_dict(), folder / "weights_best.pt")
+    return folder
+
+
+class SineField(torch.nn.Module):
+    """As DDiF's `Siren`: a linear layer in each entry of `net`, its sine, and a last linear layer."""
+
+    def __init__(self, channels: int, width: int = 5, waves: tuple[float, float] = (30.0, 10.0)) -> None:
+        super().__init__()
+        self.waves = waves
+        self.net = torch.nn.ModuleList(
+            torch.nn.ModuleDict({"linear": torch.nn.Linear(inputs, width)}) for inputs in (2, width)
+        )
+        self.last_layer = torch.nn.ModuleDict({"linear": torch.nn.Linear(width, channels)})
+
+    def colour(self, row: float, column: float) -> Tensor:
+        x = torch.tensor([row, column])
+        for wave, layer in zip(self.waves, self.net, strict=True):
+            x = torch.sin(wave * layer["linear"](x))
+        return self.last_layer["linear"](x)
+
+
+def ddif(file: Path, fields: list[SineField], labels: Tensor, rate: Tensor | None = None) -> Path:
+    """As DDiF's `SynSet/DDiF.py`."""
+    whole = {"nf": [dict(field.state_dict()) for field in fields], "label": labels}
+    torch.save(whole | ({} if rate is None else {"syn_lr": rate}), file)
+    return file
 
 
 def idc(file: Path, images: Tensor, labels: Tensor) -> Path:

@@ -176,6 +176,10 @@ def sets_of_others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     foreign_sets.dc(place / "res_DC_FashionMNIST_ConvNet_1ipc.pt", [(fashion, c10)] * 2, {"ConvNet": [0.7, 0.7]})
     foreign_sets.mtt(place / "mtt", cifar, c10, torch.tensor(0.02))
     foreign_sets.mtt(place / "datm", cifar, 5 * torch.eye(10), torch.tensor(0.02))
+    foreign_sets.fred(place / "fred", cifar, torch.ones(10, 3, 32, 32), c10)
+    foreign_sets.haba(place / "haba", cifar, torch.nn.ModuleList([foreign_sets.Hallucinator(3, 3, 32)]))
+    fields = [foreign_sets.SineField(3) for _ in range(10)]
+    foreign_sets.ddif(place / "DDiF_TM_1ipc#synset_best.pt", fields, c10, torch.tensor(0.02))
     foreign_sets.idc(place / "data_2000.pt", cifar, c10)
     foreign_sets.rat_bptt(place / "IPC_10.h5", cifar)
     foreign_sets.rcig(place / "checkpoint_15000", cifar, torch.eye(10))

@@ -36,9 +36,15 @@ SOFT = torch.softmax(torch.randn(20, 10, generator=Key(0)("soft").generator()) +
 PLAIN = Declared(space="pixels", classes="data-set")
 
 
-def read(name: str, path: Path, info: DatasetInfo = DIGITS, experiment: int | None = None) -> ForeignSet:
+def read(
+    name: str,
+    path: Path,
+    info: DatasetInfo = DIGITS,
+    experiment: int | None = None,
+    waves: tuple[float, float] | None = None,
+) -> ForeignSet:
     with as_people_run_it():
-        found = FORMATS[name].read(path, Reading(info, experiment))
+        found = FORMATS[name].read(path, Reading(info, experiment, waves))
     assert isinstance(found, ForeignSet)
     return found
 
@@ -93,13 +99,123 @@ def test_mtt_folders_give_the_rate_that_was_kept(tmp_path: Path, rate: Tensor | 
     assert at_ours.lr is None and set(at_ours.tensors) == {"images"}
 
 
-@pytest.mark.parametrize(("name", "whose"), [("mask.pt", "FreD's"), ("weights_best.pt", "HaBa's")])
+@pytest.mark.parametrize(("name", "other"), [("mask.pt", "fred"), ("weights_best.pt", "haba")])
 def test_folders_of_those_that_decode_their_images_are_not_taken_for_mtt_s(
-    name: str, whose: str, tmp_path: Path
+    name: str, other: str, tmp_path: Path
 ) -> None:
     folder = foreign_sets.mtt(tmp_path / "set", PIXELS, CLASSES)
     torch.save(torch.ones(2), folder / name)
-    assert f"by its {name} it is {whose}" in refusal("mtt", folder)
+    assert f"by its {name} it is" in refusal("mtt", folder) and f"--as {other}" in refusal("mtt", folder)
+
+
+# ---------------------------------------------------------------- what is decoded
+
+
+def masks(kept: int = 6) -> Tensor:
+    """Of every class the places of the mean and of `kept - 1` other frequencies, drawn for the class."""
+    made = torch.zeros(10, 64)
+    for number, of_class in enumerate(made):
+        of_class[torch.randperm(63, generator=Key(number).generator())[: kept - 1] + 1] = 1
+        of_class[0] = 1
+    return made.view(10, 1, 8, 8)[CLASSES]
+
+
+FREQUENCIES = 5 * torch.randn(20, 1, 8, 8, generator=Key(0)("frequencies").generator())
+WAVES = Declared("standardized:0/1", classes="data-set")
+
+
+def test_fred_s_images_are_decoded_and_its_budget_is_its_frequencies(tmp_path: Path) -> None:
+    folder = foreign_sets.fred(tmp_path / "set", FREQUENCIES, masks(), CLASSES)
+    found = read("fred", folder)
+    assert found.stored == 20 * 6 + 10 * 6  # of every image, and for each class their places
+    known = settled("fred", folder, WAVES)
+    assert known.parameterization == Imported(decoded=2)
+    assert torch.equal(known.tensors["images"], by_class(torch.load(folder / "images_best.pt")))
+    assert any("120 frequencies and 60 places" in note for note in known.notes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda mask: torch.cat([1 - mask[:1], mask[1:]]), "have masks that differ"),
+        (lambda mask: mask * 0.5, "other numbers than 0 and 1"),
+        (lambda mask: mask[:10], "10 masks"),
+        (lambda mask: torch.eye(8).expand(20, 1, 8, 8), "that its masks drop"),
+        (lambda mask: mask[..., :4], "its images are 1x8x4"),
+    ],
+)
+def test_fred_s_masks_that_are_not_those_of_its_images_are_refused(tmp_path: Path, damage: Any, words: str) -> None:
+    folder = foreign_sets.fred(tmp_path / "set", FREQUENCIES, masks(), CLASSES)
+    torch.save(damage(masks()).contiguous(), folder / "mask.pt")
+    assert words in refusal("fred", folder, WAVES)
+
+
+@pytest.mark.parametrize("given", [1, 3])
+def test_haba_s_images_pass_through_each_of_its_networks(tmp_path: Path, given: int) -> None:
+    info = CIFAR10().info
+    bases = torch.randn(20, given, 32, 32, generator=Key(0)("bases").generator())
+    networks = torch.nn.ModuleList(foreign_sets.Hallucinator(given, 3, 32) for _ in range(2))
+    folder = foreign_sets.haba(tmp_path / "set", bases, networks)
+    known = settled("haba", folder, WAVES, info=info)
+    weights = sum(weight.numel() for weight in networks.parameters())
+    assert (
+        known.parameterization == Imported(decoded=4) and read("haba", folder, info).stored == bases.numel() + weights
+    )
+    with torch.no_grad():
+        expected = torch.stack([network(bases[6:8]) for network in networks], 1).flatten(0, 1)
+    assert torch.allclose(known.tensors["images"][3], expected, atol=1e-5)
+
+
+def test_haba_s_networks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    networks = torch.nn.ModuleList(foreign_sets.Hallucinator(1, 1, 8) for _ in range(2))
+    folder = foreign_sets.haba(tmp_path / "set", PIXELS, networks)
+    whole = networks.state_dict()
+    for damaged, words in (
+        ({k: v for k, v in whole.items() if k != "1.shift"}, "no table of networks"),
+        ({k if k != "1.shift" else "1.shifted": v for k, v in whole.items()}, "has no '1.shift'"),
+        (whole | {"1.scale": whole["1.scale"][0]}, "not 4 axes"),
+        (whole | {"1.enc.weight": torch.ones(1, 2, 3, 3)}, "do not fit its networks"),
+        (whole | {"0.scale": torch.ones(1, 1, 5, 5)}, "do not fit its networks"),
+        ([], "no table of networks"),
+    ):
+        torch.save(damaged, folder / "weights_best.pt")
+        assert words in refusal("haba", folder, WAVES)
+
+
+def fields(channels: int = 1) -> list[foreign_sets.SineField]:
+    return [foreign_sets.SineField(channels) for _ in range(20)]
+
+
+@pytest.mark.parametrize("rate", [None, torch.tensor(0.02)])
+def test_ddif_s_networks_give_the_colour_at_each_place(tmp_path: Path, rate: Tensor | None) -> None:
+    made = fields()
+    file = foreign_sets.ddif(tmp_path / "synset_best.pt", made, CLASSES, rate)
+    lr = None if rate is None else "file"
+    known = settled("ddif", file, Declared("standardized:0/1", lr=lr, classes="data-set"), waves=(30.0, 10.0))
+    assert known.parameterization == Imported(decoded=2, rate=rate is not None)
+    assert read("ddif", file, waves=(30.0, 10.0)).stored == 20 * sum(p.numel() for p in made[0].parameters())
+    image = known.tensors["images"][7, 1]  # the network of row 17
+    with torch.no_grad():
+        for row, column in ((0, 0), (0, 7), (5, 2), (7, 7)):
+            expected = made[17].colour(2 * row / 7 - 1, 2 * column / 7 - 1)
+            assert torch.allclose(image[:, row, column], expected, atol=1e-4)
+
+
+def test_ddif_s_networks_that_are_not_alike_are_refused(tmp_path: Path) -> None:
+    file, made = tmp_path / "synset_best.pt", fields()
+    states = [dict(one.state_dict()) for one in made]
+    wide = dict(foreign_sets.SineField(1, 6).state_dict())
+    other = {"last_layer.linear.weight": torch.ones(1, 4)}
+    for whole, words in (
+        ({"nf": [*states[:-1], wide], "label": CLASSES}, "differ in the shape"),
+        ({"nf": [{**state, **other} for state in states], "label": CLASSES}, "do not fit each other"),
+        ({"nf": [*states[:-1], {}], "label": CLASSES}, "other tensors"),
+        ({"nf": [], "label": CLASSES}, "no list of networks"),
+        ({"nf": states, "label": torch.eye(10)[CLASSES]}, "no class numbers"),
+        ({"nf": [dict(one.state_dict()) for one in fields(3)], "label": CLASSES}, "its images are 3x8x8"),
+    ):
+        torch.save(whole, file)
+        assert words in refusal("ddif", file, WAVES, waves=(30.0, 10.0))
 
 
 def test_datm_folders_have_logits_and_a_rate(tmp_path: Path) -> None:

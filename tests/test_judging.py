@@ -8,6 +8,7 @@ from typing import Any
 import foreign_sets
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 from command_line import Done, as_people_run_it, command, said, sets
 from torch import Tensor
@@ -128,6 +129,7 @@ HARD = {
     "dc": ["--space", "STANDARDIZED"],
     "dc old": ["--space", "standardized:data-set"],
     "mtt": ["--space", "pixels"],
+    "fred": ["--space", "pixels"],
     "idc": ["--factor", "1"],
     "rat_bptt": ["--space", "zca:ZCA"],
     "image_folder": [],
@@ -153,6 +155,9 @@ def write(layout: str, of: Memory, place: Path) -> Path:
         return foreign_sets.dc(place, [(images, split.labels)], {"ConvNet": [0.5, 0.7]}, old=layout == "dc old")
     if layout == "mtt":
         return foreign_sets.mtt(place, pixels, split.labels)
+    if layout == "fred":
+        frequencies = torch.from_numpy(scipy.fft.dctn(pixels.double().numpy(), axes=(2, 3)))
+        return foreign_sets.fred(place, frequencies, torch.ones(pixels.shape), split.labels)
     if layout == "idc":
         return foreign_sets.idc(place, pixels, split.labels)
     if layout == "rat_bptt":
@@ -179,8 +184,8 @@ def test_a_memory_in_another_layout_is_worth_the_same(
     imported = judged.memory()
     assert torch.allclose(imported.recall()[0], hard.recall()[0], atol=0.02 if name == "image_folder" else 1e-4)
     assert near(own_accuracies(imported, data_dir), accuracies(record))
-    labels = {"kip": 200, "rcig": 200}.get(name, 0)
-    assert record["budget"]["stored_numbers"] == 20 * 64 + labels
+    beside = {"kip": 200, "rcig": 200, "fred": 10 * 64}.get(name, 0)  # labels, and the places of each class
+    assert record["budget"]["stored_numbers"] == 20 * 64 + beside
     assert invalid(record) is None
 
 

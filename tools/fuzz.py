@@ -437,6 +437,11 @@ def _set(layout: str) -> Callable[[Path], Path]:
             accuracies = {"ConvNet": [np.float64(0.5)]}
             whole = {"data": [[SET_IMAGES, SET_CLASSES]], "accs_all_exps": accuracies}
             torch.save(whole, file, _use_new_zipfile_serialization=False)
+        elif layout == "ddif":
+            layers = {"net.0.linear": (3, 2), "last_layer.linear": (1, 3)}
+            field = {f"{k}.weight": torch.ones(size) for k, size in layers.items()}
+            field |= {f"{k}.bias": torch.ones(size[0]) for k, size in layers.items()}
+            torch.save({"nf": [field] * 10, "label": SET_CLASSES, "syn_lr": torch.tensor(0.01)}, file)
         elif layout == "kip":
             with file.open("wb") as opened:
                 np.savez(opened, images=last, labels=labels)
@@ -457,10 +462,15 @@ def _set(layout: str) -> Callable[[Path], Path]:
 
 def _read_set(layout: str) -> Callable[[Path], None]:
     form, info = FORMATS_OF_SETS[layout], Digits().info
-    said = Declared(None if form.space else "pixels", classes="data-set", factor=1 if form.tiles else None)
+    said = Declared(
+        None if form.space else "standardized:0/1" if form.waves else "pixels",
+        lr="file" if form.waves else None,
+        classes="data-set",
+        factor=1 if form.tiles else None,
+    )
 
     def read(file: Path) -> None:
-        found = form.read(file, Reading(info, None))
+        found = form.read(file, Reading(info, None, (30.0, 10.0)))
         assert isinstance(found, ForeignSet)
         settle(file, form, found, said, info)
 
@@ -496,7 +506,7 @@ FORMATS = (
     ),
     *(
         Format(f"set of {layout}", _set(layout), changed_bytes, _read_set(layout))
-        for layout in ("idc", "dc", "kip", "rat_bptt", "rcig", "huggingface")
+        for layout in ("idc", "dc", "ddif", "kip", "rat_bptt", "rcig", "huggingface")
     ),
 )
 

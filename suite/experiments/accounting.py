@@ -8,6 +8,8 @@ from typing import Any
 from suite.core.foretold import fresh_memory
 from suite.core.outer_loop import PAPER_ITERATIONS
 from suite.memory import Memory, described
+from suite.parameterizations.addressing import budget_numbers
+from suite.parameterizations.imported import Imported
 from suite.registry import fingerprint, name_of
 from suite.storage.files import make_directory
 from suite.types import (
@@ -39,7 +41,9 @@ def budget_of(setting: Setting, images_per_class: float, memory: Params | None =
     Of a fresh memory of this size where none is given.
     """
     parameterization, shape, classes = setting.parameterization, setting.shape, setting.classes
-    if memory is not None:
+    if isinstance(parameterization, Imported) and parameterization.decoded:
+        numbers = budget_numbers(shape, classes, images_per_class)  # its source's, and no longer those of its images
+    elif memory is not None:
         numbers = stored_numbers(memory)
     else:
         size = (fingerprint(parameterization), shape, classes, images_per_class)

@@ -22,7 +22,7 @@ class ForeignSet:
     """A distilled set as its file has it: nothing is converted yet, and classes are numbered as the file does."""
 
     images: Float[Tensor, "n c h w"]
-    """In the space that they were distilled in; those that a decoder makes others of, as they are stored."""
+    """In the space that they were distilled in; those that hold tiles, as they are stored."""
     labels: Int64[Tensor, " n"] | Float[Tensor, "n classes"]
     """Class numbers, or several numbers for each image; of what kind these are, the format or the command says."""
     rate: float | None = None
@@ -35,6 +35,8 @@ class ForeignSet:
     """What was chosen or left out of the file, each as a sentence for the record."""
     space: str | None = None
     """Of the images, where this file settles it, though its layout does not."""
+    stored: int | None = None
+    """Numbers that the set stores for its images, where they were decoded from others; None: the images are stored."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Reading:
     """Of the data set that the file was distilled from."""
     experiment: int | None
     """Which of several sets in one file, from 0, as `--experiment` says."""
+    waves: tuple[float, float] | None = None
+    """Of networks of sines, the frequency of the first layer and that of the others, as `--waves` says."""
 
 
 Read = Callable[[Path, Reading], ForeignSet | Memory]
@@ -72,6 +76,8 @@ class Format:
     """Whether its images hold several smaller ones, so that `--factor` must say how many."""
     several: bool
     """Whether a file may hold several sets, of which `--experiment` names one."""
+    waves: bool
+    """Whether its images are made by networks of sines, so that `--waves` must say their frequencies."""
     hub: bool
     """Whether a repository of the Hugging Face Hub may be named, whose tables are fetched (`suite.importers.hub`)."""
 
@@ -87,6 +93,7 @@ def importer(
     labels: str | None = None,
     tiles: bool = False,
     several: bool = False,
+    waves: bool = False,
     hub: bool = False,
 ) -> Callable[[R], R]:
     """Decorator of a reader: makes it the format `name`, described by the first line of its docstring.
@@ -98,7 +105,7 @@ def importer(
         if name in FORMATS:
             raise UsageError(f"a format '{name}' is already there; choose another name")
         summary = (read.__doc__ or "").strip().split("\n")[0]
-        FORMATS[name] = Format(name, read, summary, space, labels, tiles, several, hub)
+        FORMATS[name] = Format(name, read, summary, space, labels, tiles, several, waves, hub)
         return read
 
     return decorate

@@ -75,8 +75,8 @@ def settle(path: Path, layout: Format, found: ForeignSet, declared: Declared, in
     order, classes = _order(path, found, declared, info)
     labels = _renumbered(path, found.labels, order)
     rows, grouped = _by_class(path, labels, info)
-    stored = Imported(factor=factor, rate=with_rate)
     each = len(rows) // info.classes
+    stored = Imported(factor=factor, rate=with_rate, decoded=0 if found.stored is None else each)
     tensors: Params = {IMAGES: found.images[rows].unflatten(0, (info.classes, each)).clone()}
     if kind != "class":
         tensors[LABELS] = labels[rows].unflatten(0, (info.classes, each)).clone()

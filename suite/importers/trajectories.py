@@ -10,11 +10,8 @@ from suite.importers.base import ForeignSet, Reading, images_of, importer, label
 IMAGES, LABELS, RATE = "images_best.pt", "labels_best.pt", "lr_best.pt"
 """The files of a folder; the rate is not in all."""
 
-DECODED = {
-    "mask.pt": "FreD's, whose images are made of fewer stored frequencies",
-    "weights_best.pt": "HaBa's, whose images pass through stored networks",
-}
-"""Files of folders that look alike, and whose images are not what is stored, or not what networks are trained on."""
+MASK, WEIGHTS = "mask.pt", "weights_best.pt"
+"""What FreD and HaBa store beside, so that the images are not what is stored, or not what networks are trained on."""
 
 
 @importer("mtt")
@@ -22,9 +19,9 @@ def read(path: Path, reading: Reading) -> ForeignSet:
     """MTT: a folder with `images_best.pt`, `labels_best.pt`, and `lr_best.pt` where the rate was kept."""
     if not path.is_dir():
         raise refused(path, f"it is no folder with {IMAGES} and {LABELS}")
-    for name, whose in DECODED.items():
+    for name, whose, other in ((MASK, "FreD's", "fred"), (WEIGHTS, "HaBa's", "haba")):
         if (path / name).exists():
-            raise refused(path, f"by its {name} it is {whose}, so that its budget would be another; no format reads it")
+            raise refused(path, f"by its {name} it is {whose}, and its budget another; read it by --as {other}")
     rate = None
     if (path / RATE).exists():
         value = torch_files.load(path / RATE)

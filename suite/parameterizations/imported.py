@@ -11,9 +11,9 @@ from torch.nn.functional import interpolate, one_hot
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.parameterizations.addressing import budget_numbers
-from suite.registry import parameterizations
+from suite.registry import ADDED, parameterizations
 from suite.types import ImageShape, Params
-from suite.validation import PositiveInt
+from suite.validation import NonNegativeInt, PositiveInt
 
 IMAGES, LABELS, RATE = "images", "labels", "rate"
 """Names of the tensors."""
@@ -40,12 +40,16 @@ class Imported:
     """Tiles along each side of a stored image; 1: images are stored as they are."""
     rate: bool = False
     """Whether a learning rate belongs to the set, one stored number that networks are trained at."""
+    decoded: NonNegativeInt = field(default=0, metadata=ADDED)
+    """Images of each class that were decoded from fewer stored numbers, which the budget counts; 0: nothing was."""
 
     def stored_per_class(self, shape: ImageShape, classes: int, images_per_class: float, each: int) -> int:
         """Images of every class that a budget stores, each with `each` numbers of labels; UsageError for none.
 
-        Raises UsageError, too, where `factor` does not divide the sides.
+        Raises UsageError, too, where `factor` does not divide the sides. Decoded images are as many as there are.
         """
+        if self.decoded:
+            return self.decoded
         if shape.height % self.factor or shape.width % self.factor:
             raise UsageError(
                 f"images of {shape} can't hold tiles of 1/{self.factor}; the factor must divide both sides"
