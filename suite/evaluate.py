@@ -216,6 +216,7 @@ def _with_set(
 ) -> "Judging":
     """The experiment of a set that was read and whose declarations hold."""
     from suite.importers.declared import Declared, settle
+    from suite.parameterizations.imported import IMAGES
 
     declared = Declared(options.space, options.labels, options.lr, options.classes, options.factor)
     info = experiment.dataset.info
@@ -226,11 +227,9 @@ def _with_set(
         protocol = replace(protocol, lr=known.lr)
     elif known.lr is not None:  # a rate of SGD is none of Adam
         settled["lr"] = "the protocol's"
-    numbers = found.stored
-    if numbers is None:
-        numbers = sum(tensor.numel() for tensor in known.tensors.values())
-    elif known.parameterization.rate:
-        numbers += 1
+    numbers = sum(tensor.numel() for tensor in known.tensors.values())
+    if found.stored is not None:  # in the place of the images that were decoded
+        numbers += found.stored - known.tensors[IMAGES].numel()
     experiment = replace(
         experiment,
         parameterization=known.parameterization,
