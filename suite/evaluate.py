@@ -247,6 +247,7 @@ def _with_memory(
     """The experiment of a memory of this suite, whose data set, budget and parameterization it says itself."""
     from suite.memory import rebuilt
     from suite.registry import describe
+    from suite.runtime.title import method
     from suite.storage.memory_file import Distilled, require_shape
 
     given = [
@@ -263,8 +264,10 @@ def _with_memory(
         raise RunError(f"{path} has other classes, or another order of them, than {dataset.info.name} has here")
     if options.data_set is not None and describe(experiment.dataset) != describe(dataset):
         raise UsageError(f"--data-set: {path} was distilled from {dataset.info.name} with other settings; leave it out")
+    seed = memory.about.get("seed")
     experiment = replace(
         experiment,
+        file=printable(method(config, {}) + ("" if seed is None else f", seed {seed}"))[:LONGEST_NAME],
         dataset=dataset,
         parameterization=memory.parameterization,
         images_per_class=config["images_per_class"],

@@ -244,7 +244,7 @@ def test_protocols_stand_side_by_side_whole_and_taken_apart(soft: Memory, judged
     entries, complaints = read_records([judged.out])
     cells = [entry.record["cell"] for entry in entries]
     assert not complaints and len(cells) == 6
-    assert {"set": "memory.safetensors", "protocol": "paper", "without": "its labels"} in cells
+    assert {"set": "soft_labels mlp, seed 0", "protocol": "paper", "without": "its labels"} in cells
     protocols = {entry.record["scale"]["protocol"].split(",")[0] for entry in entries}
     assert protocols == {"dd_ranking-1", "dd_ranking_soft-1", "paper-1"}
     by_cell = {
@@ -253,8 +253,8 @@ def test_protocols_stand_side_by_side_whole_and_taken_apart(soft: Memory, judged
     assert accuracies(by_cell["paper", None]) != accuracies(by_cell["paper", "its labels"])
     table_page = next(table for table in tables(entries, []) if table.page.slug == "protocols")
     assert {row.method for row in table_page.rows} >= {
-        "memory.safetensors, paper",
-        "memory.safetensors, paper, without its labels",
+        "soft_labels mlp, seed 0, paper",
+        "soft_labels mlp, seed 0, paper, without its labels",
     }
 
 
