@@ -3,12 +3,9 @@
 import base64
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import QUICK, REPOSITORY, command, only_run, said
+from command_line import QUICK, Done, command, ended, only_run, said, start
 
 from suite.errors import RunError
 from suite.memory import Memory, sharing
@@ -204,36 +201,54 @@ class Hub(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
 
-def by_the_hub(address: str, home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """The command, which knows this hub alone."""
+SEVERAL = """
+import json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from suite.memory.__main__ import main
+for words in json.loads(sys.argv[1]):
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main(words)
+    print(json.dumps([status, out.getvalue(), err.getvalue()]))
+"""
+
+
+def by_the_hub(address: str, home: Path, *commands: Sequence[str | Path]) -> list[Done]:
+    """What several commands say, in a process of its own, which knows this hub alone."""
     own = {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_TOKEN": "hf_x", "HF_HUB_DISABLE_XET": "1"}
-    own |= {"HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-m", "suite.memory", *words]
-    return subprocess.run(line, cwd=REPOSITORY, env=os.environ | own, capture_output=True, text=True, timeout=600)
+    own |= {"HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    given = json.dumps([[str(word) for word in words] for words in commands])
+    ran = ended(start(given, code=["-c", SEVERAL], env=own))
+    assert ran.status == 0, ran.err
+    return [Done(*json.loads(line)) for line in ran.out.splitlines()]
 
 
 @pytest.mark.slow
 def test_a_memory_is_pushed_to_a_hub_and_pulled_to_the_same_bytes(run: Path, tmp_path: Path) -> None:
     Hub.files = {}
+    push = ["push", run / "memory.safetensors", "hf:me/it"]
     with served(Hub) as address:
-        pushed = by_the_hub(address, tmp_path / "home", "push", str(run / "memory.safetensors"), "hf:me/it")
-        assert pushed.returncode == 0, pushed.stderr
+        pushed, pulled, again, secret = by_the_hub(
+            address,
+            tmp_path / "home",
+            push,
+            ["pull", "hf:me/it", "--to", tmp_path / "here"],
+            push,
+            [*push, "--private"],
+        )
+        assert pushed.status == 0, pushed.err
         assert sha256(Hub.files["memory.safetensors"]) == sha256((run / "memory.safetensors").read_bytes())
         assert {"README.md", "result.json", "config.gin", sharing.TABLE, "recalled.png"} <= set(Hub.files)
-        pulled = by_the_hub(address, tmp_path / "home", "pull", "hf:me/it", "--to", str(tmp_path / "here"))
-        assert pulled.returncode == 0 and "Memory(digits" in pulled.stdout, pulled.stderr
+        assert pulled.status == 0 and "Memory(digits" in pulled.out, pulled.err
         same(tmp_path / "here", run)
+        assert again.status == 2 and "me/it has a memory; name a repository of its own" in again.err
+        assert secret.status == 2 and "is there, and public" in secret.err
         Hub.files["memory.safetensors"] = Hub.files["memory.safetensors"][:-1] + b"?"
-        other = by_the_hub(address, tmp_path / "other", "pull", "hf:me/it", "--to", str(tmp_path / "tampered"))
-        assert other.returncode == 1 and not (tmp_path / "tampered").exists()
-        assert "Traceback" not in other.stderr
-        again = by_the_hub(address, tmp_path / "home", "push", str(run / "memory.safetensors"), "hf:me/it")
-        assert again.returncode == 2 and "me/it has a memory; name a repository of its own" in again.stderr
-        secret = by_the_hub(
-            address, tmp_path / "home", "push", str(run / "memory.safetensors"), "hf:me/it", "--private"
-        )
-        assert secret.returncode == 2 and "is there, and public" in secret.stderr
+        pull = ["pull", "hf:me/it", "--to", tmp_path / "tampered"]
+        (other,) = by_the_hub(address, tmp_path / "other", pull)
+        assert other.status == 1 and not (tmp_path / "tampered").exists()
         Hub.files, Hub.refuses = {}, True
-        refused = by_the_hub(address, tmp_path / "home", "push", str(run / "memory.safetensors"), "hf:me/it")
+        (refused,) = by_the_hub(address, tmp_path / "home", push)
         Hub.refuses = False
-    assert refused.returncode == 1 and "Hugging Face, me/it:" in refused.stderr and "log in" in refused.stderr
+    assert refused.status == 1 and "Hugging Face, me/it:" in refused.err and "log in" in refused.err

@@ -226,7 +226,7 @@ def test_a_sweep_measures_what_runs_by_hand_measure(sweep: Sweep, tmp_path: Path
 
 
 def test_a_sweep_whose_driver_and_worker_were_killed_goes_on(sweep: Sweep, tmp_path: Path) -> None:
-    sweep.gin.write_text(TABLE.replace("[0, 1]", "[0]") + "\nITERATIONS = 150\n")
+    sweep.gin.write_text(TABLE.replace("[0, 1]", "[0]") + "\nITERATIONS = 80\n")
     words = [sys.executable, "-m", "suite.sweep", *sweep.words, "--workers", "2", "--checkpoint-seconds", "0"]
 
     def at_work() -> list[int]:
