@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -44,6 +44,7 @@ class LostRank(RunError):
     """The process of another rank is gone, or does not answer."""
 
 
+@runtime_checkable
 class Heard(Protocol):
     """Says which signal asked this process to stop."""
 

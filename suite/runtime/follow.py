@@ -7,6 +7,7 @@ leave the run after the last one, or when all stop.
 
 import json
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from suite.config.resolve import Run
 from suite.core.ranks import Ranks, here
-from suite.errors import RunError, UsageError
+from suite.errors import RunError, SuiteError, UsageError, first_line
 from suite.keys import Key
 from suite.objectives.programs import forget_programs
 from suite.runtime.session import interrupted
@@ -83,6 +84,12 @@ def _follow_one(run: Run, data_dir: Path, cache_dir: Path, team: Ranks) -> None:
             run.experiment.run(_FollowersSession(run, team, Path(nowhere), data_dir, cache_dir))
     except _Learned:
         pass
+    except SuiteError:
+        raise
+    except (Exception, SystemExit) as error:  # of a method, or of this rank's device
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        cause = f"{type(error).__name__}: {first_line(error)}; {Path(where.filename).name}, line {where.lineno}"
+        raise RunError(f"'{run.label}' failed on this rank ({cause})") from error
     finally:
         team.learning = False
         forget_programs()
