@@ -11,7 +11,8 @@ a death is not seen, but all ranks have just met, so a short deadline serves.
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Protocol, runtime_checkable
@@ -21,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from suite.core.launched import Place
-from suite.errors import Left, RunError, SuiteError
+from suite.errors import Interrupted, Left, RunError, SuiteError
 from suite.types import Params
 
 START_SECONDS = 300.0
@@ -58,18 +59,16 @@ class Ranks:
     """The ranks of a command, as one of them sees them."""
 
     def __init__(self, place: Place, device: torch.device, heard: Heard, store: Any) -> None:
-        """Meets the others; raises LostRank if some are not there in time. `store`: torch.distributed's."""
+        """Meets the others; raises LostRank if some are not there in time, Interrupted after a signal."""
         self.rank, self.count = place.rank, place.count
         self.learning = False
         """Whether ranks do outer steps together, which all of them stop after the same one."""
         self.device = device
         """Where this rank computes."""
-        self._heard, self._store, self._agreed = heard, store, 0
+        self._heard, self._agreed = heard, 0
         self._passed_on = False
-        names = [f"here/{rank}" for rank in range(self.count)]
         with _losses():
-            store.set(names[self.rank], "1")
-            store.wait(names, timedelta(seconds=START_SECONDS))
+            self._store = store = _own_part(store, place, heard)
             dist.init_process_group("gloo", store=store, rank=self.rank, world_size=self.count, timeout=NO_DEADLINE)
             self._data: Any = None
             if device.type == "cuda":
@@ -160,6 +159,42 @@ class Ranks:
                 self._store.set(HEARD, str(number))
                 self._passed_on = True
         work.wait()
+
+
+def _own_part(store: Any, place: Place, heard: Heard) -> Any:
+    """The part of a store that these processes alone use, all of which are there when it returns.
+
+    A launcher that starts processes again gives them the store of those that died, with their addresses in it. So each
+    says hello by a name of its own, which the first, who sees the newest, answers with the part's name.
+    """
+    name, until = uuid.uuid4().hex, time.monotonic() + START_SECONDS
+    others = range(1, place.count)
+    if place.rank > 0:
+        store.set(f"hello/{place.rank}", name)
+        _until(lambda: store.check([f"part of {name}"]), until, heard)
+        name = store.get(f"part of {name}").decode()
+        store.set(f"{name} has {place.rank}", "1")
+        return dist.PrefixStore(name, store)
+
+    def all_are_there() -> bool:
+        for rank in others:
+            if store.check([f"hello/{rank}"]):
+                store.set(f"part of {store.get(f'hello/{rank}').decode()}", name)
+        return bool(store.check([f"{name} has {rank}" for rank in others]))
+
+    _until(all_are_there, until, heard)
+    return dist.PrefixStore(name, store)
+
+
+def _until(ready: Callable[[], bool], deadline: float, heard: Heard) -> None:
+    """Wait until it is ready. Raises LostRank after the deadline, a time of `time.monotonic`."""
+    while not ready():
+        number = heard.signal
+        if number is not None:
+            raise Interrupted(f"stopped by {number.name} before all ranks were there; the same command goes on")
+        if time.monotonic() > deadline:
+            raise LostRank(f"not all ranks were there within {START_SECONDS:.0f} seconds; start all of them again")
+        time.sleep(0.02)
 
 
 _ranks: Ranks | None = None
