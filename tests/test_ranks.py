@@ -138,11 +138,11 @@ def newest_checkpoint(out: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def alone(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Left:
+def alone(ranks: Ranks, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Left:
     """What one process leaves."""
     out = tmp_path_factory.mktemp("alone")
-    done = command(*FOUR, "--data-dir", data_dir, "--out", out)
-    assert done.status == 0, done.err
+    ended = ranks(1, [*FOUR, "--data-dir", data_dir, "--out", out])
+    assert ended.statuses == [0], ended.said
     assert cost(out) == {"rollouts": 4, "ranks": None, "attempts": 1}
     return Left.by(out)
 
@@ -186,7 +186,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(
     ended = ranks(2, line, Blow(1, AT_END, signal=10))  # the first evaluates, and the others wait
     assert ended.statuses == [75] * 2, ended.said
     assert "stopped by SIGUSR1" in ended.said[0]
-    assert command(*line).status == 0  # a process alone goes on with it
+    assert ranks(1, line).statuses == [0]  # a process alone goes on with it
     assert Left.by(tmp_path) == alone
 
 

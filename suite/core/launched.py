@@ -1,5 +1,6 @@
 """Whether this process is one of several that a launcher started for one command (`torchrun`). Imports no torch."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,3 +50,9 @@ def is_follower() -> bool:
     except UsageError:
         return False
     return place is not None and place.rank > 0
+
+
+def in_turn(rollouts: int) -> int:
+    """How many of so many rollouts this process does, one after the other."""
+    place = launched()
+    return rollouts if place is None else math.ceil(rollouts / place.count)

@@ -21,7 +21,7 @@ from torch import nn
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
-from suite.core.launched import launched
+from suite.core.launched import in_turn
 from suite.core.networks import fresh_network, network_identity
 from suite.evaluation.evaluate import read_batch
 from suite.evaluation.protocol import Protocol
@@ -214,21 +214,12 @@ def _evaluation_seconds(setting: Setting, kind: Kind, images: int) -> float:
 def outer_step(
     setting: Setting, objective: Objective, images_per_class: float, per_class: int, rollouts: int = 1
 ) -> float:
-    """Seconds of one outer step: of the passes that the objective counts, or of a trial step where it counts none.
-
-    Of its rollouts one after the other, or as many at once as there are processes that share them.
-    """
-    place = launched()
-    one_after_another = rollouts if place is None else math.ceil(rollouts / place.count)
-    return one_after_another * _rollout(setting, objective, images_per_class, per_class)
-
-
-def _rollout(setting: Setting, objective: Objective, images_per_class: float, per_class: int) -> float:
+    """Seconds of one outer step: of the passes that the objective counts, or of a trial step where it counts none."""
     if not isinstance(objective, Counted):
-        return _trial(setting, objective, images_per_class)
+        return in_turn(rollouts) * _trial(setting, objective, images_per_class)
     machine = rates(setting.device)
     in_graph = replace(machine, calls=min(machine.calls, CAPTURED_CALL)) if setting.device.type == "cuda" else machine
-    return sum(
+    return in_turn(rollouts) * sum(
         passes.times
         * (in_graph if passes.captured else machine).seconds(operations(setting, passes.kind, passes.images))
         for passes in objective.work(setting, per_class)
