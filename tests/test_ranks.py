@@ -1,6 +1,7 @@
 """Rollouts: their mean gradient is exact, and processes that share them, die, stop and go on give the same bits."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,17 +191,38 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(
     assert Left.by(tmp_path) == alone
 
 
+FAILS = """
+import os
+from dataclasses import dataclass
+from suite.objectives.bptt import BPTT
+from suite.registry import objectives
+
+@objectives.register("fails")
+@dataclass(frozen=True)
+class Fails(BPTT):
+    "Fails on the second rank."
+    def gradients(self, *given):
+        if os.environ["RANK"] == "1":
+            raise ValueError("no more")
+        return super().gradients(*given)
+
+@objectives.register("differs")
+@dataclass(frozen=True)
+class Differs(BPTT):
+    "Is another configuration on each rank."
+    rank: int = int(os.environ["RANK"])
+"""
+"""A plugin."""
+
+
 def test_what_fails_on_one_rank_is_said_once_and_ends_all(ranks: Ranks, data_dir: Path, tmp_path: Path) -> None:
-    plugin = tmp_path / "fails.py"
-    plugin.write_text(
-        "import os\nfrom dataclasses import dataclass\nfrom suite.objectives.bptt import BPTT\n"
-        "from suite.registry import objectives\n@objectives.register('fails')\n@dataclass(frozen=True)\n"
-        "class Fails(BPTT):\n    'Fails on the second rank.'\n    def gradients(self, *given):\n"
-        "        if os.environ['RANK'] == '1':\n            raise ValueError('no more')\n"
-        "        return super().gradients(*given)\n"
-    )
-    failing = sets("OBJECTIVE = @objectives.fails()", "objectives.fails.inner_steps = 2")
-    ended = ranks(2, [*FOUR, "--plugin", plugin, *failing, "--data-dir", data_dir, "--out", tmp_path / "out"])
+    (tmp_path / "fails.py").write_text(FAILS)
+    line = [*FOUR, "--plugin", tmp_path / "fails.py", "--data-dir", data_dir, "--out", tmp_path / "out"]
+    ended = ranks(2, [*line, *sets("OBJECTIVE = @objectives.differs()", "objectives.differs.inner_steps = 2")])
+    assert ended.statuses == [1, 1]
+    assert "[rank 1] suite.run: this rank has another configuration than rank 0" in ended.said[1]
+    shutil.rmtree(tmp_path / "out")
+    ended = ranks(2, [*line, *sets("OBJECTIVE = @objectives.fails()", "objectives.fails.inner_steps = 2")])
     assert ended.statuses == [1, 1]
     assert ended.said[1].startswith("[rank 1] suite.run: ") and "no more" in ended.said[1]
     assert "rank 1 ended with status 1" in ended.said[0] and "Traceback" not in "".join(ended.said)

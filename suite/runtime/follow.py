@@ -77,7 +77,7 @@ def _follow_one(run: Run, data_dir: Path, cache_dir: Path, team: Ranks) -> None:
     if key is None:
         return
     if key != run.key:
-        raise RunError("it has another configuration than rank 0; give every rank the same command and files")
+        raise RunError("this rank has another configuration than rank 0; give all the same command and files")
     team.learning = True
     try:
         with tempfile.TemporaryDirectory(prefix="memory-suite-") as nowhere:
