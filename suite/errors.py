@@ -26,6 +26,15 @@ class Interrupted(SuiteError):
     status = 75
 
 
+class Left(SuiteError):
+    """Another process of the same command has ended, and has said why; `status` is its exit status."""
+
+    def __init__(self, rank: int, status: int) -> None:
+        """`rank`: of that process."""
+        super().__init__(f"rank {rank} ended with status {status}; what it said is above")
+        self.status = status
+
+
 # ---------------------------------------------------------------- lines
 
 

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 failed, 2 usage error, 75 stopped by a signal at a checkp
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suite import terminal
-from suite.errors import Interrupted, SuiteError, UsageError, first_line, report
+from suite.core.launched import is_follower, launched
+from suite.errors import Interrupted, Left, SuiteError, UsageError, first_line, report
 from suite.runtime.signals import as_interrupts, end
 from suite.validation import AtLeast, number_option
 
@@ -82,15 +84,28 @@ def status_of(command: str, do: Callable[[], int]) -> int:
         with as_interrupts():
             return do()
     except SuiteError as error:
-        report(f"{command}: {error}")
+        if not _said_by_another(error):
+            report(f"{_rank_words()}{command}: {error}")
         return error.status
     except KeyboardInterrupt:
         report(f"{command}: stopped outside a run; nothing was lost")
         return Interrupted.status
 
 
+def _said_by_another(error: SuiteError) -> bool:
+    """Whether another process of the command says the same: the first speaks for all."""
+    return is_follower() and isinstance(error, (UsageError, Interrupted, Left))
+
+
+def _rank_words() -> str:
+    """Who speaks, where it is not the first process of the command."""
+    return f"[rank {os.environ['RANK']}] " if is_follower() else ""
+
+
 def _main(options: argparse.Namespace) -> int:
     """List, plan or run."""
+    if is_follower() and (options.list or options.dry_run):
+        return 0
     from suite.registry import load_components, load_plugin
 
     load_components()
@@ -113,28 +128,38 @@ def perform(runs: "list[Run]", options: argparse.Namespace) -> list[dict[str, An
     `options` are those of `add_options`, the plugins loaded. Raises SuiteError.
     """
     from suite.core.device import prepare_device
+    from suite.core.ranks import joined
     from suite.datasets.sources import default_data_dir
     from suite.runtime.estimate import plans
     from suite.runtime.execute import RunContext, directories_of, execute_all
+    from suite.runtime.follow import follow, refuse_to_deal
     from suite.runtime.run_directory import FINISHED
     from suite.runtime.signals import Stop
     from suite.storage.files import make_directory, user_path
     from suite.tracking.sender import Sender
 
-    device = prepare_device(options.device)
+    place = launched()
+    if place is not None:
+        refuse_to_deal(runs, place.count, options.together)
+    device = prepare_device(options.device, place)
     out = make_directory(user_path(options.out, "--out"))
     data_dir = default_data_dir() if options.data_dir is None else user_path(options.data_dir, "--data-dir")
     uri = _tracking_uri(options.tracking_uri, out)
     there = [(directory / FINISHED).is_file() for directory in directories_of(runs, out)]
     unfinished = [run for run, done in zip(runs, there, strict=True) if options.fresh or not done]
     planned = plans([*unfinished, *(run.then for run in unfinished if run.then is not None)], device)
+    stop = Stop(once=place is None)
+    if place is not None and place.rank > 0:
+        with stop.listening(), joined(place, device, stop):
+            follow(runs, data_dir, out / "cache")
+        return []
     _announce(unfinished, planned, options, device)
-    stop, sender = Stop(), Sender(uri, out)
+    sender = Sender(uri, out)
     try:
-        with stop.listening():
+        with stop.listening(), joined(place, device, stop) as team:
             plugins, seconds = tuple(options.plugin), options.checkpoint_seconds
             at_once = max(1, min(options.together, len(unfinished)))
-            context = RunContext(out, data_dir, device, sender, stop, options.fresh, seconds, at_once, plugins)
+            context = RunContext(out, data_dir, device, sender, team or stop, options.fresh, seconds, at_once, plugins)
             records = execute_all(runs, context)
     finally:
         if not sender.close(TRACKER_FLUSH_SECONDS if stop.signal is None else TRACKER_FLUSH_SECONDS_STOPPED):

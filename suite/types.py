@@ -16,6 +16,7 @@ protocol of its kind has (`COMPONENTS`). Some offer more, found by `isinstance`:
     Counted             an objective counts the work of an outer step
     SelectsInFeatures   a control trains a network to select in its features
     Priced              an experiment estimates its time before it starts
+    InRollouts          an experiment takes several rollouts in an outer step
 """
 
 import operator
@@ -632,6 +633,8 @@ class Session(Protocol):
     data_dir: Path
     cache_dir: Path
     """Shared by all runs of one output directory."""
+    leads: bool
+    """Whether this process measures and writes; False in those that only share its outer steps."""
 
     def restore(self) -> tuple[int, Params, dict[str, Any]] | None:
         """Iteration, tensors and state of the newest whole checkpoint, or None for a run that starts."""
@@ -654,6 +657,10 @@ class Session(Protocol):
 
     def pause(self) -> None:
         """Between two pieces of work that need no checkpoint: raises Interrupted if a signal asked the run to stop."""
+        ...
+
+    def learned(self) -> None:
+        """Say that no outer step is left: a process that only shares them leaves the run here, by an exception."""
         ...
 
     def log(self, iteration: int, metrics: Mapping[str, float]) -> None:
@@ -749,3 +756,18 @@ class Priced(Protocol):
     def cost(self, device: device) -> Cost:
         """What a run takes on a device, found without any data."""
         ...
+
+
+@runtime_checkable
+class InRollouts(Protocol):
+    """An experiment that takes several rollouts in an outer step, which processes can share."""
+
+    @property
+    def rollouts(self) -> int:
+        """Of each outer step."""
+        ...
+
+
+def rollouts_of(experiment: object) -> int:
+    """The rollouts of an experiment's outer steps: one, unless it says otherwise."""
+    return experiment.rollouts if isinstance(experiment, InRollouts) else 1

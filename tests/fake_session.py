@@ -25,6 +25,7 @@ class FakeSession:
         """`stop_at`: the iteration whose checkpoint raises KeyboardInterrupt; `before`: a session to resume."""
         self.key, self.device = Key(seed), torch.device("cpu")
         self.data_dir, self.directory, self.cache_dir = data_dir, directory, directory
+        self.leads = True
         self.saved = before.saved if before else None
         self.logged: list[int] = []
         self.lines: list[str] = []
@@ -50,6 +51,8 @@ class FakeSession:
         return []
 
     def pause(self) -> None: ...
+
+    def learned(self) -> None: ...
 
     def progress(self, iteration: int, total: int, words: str) -> None: ...
 

@@ -1,6 +1,7 @@
 """README and docs say what is true: every command in them runs here, and their examples work as printed."""
 
 import importlib
+import json
 import os
 import re
 import shlex
@@ -73,6 +74,7 @@ def test_every_command_is_one_that_a_test_here_runs() -> None:
         "python -m suite.sync runs",
         "python -m tools.",
         "python -m leaderboard.",
+        "torchrun ",
     )
     assert commands()
     assert [line for line in commands() if not line.startswith(tested)] == []
@@ -145,6 +147,36 @@ def test_a_network_of_one_s_own_is_run(data_dir: Path, tmp_path: Path, monkeypat
     assert done.status == 0, done.err
     assert "test (95% interval)" in done.out
     assert len([line for line in RUNS if "--plugin" in line]) == 2
+
+
+DIES_ONCE = """
+import os, signal
+from suite.core.ranks import Ranks
+gathered = Ranks.gathered
+def dies(self, own, step):
+    if step == 1 and self.rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return gathered(self, own, step)
+Ranks.gathered = dies
+"""
+"""A plugin that kills the second rank in its second outer step, until it was started again."""
+
+
+@pytest.mark.slow
+def test_the_printed_ranks_share_a_run_whose_rank_is_killed(data_dir: Path, tmp_path: Path) -> None:
+    """As printed, at smoke scale: torchrun starts all again, and they go on; with what bits is in test_ranks.py."""
+    (line,) = [line for line in commands() if line.startswith("torchrun ")]
+    launcher, words = shlex.split(line.removeprefix("torchrun ").replace(" -m suite.run ", " '' ")), []
+    launcher, words = launcher[: launcher.index("")], launcher[launcher.index("") + 1 :]
+    words += [*SMOKE, "--data-dir", str(data_dir), "--checkpoint-seconds", "0"]
+    (tmp_path / "dies.py").write_text(DIES_ONCE)
+    several = [*launcher, "-m", "suite.run", *words, "--plugin", "dies.py"]
+    done = run([sys.executable, "-m", "torch.distributed.run", *several], tmp_path, PYTHONPATH=str(REPOSITORY))
+    assert done.returncode == 0, done.stderr
+    assert "resuming from the checkpoint of step 1" in done.stderr
+    (record,) = tmp_path.glob("runs/*/*/result.json")
+    cost = json.loads(record.read_text())["cost"]
+    assert (cost["rollouts"], cost["ranks"], cost["attempts"]) == (4, 2, 2)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ networks    the networks that are unrolled
 captured    the same sweep as one CUDA graph
 rows        named tensors as one row of numbers
 turns       several runs in one process, which take turns
+launched    whether the process is one of several of a command
+ranks       several processes that share the rollouts of an outer step
 trees       leaves, detached copies and zeros of named tensors
 device      the device, set up for repeatable numbers
 transfer    tensors of the host sent to a device in one copy

@@ -5,13 +5,15 @@ import os
 
 import torch
 
+from suite.core.launched import Place
 from suite.errors import UsageError
 
 
-def prepare_device(name: str | None) -> torch.device:
+def prepare_device(name: str | None, place: Place | None = None) -> torch.device:
     """The device of this name (None: a GPU if there is one), with deterministic kernels and full float32 precision.
 
-    On a CPU, with as many threads as this process may use, unless $OMP_NUM_THREADS says how many. Raises UsageError.
+    On a CPU, with as many threads as this process may use, unless $OMP_NUM_THREADS says how many. `place`: among the
+    processes of one command, each of which has a GPU of its own. Raises UsageError.
     """
     _keep_freed_memory()
     if "OMP_NUM_THREADS" not in os.environ:
@@ -20,6 +22,8 @@ def prepare_device(name: str | None) -> torch.device:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name is None else name)
     except RuntimeError as error:
         raise UsageError(f"--device: '{name}' is not a device; use cpu, cuda or cuda:1") from error
+    if place is not None and device.type == "cuda":
+        device = _own_gpu(device, place)
     if device.type == "cuda":
         if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
             raise UsageError(f"--device: there is no {device} on this machine; use cpu")
@@ -33,6 +37,17 @@ def prepare_device(name: str | None) -> torch.device:
     elif device.type != "cpu":
         raise UsageError(f"--device: '{name}' is not supported; use cpu, cuda or cuda:1")
     return device
+
+
+def _own_gpu(device: torch.device, place: Place) -> torch.device:
+    """The GPU of one of several processes. Raises UsageError where there are fewer, or a number was given."""
+    gpus = torch.cuda.device_count()
+    if device.index is not None or place.local_count > gpus:
+        raise UsageError(
+            f"--device: {place.local_count} processes need as many GPUs, and there are {gpus}; start fewer, and name "
+            "none of them, or use cpu"
+        )
+    return torch.device("cuda", place.local)
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3

@@ -6,15 +6,21 @@ One outer step is, with the memory m, the outer optimizer's state s, the objecti
 
 where |g| is the norm over all tensors of the memory together and c is `max_grad_norm`. `step` is that as a pure
 function of an `OuterState`; a learning loop calls it, and logs and saves the states in between.
+
+With R rollouts, d objective(m) / dm is the mean of R gradients, each of draws of its own (a network, real images, an
+augmentation). They are summed in the order of the rollouts, whether one process computed them or several
+(`suite.core.ranks`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from suite.core import trees, turns
+from suite.core import ranks, trees, turns
 from suite.errors import RunError, UsageError
 from suite.keys import Key
 from suite.registry import name_of
@@ -116,21 +122,24 @@ def step(
     key: Key,
     max_grad_norm: float | None,
     max_skipped: int = 0,
+    rollouts: int = 1,
 ) -> OuterState:
     """One outer step, as this module's docstring defines it; `max_grad_norm` None does not clip.
 
-    The step draws from `key(state.iteration)` alone, so that a resumed run continues with the same bits.
+    The step draws from `key(state.iteration)` alone, so that a resumed run continues with the same bits. Metrics are
+    means over rollouts. Where an objective keeps tensors, each rollout has its own.
     `hypergradient_norm`, among the new state's metrics, is |g| before clipping. A step that gives NaN or infinity in a
     metric or in the memory changes neither the memory nor the optimizer's state and is counted in `skipped`; after
     `max_skipped` of them the next raises NotFinite, which names the step and the quantity.
     """
-    now = key(state.iteration)
-    if isinstance(objective, Remembering):
-        kept = state.kept or objective.begin(setting, state.memory, real, now("begin"))
-        grads, metrics, kept = objective.gradients_after(setting, state.memory, real, now, kept)
-    else:
-        kept = {}
-        grads, metrics = objective.gradients(setting, state.memory, real, now)
+
+    def one_rollout(i: int) -> Params:
+        kept = _part(state.kept, _of_rollout(i))
+        return _rollout(setting, objective, real, state.memory, kept, _key_of(key(state.iteration), i))
+
+    every = _every_rollout(one_rollout, rollouts, state.iteration)
+    grads, metrics = (_mean([_part(gave, part) for gave in every]) for part in (GRADIENT, METRIC))
+    kept = {_of_rollout(i) + k: v for i, gave in enumerate(every) for k, v in _part(gave, KEPT).items()}
     grads = _with_penalty(setting, state.memory, grads)
     norm = torch.stack([g.norm() for g in grads.values()]).norm()
     grads = _clipped(grads, norm, max_grad_norm)
@@ -148,6 +157,59 @@ def step(
         f"outer step {iteration}: {', '.join(not_finite)} became NaN or infinite{before}; "
         "lower the outer or inner learning rate, or clip the gradient harder"
     )
+
+
+# ---------------------------------------------------------------- rollouts
+
+GRADIENT, METRIC, KEPT = "gradient/", "metric/", "kept/"
+"""Before the names of what a rollout gives."""
+
+
+def _rollout(setting: Setting, objective: Objective, real: ClassRows, memory: Params, kept: Params, key: Key) -> Params:
+    """The gradient and metrics of one rollout, and what its objective keeps after it."""
+    if isinstance(objective, Remembering):
+        kept = kept or objective.begin(setting, memory, real, key("begin"))
+        grads, metrics, kept = objective.gradients_after(setting, memory, real, key, kept)
+    else:
+        kept = {}
+        grads, metrics = objective.gradients(setting, memory, real, key)
+    parts = {GRADIENT: grads, METRIC: metrics, KEPT: kept}
+    return {part + k: v for part, tensors in parts.items() for k, v in tensors.items()}
+
+
+def _every_rollout(one: Callable[[int], Params], rollouts: int, step: int) -> list[Params]:
+    """What each rollout gives, in order, by this process or by all of its ranks."""
+    team = ranks.here()
+    if team is None:
+        return [one(i) for i in range(rollouts)]
+    return team.gathered([one(i) for i in team.own(rollouts)], step)
+
+
+def _key_of(step: Key, i: int) -> Key:
+    """The key of a step's rollout: of the first that of a step without others, so that more rollouts only add some."""
+    return step if i == 0 else step("rollout", i)
+
+
+def _of_rollout(i: int) -> str:
+    """Before the names of what rollout i keeps: of the first nothing, as where there are no others."""
+    return "" if i == 0 else f"rollout {i}/"
+
+
+def _part(tensors: Params, prefix: str) -> Params:
+    """Those whose names begin so, without it; with no prefix those of no rollout but the first."""
+    if not prefix:
+        return {k: v for k, v in tensors.items() if not k.startswith("rollout ")}
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _mean(of_each: list[Params]) -> Params:
+    """The mean of named tensors, summed in order; one alone is given back as it is."""
+    if len(of_each) == 1:
+        return of_each[0]
+    return {k: reduce(torch.add, [tensors[k] for tensors in of_each]) / len(of_each) for k in of_each[0]}
+
+
+# ---------------------------------------------------------------- what a checkpoint holds
 
 
 def to_tensors(state: OuterState) -> Params:

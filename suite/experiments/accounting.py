@@ -18,6 +18,7 @@ from suite.types import (
     Data,
     Dataset,
     ImageShape,
+    Objective,
     Params,
     Session,
     Setting,
@@ -52,6 +53,17 @@ def budget_of(setting: Setting, images_per_class: float, memory: Params | None =
         numbers = _FRESH_NUMBERS[size]
     per_class = parameterization.per_class(shape, classes, images_per_class)
     return Budget(numbers, numbers / (classes * shape.numel), per_class)
+
+
+# ---------------------------------------------------------------- an outer step
+
+
+def outer_step_plan(
+    experiment: Any, setting: Setting, per_class: int, objective: Objective | None = None
+) -> dict[str, Any]:
+    """What a plan says of an outer step; `objective`: another than the experiment's, of the same work."""
+    several = {"rollouts of an outer step": experiment.rollouts} if experiment.rollouts > 1 else {}
+    return several | (objective or experiment.objective).plan(setting, per_class)
 
 
 # ---------------------------------------------------------------- scale

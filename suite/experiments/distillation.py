@@ -74,6 +74,8 @@ class Distillation:
     """Budget, in real images of each class."""
     iterations: PositiveInt = PAPER_ITERATIONS
     """Outer steps."""
+    rollouts: PositiveInt = field(default=1, metadata=ADDED)
+    """Of an outer step, which takes their mean gradient: each has a network and draws of its own."""
     clip: Positive | None = 2.0
     """Largest norm of the memory's gradient; None: not clipped."""
     skip_not_finite: NonNegativeInt = 0
@@ -124,7 +126,7 @@ class Distillation:
             "budget": f"{budget.stored_numbers} numbers ({budget.images_per_class:.4g} images per class)",
             "recalled images per class": budget.recalled_per_class,
             "outer iterations": f"{self.iterations} ({self.iterations / PAPER_ITERATIONS:.2%} of the paper's)",
-            **self.objective.plan(setting, budget.recalled_per_class),
+            **accounting.outer_step_plan(self, setting, budget.recalled_per_class),
             "evaluation": self.evaluation.label(),
             "full-data control": f"{self.full_data_epochs} epochs, {self.full_data_networks} networks",
         }
@@ -134,7 +136,7 @@ class Distillation:
         setting, info, comparison = self.setting(device), self.dataset.info, FinalMeasurements.of(self)
         per_class = self.parameterization.per_class(setting.shape, setting.classes, self.images_per_class)
         images = per_class * setting.classes
-        step_seconds = timing.outer_step(setting, self.objective, self.images_per_class, per_class)
+        step_seconds = timing.outer_step(setting, self.objective, self.images_per_class, per_class, self.rollouts)
         seconds = self.iterations * step_seconds + comparison.seconds_of_memory(setting, info, images)
         if self.validation and self.validation_points:
             networks, held_out = self.validation_networks, round(self.validation * info.train_size)
@@ -149,12 +151,10 @@ class Distillation:
         started, setting = time.monotonic(), self.setting(session.device)
         FinalMeasurements.of(self).require_networks(setting)
         data = load(self.dataset, session.data_dir, session.key("data"), self.validation)
-        real = ClassRows.of(data.train.to(session.device), setting.classes)
-        loaded = time.monotonic()
+        real, loaded = ClassRows.of(data.train.to(session.device), setting.classes), time.monotonic()
         state, distillation_seconds = self._distil(session, setting, data, real)
         tensors = outer_loop.judged(self._optimizer, state)
-        memory = self._write_memory(session, setting, data, state)
-        distilled = time.monotonic()
+        memory, distilled = self._write_memory(session, setting, data, state), time.monotonic()
         measurements = FinalMeasurements.of(self).measure(session, setting, data, real, tensors)
         session.pause()
         first = self._begin(session, setting, real).memory if self.gradient_norms else tensors
@@ -187,8 +187,8 @@ class Distillation:
         last = state  # that a checkpoint holds
 
         def one_step(before: OuterState) -> OuterState:
-            key, clip, skip = session.key("outer"), self.clip, self.skip_not_finite
-            return outer_loop.step(setting, self.objective, self._optimizer, real, before, key, clip, skip)
+            how = session.key("outer"), self.clip, self.skip_not_finite, self.rollouts
+            return outer_loop.step(setting, self.objective, self._optimizer, real, before, *how)
 
         def checkpoint(now: OuterState, score: float | None) -> None:
             nonlocal last

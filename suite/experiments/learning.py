@@ -90,13 +90,20 @@ def learn(
             save(state, score)
         elif state.iteration < iterations and session.checkpoint_due():
             save(state, None)
+    if place.steps_before + iterations >= place.total:
+        session.learned()
     return state
 
 
 def validated(
     session: Session, setting: Setting, memory: Params, validation: Split, protocol: Protocol, iteration: int
-) -> float:
-    """The mean accuracy in percent on validation images of networks trained on what a memory recalls; it is logged."""
+) -> float | None:
+    """The mean accuracy in percent on validation images of networks trained on what a memory recalls; it is logged.
+
+    None in a process that does not measure.
+    """
+    if not session.leads:
+        return None
     images, splits = recalled(setting, memory), {"validation": validation}
     accuracies = evaluate(setting, lambda network: images, protocol, session.key("validation"), splits)
     mean = sum(accuracies["validation"]) / protocol.networks
@@ -148,6 +155,8 @@ class Series:
         iterations: int,
     ) -> Params:
         """The memory of this name: learned from `start()` by so many outer steps, unless it is there already."""
+        if self._steps_done == self._outer_steps:
+            self._session.learned()
         if name not in self.tensors:
             state = learn(
                 self._session,

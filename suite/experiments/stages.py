@@ -37,9 +37,9 @@ def keep(
 ) -> None:
     """Keep what is shown of the memory, if it is at its start or half way through all `iterations`.
 
-    Raises RunError where the run's directory is another process's by now.
+    Raises RunError where the run's directory is another process's by now. Nothing in a process that does not write.
     """
-    if state.iteration in (0, iterations // 2):
+    if session.leads and state.iteration in (0, iterations // 2):
         session.still_held()
         _keep_stage(session, setting, data, optimizer, state)
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from suite.architectures.convnet import ConvNet
 from suite.architectures.mlp import MLP
+from suite.core.launched import in_turn
 from suite.core.networks import fresh_network, network_identity
 from suite.evaluation.evaluate import read_batch
 from suite.evaluation.protocol import Protocol
@@ -210,13 +211,15 @@ def _evaluation_seconds(setting: Setting, kind: Kind, images: int) -> float:
     return rates(setting.device, plain).seconds(operations(setting, kind, images, in_evaluation=True))
 
 
-def outer_step(setting: Setting, objective: Objective, images_per_class: float, per_class: int) -> float:
+def outer_step(
+    setting: Setting, objective: Objective, images_per_class: float, per_class: int, rollouts: int = 1
+) -> float:
     """Seconds of one outer step: of the passes that the objective counts, or of a trial step where it counts none."""
     if not isinstance(objective, Counted):
-        return _trial(setting, objective, images_per_class)
+        return in_turn(rollouts) * _trial(setting, objective, images_per_class)
     machine = rates(setting.device)
     in_graph = replace(machine, calls=min(machine.calls, CAPTURED_CALL)) if setting.device.type == "cuda" else machine
-    return sum(
+    return in_turn(rollouts) * sum(
         passes.times
         * (in_graph if passes.captured else machine).seconds(operations(setting, passes.kind, passes.images))
         for passes in objective.work(setting, per_class)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from suite.config.resolve import Run
+from suite.core.ranks import Heard, LostRank, here
 from suite.core.turns import by_turns
 from suite.errors import Interrupted, RunError, SuiteError, first_line, report
 from suite.objectives.programs import forget_programs
@@ -19,6 +20,7 @@ from suite.registry import describe, parts
 from suite.runtime import pictures
 from suite.runtime.device import peak_mib, reset_peak
 from suite.runtime.environment import environment
+from suite.runtime.follow import followed, tell_followers
 from suite.runtime.record import altered, dumps, invalid
 from suite.runtime.record import record as record_of
 from suite.runtime.record_schema import upgraded
@@ -38,7 +40,6 @@ from suite.runtime.run_directory import (
 )
 from suite.runtime.selection import chosen
 from suite.runtime.session import RunSession
-from suite.runtime.signals import Stop
 from suite.runtime.title import called, folder
 from suite.runtime.tracked import begin_run, begin_table, end_run, end_table, metric
 from suite.storage.files import json_sha256, make_directory, remove_leftovers, sha256, write_atomic
@@ -47,7 +48,7 @@ from suite.storage.locks import Lost, locked
 from suite.storage.plain_files import MOST_BYTES_OF_JSON, Damaged, parse_json, read_plain, refuse_links
 from suite.tracking.sender import Sender
 from suite.tracking.store import flat
-from suite.types import Capturing, Outcome
+from suite.types import Capturing, Outcome, rollouts_of
 
 CHECKPOINT_SECONDS = 60.0
 """Between checkpoints, unless a command says otherwise."""
@@ -68,7 +69,7 @@ class RunContext:
     """Where networks are trained."""
     sender: Sender
     """Sends journals to the tracker."""
-    stop: Stop
+    stop: Heard
     """Whether a signal asked to stop."""
     fresh: bool = False
     """Start again, and keep an earlier run's directory under another name."""
@@ -87,7 +88,9 @@ def execute_all(runs: list[Run], context: RunContext) -> list[Record]:
         return [execute(runs[0], context)]
     with _table(runs, context) as table:
         records = _execute_each(runs, context, table)
-        records += _execute_each(chosen(runs, records, context.out), context, table)
+        further = chosen(runs, records, context.out)
+        tell_followers([run.key for run in further])
+        records += _execute_each(further, context, table)
         pictures.of_table(records, context.out / runs[0].name)
         end_table(records, Journal(table))
         return records
@@ -131,6 +134,7 @@ def execute(run: Run, context: RunContext, table: Path | None = None) -> Record:
         if (directory / FINISHED).is_file():
             record = read_record(run, directory) | {"cell": run.cell}  # JSON is written with sorted keys
             report(f"[{name_of_run(run)}] was done before; --fresh runs it again")
+            tell_followers(None)
             _begin_journal(run, journal, config, table, record["environment"])
             mark_finished(directory, journal)
         else:
@@ -180,7 +184,7 @@ def _attempt(
             reset_peak(context.device)
         session = _session(run, directory, context, journal, still_held)
         try:
-            with session.closing_bar():
+            with session.closing_bar(), followed(run):
                 outcome = run.experiment.run(session)
         finally:
             forget_programs()
@@ -190,7 +194,8 @@ def _attempt(
             "last_attempt_seconds": time.monotonic() - started,
             "upkeep_seconds_of_it": session.upkeep_seconds,
             "attempts": journal.attempts,
-        } | ({"runs_at_once": context.at_once} if context.at_once > 1 else {})
+            **_shared_by(run, context),
+        }
         record = _record(run, outcome, config, context, captured, mixed, cost | peak_mib(context.device))
         pictures.of_run(record, directory)
         iterations = outcome.scale.get("iterations", 0)
@@ -204,6 +209,17 @@ def _attempt(
         write_atomic(directory / FINISHED, text)
         mark_finished(directory, journal)
     return record
+
+
+def _shared_by(run: Run, context: RunContext) -> dict[str, int]:
+    """What a cost says of runs that share a process, and of rollouts and processes that share them, where several."""
+    team = here()
+    many = {
+        "runs_at_once": context.at_once,
+        "rollouts": rollouts_of(run.experiment),
+        "ranks": team.count if team else 1,
+    }
+    return {name: number for name, number in many.items() if number > 1}
 
 
 def _record(
@@ -278,6 +294,11 @@ def _end_recorded(
         context.sender.notify(directory)
         raise
     except Lost:
+        raise
+    except LostRank:
+        with suppress(RunError):
+            journal.mark("KILLED", hard=True)
+        context.sender.notify(directory)
         raise
     except BaseException as error:
         still_held()  # else what went wrong is that the directory is gone

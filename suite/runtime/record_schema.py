@@ -156,6 +156,11 @@ class CostRecord(TypedDict):
     """Mean seconds of an outer step."""
     runs_at_once: NotRequired[int]
     """Runs that took turns in the process, so that times and peaks are of all of them; left out for one."""
+    rollouts: NotRequired[int]
+    """Rollouts of an outer step; left out for one."""
+    ranks: NotRequired[int]
+    """Processes that shared them in the last attempt, each with a device of its own where there are GPUs; left out for
+    one. Times are of all of them together as they passed, a peak is of the first."""
     peak_memory_mib: NotRequired[float]
     """On a GPU: peak allocation there in MiB."""
     process_peak_memory_mib: NotRequired[float]

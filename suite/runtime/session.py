@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import torch
 from tqdm import tqdm
 from typing_extensions import TypedDict
 
+from suite.core.ranks import Heard, here
 from suite.errors import Interrupted, RunError, report
 from suite.keys import Key
-from suite.runtime.signals import Stop
 from suite.storage import checkpoint
 from suite.storage.files import canonical_json, write_atomic
 from suite.storage.journal import Journal, Point, PointRow, now
@@ -49,12 +50,17 @@ def _size_told(stream: Any) -> dict[str, int]:
     return ({} if size.columns else {"ncols": 80}) | ({} if size.lines else {"nrows": 24})
 
 
+def interrupted(number: Signals) -> Interrupted:
+    """What ends a run that a signal stopped at a checkpoint."""
+    return Interrupted(f"stopped by {number.name} at a checkpoint; the same command, without --fresh, resumes there")
+
+
 class RunSession:
     """The session of one run. A metric is in a checkpoint first, and in the journal once the checkpoint is durable."""
 
     def __init__(
         self, *, seed: int, device: torch.device, directory: Path, data_dir: Path, cache_dir: Path,
-        journal: Journal, notify: Callable[[], None], stop: Stop, still_held: Callable[[], None], label: str,
+        journal: Journal, notify: Callable[[], None], stop: Heard, still_held: Callable[[], None], label: str,
         checkpoint_seconds: float, bars: bool = True,
     ) -> None:  # fmt: skip
         """`notify` is called when the journal has new entries; `label` stands before every line on the terminal.
@@ -67,6 +73,7 @@ class RunSession:
         self.directory = directory
         self.data_dir = data_dir
         self.cache_dir = cache_dir
+        self.leads = True
         self._journal, self._notify, self._stop, self._label = journal, notify, stop, label
         self._still_held, self._checkpoint_seconds = still_held, checkpoint_seconds
         self._points: list[Point] = []
@@ -85,6 +92,10 @@ class RunSession:
         newest, complaints = checkpoint.read_newest(self.directory / "checkpoints")
         for complaint in complaints:
             self.report(complaint)
+        team = here()
+        if team is not None:
+            for part in checkpoint.packed(newest):
+                team.shared(part)
         if newest is None:
             return None
         place = f"{self.directory / 'checkpoints'}: the state of step {newest.iteration}"
@@ -115,9 +126,15 @@ class RunSession:
 
     def pause(self) -> None:
         """See `Session`."""
-        if self._stop.signal is not None:
-            name = self._stop.signal.name
-            raise Interrupted(f"stopped by {name} at a checkpoint; the same command, without --fresh, resumes there")
+        number = self._stop.signal
+        if number is not None:
+            raise interrupted(number)
+
+    def learned(self) -> None:
+        """See `Session`. Of several ranks the first goes on alone, and stops when it hears a signal itself."""
+        team = here()
+        if team is not None:
+            team.learning = False
 
     # ------------------------------------------------------------ metrics
 

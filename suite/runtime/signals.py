@@ -16,9 +16,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.
 class Stop:
     """Whether a signal asked the process to stop. The first is noted; a second ends the process at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, once: bool = True) -> None:
+        """`once`: False where a launcher passes on what a terminal has sent already: then all but the first is nothing.
+
+        A launcher ends a process itself that does not stop in time.
+        """
         self.signal: signal.Signals | None = None
         """The signal that came; None: none."""
+        self._once = once
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -36,12 +41,15 @@ class Stop:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number in (signal.SIGHUP, signal.SIGXCPU):
             return  # a shell and the system each send one when a terminal hangs up; the other comes every second
+        if self.signal is not None and not self._once:
+            return
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = signal.Signals(number)
+        words = b"; a second signal ends at once" if self._once else b""
         # os.write, since print() may be at work in what was interrupted
         with suppress(OSError):  # nobody reads any more
-            os.write(2, b"stopping at the next checkpoint; a second signal ends at once\n")
+            os.write(2, b"stopping at the next checkpoint" + words + b"\n")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ SHA-256 of both and of itself. It is written under a temporary name, synced and 
 parses, and runs no code.
 """
 
+import json
 import math
 import re
 import shutil
@@ -88,6 +89,23 @@ def read_newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
             "which deletes nothing"
         )
     return None, complaints
+
+
+def packed(checkpoint: Checkpoint | None) -> tuple[bytes, bytes]:
+    """What another process makes a checkpoint of, by `unpacked`: two texts of bytes, empty for None."""
+    if checkpoint is None:
+        return b"", b""
+    contents = _contents(checkpoint)
+    state = json.dumps([checkpoint.iteration, json.loads(contents["state.json"])])
+    return state.encode(), contents["tensors.safetensors"]
+
+
+def unpacked(state: bytes, tensors: bytes) -> Checkpoint | None:
+    """The inverse of `packed`."""
+    if not state:
+        return None
+    (iteration, whole), named = json.loads(state), load(tensors)
+    return Checkpoint(iteration, {name: named[name] for name in whole["order"]}, whole["state"])
 
 
 def _name(iteration: int) -> str:

@@ -11,8 +11,7 @@ from suite.core.outer_loop import OuterState, begin, judged, step
 from suite.core.transfer import sent
 from suite.evaluation.evaluate import evaluate
 from suite.evaluation.protocol import Protocol
-from suite.experiments import plots, timing
-from suite.experiments.accounting import budget_of, stored_numbers, value_of, with_values
+from suite.experiments import accounting, plots, timing
 from suite.experiments.continual import presets, streaming
 from suite.experiments.continual.metrics import Row
 from suite.experiments.continual.reservoir import Reservoir
@@ -23,7 +22,7 @@ from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
-from suite.registry import experiments
+from suite.registry import ADDED, experiments
 from suite.storage.files import make_directory
 from suite.streams.permutations import Permutations
 from suite.types import (
@@ -78,6 +77,8 @@ class CompressThenRecall:
     """Outer steps for every incoming batch; what `Online` calls updates."""
     replay_batch: PositiveInt = 10
     """Images of the reservoir in each outer loss."""
+    rollouts: PositiveInt = field(default=1, metadata=ADDED)
+    """Of an outer step, which takes their mean gradient: each has a network and draws of its own."""
     clip: Positive | None = 2.0
     """Largest norm of the memory's gradient; None: not clipped."""
     evaluation: Protocol = field(default_factory=Protocol)
@@ -125,13 +126,13 @@ class CompressThenRecall:
     def plan(self) -> dict[str, Any]:
         """Sizes, storage and steps, found without any data."""
         setting = self.setting(torch.device("cpu"))
-        budget = budget_of(setting, self.images_per_class)
+        budget = accounting.budget_of(setting, self.images_per_class)
         return {
             **presets.plan_of_stream(self),
             "storage": f"{self.stored_images} images, {budget.stored_numbers} numbers for the memory of a task",
             "recalled images per class and task": budget.recalled_per_class,
             "outer steps": f"{self.steps_per_task} a task, {self.steps_per_task * self.stream.info.tasks} in all",
-            **self._objective_on_average().plan(setting, budget.recalled_per_class),
+            **accounting.outer_step_plan(self, setting, budget.recalled_per_class, self._objective_on_average()),
             "evaluation": self.evaluation.label(),
         }
 
@@ -140,21 +141,21 @@ class CompressThenRecall:
         info, setting, protocol = self.stream.info, self.setting(device), self.evaluation
         per_class = self.parameterization.per_class(info.shape, info.classes_per_task, self.images_per_class)
         pace = timing.pace(replace(setting, classes=info.outputs), protocol)
-        step_seconds = timing.outer_step(setting, self._objective_on_average(), self.images_per_class, per_class)
+        objective, rollouts = self._objective_on_average(), self.rollouts
+        step_seconds = timing.outer_step(setting, objective, self.images_per_class, per_class, rollouts)
         seconds = self.steps_per_task * info.tasks * step_seconds
         for t in range(1, info.tasks + 1):
-            measured = t if self.whole_matrix or t == info.tasks else 1
-            images = t * per_class * info.classes_per_task
+            measured, images = t if self.whole_matrix or t == info.tasks else 1, t * per_class * info.classes_per_task
             seconds += pace.networks(protocol.networks, protocol.epochs, images, measured * info.test_per_task)
         return Cost(seconds, {}, step_seconds)
 
     def _objective(self, real_per_class: int | None = None) -> Objective:
         """The objective with the incoming and the replayed images in its outer loss, of whatever classes they are."""
-        recalled_images = value_of(self.objective, "images_per_class_per_step")  # of every task that a network learns
-        return with_values(
+        shown = accounting.value_of(self.objective, "images_per_class_per_step")  # of every task that a network learns
+        return accounting.with_values(
             self.objective,
             real_per_class=real_per_class or self.batch + self.replay_batch,
-            images_per_class_per_step=None if recalled_images is None else recalled_images * (1 + self.stand_ins),
+            images_per_class_per_step=None if shown is None else shown * (1 + self.stand_ins),
         )
 
     def _objective_on_average(self) -> Objective:
@@ -167,14 +168,13 @@ class CompressThenRecall:
         """Compress and measure task after task."""
         presets.announce_deviations(self, session)
         setting, state = self.setting(session.device), StreamState.restored(session)
-        stopwatch = Stopwatch(state.seconds)
-        tasks: list[StreamTask] = []
+        stopwatch, tasks = Stopwatch(state.seconds), list[StreamTask]()
         for t, task in enumerate(self.stream.tasks(session.data_dir, session.key("stream"))):
             tasks.append(task)
             if t == len(state.memories):
                 state = self._compress(session, setting, task, state, stopwatch)
                 state.save(session, self.steps_per_task)
-            if t == len(state.rows):
+            if t == len(state.rows) and session.leads:
                 state = replace(state, rows=(*state.rows, self._measure(session, setting, state, tasks)))
                 state.save(session, self.steps_per_task)
         return self._outcome(session, setting, state, tasks)
@@ -185,7 +185,7 @@ class CompressThenRecall:
         """The stream's state with this task's memory among the finished ones."""
         t, images = len(state.memories), task.train.relabelled(task.classes)
         key, order = session.key("task", t), session.key("order", t).permutation(len(images))
-        finished_numbers = sum(map(stored_numbers, state.memories))
+        finished_numbers = sum(map(accounting.stored_numbers, state.memories))
 
         def one_batch(outer: OuterState) -> OuterState:
             nonlocal state
@@ -215,7 +215,7 @@ class CompressThenRecall:
         if self.stand_ins and isinstance(self.stream, RelatedTasks):
             setting = with_stand_ins(setting, self.stream, self.stand_ins, others)
         optimizer = over_steps(self.outer_optimizer, self.steps_per_task)
-        return step(setting, self._objective(), optimizer, real, outer, key("outer"), self.clip)
+        return step(setting, self._objective(), optimizer, real, outer, key("outer"), self.clip, 0, self.rollouts)
 
     def _measure(self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]) -> list[Row]:
         """For each evaluation network, trained on all that is recalled, its accuracies on the tasks so far."""
@@ -229,7 +229,7 @@ class CompressThenRecall:
 
     def _outcome(self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]) -> Outcome:
         """The record of what was measured, beside the memories and plots."""
-        info, budget = self.stream.info, budget_of(setting, self.images_per_class)
+        info, budget = self.stream.info, accounting.budget_of(setting, self.images_per_class)
         memories = streaming.save_memories(self, session, budget, state.memories, tasks)
         plots.task_by_task(memories, make_directory(session.directory / "figures") / "recalled.png")
         matrices = [[rows[n] for rows in state.rows] for n in range(self.evaluation.networks)]

@@ -51,6 +51,8 @@ class EpisodicMemories:
     """Numbers of images of each class, one of which is drawn for a step."""
     iterations: int
     """Outer steps of each memory."""
+    rollouts: int
+    """Of an outer step."""
     clip: float | None
     """Largest norm of a memory's gradient; None: not clipped."""
     info: DatasetInfo
@@ -71,6 +73,7 @@ class EpisodicMemories:
             experiment.ways,
             experiment.shots,
             experiment.iterations,
+            experiment.rollouts,
             experiment.clip,
             experiment.dataset.info,
             experiment.setting(device),
@@ -149,6 +152,7 @@ class EpisodicMemories:
             k = self.shots[int(of_step("number").permutation(len(self.shots))[0])]
             episode = draw_episode(rows, classes, k, of_step("shots"))
             posed = replace(self.setting, parameterization=queried(episode, classes))
-            return step(posed, self.objective, self.outer_optimizer, episode.query, state, of_step("step"), self.clip)
+            given = posed, self.objective, self.outer_optimizer, episode.query, state, of_step("step")
+            return step(*given, self.clip, rollouts=self.rollouts)
 
         return series.learn(name, self.outer_optimizer, start, one_step, self.iterations)

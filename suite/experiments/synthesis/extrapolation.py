@@ -17,7 +17,7 @@ from suite.datasets.some_classes import SomeClasses
 from suite.evaluation.comparison import affordable_per_class
 from suite.evaluation.protocol import Protocol
 from suite.experiments import plots, timing
-from suite.experiments.accounting import augmentation_of, budget_of, scale_of
+from suite.experiments.accounting import augmentation_of, budget_of, outer_step_plan, scale_of
 from suite.experiments.learning import Series
 from suite.experiments.synthesis import summary
 from suite.experiments.synthesis.episodes import Cut, all_images, of_classes, sample_classes, tasks_of
@@ -84,6 +84,8 @@ class Extrapolation:
     """Budget of a memory, in real images of each class."""
     iterations: PositiveInt = PAPER_ITERATIONS
     """Outer steps of each memory."""
+    rollouts: PositiveInt = field(default=1, metadata=ADDED)
+    """Of an outer step, which takes their mean gradient: each has a network and draws of its own."""
     clip: Positive | None = 2.0
     """Largest norm of the memory's gradient; None: not clipped."""
     augmentation: AugmentationChoice = "default"
@@ -117,8 +119,7 @@ class Extrapolation:
 
     def setting(self, device: torch.device, ways: int) -> Setting:
         """What a memory of so many classes is distilled for, and what an episode's networks are trained for."""
-        augmentation = augmentation_of(self.dataset, self.augmentation)
-        parameterization = self._with_bases_for(ways)
+        augmentation, parameterization = augmentation_of(self.dataset, self.augmentation), self._with_bases_for(ways)
         return Setting(self.dataset.info.shape, ways, self.architecture, parameterization, augmentation, device)
 
     def _with_bases_for(self, ways: int) -> Parameterization:
@@ -146,7 +147,7 @@ class Extrapolation:
             "outer iterations": summary.outer_iterations(self.iterations, tasks),
             "oracles": f"up to {len(self.ways) * self.bound_episodes} memories more",
             "preprocessing fitted on": self.preprocessing_of,
-            **self.objective.plan(setting, budget.recalled_per_class),
+            **outer_step_plan(self, setting, budget.recalled_per_class),
             "episodes": f"{self.episodes} of each of {', '.join(map(str, self.ways))} ways, "
             f"the bounds in {self.bound_episodes}",
             "evaluation": self.evaluation.label(),
@@ -154,10 +155,9 @@ class Extrapolation:
 
     def cost(self, device: torch.device) -> Cost:
         """Seconds of all memories and episodes; every oracle's classes are taken to be new."""
-        info, protocol = self.dataset.info, self.evaluation
-        setting = self.setting(device, self.ways_per_task)
+        info, protocol, setting = self.dataset.info, self.evaluation, self.setting(device, self.ways_per_task)
         per_class = budget_of(setting, self.images_per_class).recalled_per_class
-        step_seconds = timing.outer_step(setting, self.objective, self.images_per_class, per_class)
+        step_seconds = timing.outer_step(setting, self.objective, self.images_per_class, per_class, self.rollouts)
         seconds = self.iterations * step_seconds * (info.classes // self.ways_per_task)
         feature_epochs = sum(control.epochs for control in self.controls if isinstance(control, SelectsInFeatures))
         for n in self.ways:
@@ -235,7 +235,7 @@ class Extrapolation:
         optimizer = over_steps(self.outer_optimizer, self.iterations)
 
         def one_step(state: OuterState) -> OuterState:
-            return step(setting, self.objective, optimizer, real, state, key("outer"), self.clip)
+            return step(setting, self.objective, optimizer, real, state, key("outer"), self.clip, 0, self.rollouts)
 
         start = partial(begin, setting, optimizer, self.images_per_class, key, self.start, real)
         return series.learn(name, optimizer, start, one_step, self.iterations)

@@ -13,8 +13,7 @@ from suite.datasets.digits import Digits
 from suite.datasets.loading import load
 from suite.evaluation.evaluate import accuracy
 from suite.evaluation.protocol import Protocol
-from suite.experiments import timing
-from suite.experiments.accounting import augmentation_of, below, dataset_facts, save_memory, scale_of
+from suite.experiments import accounting, timing
 from suite.experiments.learning import Measured, Series
 from suite.experiments.synthesis import summary
 from suite.experiments.synthesis.cases import plot_cases
@@ -32,7 +31,7 @@ from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.image_queries import ImageQueries, addressed
-from suite.registry import experiments
+from suite.registry import ADDED, experiments
 from suite.types import (
     Architecture,
     Budget,
@@ -95,6 +94,8 @@ class ImageRecall:
     """Images of each class that are shown."""
     iterations: PositiveInt = PAPER_ITERATIONS
     """Outer steps of each of the two memories."""
+    rollouts: PositiveInt = field(default=1, metadata=ADDED)
+    """Of an outer step, which takes their mean gradient: each has a network and draws of its own."""
     clip: Positive | None = 2.0
     """Largest norm of the memory's gradient; None: not clipped."""
     augmentation: AugmentationChoice = "default"
@@ -128,7 +129,7 @@ class ImageRecall:
             f"{extractor} of the extractor beside it",
             "recalled images per shot": budget.recalled_per_class,
             "outer iterations": summary.outer_iterations(self.iterations, 2),
-            **self.objective.plan(memories.largest(), budget.recalled_per_class * max(self.shots)),
+            **accounting.outer_step_plan(self, memories.largest(), budget.recalled_per_class * max(self.shots)),
             "episodes": f"{self._episodes} of {self.ways} ways, for each of {', '.join(map(str, self.shots))} shots",
             "classifier": f"{self.backbone_epochs} epochs on all classes",
             "evaluation": self.evaluation.label(),
@@ -139,7 +140,7 @@ class ImageRecall:
         info, protocol, per_image = self.dataset.info, self.evaluation, self.parameterization.matrices
         memories, most = EpisodicMemories.of(self, device), per_image * max(self.shots)
         setting = memories.largest()
-        step_seconds = timing.outer_step(setting, self.objective, memories.images_per_class, most)
+        step_seconds = timing.outer_step(setting, self.objective, memories.images_per_class, most, self.rollouts)
         pace, whole = timing.pace(setting, protocol), timing.pace(self._whole(device), protocol)
         seconds = 2 * self.iterations * step_seconds + self.backbone_epochs * info.train_size * whole.train
         seconds += 2 * info.test_size * whole.read  # its accuracy, and its features of the query images
@@ -160,8 +161,7 @@ class ImageRecall:
 
     def setting(self, device: torch.device) -> Setting:
         """What an episode's networks are trained for."""
-        augmentation = augmentation_of(self.dataset, self.augmentation)
-        shape = self.dataset.info.shape
+        augmentation, shape = accounting.augmentation_of(self.dataset, self.augmentation), self.dataset.info.shape
         return Setting(shape, self.ways, self.architecture, self.parameterization, augmentation, device)
 
     def _whole(self, device: torch.device) -> Setting:
@@ -178,8 +178,7 @@ class ImageRecall:
         tasks = tasks_of(self.dataset.info, self.ways, "slices", Key(0))
         series, memories = Series(session, 2 * self.iterations), EpisodicMemories.of(self, session.device)
         memory, memory_by_label = memories.learn(session, series, train_rows)
-        whole = self._whole(session.device)
-        backbone = full_data_classifier(session, series, whole, data.train, self.backbone_epochs)
+        backbone = full_data_classifier(session, series, self._whole(session.device), data.train, self.backbone_epochs)
         baselines = EpisodeMeasurement(
             session, self.setting(session.device), self.evaluation, train_rows, memory, memories.by_label,
             memory_by_label, backbone, self.parameterization.matrices,
@@ -200,8 +199,8 @@ class ImageRecall:
         return Outcome(
             measurements=tuple(summary.measurements(*self._methods(values))),
             budget=memories.budget,
-            scale=scale_of(self, self._reduced_by()),
-            facts=dataset_facts(data)
+            scale=accounting.scale_of(self, self._reduced_by()),
+            facts=accounting.dataset_facts(data)
             | {
                 "tasks": [[data.info.class_names[c] for c in classes] for classes in tasks],
                 "extractor_numbers": addressed(memory)[1],
@@ -223,7 +222,7 @@ class ImageRecall:
 
     def _save(self, session: Session, data: Data, memory: Params, budget: Budget) -> None:
         info = self.dataset.info
-        save_memory(
+        accounting.save_memory(
             session.directory / "memory.safetensors", memory, self, info.shape, data.transform, budget,
             dataset=info.name, class_names=list(info.class_names), superclasses=[], seed=session.key.seed,
         )  # fmt: skip
@@ -247,4 +246,4 @@ class ImageRecall:
 
     def _reduced_by(self) -> list[str]:
         sizes = [(name, getattr(self.parameterization, name), paper) for name, paper in PAPER_SIZES.items()]
-        return summary.reduced_by(self) + [less for size in sizes for less in below(*size)]
+        return summary.reduced_by(self) + [less for size in sizes for less in accounting.below(*size)]
