@@ -20,7 +20,8 @@ from suite.run import main as run_main
 from suite.runtime.record import dumps
 from suite.runtime.run_directory import FINISHED, LOCK
 from suite.storage.locks import locked
-from suite.sweep.__main__ import _pool, main, parser
+from suite.sweep.__main__ import _processes, main, parser
+from suite.sweep.local import Processes
 from suite.sweep.pool import MOST_DEATHS, Pool
 from suite.sweep.slurm import write_array
 from suite.sweep.units import LEFT, Unit, longest_first, shared_words, table
@@ -44,7 +45,7 @@ class Made:
 
     def pool(self, workers: int = 2) -> tuple[Pool, list[str]]:
         lines: list[str] = []
-        return Pool(workers, self.place / "logs", say=lines.append), lines
+        return Pool(Processes(workers), self.place / "logs", say=lines.append), lines
 
 
 @pytest.fixture
@@ -109,7 +110,8 @@ def test_no_more_are_at_work_than_there_are_workers(made: Made) -> None:
 
 def test_a_worker_s_words_and_the_environment_reach_its_processes(made: Made) -> None:
     tells = "import os; (here / 'told').write_text(sys.argv[2] + os.environ['OF_A_TEST']); "
-    pool = Pool(2, made.place / "logs", lambda worker: (f"worker{worker}",), {"OF_A_TEST": "!"}, lambda line: None)
+    processes = Processes(2, lambda worker: (f"worker{worker}",), {"OF_A_TEST": "!"})
+    pool = Pool(processes, made.place / "logs", say=lambda line: None)
     units = [made.unit(f"u{i}", tells + DONE + "; time.sleep(0.3)") for i in range(4)]
     pool.run(units, lambda: None)
     assert {(unit.directory / "told").read_text() for unit in units} == {"worker0!", "worker1!"}
@@ -343,7 +345,7 @@ def test_a_password_is_in_no_command(sweep: Sweep) -> None:
     assert refused.status == 2 and "MLFLOW_TRACKING_PASSWORD" in refused.err and "secret" not in refused.err
     options = parser().parse_args(words)
     assert not any("secret" in word for word in shared_words(options, sweep.out))
-    assert "secret" in str(_pool(sweep.out, options, torch.device("cpu")).environment)
+    assert "secret" in str(_processes(options, torch.device("cpu")).environment)
 
 
 @pytest.mark.parametrize("option", ["--array=1-5", "-a1-5", "--no-requeue", "time=3", "--time=1\n#SBATCH --array=1"])
@@ -357,7 +359,7 @@ def test_options_that_are_none_are_refused(made: Made, option: str) -> None:
     [
         (["--fresh"], "--fresh: a sweep goes on with what there is"),
         (["--together", "2"], "--together: a sweep goes on with what there is"),
-        (["--slurm=--time=1"], "--slurm: options of sbatch are for --on slurm"),
+        (["--slurm=--time=1"], "--slurm: options of sbatch are for --on slurm and --on submitit"),
         (["--only", "middling"], "middling"),
     ],
 )

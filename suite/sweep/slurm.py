@@ -38,6 +38,16 @@ fi
 exit "$status"
 """
 
+
+def check_options(options: Sequence[str]) -> None:
+    """Raise UsageError unless each is an option of sbatch in its long form, and none that the sweep sets itself."""
+    for option in options:
+        own = option.removeprefix("--").partition("=")[0] in OWN
+        if not option.startswith("--") or "\n" in option or own:
+            why = "the sweep sets that itself" if own else "it must be an option of sbatch such as --time=02:00:00"
+            raise UsageError(f"--slurm {option!r}: {why}")
+
+
 OWN = ("array", "output", "signal", "requeue", "no-requeue", "job-name", "open-mode")
 """Options of sbatch that the sweep sets itself."""
 
@@ -48,11 +58,7 @@ def write_array(folder: Path, name: str, units: Sequence[Unit], at_once: int | N
     So an array that was submitted keeps its commands. `at_once`: tasks at a time, None: as Slurm likes. `options`: of
     sbatch in their long form, such as '--time=02:00:00'. Raises UsageError for one that is none, or the sweep's own.
     """
-    for option in options:
-        own = option.removeprefix("--").partition("=")[0] in OWN
-        if not option.startswith("--") or "\n" in option or own:
-            why = "the sweep sets that itself" if own else "it must be an option of sbatch such as --time=02:00:00"
-            raise UsageError(f"--slurm {option!r}: {why}")
+    check_options(options)
     text = "".join(f"{shlex.join(unit.command)}\n" for unit in units)
     commands = folder / f"commands-{sha256(text.encode())[:12]}.txt"
     logs = make_directory(folder / "logs")
