@@ -1,6 +1,7 @@
 """Units as jobs of submitit: of Slurm where it is, else processes of this machine."""
 
 import re
+import shutil
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,8 +16,8 @@ from suite.sweep.pool import Ended, Task
 from suite.sweep.slurm import WARNING_SECONDS, check_options
 from suite.sweep.units import Unit
 
-CLUSTER: str | None = None
-"""Which of submitit's; None: Slurm where there is its srun, else processes here."""
+LOCAL: bool | None = None
+"""Whether jobs are processes here; None: where there is no srun of Slurm."""
 
 MINUTES = 60.0
 """Of a job where no --time is given; then it stops at a checkpoint and is submitted again."""
@@ -82,14 +83,13 @@ class Jobs:
         check_options(self.options)
         given = dict(_name_and_value(option) for option in self.options)
         minutes = _minutes(str(given.pop("time"))) if "time" in given else MINUTES
-        executor = submitit.AutoExecutor(self.folder, cluster=CLUSTER)
-        executor.update_parameters(
-            timeout_min=minutes,
-            name="sweep",
-            local_signal_delay_s=self.warning_seconds,
-            slurm_signal_delay_s=self.warning_seconds,
-            slurm_additional_parameters=given,
-        )
+        here = shutil.which("srun") is None if LOCAL is None else LOCAL
+        executor = (submitit.LocalExecutor if here else submitit.SlurmExecutor)(self.folder)
+        if here:
+            executor.update_parameters(timeout_min=minutes, signal_delay_s=self.warning_seconds)
+        else:
+            about = {"job_name": "sweep", "time": max(1, round(minutes)), "additional_parameters": given}
+            executor.update_parameters(signal_delay_s=self.warning_seconds, **about)
         self._executor = executor
         return self
 
