@@ -266,7 +266,7 @@ def _slurm(runs: "list[Run]", options: argparse.Namespace, out: Path) -> int:
         if left:
             folder = folder_of(runs, out).absolute()
             script = write_array(folder, runs[0].name, left, options.workers, options.slurm)
-            print(f"{len(left)} of {len(these)} runs are left; submit them with\n  sbatch {shlex.quote(str(script))}")
+            print(f"{len(left)} of {len(these)} runs are left; submit the array with\n  sbatch {shlex.quote(str(script))}")
             return 0
         at_work = sum(unit.state == "running" for unit in units)
         if at_work:

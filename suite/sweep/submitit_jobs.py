@@ -1,8 +1,10 @@
 """Units as jobs of submitit: of Slurm where it is, else processes of this machine."""
 
+import logging
 import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,6 +24,9 @@ LOCAL: bool | None = None
 MINUTES = 60.0
 """Of a job where no --time is given; then it stops at a checkpoint and is submitted again."""
 
+LOOKED_EVERY = 30.0
+"""Seconds between looks at Slurm's queue for a job that is not at work."""
+
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
 """What a job may hear before its end: submitit's own, and Slurm's. Its process is told in their stead."""
 
@@ -32,13 +37,20 @@ class Job:
 
     job: Any
     """Submitit's own."""
+    unit: Unit
+    """What it does."""
     begun: float
     """Seconds of the monotonic clock."""
+    local: bool
+    """Whether it is a process here."""
+
+    def __post_init__(self) -> None:
+        self._looked = self.begun
 
     def ended(self) -> Ended | None:
         """How it ended; None: it waits or is at work."""
         if not self.job.done():
-            return None
+            return Ended(None, monotonic() - self.begun, "Slurm does not know it any more") if self._gone() else None
         try:
             return Ended(*self.job.result())
         except Exception as error:  # of the job, and what submitit says where there is no result
@@ -46,6 +58,14 @@ class Job:
             if raised:
                 return Ended(1, 0.0, raised[1])
             return Ended(None, monotonic() - self.begun, f"{self.job.state}: {first_line(error)}")
+
+    def _gone(self) -> bool:
+        """Whether Slurm's queue has it no more: without accounting, submitit never hears that a job was killed."""
+        if self.local or monotonic() - self._looked < LOOKED_EVERY or self.unit.state == "running":
+            return False
+        self._looked = monotonic()
+        queue = subprocess.run(["squeue", "--noheader", "--jobs", self.job.job_id], capture_output=True, text=True)
+        return "Invalid job id" in queue.stderr or not (queue.returncode or queue.stdout.strip() or self.job.done())
 
 
 @dataclass
@@ -83,9 +103,10 @@ class Jobs:
         check_options(self.options)
         given = dict(_name_and_value(option) for option in self.options)
         minutes = _minutes(str(given.pop("time"))) if "time" in given else MINUTES
-        here = shutil.which("srun") is None if LOCAL is None else LOCAL
-        executor = (submitit.LocalExecutor if here else submitit.SlurmExecutor)(self.folder)
-        if here:
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns of each look where there is no accounting
+        self._local = shutil.which("srun") is None if LOCAL is None else LOCAL
+        executor = (submitit.LocalExecutor if self._local else submitit.SlurmExecutor)(self.folder)
+        if self._local:
             executor.update_parameters(timeout_min=minutes, signal_delay_s=self.warning_seconds)
         else:
             about = {"job_name": "sweep", "time": max(1, round(minutes)), "additional_parameters": given}
@@ -102,7 +123,7 @@ class Jobs:
             job = self._executor.submit(attend, replace(self.errand, command=unit.command, log=log), SIGNALS)
         except Exception as error:  # submitit's own kinds for what sbatch said
             raise RunError(f"submitit can't submit it: {first_line(error)}") from error
-        return Job(job, monotonic())
+        return Job(job, unit, monotonic(), self._local)
 
     def end(self, working: Sequence[tuple[Unit, Task]]) -> None:
         """Stop what is at work at its next checkpoint, and wait for it; what waits does not begin."""
@@ -110,8 +131,8 @@ class Jobs:
             return
         self.errand.call_off()
         for unit, task in working:
-            if isinstance(task, Job) and task.job.state == "PENDING" and unit.state != "running":
-                with suppress(Exception):  # it begins at this moment, and sees that it need not
+            if isinstance(task, Job) and unit.state != "running":
+                with suppress(Exception):  # it ended at this moment
                     task.job.cancel()
         while any(unit.state == "running" for unit, _ in working):
             sleep(1.0)
