@@ -1,6 +1,8 @@
 """Sweeps on engines of others: Ray on two machines of which one is lost, jobs of submitit whose time is too short."""
 
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from command_line import REPOSITORY, said, start
 from test_sweeping import TABLE, Sweep, wait_for
 
@@ -286,10 +289,12 @@ def at_work(out: Path) -> list[str]:
 def test_ray_is_started_here_and_stops_at_checkpoints(quick: Table, machines: Machines) -> None:
     """Where no address is given; `machines` for its environment."""
     units = [quick.unit("long", seconds=100), quick.unit("after")]
-    with locked(quick.lock, wait=False), RayTasks(quick.errand, Share(1, None), None, at_once=1) as engine:
-        assert engine.room_for_one()
-        with pytest.raises(Interrupted, match="the same command goes on"):
-            Pool(engine, quick.place / "logs", say=lambda line: None).run(units, (units[0].directory / "step").exists)
+    with (
+        locked(quick.lock, wait=False),
+        RayTasks(quick.errand, Share(1, None), None, at_once=1) as engine,
+        pytest.raises(Interrupted, match="the same command goes on"),
+    ):
+        Pool(engine, quick.place / "logs", say=lambda line: None).run(units, (units[0].directory / "step").exists)
     assert [unit.state for unit in units] == ["killed", "killed"] and not attempts(units[1])
     assert not (units[0].directory / "ends").exists()
 
@@ -361,3 +366,38 @@ def test_times_of_sbatch_are_read() -> None:
     assert {time: _minutes(time) for time in times} == times
     with pytest.raises(UsageError, match="--time"):
         _minutes("noon")
+
+
+# ---------------------------------------------------------------- what the page shows
+
+PAGE = (REPOSITORY / "docs" / "scale-out.md").read_text()
+
+
+def planned(words: list[str], out: Path) -> str:
+    """What a command of the page would do, at smoke scale."""
+    assert words[:2] == ["python", "-m"]
+    of = {"suite.run": run_main, "suite.sweep": main}[words[2]]
+    place = words.index("--out")
+    words = [*words[3 : place + 1], str(out), *words[place + 2 :], "--gin", "gin/scale/smoke.gin", "--dry-run"]
+    done = said(of, words)
+    assert done.status == 0, done.err
+    return done.out
+
+
+def test_the_page_s_job_and_task_go_on_at_status_75(tmp_path: Path) -> None:
+    job, task = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
+    again, *others = job["spec"]["podFailurePolicy"]["rules"]
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    named = {"containerName": container["name"], "operator": "In"}
+    assert again == {"action": "Ignore", "onExitCodes": named | {"values": [Interrupted.status]}}
+    assert others[1] == {"action": "FailJob", "onExitCodes": named | {"values": [UsageError.status]}}
+    assert pod["restartPolicy"] == "Never" and job["spec"]["completionMode"] == "Indexed"  # as its rules demand
+    words = [word.replace("$(JOB_COMPLETION_INDEX)", "2") for word in container["command"]]
+    assert "full momentum" in planned(words, tmp_path) and "seed 2" in planned(words, tmp_path)
+    assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [Interrupted.status]
+    words = shlex.split(task["run"])
+    assert words[0] == "exec"  # else a shell would keep the status, and the signals, to itself
+    out = Path(words[words.index("--out") + 1])
+    assert task["file_mounts"][str(out)]["mode"] == "MOUNT_CACHED"
+    assert "full momentum" in planned(words[1:], tmp_path)

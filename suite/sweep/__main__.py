@@ -195,6 +195,7 @@ def _engine(runs: "list[Run]", options: argparse.Namespace, lock: Path, logs: Pa
         plans(runs, device)  # refuses what has no room, before anything is begun
         return _processes(options, device)
     _refuse_a_password(options)
+    _refuse_locks_of_one_machine(logs)
     if options.on == "submitit":
         from suite.sweep.submitit_jobs import Jobs
 
@@ -240,6 +241,18 @@ def _processes(options: argparse.Namespace, device: "torch.device") -> "Processe
     )
 
 
+def _refuse_locks_of_one_machine(out: Path) -> None:
+    """Raise RunError where a lock in `out` is held on one machine alone, so that two could do one run."""
+    from suite.storage.locks import locks_of_one_machine
+
+    try:
+        why = locks_of_one_machine(out.resolve(), Path("/proc/self/mountinfo").read_text())
+    except OSError:  # no Linux
+        return
+    if why is not None:
+        raise RunError(f"--out: locks in {out} do not hold between machines ({why}); docs/scale-out.md says what does")
+
+
 def _refuse_a_password(options: argparse.Namespace) -> None:
     """Raise UsageError for a tracker's password, which would lie in a script or go over a network."""
     from suite.tracking.uri import credentials, whole_uri
@@ -260,13 +273,14 @@ def _slurm(runs: "list[Run]", options: argparse.Namespace, out: Path) -> int:
     from suite.sweep.units import LEFT, folder_of, longest_first
 
     _refuse_a_password(options)
+    _refuse_locks_of_one_machine(out)
     for these in (runs, _chosen(runs, out)):
         units = _units(these, options, out, torch.device("cpu")) if these else []
         left = longest_first(units, LEFT)
         if left:
             folder = folder_of(runs, out).absolute()
             script = write_array(folder, runs[0].name, left, options.workers, options.slurm)
-            print(f"{len(left)} of {len(these)} runs are left; submit the array with\n  sbatch {shlex.quote(str(script))}")
+            print(f"{len(left)} of {len(these)} runs are left; submit them with\n  sbatch {shlex.quote(str(script))}")
             return 0
         at_work = sum(unit.state == "running" for unit in units)
         if at_work:

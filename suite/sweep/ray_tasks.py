@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from suite.errors import RunError, UsageError, first_line
+from suite.errors import RunError, UsageError, first_line, report
 from suite.sweep.attended import Errand, attend
 from suite.sweep.pool import Ended, Task
 from suite.sweep.units import Unit
@@ -115,6 +115,8 @@ class RayTasks:
             gpus = float(any(node["Resources"].get("GPU", 0) >= 1 for node in self._nodes()))
         self._share = {"num_cpus": self.share.cores, "num_gpus": gpus}
         self._attend = ray.remote(max_retries=0, **self._share)(attend)
+        if not any(self._fits(node["Resources"]) for node in self._nodes()):
+            report(f"[sweep] no machine has {self.share.cores} cores and {gpus:g} GPUs yet; runs wait until one has")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -140,10 +142,6 @@ class RayTasks:
                     ray.cancel(task.reference)
         while any(unit.state == "running" for unit, _ in working):
             time.sleep(1.0)
-
-    def room_for_one(self) -> bool:
-        """Whether any machine of the cluster has what a unit needs."""
-        return any(self._fits(node["Resources"]) for node in self._nodes())
 
     def look_after(self) -> None:
         """Raise RunError where the cluster's head does not answer any more: Ray would end this process with it."""
