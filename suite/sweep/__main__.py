@@ -170,7 +170,8 @@ def _pooled(runs: "list[Run]", options: argparse.Namespace, out: Path) -> None:
             units = longest_first(_units(these, options, out, _device(options)), (*LEFT, "running")) if these else []
             pool = Pool(engine, logs)
             if units or these is runs:
-                report(f"[sweep] {len(units)} of {len(these)} runs are left, {engine.workers} at a time; {pool.logs}")
+                at_once = "" if engine.workers is None else f", {engine.workers} at a time"
+                report(f"[sweep] {len(units)} of {len(these)} runs are left{at_once}; {pool.logs}")
             pool.run(units, lambda: stop.signal)
             if pool.failed:
                 failed = f"{len(pool.failed)} of {len(these)} runs failed"

@@ -65,8 +65,8 @@ class Engine(Protocol):
         """Whether it takes more units than it has room for."""
 
     @property
-    def workers(self) -> int:
-        """Units for which it has room."""
+    def workers(self) -> int | None:
+        """Units for which it has room at present; None: unknown, where it queues."""
 
     def begin(self, unit: Unit, log: Path) -> Task:
         """Have the unit's command run, with what it says going to `log`. Raises OSError and RunError."""
@@ -124,7 +124,7 @@ class Pool:
             while waiting or working:
                 if stopped():
                     raise Interrupted("the sweep was stopped; the same command goes on with it")
-                room = len(units) if self.engine.queues else self.engine.workers
+                room = len(units) if self.engine.queues else self.engine.workers or 1
                 while len(working) < room and (unit := self._next(waiting)) is not None:
                     try:
                         unit.write()
@@ -205,14 +205,15 @@ class Pool:
 
     def _time_left(self, waiting: Sequence[Unit], begun: Sequence[Working]) -> str:
         """By what was foretold, times what the finished units took of it; '' before one has finished."""
-        if not (self._foretold and (waiting or begun)):
+        workers = self.engine.workers
+        if not (self._foretold and (waiting or begun) and workers):
             return ""
         pace, now = self._spent / self._foretold, time.monotonic()
         seconds = sum(unit.seconds or 0.0 for unit in waiting) * pace
         for one in begun:
             passed = 0.0 if self.engine.queues else now - one.started  # nobody says when a queue let it through
             seconds += max(0.0, (one.unit.seconds or 0.0) * pace - passed)
-        return f"; {duration(seconds / max(1, self.engine.workers))} left"
+        return f"; {duration(seconds / workers)} left"
 
 
 def _signal_name(number: int) -> str:

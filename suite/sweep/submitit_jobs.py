@@ -89,9 +89,9 @@ class Jobs:
         return self.at_once is None
 
     @property
-    def workers(self) -> int:
-        """Jobs at a time, as far as it is known here."""
-        return self.at_once or 1
+    def workers(self) -> int | None:
+        """Jobs at a time; None: as Slurm likes."""
+        return self.at_once
 
     def __enter__(self) -> "Jobs":
         """Set submitit up. Raises UsageError where it is not installed, or an option is none."""
