@@ -258,8 +258,8 @@ def test_a_sweep_whose_driver_and_worker_were_killed_goes_on(sweep: Sweep, tmp_p
     assert sweep.records() == by_hand.records() and len(sweep.records()) == 2
 
 
-def wait_for(what: Callable[[], bool]) -> None:
-    until = time.monotonic() + 120
+def wait_for(what: Callable[[], bool], patience: float = 120.0) -> None:
+    until = time.monotonic() + patience
     while not what():
         assert time.monotonic() < until
         time.sleep(0.02)
