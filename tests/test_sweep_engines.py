@@ -1,4 +1,7 @@
-"""Sweeps on engines of others: Ray on two machines of which one is lost, jobs of submitit whose time is too short."""
+"""Sweeps on engines of others: Ray on two machines of which one is lost, jobs of submitit whose time is too short.
+
+Here units are scripts that behave as runs do; what takes minutes, tables of real runs, is for `make test-services`.
+"""
 
 import os
 import re
@@ -247,6 +250,7 @@ def test_what_a_lost_machine_was_at_work_on_goes_on_elsewhere(machines: Machines
     assert len(attempts(lost)) == 2 and sum(len(attempts(unit)) for unit in units[:5]) == 6
 
 
+@pytest.mark.services
 @pytest.mark.slow
 def test_a_sweep_on_ray_whose_driver_and_machine_are_lost_measures_what_runs_by_hand_measure(
     machines: Machines, sweep: Sweep, tmp_path: Path

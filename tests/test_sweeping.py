@@ -87,8 +87,13 @@ def test_what_gets_nowhere_or_cannot_begin_is_given_up(made: Made, monkeypatch: 
     absent = replace(absent, command=("/there/is/no/such/program",))
     damaged = made.unit("damaged", "sys.exit('it is damaged')")
     (damaged.directory / "journal.jsonl").write_bytes(b"\xff\x00")
-    pool.run([nowhere, absent, damaged, made.unit("good")], lambda: None)
-    assert names(pool.done) == ["good"] and sorted(pool.failed) == ["absent", "damaged", "nowhere"]
+    unseen = made.unit("unseen", "pass")  # as a run whose folder another machine does not share
+    pool.run([nowhere, absent, damaged, unseen, made.unit("good")], lambda: None)
+    assert names(pool.done) == ["good"] and sorted(pool.failed) == ["absent", "damaged", "nowhere", "unseen"]
+    assert (
+        "left no record in" in pool.failed["unseen"]
+        and "which all machines must share, 3 times" in pool.failed["unseen"]
+    )
     assert pool.failed["nowhere"] == "stopped within 10 seconds, 3 times" and "No such file" in pool.failed["absent"]
 
 
@@ -287,17 +292,20 @@ def test_what_fails_is_told_and_the_rest_is_kept(sweep: Sweep) -> None:
 
 
 def test_a_job_array_does_each_line_and_is_requeued_at_a_checkpoint(
-    made: Made, monkeypatch: pytest.MonkeyPatch
+    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made.place = made.place / "a place"
     tools = made.place / "tools"
     tools.mkdir(parents=True)
-    (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> "{made.place}/requeued"\n')
+    asked = '[ "$1" = show ] && echo "MaxArraySize            = 4" && exit\n'
+    (tools / "scontrol").write_text(f'#!/bin/sh\n{asked}echo "$@" >> "{made.place}/requeued"\n')
     (tools / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     heard = "import signal; signal.signal(10, lambda *_: sys.exit(75)); (here / 'up').touch(); time.sleep(60)"
     units = [made.unit("quick"), made.unit("bad", "sys.exit(3)"), made.unit("long", heard)]
-    script = write_array(made.place, "of a test", units, 7, ["--time=02:00:00"])
+    more = [*units, made.unit("no room")]
+    script = write_array(made.place, "of a test", more, 7, ["--time=02:00:00"])
+    assert "this Slurm takes arrays of 3 tasks; the other 1 runs are left" in capsys.readouterr().err
     text = script.read_text()
     for line in (
         "--array=1-3%7",

@@ -80,7 +80,9 @@ def write_array(folder: Path, name: str, units: Sequence[Unit], at_once: int | N
     logs = make_directory(folder / "logs")
     script = SCRIPT.format(
         name=re.sub(r"[^A-Za-z0-9_.-]+", "-", f"sweep-{name}"),
-        checked="; this one does not" if most is not None else ", which nobody could look up where this was made",
+        checked="; that of this one does not"
+        if most is not None
+        else ", which nobody could look up where this was made",
         tasks=len(units),
         limit="" if at_once is None else f"%{at_once}",
         logs=str(logs).replace("%", "%%"),
