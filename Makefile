@@ -20,11 +20,15 @@ test: $(TEST_STAMP)
 quick: $(TEST_STAMP)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow and not services"
 
-# Tracking against a real MLflow server on a real PostgreSQL, which root gets from Debian if it is missing.
+# Tracking against a real MLflow server on a real PostgreSQL, and tables on a real Slurm; root gets both from Debian if
+# they are missing. Without Slurm its tests are skipped.
 test-services: $(SERVICES_STAMP)
 	@ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || command -v initdb > /dev/null || \
 		{ test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq -y postgresql > /dev/null; } || \
 		{ echo "PostgreSQL is needed: apt-get install postgresql, as root" >&2; exit 1; }
+	@command -v slurmctld > /dev/null || \
+		{ test "$$(id -u)" = 0 && apt-get install -qq -y --no-install-recommends slurm-wlm munge > /dev/null; } || \
+		echo "No Slurm, so it is not tested: apt-get install slurm-wlm munge, as root" >&2
 	$(BIN)/python -m pytest -m services
 
 # What CI runs beside the tests.

@@ -18,7 +18,7 @@ from suite.runtime.signals import end
 
 COMMANDS = {
     "run": ("suite.run", "distil data sets into memories, as gin files describe"),
-    "sweep": ("suite.sweep.__main__", "do a whole table, every run as a process of its own, here or on Slurm"),
+    "sweep": ("suite.sweep.__main__", "do a whole table, every run as a process of its own, here, on Slurm or Ray"),
     "evaluate": ("suite.evaluate", "judge somebody else's distilled set by the suite's protocol"),
     "runs": ("suite.runs", "list runs, go on with them, mark dead ones, delete leftovers"),
     "sync": ("suite.sync", "send to a tracker what it has not received"),

@@ -11,7 +11,7 @@ import pytest
 
 from suite.errors import RunError
 from suite.storage import locks
-from suite.storage.locks import PATIENCE, Held, Lost, locked
+from suite.storage.locks import PATIENCE, Held, Lost, locked, locks_of_one_machine
 
 
 @pytest.fixture
@@ -139,3 +139,29 @@ def test_a_lock_belongs_to_the_path_and_not_to_a_folder_that_was_renamed(
     with locked(place / ".lock") as still_held:
         assert (place / "new").exists()
         still_held()
+
+
+MOUNTS = """
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 22 0:40 / /home rw - nfs4 server:/home rw,vers=4.2,local_lock=none
+31 22 0:41 / /old rw - nfs server:/old rw,vers=3,nolock,local_lock=all
+32 22 0:42 / /work rw - lustre 10.0.0.1@tcp:/work rw,flock
+33 32 0:43 / /work/a\\040place rw - lustre 10.0.0.1@tcp:/place rw,localflock
+34 22 0:44 / /bucket rw - fuse.rclone bucket: rw
+""".strip()
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/data/runs", None),
+        ("/home/me/runs", None),
+        ("/old/runs", "nfs with local_lock=all"),
+        ("/older/runs", None),
+        ("/work/runs", None),
+        ("/work/a place/runs", "lustre with localflock"),
+        ("/bucket", "fuse.rclone"),
+    ],
+)
+def test_file_systems_whose_locks_are_a_machine_s_own_are_known(path: str, why: str | None) -> None:
+    assert locks_of_one_machine(Path(path), MOUNTS) == why

@@ -133,6 +133,8 @@ def test_components_of_one_kind_do_not_know_those_of_another() -> None:
         ("triton", {"core.triton_kernels"}),
         ("h5py", {"importers.rat_bptt"}),
         ("msgpack", {"importers.rcig"}),
+        ("ray", {"sweep.ray_tasks"}),
+        ("submitit", {"sweep.submitit_jobs"}),
         ("avalanche", set()),  # by name alone, in suite.avalanche
     ],
 )

@@ -20,7 +20,8 @@ from suite.run import main as run_main
 from suite.runtime.record import dumps
 from suite.runtime.run_directory import FINISHED, LOCK
 from suite.storage.locks import locked
-from suite.sweep.__main__ import _pool, main, parser
+from suite.sweep.__main__ import _processes, main, parser
+from suite.sweep.local import Processes
 from suite.sweep.pool import MOST_DEATHS, Pool
 from suite.sweep.slurm import write_array
 from suite.sweep.units import LEFT, Unit, longest_first, shared_words, table
@@ -44,7 +45,7 @@ class Made:
 
     def pool(self, workers: int = 2) -> tuple[Pool, list[str]]:
         lines: list[str] = []
-        return Pool(workers, self.place / "logs", say=lines.append), lines
+        return Pool(Processes(workers), self.place / "logs", say=lines.append), lines
 
 
 @pytest.fixture
@@ -86,8 +87,13 @@ def test_what_gets_nowhere_or_cannot_begin_is_given_up(made: Made, monkeypatch: 
     absent = replace(absent, command=("/there/is/no/such/program",))
     damaged = made.unit("damaged", "sys.exit('it is damaged')")
     (damaged.directory / "journal.jsonl").write_bytes(b"\xff\x00")
-    pool.run([nowhere, absent, damaged, made.unit("good")], lambda: None)
-    assert names(pool.done) == ["good"] and sorted(pool.failed) == ["absent", "damaged", "nowhere"]
+    unseen = made.unit("unseen", "pass")  # as a run whose folder another machine does not share
+    pool.run([nowhere, absent, damaged, unseen, made.unit("good")], lambda: None)
+    assert names(pool.done) == ["good"] and sorted(pool.failed) == ["absent", "damaged", "nowhere", "unseen"]
+    assert (
+        "left no record in" in pool.failed["unseen"]
+        and "which all machines must share, 3 times" in pool.failed["unseen"]
+    )
     assert pool.failed["nowhere"] == "stopped within 10 seconds, 3 times" and "No such file" in pool.failed["absent"]
 
 
@@ -109,7 +115,8 @@ def test_no_more_are_at_work_than_there_are_workers(made: Made) -> None:
 
 def test_a_worker_s_words_and_the_environment_reach_its_processes(made: Made) -> None:
     tells = "import os; (here / 'told').write_text(sys.argv[2] + os.environ['OF_A_TEST']); "
-    pool = Pool(2, made.place / "logs", lambda worker: (f"worker{worker}",), {"OF_A_TEST": "!"}, lambda line: None)
+    processes = Processes(2, lambda worker: (f"worker{worker}",), {"OF_A_TEST": "!"})
+    pool = Pool(processes, made.place / "logs", say=lambda line: None)
     units = [made.unit(f"u{i}", tells + DONE + "; time.sleep(0.3)") for i in range(4)]
     pool.run(units, lambda: None)
     assert {(unit.directory / "told").read_text() for unit in units} == {"worker0!", "worker1!"}
@@ -256,8 +263,8 @@ def test_a_sweep_whose_driver_and_worker_were_killed_goes_on(sweep: Sweep, tmp_p
     assert sweep.records() == by_hand.records() and len(sweep.records()) == 2
 
 
-def wait_for(what: Callable[[], bool]) -> None:
-    until = time.monotonic() + 120
+def wait_for(what: Callable[[], bool], patience: float = 120.0) -> None:
+    until = time.monotonic() + patience
     while not what():
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -285,17 +292,20 @@ def test_what_fails_is_told_and_the_rest_is_kept(sweep: Sweep) -> None:
 
 
 def test_a_job_array_does_each_line_and_is_requeued_at_a_checkpoint(
-    made: Made, monkeypatch: pytest.MonkeyPatch
+    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made.place = made.place / "a place"
     tools = made.place / "tools"
     tools.mkdir(parents=True)
-    (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> "{made.place}/requeued"\n')
+    asked = '[ "$1" = show ] && echo "MaxArraySize            = 4" && exit\n'
+    (tools / "scontrol").write_text(f'#!/bin/sh\n{asked}echo "$@" >> "{made.place}/requeued"\n')
     (tools / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     heard = "import signal; signal.signal(10, lambda *_: sys.exit(75)); (here / 'up').touch(); time.sleep(60)"
     units = [made.unit("quick"), made.unit("bad", "sys.exit(3)"), made.unit("long", heard)]
-    script = write_array(made.place, "of a test", units, 7, ["--time=02:00:00"])
+    more = [*units, made.unit("no room")]
+    script = write_array(made.place, "of a test", more, 7, ["--time=02:00:00"])
+    assert "this Slurm takes arrays of 3 tasks; the other 1 runs are left" in capsys.readouterr().err
     text = script.read_text()
     for line in (
         "--array=1-3%7",
@@ -343,7 +353,7 @@ def test_a_password_is_in_no_command(sweep: Sweep) -> None:
     assert refused.status == 2 and "MLFLOW_TRACKING_PASSWORD" in refused.err and "secret" not in refused.err
     options = parser().parse_args(words)
     assert not any("secret" in word for word in shared_words(options, sweep.out))
-    assert "secret" in str(_pool(sweep.out, options, torch.device("cpu")).environment)
+    assert "secret" in str(_processes(options, torch.device("cpu")).environment)
 
 
 @pytest.mark.parametrize("option", ["--array=1-5", "-a1-5", "--no-requeue", "time=3", "--time=1\n#SBATCH --array=1"])
@@ -357,7 +367,7 @@ def test_options_that_are_none_are_refused(made: Made, option: str) -> None:
     [
         (["--fresh"], "--fresh: a sweep goes on with what there is"),
         (["--together", "2"], "--together: a sweep goes on with what there is"),
-        (["--slurm=--time=1"], "--slurm: options of sbatch are for --on slurm"),
+        (["--slurm=--time=1"], "--slurm: options of sbatch are for --on slurm and --on submitit"),
         (["--only", "middling"], "middling"),
     ],
 )

@@ -103,6 +103,35 @@ _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 """Errors of a file that is not there any more; the last is how a network file system says so."""
 
 
+def locks_of_one_machine(path: Path, mounts: str) -> str | None:
+    """Which file system and option make locks below `path` a machine's own, though others may share it; None: unknown.
+
+    `mounts`: /proc/self/mountinfo of Linux. What a server or a daemon was told is not in it.
+    """
+    found: tuple[int, str | None] = (-1, None)
+    for line in mounts.splitlines():
+        words, _, about = line.partition(" - ")
+        point, fields = words.split(" ")[4].encode().decode("unicode_escape"), about.split(" ")
+        if len(point) >= found[0] and path.is_relative_to(point):
+            options = {*words.split(" ")[5].split(","), *fields[2].split(",")}
+            own = sorted(_OWN_LOCKS.get(fields[0], set()) & options)
+            always = fields[0] if fields[0] in _OWN_LOCKS_ALWAYS else None
+            found = (len(point), f"{fields[0]} with {own[0]}" if own else always)
+    return found[1]
+
+
+_OWN_LOCKS = {
+    "nfs": {"local_lock=all", "local_lock=flock", "nolock"},
+    "nfs4": {"local_lock=all", "local_lock=flock"},
+    "lustre": {"localflock"},
+    "cifs": {"nobrl"},
+}
+"""By file system, options with which the kernel does not ask the server about locks."""
+
+_OWN_LOCKS_ALWAYS = ("fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.mount-s3")
+"""File systems that leave flock() to the kernel of each machine."""
+
+
 def _holder(path: Path) -> str:
     """Who holds a lock, as far as Linux tells."""
     try:

@@ -10,7 +10,9 @@ import io
 import json
 import os
 import shlex
+import socket
 import sys
+import time
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,10 +27,12 @@ if TYPE_CHECKING:
     import torch
 
     from suite.config.resolve import Run
-    from suite.sweep.pool import Pool
+    from suite.sweep.attended import Errand
+    from suite.sweep.local import Processes
+    from suite.sweep.pool import Engine
     from suite.sweep.units import Unit
 
-ENGINES = ("local", "slurm")
+ENGINES = ("local", "slurm", "ray", "submitit")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,10 +45,14 @@ def parser() -> argparse.ArgumentParser:
     add_options(command)
     add_only(command)
     add = command.add_argument
-    add("--on", choices=ENGINES, default="local", help="processes here, or a job array that is written (%(default)s)")
+    where = "processes here, a job array that is written, tasks of Ray, or jobs of submitit (%(default)s)"
+    add("--on", choices=ENGINES, default="local", help=where)
     whole = number_option(int, AtLeast(1))
-    add("--workers", type=whole, metavar="N", help="runs at a time (default: one for each GPU, or for each core)")
+    add("--workers", type=whole, metavar="N", help="runs at a time (default: as many as there is room for)")
     add("--slurm", action="append", default=[], metavar="OPTION", help="of sbatch, such as --slurm=--time=02:00:00")
+    add("--address", metavar="A", help="of a Ray cluster (default: $RAY_ADDRESS, or Ray is started here)")
+    share = number_option(float, AtLeast(0))
+    add("--gpus", type=share, metavar="G", help="of each run on Ray, such as 0.25 (default: 1 where there are GPUs)")
     add("--status", action="store_true", help="print what is done, running and left; starts nothing")
     return command
 
@@ -66,8 +74,7 @@ def _main(options: argparse.Namespace) -> int:
     for name, given in (("--fresh", options.fresh), ("--together", options.together != 1)):
         if given:
             raise UsageError(f"{name}: a sweep goes on with what there is, one run a process; give it to suite.run")
-    if options.slurm and options.on != "slurm":
-        raise UsageError("--slurm: options of sbatch are for --on slurm")
+    _refuse_options_of_another_engine(options)
     load_components()
     options.plugin = [load_plugin(plugin) for plugin in options.plugin]
     runs = resolve(options.gin, options.set, options.seed, options.only)
@@ -76,9 +83,21 @@ def _main(options: argparse.Namespace) -> int:
         return _show(runs, options, out)
     if options.on == "slurm":
         return _slurm(runs, options, out)
-    _local(runs, options, out)
+    _pooled(runs, options, out)
+    if options.on != "local":
+        options.device = None  # the machines of the runs had it, and this one may not
     perform(runs, options)  # reads the records back: the choice, the means, the parent in the tracker
     return 0
+
+
+def _refuse_options_of_another_engine(options: argparse.Namespace) -> None:
+    if options.slurm and options.on not in ("slurm", "submitit"):
+        raise UsageError("--slurm: options of sbatch are for --on slurm and --on submitit")
+    for name, given in (("--address", options.address), ("--gpus", options.gpus)):
+        if given is not None and options.on != "ray":
+            raise UsageError(f"{name}: it is for --on ray")
+    if options.on == "ray" and (options.device or "").startswith("cuda:"):
+        raise UsageError(f"--device {options.device}: Ray picks a GPU for each run; leave the number out")
 
 
 def _units(runs: "list[Run]", options: argparse.Namespace, out: Path, device: "torch.device") -> "list[Unit]":
@@ -126,63 +145,117 @@ def _show(runs: "list[Run]", options: argparse.Namespace, out: Path) -> int:
 # ---------------------------------------------------------------- engines
 
 
-def _local(runs: "list[Run]", options: argparse.Namespace, out: Path) -> None:
+def _pooled(runs: "list[Run]", options: argparse.Namespace, out: Path) -> None:
     """Do what is left in a pool, and then the cells that a search chooses.
 
     Raises RunError where something failed, and Interrupted after a signal.
     """
-    from suite.core.device import prepare_device
-    from suite.runtime.estimate import plans
     from suite.runtime.signals import Stop
     from suite.storage.files import make_directory
     from suite.storage.locks import locked
+    from suite.sweep.pool import Pool
     from suite.sweep.units import LEFT, folder_of, longest_first
 
-    device = prepare_device(options.device)
-    plans(runs, device)  # refuses what has no room, before anything is begun
     place = make_directory(out / runs[0].name)
+    lock, logs = place.absolute() / ".sweep.lock", folder_of(runs, out).absolute() / "logs"
     refusal = f"another sweep is at work in {place}; --status shows how far it is"
     stop = Stop()
-    with locked(place / ".sweep.lock", wait=False, refusal=refusal), stop.listening():
+    with (
+        locked(lock, wait=False, refusal=refusal),
+        _engine(runs, options, lock, logs) as engine,  # Ray hears signals itself, until the next one does
+        stop.listening(),
+    ):
         for choose in (lambda: runs, lambda: _chosen(runs, out)):
             these = choose()
-            units = longest_first(_units(these, options, out, device), (*LEFT, "running")) if these else []
-            pool = _pool(folder_of(runs, out) / "logs", options, device)
+            units = longest_first(_units(these, options, out, _device(options)), (*LEFT, "running")) if these else []
+            pool = Pool(engine, logs)
             if units or these is runs:
-                report(f"[sweep] {len(units)} of {len(these)} runs are left, {pool.workers} at a time; {pool.logs}")
+                at_once = "" if engine.workers is None else f", {engine.workers} at a time"
+                report(f"[sweep] {len(units)} of {len(these)} runs are left{at_once}; {pool.logs}")
             pool.run(units, lambda: stop.signal)
             if pool.failed:
                 failed = f"{len(pool.failed)} of {len(these)} runs failed"
                 raise RunError(f"{failed}; the others are done, and their records are kept")
 
 
-def _pool(logs: Path, options: argparse.Namespace, device: "torch.device") -> "Pool":
-    """A worker for each GPU, or for each core with one thread, so that the number of workers changes no bits."""
+def _device(options: argparse.Namespace) -> "torch.device":
+    """By which runs are foretold: that of other machines is not known here."""
     import torch
 
-    from suite.sweep.pool import Pool
+    from suite.core.device import prepare_device
+
+    return prepare_device(options.device) if options.on == "local" else torch.device("cpu")
+
+
+def _engine(runs: "list[Run]", options: argparse.Namespace, lock: Path, logs: Path) -> "Engine":
+    """What `--on` asks for."""
+    if options.on == "local":
+        from suite.runtime.estimate import plans
+
+        device = _device(options)
+        plans(runs, device)  # refuses what has no room, before anything is begun
+        return _processes(options, device)
+    _refuse_a_password(options)
+    _refuse_locks_of_one_machine(logs)
+    if options.on == "submitit":
+        from suite.sweep.submitit_jobs import Jobs
+
+        return Jobs(_errand(options, logs, None), logs / "submitit", tuple(options.slurm), options.workers)
+    from suite.sweep.ray_tasks import RayTasks, Share
+
+    address = options.address or os.environ.get("RAY_ADDRESS") or None
+    gpus = 0.0 if options.device == "cpu" and options.gpus is None else options.gpus
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    share = Share(max(1, int(threads)) if threads.isdecimal() else 1, gpus)
+    return RayTasks(_errand(options, logs, lock), share, address, options.workers)
+
+
+def _errand(options: argparse.Namespace, logs: Path, lock: Path | None) -> "Errand":
+    """What the units of an engine with machines of its own have in common."""
+    from suite.sweep.attended import Errand
+
+    stop = logs.parent / f"stopped-{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
+    return Errand((), _one_thread(), logs, stop, lock)
+
+
+def _one_thread() -> dict[str, str]:
+    """The environment with one thread, so that the number of workers changes no bits, unless it says otherwise."""
+    return {name: os.environ.get(name, "1") for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+def _processes(options: argparse.Namespace, device: "torch.device") -> "Processes":
+    """A worker for each GPU, or for each core."""
+    import torch
+
+    from suite.sweep.local import Processes
     from suite.tracking.uri import credentials, whole_uri
 
     spread = device.type == "cuda" and options.device is None
     gpus = torch.cuda.device_count() if spread else 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    one_thread = {} if device.type == "cuda" else {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     uri = options.tracking_uri
     secret = {} if uri in (None, "none") else credentials(whole_uri(uri))
-    return Pool(
+    return Processes(
         options.workers or gpus or cores,
-        logs,
         lambda worker: (f"--device=cuda:{worker % gpus}",) if gpus else (),
-        {name: os.environ.get(name, value) for name, value in one_thread.items()} | secret,
+        ({} if device.type == "cuda" else _one_thread()) | secret,
     )
 
 
-def _slurm(runs: "list[Run]", options: argparse.Namespace, out: Path) -> int:
-    """Write the job array of what is left, and say how it is submitted; nothing is run here."""
-    import torch
+def _refuse_locks_of_one_machine(out: Path) -> None:
+    """Raise RunError where a lock in `out` is held on one machine alone, so that two could do one run."""
+    from suite.storage.locks import locks_of_one_machine
 
-    from suite.sweep.slurm import write_array
-    from suite.sweep.units import LEFT, folder_of, longest_first
+    try:
+        why = locks_of_one_machine(out.resolve(), Path("/proc/self/mountinfo").read_text())
+    except OSError:  # no Linux
+        return
+    if why is not None:
+        raise RunError(f"--out: locks in {out} do not hold between machines ({why}); docs/scale-out.md says what does")
+
+
+def _refuse_a_password(options: argparse.Namespace) -> None:
+    """Raise UsageError for a tracker's password, which would lie in a script or go over a network."""
     from suite.tracking.uri import credentials, whole_uri
 
     uri = options.tracking_uri
@@ -191,6 +264,17 @@ def _slurm(runs: "list[Run]", options: argparse.Namespace, out: Path) -> int:
             "--tracking-uri: a job's script would hold the password; leave it out of the address, and set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where the jobs run"
         )
+
+
+def _slurm(runs: "list[Run]", options: argparse.Namespace, out: Path) -> int:
+    """Write the job array of what is left, and say how it is submitted; nothing is run here."""
+    import torch
+
+    from suite.sweep.slurm import write_array
+    from suite.sweep.units import LEFT, folder_of, longest_first
+
+    _refuse_a_password(options)
+    _refuse_locks_of_one_machine(out)
     for these in (runs, _chosen(runs, out)):
         units = _units(these, options, out, torch.device("cpu")) if these else []
         left = longest_first(units, LEFT)

@@ -2,10 +2,11 @@
 
 import re
 import shlex
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from suite.errors import Interrupted, UsageError
+from suite.errors import Interrupted, UsageError, report
 from suite.storage.files import make_directory, sha256, write_atomic
 from suite.sweep.units import Unit
 
@@ -15,6 +16,7 @@ WARNING_SECONDS = 120
 SCRIPT = """#!/bin/bash
 # Made by python -m suite.sweep --on slurm. Each task of the array does one line of the file of commands, and is
 # requeued when it stops at a checkpoint before its time is up. Give the sweep's command again to see what is left.
+# Slurm refuses an array whose last index reaches its MaxArraySize (scontrol show config){checked}.
 #SBATCH --job-name={name}
 #SBATCH --array=1-{tasks}{limit}
 #SBATCH --output="{logs}/%A_%a.log"
@@ -38,6 +40,26 @@ fi
 exit "$status"
 """
 
+
+def largest_array() -> int | None:
+    """The most tasks that an array from 1 may have, as `scontrol` tells where there is one; None: unknown."""
+    try:
+        told = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", told.stdout, re.MULTILINE)
+    return max(1, int(size[1]) - 1) if size else None  # the largest index is one less than the size
+
+
+def check_options(options: Sequence[str]) -> None:
+    """Raise UsageError unless each is an option of sbatch in its long form, and none that the sweep sets itself."""
+    for option in options:
+        own = option.removeprefix("--").partition("=")[0] in OWN
+        if not option.startswith("--") or "\n" in option or own:
+            why = "the sweep sets that itself" if own else "it must be an option of sbatch such as --time=02:00:00"
+            raise UsageError(f"--slurm {option!r}: {why}")
+
+
 OWN = ("array", "output", "signal", "requeue", "no-requeue", "job-name", "open-mode")
 """Options of sbatch that the sweep sets itself."""
 
@@ -48,16 +70,19 @@ def write_array(folder: Path, name: str, units: Sequence[Unit], at_once: int | N
     So an array that was submitted keeps its commands. `at_once`: tasks at a time, None: as Slurm likes. `options`: of
     sbatch in their long form, such as '--time=02:00:00'. Raises UsageError for one that is none, or the sweep's own.
     """
-    for option in options:
-        own = option.removeprefix("--").partition("=")[0] in OWN
-        if not option.startswith("--") or "\n" in option or own:
-            why = "the sweep sets that itself" if own else "it must be an option of sbatch such as --time=02:00:00"
-            raise UsageError(f"--slurm {option!r}: {why}")
+    check_options(options)
+    most = largest_array()
+    if most is not None and len(units) > most:  # the rest is left for the next array, the shortest runs
+        report(f"[sweep] this Slurm takes arrays of {most} tasks; the other {len(units) - most} runs are left for now")
+        units = units[:most]
     text = "".join(f"{shlex.join(unit.command)}\n" for unit in units)
     commands = folder / f"commands-{sha256(text.encode())[:12]}.txt"
     logs = make_directory(folder / "logs")
     script = SCRIPT.format(
         name=re.sub(r"[^A-Za-z0-9_.-]+", "-", f"sweep-{name}"),
+        checked="; that of this one does not"
+        if most is not None
+        else ", which nobody could look up where this was made",
         tasks=len(units),
         limit="" if at_once is None else f"%{at_once}",
         logs=str(logs).replace("%", "%%"),

@@ -81,14 +81,16 @@ def folder_of(runs: Sequence[Run], out: Path) -> Path:
 def shared_words(options: argparse.Namespace, out: Path) -> tuple[str, ...]:
     """The words of a command line that all units share, with whole paths, so that any folder and node will do.
 
-    A tracker's address has no password in them: `credentials` gives it to the processes of this machine.
+    A tracker's address has no password in them: `credentials` gives it to the processes of this machine. Where runs are
+    on several machines, they do not write to the database in `out`, which one machine at a time may have open: the
+    sweep's own command sends their journals.
     """
     words: dict[str, Any] = {"out": out.absolute(), "checkpoint-seconds": options.checkpoint_seconds}
     words |= {} if options.device is None else {"device": options.device}
     if options.data_dir is not None:
         words["data-dir"] = Path(options.data_dir).expanduser().absolute()
-    if options.tracking_uri is not None:
-        given = options.tracking_uri
+    given = "none" if options.tracking_uri is None and options.on != "local" else options.tracking_uri
+    if given is not None:
         words["tracking-uri"] = given if given == "none" else plain_uri(whole_uri(given))
     plugins = (str(Path(p).absolute()) if Path(p).is_file() else p for p in options.plugin)
     return (*(f"--{name}={value}" for name, value in words.items()), *(f"--plugin={plugin}" for plugin in plugins))
