@@ -133,8 +133,8 @@ def test_the_list_and_the_version(installation: Installation) -> None:
 
 
 def test_the_printed_method_is_checked(installation: Installation) -> None:
-    readme = (REPOSITORY / "README.md").read_text()
-    (method,) = [b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "class Lion" in b]
+    page = (REPOSITORY / "docs" / "add-a-method.md").read_text()
+    (method,) = [b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Lion" in b]
     (installation.folder / "lion.py").write_text(method)
     assert "every promise is kept" in installation.module("suite.check", "lion.py").stdout
 
