@@ -4,23 +4,29 @@ That MkDocs takes all pages without a warning is seen by `make docs`, which CI r
 """
 
 import dataclasses
+import json
 import os
 import re
 import tomllib
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from command_line import REPOSITORY, said
+from command_line import REPOSITORY, as_people_run_it, said
 from PIL import Image, ImageChops, ImageStat
 
 import suite
+from suite import api
 from suite.__main__ import COMMANDS, load
+from suite.architectures.mlp import MLP
 from suite.errors import RunError
-from suite.evaluation.protocol import PROTOCOLS
+from suite.evaluation.protocol import PROTOCOLS, Protocol
 from suite.registry import REGISTRIES
 from suite.storage.gin_files import gin_files
 from tools.docs import __main__ as docs
-from tools.docs import beside, drawings, pages, reference
+from tools.docs import beside, drawings, notebooks, pages, reference
 from tools.docs.links import broken_links
 
 
@@ -74,7 +80,7 @@ def test_a_docstring_stays_what_it_says() -> None:
     assert reference.cell("two\nlines, a | b") == r"two lines, a \| b"
 
 
-def linked(text: str, source: str = "docs/x.md", name: str = "x.md", to: Path = REPOSITORY / "docs") -> str:
+def linked(text: str, source: str = "docs/x.md", name: str = "x.md") -> str:
     return pages.LINK.sub(lambda match: pages._link(match, REPOSITORY / source, name), text)
 
 
@@ -180,6 +186,56 @@ def test_another_folder_is_not_replaced(tmp_path: Path) -> None:
 def test_every_page_has_its_place_in_the_menu(made: dict[str, str]) -> None:
     menu = re.findall(r"^ +- .+: (\S+\.md)$", (REPOSITORY / "docs" / "mkdocs.yml").read_text(), re.MULTILINE)
     assert sorted(menu) == sorted([*pages.pages(), *(f"reference/{name}" for name in made)])
+
+
+@pytest.fixture
+def small(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quickstart in a second: two outer steps, an MLP, one network for an epoch."""
+    short = Protocol(networks=1, epochs=1)
+    quick = replace(api.quickstart(), architecture=MLP(width=16), evaluation=short, full_data_epochs=0)
+    monkeypatch.setenv("SUITE_DATA_DIR", str(data_dir))
+    monkeypatch.setitem(PROTOCOLS, "paper", short)
+    monkeypatch.setattr(api, "quickstart", lambda: quick)
+    monkeypatch.setattr(suite, "distil", partial(suite.distil, iterations=2))
+
+
+def lesson(stem: str) -> dict[str, Any]:
+    """What is there after every cell of a tutorial."""
+    (file,) = [file for file in pages.TUTORIALS if file.stem == stem]
+    space: dict[str, Any] = {"__name__": stem}
+    with as_people_run_it():
+        for kind, words in notebooks.cells(file.read_text()):
+            if kind == "code":
+                exec(compile(words, file.name, "exec"), space)
+    return space
+
+
+@pytest.mark.slow
+def test_the_tutorial_that_looks_at_a_memory(small: None, capsys: pytest.CaptureFixture[str]) -> None:
+    after = lesson("distil_and_look")
+    printed = capsys.readouterr().out
+    assert "Memory(digits, addressing, 624 numbers" in printed and "40 images of 1x8x8, 4 for each class" in printed
+    assert after["images"].shape == (40, 1, 8, 8) and "random real images" in repr(after["accuracies"])
+    assert float(printed.split("largest difference: ")[1].split()[0]) < 1e-6
+
+
+@pytest.mark.slow
+def test_the_tutorial_that_writes_an_inner_optimizer(small: None, capsys: pytest.CaptureFixture[str]) -> None:
+    after = lesson("inner_optimizer")
+    assert after["stepped"]["w"].item() == pytest.approx(0.62) and after["error"] < 1e-12
+    assert capsys.readouterr().out.count("random real images") == 2
+
+
+def test_a_tutorial_is_a_page_and_a_notebook() -> None:
+    assert len(pages.TUTORIALS) == 2
+    for file in pages.TUTORIALS:
+        text = file.read_text()
+        read = json.loads(notebooks.as_notebook(text))
+        assert [(cell["cell_type"], "".join(cell["source"])) for cell in read["cells"]] == notebooks.cells(text)
+        code = [words for kind, words in notebooks.cells(text) if kind == "code"]
+        page = pages.pages()[f"tutorials/{file.stem}.md"]
+        assert page.startswith("# ") and f"({file.stem}.ipynb)" in page and all(words in page for words in code)
+        assert sum(len(words.split()) for words in code) > 60
 
 
 def test_the_citation_has_the_version() -> None:

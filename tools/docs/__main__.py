@@ -17,7 +17,7 @@ from pathlib import Path
 from suite import terminal
 from suite.errors import RunError, SuiteError, UsageError, report
 from suite.storage.files import make_directory, user_path, write_atomic
-from tools.docs import beside, drawings, pages, reference
+from tools.docs import beside, drawings, notebooks, pages, reference
 from tools.docs.links import broken_links
 from tools.docs.pages import REPOSITORY
 
@@ -90,6 +90,10 @@ def stage(to: Path) -> None:
     _, complaints = build_leaderboard([OWN_RECORDS], to / "leaderboard")
     if complaints:
         raise RunError("; ".join(complaints))
+    for file in pages.TUTORIALS:
+        write_atomic(
+            make_directory(to / "tutorials") / f"{file.stem}.ipynb", notebooks.as_notebook(file.read_text()).encode()
+        )
     texts = {**pages.pages(), **{f"reference/{name}": text for name, text in reference.pages().items()}}
     for name, text in texts.items():
         make_directory((to / name).parent)

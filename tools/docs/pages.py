@@ -8,10 +8,12 @@ from pathlib import Path
 from leaderboard import records
 from suite.errors import RunError
 from suite.registry import REGISTRIES
-from tools.docs import drawings
+from tools.docs import drawings, notebooks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGES = REPOSITORY / "docs" / "images"
+
+TUTORIALS = sorted((REPOSITORY / "docs" / "tutorials").glob("*.py"))
 
 ELSEWHERE = {
     "CONTRIBUTING.md": "contributing.md",
@@ -42,7 +44,8 @@ LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s#]*)(#[^()\s]*)?\)
 def pages() -> dict[str, str]:
     """Name on the site -> text, of every page that is written by hand."""
     own = {f"docs/{file.name}": file.name for file in sorted((REPOSITORY / "docs").glob("*.md"))}
-    return {name: page(REPOSITORY / source, name) for source, name in {**own, **ELSEWHERE}.items()}
+    lessons = {f"tutorials/{file.stem}.md": notebooks.as_page(file.read_text(), file.stem) for file in TUTORIALS}
+    return {name: page(REPOSITORY / source, name) for source, name in {**own, **ELSEWHERE}.items()} | lessons
 
 
 def page(source: Path, name: str) -> str:
@@ -92,6 +95,8 @@ def _link(match: re.Match[str], source: Path, name: str) -> str:
         target = f"leaderboard/runs/{_identity(file.parent)}.gin"
     elif within in NAMES:
         target = NAMES[within]
+    elif within.startswith("docs/tutorials/"):
+        target = f"tutorials/{file.stem}.md"
     elif within.startswith("docs/templates/"):
         target, anchor = "reference/templates.md", f"#{file.stem}"
     elif within.startswith("docs/") and file.is_file():
