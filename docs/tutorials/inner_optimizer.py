@@ -60,6 +60,8 @@ print(f"relative error: {error:.0e}")
 # written.
 
 # %%
-for name, inner in {"nesterov": Nesterov(), "sgd_momentum": "sgd_momentum"}.items():
+from suite.inner_optimizers.sgd_momentum import SGDMomentum
+
+for inner in (Nesterov(), SGDMomentum(lr=0.03)):
     memory = suite.distil("digits", inner_optimizer=inner, progress=False)
-    print(name, memory.evaluate(), sep="\n")
+    print(inner, memory.evaluate(), sep="\n")
