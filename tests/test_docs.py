@@ -117,10 +117,13 @@ def test_a_record_s_link_leads_to_its_file_on_the_leaderboard() -> None:
 
 def test_a_page_keeps_its_code_and_its_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "REPOSITORY", tmp_path)
+    (tmp_path / "y.py").write_text("")
     (tmp_path / "a.md").write_text("# A\n\nwords\n- one\n- two\n\n```\n[x](y.py)\n- no list\n```\n[x](y.py)\n")
     wanted = "# A\n\nwords\n\n- one\n- two\n\n```\n[x](y.py)\n- no list\n```\nx\n"
     assert pages.page(tmp_path / "a.md", "a.md") == wanted
-    (tmp_path / "b.md").write_text("no heading")
+    (tmp_path / "b.md").write_text("no heading, [x](gone.md)")
+    with pytest.raises(RunError, match=r"there is no gone\.md; mend the link"):
+        pages.page(tmp_path / "b.md", "b.md")
     with pytest.raises(RunError, match="has no heading"):
         pages.title(tmp_path / "b.md")
 

@@ -83,11 +83,13 @@ def _identity(folder: Path) -> str:
 
 
 def _link(match: re.Match[str], source: Path, name: str) -> str:
-    """A link as it leads on the site; the bare text for a file that is not there."""
+    """A link as it leads on the site; the bare text for a file that the site has not. RunError where there is none."""
     image, text, path, anchor = match[1], match[2], match[3], match[4] or ""
     if "://" in path or path.startswith("mailto:") or not path:
         return match[0]
     file = Path(os.path.normpath(source.parent / path))
+    if not file.exists():
+        raise RunError(f"{source}: there is no {path}; mend the link")
     within = file.relative_to(REPOSITORY).as_posix()
     if image and file.parent == IMAGES and file.suffix == ".svg":
         return drawings.inline(file.read_text(), text)
