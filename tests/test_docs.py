@@ -24,6 +24,7 @@ from suite.architectures.mlp import MLP
 from suite.errors import RunError
 from suite.evaluation.protocol import PROTOCOLS, Protocol
 from suite.registry import REGISTRIES
+from suite.runtime import record_schema
 from suite.storage.gin_files import gin_files
 from tools.docs import __main__ as docs
 from tools.docs import beside, drawings, notebooks, pages, reference
@@ -71,6 +72,9 @@ def test_every_command_configuration_protocol_and_template_is_there(
     templates = (REPOSITORY / "docs" / "templates").glob("*.py")
     assert all(file.read_text().rstrip() in made["templates.md"] for file in templates)
     assert all(f"\n## suite.{name}\n" in made["python.md"] for name in suite._HOMES)
+    parts = [kind for name, kind in vars(record_schema).items() if name.endswith("Record")]
+    keys = {key for kind in parts for key in kind.__annotations__}
+    assert len(keys) > 60 and all(re.search(rf"^\| `{key}` \| .+ \| ..+ \|$", made["record.md"], re.M) for key in keys)
     assert "\n### Memory.train\n" in made["python.md"] and "\n## Setting\n" in made["types.md"]
 
 

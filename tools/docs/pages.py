@@ -28,6 +28,7 @@ MADE = {
     "docs/templates": "templates",
     "suite/api.py": "python",
     "suite/evaluation/protocol.py": "protocols",
+    "suite/runtime/record_schema.py": "record",
     "suite/types.py": "types",
     **{f"suite/{kind}": kind for kind in REGISTRIES},
 }

@@ -34,6 +34,7 @@ def pages() -> dict[str, str]:
         "gin.md": gin(),
         "protocols.md": protocols(),
         "python.md": python(),
+        "record.md": record(),
         "types.md": types(),
         "templates.md": templates(),
         "tools.md": tools(),
@@ -76,16 +77,18 @@ def _class_body(kind: type) -> tuple[ast.stmt, ...]:
 
 def declared(kind: type) -> dict[str, tuple[str, str]]:
     """Field -> its annotation as written and the string below it, of a class and those that it extends."""
-    found: dict[str, tuple[str, str]] = {}
-    for one in reversed(kind.__mro__):
-        if one.__module__.split(".")[0] not in ("suite", "tools"):
-            continue
-        body = _class_body(one)
-        for node, after in zip(body, [*body[1:], None], strict=True):
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-                text = str(after.value.value) if is_text else ""  # type: ignore[union-attr]
-                found[node.target.id] = (ast.unparse(node.annotation), text)
+    own = [one for one in reversed(kind.__mro__) if one.__module__.split(".")[0] in ("suite", "tools")]
+    return {name: said for one in own for name, said in declared_in(one).items()}
+
+
+def declared_in(kind: type) -> dict[str, tuple[str, str]]:
+    """The same of the class alone."""
+    found, body = {}, _class_body(kind)
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            text = str(after.value.value) if is_text else ""  # type: ignore[union-attr]
+            found[node.target.id] = (ast.unparse(node.annotation), text)
     return found
 
 
@@ -285,6 +288,23 @@ def python() -> str:
             parts.append(f"### Memory.{name}\n\n```python\n{_signature(call)}\n```\n\n{_doc(member)}")
         elif not name.startswith("_") and isinstance(member, property):
             parts.append(f"### Memory.{name}\n\n{_doc(member)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def record() -> str:
+    """Every key of a result record, part by part."""
+    module = importlib.import_module("suite.runtime.record_schema")
+    head = f"# Result record\n\nWhat `result.json` holds (schema {module.SCHEMA}); the whole is `Record`. "
+    parts = [head + "`NotRequired` keys are there where they say something."]
+    for name, kind in vars(module).items():
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and name.endswith("Record"):
+            above = [base.__name__ for base in kind.__orig_bases__ if base.__name__ != "TypedDict"]  # type: ignore[attr-defined]
+            more = "".join(f" It has the keys of [{one}](#{one.lower()}), too." for one in above)
+            rows = [
+                f"| `{key}` | {code(kind_of)} | {cell(text)} |" for key, (kind_of, text) in declared_in(kind).items()
+            ]
+            table = "\n".join(["| key | type | meaning |", "| --- | --- | --- |", *rows])
+            parts.append(f"## {name}\n\n{_doc(kind)}{more}\n\n{table}")
     return "\n\n".join(parts) + "\n"
 
 
