@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 SERVICES_STAMP := $(VENV)/.installed-services
 
-.PHONY: demo test quick test-services lint types leaderboard leaderboard-check check format clean
+.PHONY: demo test quick test-services lint types docs leaderboard leaderboard-check check format clean
 
 demo: $(STAMP)
 	$(BIN)/python -m suite.run --gin gin/quickstart.gin
@@ -39,14 +39,18 @@ lint: $(TEST_STAMP)
 types: $(TEST_STAMP)
 	$(BIN)/mypy
 
-# The site, and the tables in leaderboard/README.md.
+# The documentation as a site, with the leaderboard inside: open site/index.html. Any warning or dead link fails.
+docs: $(TEST_STAMP)
+	$(BIN)/python -m tools.docs --out site
+
+# The leaderboard's pages alone, and the tables in leaderboard/README.md.
 leaderboard: $(STAMP)
-	$(BIN)/python -m leaderboard.build --out site
+	$(BIN)/python -m leaderboard.build --out site/leaderboard
 
 leaderboard-check: $(STAMP)
 	$(BIN)/python -m leaderboard.build --check
 
-check: lint types leaderboard-check test
+check: lint types leaderboard-check docs test
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix .

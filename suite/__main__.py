@@ -25,6 +25,7 @@ COMMANDS = {
     "check": ("suite.check", "check that a new method keeps the contract of its kind"),
     "memory": ("suite.memory.__main__", "send a memory to others, or fetch one, verified"),
     "data": ("suite.datasets.prepare", "fetch, verify and cache data sets ahead of a run"),
+    "doctor": ("suite.doctor.__main__", "say what is installed and ready here, and test this device"),
     "leaderboard build": ("leaderboard.build", "make the leaderboard's pages and tables from result records"),
     "leaderboard serve": ("leaderboard.serve", "show the pages of your runs, built anew as runs finish"),
     "leaderboard collect": ("leaderboard.collect", "copy what is published of finished runs"),

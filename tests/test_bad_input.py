@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import re
 import signal
 import time
 import urllib.error
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import QUICK, TABLE, Done, command, ended, main, only_run, said, sets, start
+from command_line import QUICK, REPOSITORY, TABLE, Done, command, ended, main, only_run, said, sets, start
 
 from suite import check
 from suite.datasets.sources import default_data_dir
@@ -274,9 +275,9 @@ CASES: dict[str, tuple[Callable[[Place], Done], int, list[str]]] = {
         ["1/3", "must divide"],
     ),
     "images too small for the network": (
-        lambda p: p.quick(*sets("ARCHITECTURE = @architectures.convnet()", "architectures.convnet.depth = 5")),
+        lambda p: command(*TIMM[:4], *sets("architectures.convnet.depth = 5"), "--dry-run"),
         2,
-        [],
+        ["convnet"],
     ),
     "batch norm in a dry run": (lambda p: command(*TIMM, *sets("timm.model = 'resnet18'"), "--dry-run"), 2, BATCH_NORM),
     "batch norm": (
@@ -353,6 +354,17 @@ CASES: dict[str, tuple[Callable[[Place], Done], int, list[str]]] = {
 }
 
 
+QUESTIONS = dict(
+    re.findall(r"<!-- case: (.+?) -->\n\*\*.+\*\*\n\n```text\n(.+)\n```", (REPOSITORY / "docs/faq.md").read_text())
+)
+"""Case -> the sentence that the page of questions answers, with … for what differs from one machine to the next."""
+
+
+def test_every_question_is_about_a_case() -> None:
+    text = (REPOSITORY / "docs/faq.md").read_text()
+    assert len(QUESTIONS) == text.count("```text") >= 15 and set(QUESTIONS) <= set(CASES)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", CASES)
 def test_it_is_one_sentence_and_the_right_status(what: str, place: Place) -> None:
@@ -360,6 +372,8 @@ def test_it_is_one_sentence_and_the_right_status(what: str, place: Place) -> Non
     done = case(place)
     complaint = done.complaint
     assert done.status == status, complaint
+    asked = re.escape(QUESTIONS.get(what, "…")).replace("…", ".*")
+    assert re.fullmatch(asked, complaint), f"docs/faq.md has another sentence than: {complaint}"
     assert all(word in complaint for word in words), complaint
     assert len(complaint) > 30 and not done.out
     if place.out.is_dir():

@@ -75,7 +75,9 @@ def test_the_version_stands_in_one_place(capsys: pytest.CaptureFixture[str]) -> 
     assert project["project"]["scripts"] == {"memory-suite": "suite.__main__:main"}
 
 
-@pytest.mark.parametrize("words", [["--version"], ["--help"], ["data", "--help"], ["completion", "bash"]])
+@pytest.mark.parametrize(
+    "words", [["--version"], ["--help"], ["data", "--help"], ["doctor", "--help"], ["completion", "bash"]]
+)
 def test_what_computes_nothing_starts_without_torch(words: list[str]) -> None:
     program = f"""
 import sys
@@ -114,7 +116,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 CASES = {
     "memory-suite ": [
-        *("run", "sweep", "evaluate", "runs", "sync", "check", "memory", "data", "leaderboard", "completion"),
+        *("run", "sweep", "evaluate", "runs", "sync", "check", "memory", "data", "doctor", "leaderboard", "completion"),
         *("--help", "--version"),
     ],
     "memory-suite run": ["run", "runs"],

@@ -68,6 +68,7 @@ def test_every_command_is_one_that_a_test_here_runs() -> None:
         "make test",
         "python -m suite.run ",
         "python -m suite.check ",
+        "python -m suite.doctor",
         "python -m suite.evaluate ",
         "python -m suite.runs",
         "python -m suite.sweep ",
@@ -82,7 +83,7 @@ def test_every_command_is_one_that_a_test_here_runs() -> None:
 
 def example(text: str) -> str:
     """The Python block of a document that holds a text."""
-    (block,) = [b for document in DOCUMENTS for b in blocks(document.read_text(), "python") if text in b]
+    (block,) = {b for document in DOCUMENTS for b in blocks(document.read_text(), "python") if text in b}
     return block
 
 
@@ -321,9 +322,29 @@ def test_printed_options_exist() -> None:
     known |= {
         option for other in (build, serve) for action in other.parser()._actions for option in action.option_strings
     }
-    named = {word for word in re.findall(r"--[a-z][a-z-]*", (REPOSITORY / "README.md").read_text())}
+    text = (REPOSITORY / "docs" / "reproduce.md").read_text() + (REPOSITORY / "docs" / "compare.md").read_text()
+    named = set(re.findall(r"--[a-z][a-z-]*", text))
     assert named - known <= {"--backend-store-uri"}
     assert {option for option in parser()._option_string_actions if len(option) > 2} - named == {"--help"}
+
+
+def test_the_readme_is_a_screen_and_a_half_and_its_results_are_the_leaderboard_s() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    assert len(text.splitlines()) <= 100
+    table = re.findall(r"\d+\.\d ± \d+\.\d", text[text.index("## Results") : text.index("## Reproduce")])
+    assert len(table) == 12
+    assert [
+        figure for figure in table if f"| {figure} |" not in (REPOSITORY / "leaderboard" / "README.md").read_text()
+    ] == []
+
+
+@pytest.mark.slow
+def test_the_command_that_an_issue_report_needs(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = give("python -m suite.doctor", "--data-dir", str(data_dir))
+    assert done.status == 0 and "no problem found" in done.out, done.out
 
 
 def test_every_path_that_a_document_names_is_there() -> None:

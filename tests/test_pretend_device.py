@@ -24,6 +24,7 @@ from suite.architectures.convnet import ConvNet
 from suite.contracts.problem import relative_error
 from suite.core import device as device_module
 from suite.core.outer_loop import OuterState, step
+from suite.doctor import self_test
 from suite.experiments import learning
 from suite.experiments.continual import compress_then_recall
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -141,7 +142,8 @@ def objectives() -> dict[str, Any]:
         found[name] = counts | {"error": max(errors)}
     found["permutations"] = compressed("permutations", "--only", "method=compress-then-recall")
     found["with_stand_ins"] = compressed("with_stand_ins")
-    return {"objectives": found, "refused": refused(), "counted": counted_at_all()}
+    looked = {"doctor": self_test.self_test(where)}
+    return {"objectives": found, "refused": refused(), "counted": counted_at_all(), **looked}
 
 
 def compressed(stem: str, *more: str) -> dict[str, Any]:
@@ -221,6 +223,7 @@ MOST = {
 def test_outer_steps_wait_and_copy_seldom_and_give_the_cpu_s_memories() -> None:
     found = in_its_own_process("objectives()")
     assert set(found["objectives"]) == set(MOST)
+    assert found["doctor"]["device"].startswith("pretend") and self_test.problems(found["doctor"]) == []
     for name, of in found["objectives"].items():
         most_waits, most_copies = MOST[name]
         assert of["waits"] <= most_waits and of["copies"] <= most_copies, (name, of)

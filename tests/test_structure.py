@@ -28,7 +28,7 @@ LAYERS = [
     ["config", "contracts"],
     ["tracking"],
     ["runtime"],
-    ["api", "check", "evaluate", "run", "runs", "sweep", "sync"],
+    ["api", "check", "doctor", "evaluate", "run", "runs", "sweep", "sync"],
     ["__main__"],
 ]
 """Lower to higher: a part may import from parts below its own line, and from within itself."""

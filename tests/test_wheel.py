@@ -26,17 +26,27 @@ SOURCES = ("pyproject.toml", "README.md", "LICENSE", "suite", "leaderboard", "gi
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, since a build leaves folders behind where the sources are."""
-    copy, built = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheel")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy, since a build leaves folders behind where the sources are."""
+    copy = tmp_path_factory.mktemp("sources")
     for name in SOURCES:
         source = REPOSITORY / name
         if source.is_dir():
             shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, copy)
-    pip(["wheel", str(copy), "--no-deps", "--no-build-isolation", "--wheel-dir", str(built)])
-    (file,) = built.glob("*.whl")
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(sources, tmp_path_factory.mktemp("wheel"))
+
+
+def built(sources: Path, to: Path) -> Path:
+    """The wheel of a folder of sources, or of an sdist."""
+    pip(["wheel", str(sources), "--no-deps", "--no-build-isolation", "--wheel-dir", str(to)])
+    (file,) = to.glob("*.whl")
     return file
 
 
@@ -102,6 +112,28 @@ def test_what_is_in_it(wheel: Path) -> None:
     assert wheel.stat().st_size < 2**20
 
 
+def test_an_sdist_makes_the_same_wheel(sources: Path, wheel: Path, tmp_path: Path) -> None:
+    """Without git, as all of this is: a version from tags would not be known here."""
+    assert not (sources / ".git").exists()
+    shutil.rmtree(sources / "build", ignore_errors=True)
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=sources, check=True, capture_output=True)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    assert sdist.name == f"addressable_memory_suite-{suite.__version__}.tar.gz"
+    again = built(sdist, tmp_path / "wheel")
+    one, other = (
+        {info.filename: info.CRC for info in zipfile.ZipFile(file).infolist() if not info.filename.endswith("RECORD")}
+        for file in (wheel, again)
+    )
+    assert one == other
+
+
+def test_the_doctor_finds_no_problem(ran: Installation, data_dir: Path) -> None:
+    done = ran.module("suite.doctor", "--data-dir", str(data_dir), "--tracking-uri", "none")
+    assert f"suite         {suite.__version__}\n" in done.stdout and "no problem found" in done.stdout
+    assert "1 finished" in done.stdout and "ready: digits" in done.stdout
+
+
 def test_a_run_finds_its_gin_files(ran: Installation) -> None:
     assert len(list(ran.folder.glob("runs/quickstart/*/memory.safetensors"))) == 1
 
@@ -133,8 +165,8 @@ def test_the_list_and_the_version(installation: Installation) -> None:
 
 
 def test_the_printed_method_is_checked(installation: Installation) -> None:
-    readme = (REPOSITORY / "README.md").read_text()
-    (method,) = [b for b in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "class Lion" in b]
+    page = (REPOSITORY / "docs" / "add-a-method.md").read_text()
+    (method,) = [b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Lion" in b]
     (installation.folder / "lion.py").write_text(method)
     assert "every promise is kept" in installation.module("suite.check", "lion.py").stdout
 

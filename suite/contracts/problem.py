@@ -30,7 +30,8 @@ SHAPE, CLASSES = ImageShape(1, 16, 16), 2
 class Problem:
     """One whole outer step on keyed random data: recall, inner loop, outer loss, and its gradient in the memory.
 
-    The network is a registered architecture with `width` and `activation`; its inner loop has `steps` steps.
+    The network is a registered architecture with `width` and `activation`; its inner loop has `steps` steps. Every
+    draw is made on the CPU, so that all devices have the same numbers.
     """
 
     def __init__(
@@ -43,18 +44,19 @@ class Problem:
         width: int,
         activation: str = "relu",
         dtype: torch.dtype = torch.float64,
+        device: torch.device = torch.device("cpu"),  # noqa: B008  # a constant
     ) -> None:
         key = Key(0)
         self.optimizer, self.parameterization, self.steps = optimizer, parameterization, steps
         memory = parameterization.init(SHAPE, CLASSES, 1.02, key("memory"))
-        self.memory: Params = {k: v.to(dtype) for k, v in memory.items()}
+        self.memory: Params = {k: v.to(device, dtype) for k, v in memory.items()}
         with global_generators(key("network")):
             recipe = REGISTRIES["architectures"][network].build(activation=activation, width=width)
-            self.network: nn.Module = recipe.build(SHAPE, CLASSES)
+            self.network: nn.Module = recipe.build(SHAPE, CLASSES).to(device)
         self.params: Params = {k: v.detach().to(dtype) for k, v in self.network.named_parameters()}
         size = (2 * CLASSES, SHAPE.channels, SHAPE.height, SHAPE.width)
         real = torch.randn(size, generator=key("real").generator(), dtype=torch.float64)
-        self.real, self.real_labels = real.to(dtype), torch.arange(CLASSES).repeat(2)
+        self.real, self.real_labels = real.to(device, dtype), torch.arange(CLASSES, device=device).repeat(2)
 
     def gradient(self) -> Params:
         """The memory's gradient by the reverse sweep of `suite.core.unroll`."""
@@ -75,11 +77,12 @@ class Problem:
 
     def _losses(self, memory: Params) -> tuple[Params, InnerLoss, OuterLoss]:
         """What is recalled, with the labels that the memory stores, and the losses of the inner and the outer loop."""
-        images = self.parameterization.recall(memory, torch.arange(CLASSES))
-        labels = torch.arange(CLASSES).repeat_interleave(images.shape[1])
+        classes = torch.arange(CLASSES, device=self.real.device)
+        images = self.parameterization.recall(memory, classes)
+        labels = classes.repeat_interleave(images.shape[1])
         recalled = {"images": torch.flatten(images, 0, 1)}
         if isinstance(self.parameterization, Labelled):
-            recalled["labels"] = self.parameterization.labels(memory, torch.arange(CLASSES)).flatten(0, 1)
+            recalled["labels"] = self.parameterization.labels(memory, classes).flatten(0, 1)
 
         def inner(params: Params, inputs: Params, t: int | Tensor) -> Tensor:
             rows = slice(int(t) % 2, None, 2) if len(labels) > CLASSES else slice(None)  # other images at odd steps
@@ -105,7 +108,8 @@ def finite_difference_error(problem: Problem) -> float:
     A large step errs by the curvature, a small one by rounding, and how curved the loss is differs from row to row.
     """
     key = Key(1)("direction")
-    v = {k: torch.randn(m.shape, generator=key(k).generator(), dtype=m.dtype) for k, m in problem.memory.items()}
+    drawn = {k: torch.randn(m.shape, generator=key(k).generator(), dtype=m.dtype) for k, m in problem.memory.items()}
+    v = {k: direction.to(problem.real.device) for k, direction in drawn.items()}
     gradient = problem.gradient()
     derivative = sum(float((gradient[k] * v[k]).sum()) for k in v)
     errors = []

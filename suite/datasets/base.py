@@ -96,7 +96,7 @@ class ImageDataset(ABC):
         was typed in are in none, and read at each call. Raises RunError for source files that are missing or altered,
         and for a cache that is damaged.
         """
-        info, cache_dir = self.info, data_dir / "cache"
+        info = self.info
 
         def read() -> Raw:
             try:
@@ -110,19 +110,11 @@ class ImageDataset(ABC):
             raw = read()
             return Prepared(raw, sealed.digest(_tensors(raw)), None)
 
-        # No reader of the suite looks at what is done to the images later; a reader from outside may.
-        settings = replace(self, **USED_LATER) if type(self).__module__.startswith("suite.") else self
-
-        def now() -> str:
-            return identity(settings, info, self.version, self.files(data_dir), cache_dir)
-
-        made_of = now()
-        name = re.sub(r"[^\w.,=+-]", "_", info.name)[:80]
-        file = cache_dir / f"{name}-v{self.version}-{made_of[:16]}.safetensors"
+        file, made_of = self._cache(data_dir)
 
         def build() -> tuple[dict[str, Tensor], sealed.About]:
             raw = read()
-            if now() != made_of:
+            if self._cache(data_dir)[1] != made_of:
                 raise RunError(f"{info.name}: its files changed while they were read; run again when they are whole")
             versions = {"torch": torch.__version__, "reader": self.version}
             names = {"name": info.name, "class_names": list(info.class_names), "made_of": made_of}
@@ -132,6 +124,21 @@ class ImageDataset(ABC):
         if stored.about.get("made_of") != made_of:
             raise RunError(f"{file} holds another data set than {info.name} with these settings; delete it")
         return Prepared(Raw(**stored.tensors, source=stored.about["source"]), stored.digest, file)
+
+    @final
+    def cached(self, data_dir: Path) -> Path | None:
+        """The cache that `prepare` would use, if it is there; nothing is read of it, and none is made."""
+        file, _ = self._cache(data_dir)
+        return file if file.is_file() else None
+
+    def _cache(self, data_dir: Path) -> tuple[Path, str]:
+        """The cache's file, and the hash of all that the images are made of."""
+        info, cache_dir = self.info, data_dir / "cache"
+        # No reader of the suite looks at what is done to the images later; a reader from outside may.
+        settings = replace(self, **USED_LATER) if type(self).__module__.startswith("suite.") else self
+        made_of = identity(settings, info, self.version, self.files(data_dir), cache_dir)
+        name = re.sub(r"[^\w.,=+-]", "_", info.name)[:80]
+        return cache_dir / f"{name}-v{self.version}-{made_of[:16]}.safetensors", made_of
 
     @final
     def load(self, data_dir: Path, key: Key, validation: float) -> Data:
