@@ -1,5 +1,6 @@
 # The suite on a CPU: docker build -f .docker/cpu.Dockerfile -t memory-suite:cpu . && docker run --rm memory-suite:cpu doctor
-# Runs and data stay in what is mounted: -v "$PWD/runs:/work/runs" -v "$PWD/data:/data".
+# Runs and data stay in what is mounted: mkdir -p runs data first, and give
+# --user "$(id -u):$(id -g)" -v "$PWD/runs:/suite/runs" -v "$PWD/data:/data".
 FROM python:3.12-slim
 
 # torch without its CUDA libraries, which are most of its size
@@ -12,9 +13,9 @@ COPY gin /source/gin
 COPY leaderboard /source/leaderboard
 RUN pip install --no-cache-dir /source && rm -rf /source
 
-RUN useradd --create-home user && mkdir -p /work/runs /data && chown -R user /work /data
+RUN useradd --create-home user && mkdir -p /suite/runs /data && chown -R user /suite /data
 USER user
-WORKDIR /work
+WORKDIR /suite
 ENV SUITE_DATA_DIR=/data
 ENTRYPOINT ["memory-suite"]
 CMD ["run", "--gin", "gin/quickstart.gin"]

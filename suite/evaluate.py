@@ -147,7 +147,8 @@ def _of_set(run: "Run", protocol: str, layout: "Format", options: argparse.Names
             experiment = _with_memory(experiment, path, found, about, options)
         else:
             experiment = _with_set(experiment, path, layout, found, about, options)
-    cell = {"set": experiment.file + (f", experiment {options.experiment}" if options.experiment is not None else "")}
+    said = _method_of(found) if isinstance(found, Memory) else experiment.file
+    cell = {"set": said + (f", experiment {options.experiment}" if options.experiment is not None else "")}
     cell |= {"protocol": protocol} if protocol else {}
     changed = taken_apart(experiment, judged_by) if options.apart else {}
     parts = [_run_of(run, other, cell | {"without": part}) for part, other in changed.items()]
@@ -190,6 +191,15 @@ def _place(layout: "Format", options: argparse.Namespace) -> Iterator[tuple[Path
     if not path.exists():
         raise UsageError(f"there is no {path}; name the file or folder of the set")
     yield path, printable(path.resolve().name)[:LONGEST_NAME]
+
+
+def _method_of(memory: "Memory") -> str:
+    """What tables call a memory of this suite, whose file is called as all of them are: its method and its seed."""
+    from suite.runtime.title import method
+
+    seed = memory.about.get("seed")
+    words = method(memory.about["config"], {}) + ("" if seed is None else f", seed {seed}")
+    return printable(words)[:LONGEST_NAME]
 
 
 def taken_apart(experiment: "Judging", protocol: "Protocol") -> "dict[str, Judging]":
@@ -247,7 +257,6 @@ def _with_memory(
     """The experiment of a memory of this suite, whose data set, budget and parameterization it says itself."""
     from suite.memory import rebuilt
     from suite.registry import describe
-    from suite.runtime.title import method
     from suite.storage.memory_file import Distilled, require_shape
 
     given = [
@@ -264,10 +273,8 @@ def _with_memory(
         raise RunError(f"{path} has other classes, or another order of them, than {dataset.info.name} has here")
     if options.data_set is not None and describe(experiment.dataset) != describe(dataset):
         raise UsageError(f"--data-set: {path} was distilled from {dataset.info.name} with other settings; leave it out")
-    seed = memory.about.get("seed")
     experiment = replace(
         experiment,
-        file=printable(method(config, {}) + ("" if seed is None else f", seed {seed}"))[:LONGEST_NAME],
         dataset=dataset,
         parameterization=memory.parameterization,
         images_per_class=config["images_per_class"],

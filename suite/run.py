@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suite import terminal
-from suite.core.launched import is_follower, launched
+from suite.core.launched import is_beside_the_first, is_follower, launched
 from suite.errors import Interrupted, Left, SuiteError, UsageError, first_line, report
 from suite.runtime.signals import as_interrupts, end
 from suite.validation import AtLeast, number_option
@@ -93,8 +93,10 @@ def status_of(command: str, do: Callable[[], int]) -> int:
 
 
 def _said_by_another(error: SuiteError) -> bool:
-    """Whether another process of the command says the same: the first speaks for all."""
-    return is_follower() and isinstance(error, (UsageError, Interrupted, Left))
+    """Whether another process of the command says the same: the first speaks for all, on its machine."""
+    if not is_follower():
+        return False
+    return isinstance(error, (Interrupted, Left)) or (isinstance(error, UsageError) and is_beside_the_first())
 
 
 def _rank_words() -> str:

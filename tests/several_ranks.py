@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from command_line import REPOSITORY
+
+MOST_SECONDS = 300
+"""That ranks may take, however busy the machine; then they are killed, and their test fails."""
 
 AT_END = -1
 """In place of a step: when no outer step is left, and the first rank evaluates."""
@@ -141,6 +145,11 @@ def _arm(blow: Blow, rank: int) -> None:
         follow._FollowersSession.learned = other_is_struck  # type: ignore[method-assign]
 
 
+def _kill(numbers: list[int]) -> None:
+    for number in numbers:
+        os.kill(number, signal.SIGKILL)
+
+
 def _serve() -> None:
     import matplotlib.pyplot  # noqa: F401  # which the first rank draws with
     import torch
@@ -156,7 +165,11 @@ def _serve() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         numbers = [_fork(job, rank) for rank in range(job["count"])]
+        watch = threading.Timer(MOST_SECONDS, _kill, [numbers])
+        watch.daemon = True
+        watch.start()  # ranks that wait for each other for ever would hold up all tests
         statuses = [os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in numbers]
+        watch.cancel()
         print(json.dumps(statuses), flush=True)
 
 

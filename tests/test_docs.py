@@ -166,6 +166,7 @@ def test_drawings_are_those_of_the_code() -> None:
     assert made["memory.svg"].count("<path") > 300
 
 
+@pytest.mark.slow
 def test_the_picture_is_that_of_the_records(tmp_path: Path, data_dir: Path) -> None:
     assert beside.accuracy("fashion_mnist-1ipc-bptt", "memory") == (pytest.approx(76.35), 3)
     if not Path("/usr/share/datasets/fashion-mnist").exists():

@@ -306,7 +306,7 @@ def test_an_outside_format_is_one_function(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_every_format_says_in_a_line_what_it_reads() -> None:
-    assert len(FORMATS) == 10
+    assert len(FORMATS) == 13
     assert all(20 < len(layout.summary) < 130 and layout.summary.endswith(".") for layout in FORMATS.values())
 
 

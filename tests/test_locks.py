@@ -145,8 +145,8 @@ MOUNTS = """
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 30 22 0:40 / /home rw - nfs4 server:/home rw,vers=4.2,local_lock=none
 31 22 0:41 / /old rw - nfs server:/old rw,vers=3,nolock,local_lock=all
-32 22 0:42 / /work rw - lustre 10.0.0.1@tcp:/work rw,flock
-33 32 0:43 / /work/a\\040place rw - lustre 10.0.0.1@tcp:/place rw,localflock
+32 22 0:42 / /shared rw - lustre 10.0.0.1@tcp:/work rw,flock
+33 32 0:43 / /shared/a\\040place rw - lustre 10.0.0.1@tcp:/place rw,localflock
 34 22 0:44 / /bucket rw - fuse.rclone bucket: rw
 """.strip()
 
@@ -158,8 +158,8 @@ MOUNTS = """
         ("/home/me/runs", None),
         ("/old/runs", "nfs with local_lock=all"),
         ("/older/runs", None),
-        ("/work/runs", None),
-        ("/work/a place/runs", "lustre with localflock"),
+        ("/shared/runs", None),
+        ("/shared/a place/runs", "lustre with localflock"),
         ("/bucket", "fuse.rclone"),
     ],
 )

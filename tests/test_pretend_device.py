@@ -48,7 +48,7 @@ def prepared() -> torch.device:
     load_components()
     torch.set_num_threads(1)
     pretended, real = pretend_device.install(), device_module.prepare_device
-    device_module.prepare_device = lambda name: pretended if name == "pretend" else real(name)
+    device_module.prepare_device = lambda name, *place: pretended if name == "pretend" else real(name, *place)
     return pretended
 
 

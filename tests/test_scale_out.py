@@ -58,7 +58,8 @@ def test_24_runs_are_what_they_are_by_hand_whatever_is_killed(tmp_path: Path, da
         os.kill(int(at_work(killed.out)[0]), signal.SIGKILL)
         done = ended(drivers[1], timeout=3600)
     finally:
-        drivers[0].kill()
+        for driver in drivers:
+            driver.kill()
     assert done.status == 0, done.err
     hand = timed(*by_hand.words, module="suite.run")
     records = by_hand.records()

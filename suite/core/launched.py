@@ -28,7 +28,8 @@ def launched(environment: Mapping[str, str] = os.environ) -> Place | None:
     $RANK and $WORLD_SIZE, and with them $LOCAL_RANK and $LOCAL_WORLD_SIZE, which are the same on one machine. Raises
     UsageError for a place that can't be.
 
-    >>> launched({"RANK": "1", "WORLD_SIZE": "4"}), launched({"RANK": "0", "WORLD_SIZE": "1"}), launched({})
+    >>> meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    >>> launched({"RANK": "1", "WORLD_SIZE": "4"} | meet), launched({"RANK": "0", "WORLD_SIZE": "1"}), launched({})
     (Place(rank=1, count=4, local=1, local_count=4), None, None)
     """
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
@@ -40,6 +41,12 @@ def launched(environment: Mapping[str, str] = os.environ) -> Place | None:
             f"$RANK, $WORLD_SIZE, $LOCAL_RANK and $LOCAL_WORLD_SIZE are {', '.join(words)}, which is no place among "
             "several processes; start with torchrun, or unset them for a process alone"
         )
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
+    if int(count) > 1 and missing:
+        raise UsageError(
+            f"$RANK and $WORLD_SIZE say that this process is one of {count}, and ${missing[0]}, where they meet, is "
+            "not set; start with torchrun, or unset both for a process alone"
+        )
     return Place(*map(int, words)) if int(count) > 1 else None
 
 
@@ -50,6 +57,15 @@ def is_follower() -> bool:
     except UsageError:
         return False
     return place is not None and place.rank > 0
+
+
+def is_beside_the_first() -> bool:
+    """Whether all processes of the command are on one machine, so that what one can't do the first can't either."""
+    try:
+        place = launched()
+    except UsageError:
+        return True
+    return place is None or place.local_count == place.count
 
 
 def in_turn(rollouts: int) -> int:

@@ -13,7 +13,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from suite.core.launched import Place
-from suite.errors import Interrupted, Left, RunError, SuiteError
+from suite.errors import Interrupted, Left, RunError, SuiteError, first_line
 from suite.types import Params
 
 START_SECONDS = 300.0
@@ -224,7 +224,8 @@ def joined(place: Place | None, device: torch.device, heard: Heard) -> Iterator[
     except (LostRank, Left):  # nobody is there to wait for
         raise
     except BaseException as error:
-        _ranks.leave(error.status if isinstance(error, SuiteError) else RunError.status)
+        with suppress(LostRank):  # what went wrong here is what is told
+            _ranks.leave(error.status if isinstance(error, SuiteError) else RunError.status)
         raise
     else:
         _ranks.leave(0)
@@ -240,8 +241,8 @@ def _losses() -> Iterator[None]:
         yield
     except RuntimeError as error:  # of which torch.distributed's errors are kinds
         raise LostRank(
-            "another rank is gone, or did not come; the run goes on from its last checkpoint when all are started "
-            "again, as torchrun does with --max-restarts"
+            f"another rank is gone, or did not come ({first_line(error)}); the run goes on from its last checkpoint "
+            "when all are started again, as torchrun does with --max-restarts"
         ) from error
 
 

@@ -82,7 +82,7 @@ def _found(options: argparse.Namespace) -> dict[str, Any]:
     found |= {
         "code": here["code"],
         "processor": here["processor"],
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": here["threads"],
         "devices": devices(device),
         "runs": places.runs(out),

@@ -11,7 +11,9 @@ OPTIONAL = {
     "avalanche": ("avalanche", "Avalanche's methods on the suite's streams"),
     "huggingface": ("datasets", "data sets and memories of the Hugging Face Hub, tables in parquet"),
     "importers": ("h5py", "distilled sets of others in HDF5 and flax's checkpoints"),
+    "ray": ("ray", "sweeps over several machines"),
     "robustness": ("art", "attacks on networks that a memory taught"),
+    "submitit": ("submitit", "sweeps as jobs of Slurm, from Python"),
 }
 """Of every extra that a user may want: a module that is there with it, and what it is for."""
 

@@ -88,7 +88,8 @@ def read_haba(path: Path, reading: Reading) -> ForeignSet:
     images = tensor_of(path / IMAGES, "images", torch_files.load(path / IMAGES), (4,)).float()
     networks = _hallucinators(path / WEIGHTS, torch_files.load(path / WEIGHTS))
     shape = reading.info.shape
-    require_room(path / IMAGES, len(images) * len(networks) * shape.numel)
+    hidden = max(len(network["enc.weight"]) for network in networks) * images[0, 0].numel()
+    require_room(path / IMAGES, len(images) * max(hidden, len(networks) * shape.numel))
     try:
         made = torch.stack([_hallucinated(images, network) for network in networks], 1)
     except RuntimeError as error:  # torch's, of sizes that do not fit

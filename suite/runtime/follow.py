@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from suite.config.resolve import Run
+from suite.core.outer_loop import NotFinite
 from suite.core.ranks import Ranks, here
-from suite.errors import RunError, SuiteError, UsageError, first_line
+from suite.errors import Left, RunError, SuiteError, UsageError, first_line
 from suite.keys import Key
 from suite.objectives.programs import forget_programs
 from suite.runtime.session import interrupted
@@ -84,6 +85,8 @@ def _follow_one(run: Run, data_dir: Path, cache_dir: Path, team: Ranks) -> None:
             run.experiment.run(_FollowersSession(run, team, Path(nowhere), data_dir, cache_dir))
     except _Learned:
         pass
+    except NotFinite as error:  # the bits are equal, so rank 0 met and tells it
+        raise Left(0, NotFinite.status) from error
     except SuiteError:
         raise
     except (Exception, SystemExit) as error:  # of a method, or of this rank's device

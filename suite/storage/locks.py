@@ -111,7 +111,9 @@ def locks_of_one_machine(path: Path, mounts: str) -> str | None:
     found: tuple[int, str | None] = (-1, None)
     for line in mounts.splitlines():
         words, _, about = line.partition(" - ")
-        point, fields = words.split(" ")[4].encode().decode("unicode_escape"), about.split(" ")
+        point, fields = words.split(" ")[4], about.split(" ")
+        for code, letter in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+            point = point.replace(code, letter)
         if len(point) >= found[0] and path.is_relative_to(point):
             options = {*words.split(" ")[5].split(","), *fields[2].split(",")}
             own = sorted(_OWN_LOCKS.get(fields[0], set()) & options)

@@ -65,12 +65,22 @@ def main(arguments: list[str] | None = None) -> int:
     return status_of("suite.sweep", lambda: _main(options))
 
 
+def _refuse_to_be_a_rank() -> None:
+    """Raise UsageError in one of several processes of a launcher: each run would take itself for a rank, too."""
+    if "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError(
+            "$RANK and $WORLD_SIZE say that this is one of several processes of a command; start one sweep alone, "
+            "without torchrun or with both unset"
+        )
+
+
 def _main(options: argparse.Namespace) -> int:
     from suite.config.resolve import resolve
     from suite.registry import load_components, load_plugin
     from suite.run import perform
     from suite.storage.files import make_directory, user_path
 
+    _refuse_to_be_a_rank()
     for name, given in (("--fresh", options.fresh), ("--together", options.together != 1)):
         if given:
             raise UsageError(f"{name}: a sweep goes on with what there is, one run a process; give it to suite.run")
@@ -247,7 +257,7 @@ def _refuse_locks_of_one_machine(out: Path) -> None:
     from suite.storage.locks import locks_of_one_machine
 
     try:
-        why = locks_of_one_machine(out.resolve(), Path("/proc/self/mountinfo").read_text())
+        why = locks_of_one_machine(out.resolve(), Path("/proc/self/mountinfo").read_text(errors="surrogateescape"))
     except OSError:  # no Linux
         return
     if why is not None:

@@ -175,7 +175,7 @@ class Pool:
         if end.status < 0:
             return self._once_more(unit, self._deaths, MOST_DEATHS, f"killed by {_signal_name(-end.status)}")
         if end.status in (0, Interrupted.status):
-            if end.seconds >= STALL_SECONDS:
+            if end.status and end.seconds >= STALL_SECONDS:
                 del self._stalls[unit.key]
             # a network file system may show a record of another machine some seconds late
             why = f"stopped within {STALL_SECONDS:g} seconds" if end.status else _unseen(unit)

@@ -57,14 +57,21 @@ class Job:
             raised = re.search(r"^suite\.errors\.\w*: (.*)$", str(error), re.MULTILINE)
             if raised:
                 return Ended(1, 0.0, raised[1])
-            return Ended(None, monotonic() - self.begun, f"{self.job.state}: {first_line(error)}")
+            killed = (
+                -signal.SIGKILL if self.job.state == "OUT_OF_MEMORY" else None
+            )  # by its own doing, not the machine's
+            return Ended(killed, monotonic() - self.begun, f"{self.job.state}: {first_line(error)}")
 
     def _gone(self) -> bool:
         """Whether Slurm's queue has it no more: without accounting, submitit never hears that a job was killed."""
         if self.local or monotonic() - self._looked < LOOKED_EVERY or self.unit.state == "running":
             return False
         self._looked = monotonic()
-        queue = subprocess.run(["squeue", "--noheader", "--jobs", self.job.job_id], capture_output=True, text=True)
+        words = ["squeue", "--noheader", "--jobs", self.job.job_id]
+        try:
+            queue = subprocess.run(words, capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            return False  # nobody can say
         return "Invalid job id" in queue.stderr or not (queue.returncode or queue.stdout.strip() or self.job.done())
 
 

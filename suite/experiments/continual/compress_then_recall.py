@@ -174,6 +174,8 @@ class CompressThenRecall:
             if t == len(state.memories):
                 state = self._compress(session, setting, task, state, stopwatch)
                 state.save(session, self.steps_per_task)
+            if len(state.memories) == self.stream.info.tasks:
+                session.learned()
             if t == len(state.rows) and session.leads:
                 state = replace(state, rows=(*state.rows, self._measure(session, setting, state, tasks)))
                 state.save(session, self.steps_per_task)
