@@ -200,8 +200,7 @@ class Distillation:
         try:
             state = learn(session, state, one_step, self.iterations, checkpoint, stopwatch, place, validate)
         except NotFinite as error:
-            if session.leads:
-                self._write_memory(session, setting, data, last)
+            self._write_memory(session, setting, data, last)
             raise NotFinite(f"{error} (the memory of step {last.iteration} is kept in {session.directory})") from error
         if last.iteration < state.iteration:
             checkpoint(state, None)

@@ -125,14 +125,14 @@ class CompressThenRecall:
 
     def plan(self) -> dict[str, Any]:
         """Sizes, storage and steps, found without any data."""
-        setting = self.setting(torch.device("cpu"))
+        setting, in_plans = self.setting(torch.device("cpu")), self._objective(self.stream.info.classes_per_task)
         budget = accounting.budget_of(setting, self.images_per_class)
         return {
             **presets.plan_of_stream(self),
             "storage": f"{self.stored_images} images, {budget.stored_numbers} numbers for the memory of a task",
             "recalled images per class and task": budget.recalled_per_class,
             "outer steps": f"{self.steps_per_task} a task, {self.steps_per_task * self.stream.info.tasks} in all",
-            **accounting.outer_step_plan(self, setting, budget.recalled_per_class, self._objective_on_average()),
+            **accounting.outer_step_plan(self, setting, budget.recalled_per_class, in_plans),
             "evaluation": self.evaluation.label(),
         }
 
@@ -141,7 +141,7 @@ class CompressThenRecall:
         info, setting, protocol = self.stream.info, self.setting(device), self.evaluation
         per_class = self.parameterization.per_class(info.shape, info.classes_per_task, self.images_per_class)
         pace = timing.pace(replace(setting, classes=info.outputs), protocol)
-        objective, rollouts = self._objective_on_average(), self.rollouts
+        objective, rollouts = self._objective(info.classes_per_task), self.rollouts
         step_seconds = timing.outer_step(setting, objective, self.images_per_class, per_class, rollouts)
         seconds = self.steps_per_task * info.tasks * step_seconds
         for t in range(1, info.tasks + 1):
@@ -149,18 +149,14 @@ class CompressThenRecall:
             seconds += pace.networks(protocol.networks, protocol.epochs, images, measured * info.test_per_task)
         return Cost(seconds, {}, step_seconds)
 
-    def _objective(self, real_per_class: int | None = None) -> Objective:
-        """The objective with the incoming and the replayed images in its outer loss, of whatever classes they are."""
+    def _objective(self, classes: int = 1) -> Objective:
+        """The objective with all incoming and replayed images in its outer loss; in plans with the part of a class."""
         shown = accounting.value_of(self.objective, "images_per_class_per_step")  # of every task that a network learns
         return accounting.with_values(
             self.objective,
-            real_per_class=real_per_class or self.batch + self.replay_batch,
+            real_per_class=math.ceil((self.batch + self.replay_batch) / classes),
             images_per_class_per_step=None if shown is None else shown * (1 + self.stand_ins),
         )
-
-    def _objective_on_average(self) -> Objective:
-        """The objective of the same size for plans, where every class has its part of the images."""
-        return self._objective(math.ceil((self.batch + self.replay_batch) / self.stream.info.classes_per_task))
 
     # ------------------------------------------------------------ the run
 
