@@ -3,9 +3,10 @@
 # --user "$(id -u):$(id -g)" -v "$PWD/runs:/suite/runs" -v "$PWD/data:/data".
 FROM python:3.12-slim
 
-# torch without its CUDA libraries, which are most of its size
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" "torch>=2.11" "torchvision>=0.26"
+# As it is, torch comes with its CUDA libraries, about 5 GB. pytorch.org/get-started says where its wheels for a CPU alone are:
+# --build-arg PIP_EXTRA_INDEX_URL=THAT_PLACE
+ARG PIP_EXTRA_INDEX_URL=
+RUN pip install --no-cache-dir "torch>=2.11" "torchvision>=0.26"
 
 COPY pyproject.toml README.md LICENSE /source/
 COPY suite /source/suite

@@ -103,7 +103,7 @@ class RayTasks:
             ray.init(**about)
         except SystemExit as error:  # Ray's own way to hear SIGTERM
             raise KeyboardInterrupt from error
-        except Exception as error:
+        except Exception as error:  # what Ray raises here has no kind in common
             where = "be started here" if self.address is None else f"join the cluster at {self.address}"
             raise RunError(f"Ray can't {where}: {first_line(error)}") from error
         finally:

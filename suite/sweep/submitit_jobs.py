@@ -139,7 +139,7 @@ class Jobs:
         self.errand.call_off()
         for unit, task in working:
             if isinstance(task, Job) and unit.state != "running":
-                with suppress(Exception):  # it ended at this moment
+                with suppress(OSError, subprocess.SubprocessError):  # it ended at this moment
                     task.job.cancel()
         while any(unit.state == "running" for unit, _ in working):
             sleep(1.0)
