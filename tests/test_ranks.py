@@ -234,6 +234,14 @@ def test_what_fails_on_one_rank_is_said_once_and_ends_all(ranks: Ranks, data_dir
     assert state(only_run(tmp_path / "out")) == "failed"
 
 
+@pytest.mark.slow
+def test_what_is_not_finite_is_said_once(ranks: Ranks, data_dir: Path, tmp_path: Path) -> None:
+    line = [*FOUR, "--data-dir", data_dir, "--out", tmp_path / "out", *sets("OUTER_LR = 1e30")]
+    ended = ranks(2, line)
+    assert ended.statuses == [1, 1] and ended.said[1] == ""
+    assert "is kept in" in ended.said[0] and "Traceback" not in ended.said[0]
+
+
 # ---------------------------------------------------------------- refusals
 
 
