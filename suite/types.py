@@ -340,6 +340,17 @@ class Labelled(Protocol):
 
 
 @runtime_checkable
+class Factored(Protocol):
+    """A parameterization whose images are combinations of fewer bases: `recall(m, y)` is coefficients times bases."""
+
+    def factors(
+        self, memory: Params, queries: Int64[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n per_class bases"], Float[Tensor, "bases c h w"]]:
+        """The coefficients of each image that `recall` gives, and the bases; both with gradients."""
+        ...
+
+
+@runtime_checkable
 class Optimizer(Protocol):
     """Descent on named tensors, a network's parameters or a memory: two pure functions, out of place.
 
@@ -366,6 +377,29 @@ class Elementwise(Protocol):
     @property
     def elementwise(self) -> bool:
         """Whether a number's step depends on its own weight, gradient and state alone."""
+        ...
+
+
+@runtime_checkable
+class Linear(Protocol):
+    """An optimizer that says whether its step is linear in weights, gradients and state, with the same factors for all.
+
+    If it is, weights may be kept in other coordinates (`suite.core.span`).
+    """
+
+    @property
+    def linear(self) -> bool:
+        """Whether a step of weights V B with gradients g B is the step of V with g, times B; derivatives in B, too."""
+        ...
+
+
+@runtime_checkable
+class ReadsByLinear(Protocol):
+    """An architecture that reads pixels by one linear layer, and by nothing else."""
+
+    @property
+    def first_weight(self) -> str:
+        """The name of that layer's weight, of pixels for each unit, among the network's parameters."""
         ...
 
 

@@ -1,6 +1,7 @@
 """Multi-layer perceptron."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -26,6 +27,8 @@ class MLP:
     """Hidden layers; the paper does not state their number."""
     activation: Activation = "relu"
     """Non-linearity after each hidden layer."""
+    first_weight: ClassVar[str] = "body.1.weight"
+    """Of the layer that reads the pixels."""
 
     def build(self, shape: ImageShape, classes: int) -> nn.Module:
         """The network, with torch's default initialisation."""

@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -137,6 +138,28 @@ class Hypergradient:
     """w_T."""
 
 
+@runtime_checkable
+class Chart(Protocol):
+    """Other coordinates in which an inner loop keeps its weights, where these are exact (`suite.core.span`).
+
+    A step of the weights is then the step of their coordinates with the gradients at `seen`. Nothing before the first
+    differentiated step may be a constant other than w_0.
+    """
+
+    @property
+    def outer_inputs(self) -> Params:
+        """What the network's weights depend on beside their coordinates; inputs of the hypergradient, too."""
+        ...
+
+    def seen(self, params: Params, inputs: Params) -> Params:
+        """Coordinates and x -> the weights for which the inner loss is a function of x."""
+        ...
+
+    def weights(self, params: Params, outer_inputs: Params) -> Params:
+        """Coordinates -> the network's weights."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class InnerLoop:
     """Training of a network on inputs, step by step: F_t as a function of (w_t, s_t)."""
@@ -147,12 +170,16 @@ class InnerLoop:
     """Its `step` gives (w_{t+1}, s_{t+1})."""
     inputs: Params
     """x."""
+    chart: Chart | None = None
+    """The coordinates of w; None: w itself."""
 
     def step(self, params: Params, state: State, t: int | Tensor) -> tuple[Params, State, Tensor]:
         """F_t without a graph: (w_{t+1}, s_{t+1}) and the loss of step t."""
         leaves = trees.leaves(params)
-        loss = self.loss(leaves, trees.detached(self.inputs), t)
-        grads = used_gradients(loss, leaves, "the inner loss")
+        inputs = trees.detached(self.inputs)
+        seen = leaves if self.chart is None else self.chart.seen(leaves, inputs)
+        loss = self.loss(seen, inputs, t)
+        grads = used_gradients(loss, seen, "the inner loss")
         with torch.no_grad():
             params, state = self.optimizer.step(trees.detached(leaves), dict(zip(leaves, grads, strict=True)), state)
         return params, state, loss.detach()
@@ -163,8 +190,9 @@ class InnerLoop:
         first_state = {slot: trees.leaves(part) for slot, part in state.items()}
         params, state, losses = first_params, first_state, []
         for t in steps:
-            loss = self.loss(params, inputs, t)
-            grads = used_gradients(loss, params, "the inner loss", create_graph=True)
+            seen = params if self.chart is None else self.chart.seen(params, inputs)
+            loss = self.loss(seen, inputs, t)
+            grads = used_gradients(loss, seen, "the inner loss", create_graph=True)
             params, state = self.optimizer.step(params, dict(zip(params, grads, strict=True)), state)
             losses.append(loss.detach())
         return Segment(first_params, first_state, inputs, params, state, losses)
@@ -219,7 +247,7 @@ def hypergradient(
     start = loop.optimizer.init(params) if state is None else state
     state = {slot: trees.detached(part) for slot, part in start.items()}
     params, forward = trees.detached(params), _Forward(loop, retention.stride, window.first)
-    judgement = _Judgement(outer_losses, window.judged or (steps,))
+    judgement = _Judgement(outer_losses, window.judged or (steps,), loop.chart)
     losses: list[Tensor] = []
     for t in range(window.first):
         params, state, loss = loop.step(params, state, t)
@@ -235,7 +263,7 @@ def hypergradient(
     if watch is not None:
         watch(steps, params_bar)
     state_bar: State = {slot: trees.zeros_like(part) for slot, part in state.items()}
-    inputs_bar, last = trees.zeros_like(loop.inputs), trees.detached(params)
+    inputs_bar, last = trees.zeros_like(loop.inputs), trees.detached(judgement.weights(params))
     del params, state  # the graph of the last span is the sweep's alone
     for span in reversed(spans):
         if span.end < steps:
@@ -244,7 +272,7 @@ def hypergradient(
         if watch is not None and not span.kept:
             watch(span.start, params_bar)
     inner_losses = torch.stack(losses) if losses else judgement.loss.new_zeros(0)
-    return Hypergradient(judgement.loss, inputs_bar, inner_losses, last)
+    return Hypergradient(judgement.loss, inputs_bar | judgement.outer_inputs_bar, inner_losses, last)
 
 
 def hypergradient_by_full_graph(
@@ -310,10 +338,12 @@ class _Forward:
 class _Judgement:
     """The outer loss after some steps: their mean, and its gradients in the weights there."""
 
-    def __init__(self, outer_losses: Sequence[OuterLoss], judged: Sequence[int]) -> None:
-        self._outer_losses, self._judged = outer_losses, judged
+    def __init__(self, outer_losses: Sequence[OuterLoss], judged: Sequence[int], chart: Chart | None) -> None:
+        self._outer_losses, self._judged, self._chart = outer_losses, judged, chart
         self._gradients: dict[int, Params] = {}
         self._losses: list[Tensor] = []
+        self.outer_inputs_bar: Params = {}
+        """Cotangents of what the weights depend on beside their coordinates."""
 
     @property
     def loss(self) -> Float[Tensor, ""]:
@@ -324,9 +354,25 @@ class _Judgement:
         """Judge w_t, if it is one of those."""
         if t not in self._judged:
             return
-        loss, gradients = outer_value_and_grad(params, self._outer_losses)
+        loss, gradients = outer_value_and_grad(trees.detached(self.weights(params)), self._outer_losses)
         self._losses.append(loss)
-        self._gradients[t] = gradients
+        self._gradients[t] = gradients if self._chart is None else self._in_coordinates(self._chart, params, gradients)
+
+    def weights(self, params: Params) -> Params:
+        """The network's weights at these parameters."""
+        return params if self._chart is None else self._chart.weights(params, self._chart.outer_inputs)
+
+    def _in_coordinates(self, chart: Chart, params: Params, gradients: Params) -> Params:
+        """Gradients in the weights -> those in their coordinates; adds to `outer_inputs_bar`."""
+        leaves, outer = trees.leaves(params), trees.leaves(chart.outer_inputs)
+        weights = chart.weights(leaves, outer)
+        cotangents = [gradients[k] for k in weights]
+        found = iter(torch.autograd.grad(list(weights.values()), [*leaves.values(), *outer.values()], cotangents))
+        in_params = {k: next(found) for k in leaves}
+        for k, v in zip(outer, found, strict=True):
+            added = v / len(self._judged)
+            self.outer_inputs_bar[k] = self.outer_inputs_bar[k] + added if k in self.outer_inputs_bar else added
+        return in_params
 
     def added(self, t: int, params_bar: Params) -> Params:
         """The cotangent of w_t, with the outer loss's own part."""

@@ -24,6 +24,8 @@ class NoMomentum:
     """Learning rate."""
     elementwise: ClassVar[Literal[True]] = True
     """Every number is stepped by itself."""
+    linear: ClassVar[Literal[True]] = True
+    """A step commutes with a change of coordinates."""
 
     def init(self, params: Params) -> State:
         """Nothing is carried from step to step."""

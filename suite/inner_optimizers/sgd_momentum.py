@@ -30,6 +30,8 @@ class SGDMomentum:
     """Share of the buffer that is carried to the next step."""
     elementwise: ClassVar[Literal[True]] = True
     """Every number is stepped by itself."""
+    linear: ClassVar[Literal[True]] = True
+    """A step commutes with a change of coordinates."""
 
     def init(self, params: Params) -> State:
         """The buffer b, zero for every parameter."""

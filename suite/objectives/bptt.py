@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from suite.core import trees
+from suite.core import span, trees
 from suite.core.cpu_layers import piece_of
 from suite.core.networks import fresh_network
 from suite.core.transfer import together
@@ -29,7 +29,8 @@ from suite.keys import Key
 from suite.objectives.footprint import FIXED, outer_loss_bytes, state_bytes, step_bytes
 from suite.objectives.losses import Batches, Problem, tf32
 from suite.objectives.programs import Differentiated, program
-from suite.registry import described_as, objectives
+from suite.parameterizations.factors import factors
+from suite.registry import ADDED, described_as, objectives
 from suite.types import EXPECTED_MIB, ClassRows, Labelled, Optimizer, Params, Passes, Setting
 from suite.validation import Above, AtMost, Positive, PositiveInt
 
@@ -72,6 +73,9 @@ class BPTT:
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Of the networks' products: 'tf32' (a GPU's) and 'bfloat16' (by autocast; weights and updates stay in float32)
     change the results."""
+    first_layer: Literal["pixels", "span"] = field(default="pixels", metadata=ADDED)
+    """'span' trains a first linear layer in the span of what is recalled where it can (`suite.core.span`): with the
+    results of 'pixels' up to rounding, in a part of the time."""
     learns_labels: ClassVar[Literal[True]] = True
     """The networks are trained on the labels that a memory stores, and the gradient passes to them, too."""
 
@@ -100,26 +104,35 @@ class BPTT:
         """
         leaves = trees.leaves(memory)
         with tf32(setting.device, self.precision == "tf32"):
-            recalled, network, batches = self.drawn(setting, leaves, real, key)
+            in_span = not window.first and not self.why_pixels(setting)
+            recalled, network, batches = self.drawn(setting, leaves, real, key, in_span)
+            params: Params = dict(network.named_parameters()) if weights is None else weights
+            chart, recalled = span.chart(setting.architecture, params, recalled)
             retention, _ = self._retention(setting, network, batches.rows.shape[1], steps - window.first)
             inputs = trees.detached(recalled)
-            unroll = self._unroll(setting, inputs, network, batches, steps, retention, window, weights)
+            unroll = self._unroll(setting, inputs, network, batches, steps, retention, window, params, chart=chart)
             gradients = through_recall(recalled, leaves, unroll.gradients)
         losses = unroll.inner_losses
         metrics = {"loss": unroll.loss, "inner_loss_first": losses[0], "inner_loss": losses[-1]}
         return gradients, metrics, unroll.params
 
-    def drawn(self, setting: Setting, leaves: Params, real: ClassRows, key: Key) -> tuple[Params, nn.Module, Batches]:
-        """What an outer step recalls, `images` and the `labels` that a memory stores; its network, and its batches."""
+    def drawn(
+        self, setting: Setting, leaves: Params, real: ClassRows, key: Key, in_span: bool = False
+    ) -> tuple[Params, nn.Module, Batches]:
+        """What an outer step recalls, `images` and the `labels` that a memory stores; its network, and its batches.
+
+        With `in_span`, where it pays, `images` are coefficients of the `bases` that are given, too.
+        """
         classes = self._classes(setting, key)
         if len(classes) < setting.classes:
             queries = classes.to(setting.device)
         else:  # made there: no copy
             queries = torch.arange(setting.classes, device=setting.device)
         augmented = augment.draw(setting.augmentation, key("augmentation"))
-        images = setting.parameterization.recall(leaves, queries)
-        per_class = images.shape[1]
-        recalled = {"images": augmented(torch.flatten(images, 0, 1))}
+        recalled = self._in_span(setting, leaves, queries) if in_span else {}
+        if not recalled:
+            recalled = {"images": augmented(torch.flatten(setting.parameterization.recall(leaves, queries), 0, 1))}
+        per_class = len(recalled["images"]) // len(classes)
         if isinstance(setting.parameterization, Labelled):
             recalled["labels"] = setting.parameterization.labels(leaves, queries).flatten(0, 1)
         labels = classes.repeat_interleave(per_class)
@@ -146,6 +159,7 @@ class BPTT:
         window: Window = WHOLE,
         weights: Params | None = None,
         watch: Watch | None = None,
+        chart: span.Span | None = None,
     ) -> Hypergradient:
         """Training from the network's weights, and the way back.
 
@@ -153,11 +167,13 @@ class BPTT:
         """
         problem = Problem(network, batches, self.precision == "bfloat16")
         params: Params = dict(network.named_parameters()) if weights is None else weights
-        loop = InnerLoop(problem.inner_loss, self.inner_optimizer, inputs)
+        inner_inputs = {k: v for k, v in inputs.items() if chart is None or k not in chart.outer_inputs}
+        loop = InnerLoop(problem.inner_loss, self.inner_optimizer, inner_inputs, chart)
         if self.unrolls_captured(setting.device) and watch is None:
             judged = tuple(t - window.first for t in window.judged)
             last = Differentiated(steps - window.first, judged, retention)
             return program(self, setting, problem, inputs, last)(problem, params, inputs, window.first)
+        params = params if chart is None else chart.begin(params)
         return hypergradient(loop, problem.outer_losses(), params, steps, retention, watch, window)
 
     def gradient_norms(self, setting: Setting, memory: Params, real: ClassRows, key: Key) -> list[float]:
@@ -173,6 +189,21 @@ class BPTT:
             # Every step is recomputed: `watch` sees no step whose graph was kept.
             self._unroll(setting, inputs, network, batches, self.inner_steps, Retention(), watch=watch)
         return torch.stack([norms[t] for t in range(self.inner_steps + 1)]).tolist()
+
+    def why_pixels(self, setting: Setting) -> str:
+        """Why the first layer is trained on pixels; empty where it is trained in the span of what is recalled."""
+        if self.first_layer == "pixels":
+            return "as set"
+        if self.unrolls_captured(setting.device):
+            return "a GPU replays the steps"
+        return span.why_not(setting, self.inner_optimizer)
+
+    def _in_span(self, setting: Setting, leaves: Params, queries: Int64[Tensor, " n"]) -> Params:
+        """Coefficients as `images` of so many channels and one pixel, and `bases`; empty where these are too many."""
+        coefficients, bases = factors(setting.parameterization, leaves, queries)
+        if span.LEAST_GAIN * len(bases) > setting.shape.numel:
+            return {}
+        return {"images": torch.flatten(coefficients, 0, 1)[:, :, None, None], "bases": torch.flatten(bases, 1)}
 
     def _classes(self, setting: Setting, key: Key) -> Int64[Tensor, " k"]:
         if self.classes_per_step is None or self.classes_per_step >= setting.classes:
@@ -201,10 +232,17 @@ class BPTT:
             "inner batch": batch,
             "real images in the outer loss": real,
             "network parameters": sum(p.numel() for p in network.parameters()),
+            **self._first_layer_plan(setting),
             "inner steps are run": "eager, on a GPU captured" if self.execution == "auto" else self.execution,
             "inner steps whose graphs are kept": min(retention.graphs, self.inner_steps),
             EXPECTED_MIB: round(peak_bytes / 2**20),
         }
+
+    def _first_layer_plan(self, setting: Setting) -> dict[str, Any]:
+        if self.first_layer == "pixels":
+            return {}
+        why = self.why_pixels(setting)
+        return {"first layer": f"trained on pixels: {why}" if why else "trained in the span of what is recalled"}
 
     def work(self, setting: Setting, per_class: int) -> list[Passes]:
         """The inner steps with their way back, those run without a graph first, and the outer loss in pieces."""

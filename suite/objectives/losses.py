@@ -68,7 +68,8 @@ class Problem:
         """Mean cross-entropy on the recalled images of inner step t, to the `labels` among the inputs if there are."""
         parts = self.batches.rows, self.batches.labels
         rows, labels = (v[t] if isinstance(t, int) else v.index_select(0, t)[0] for v in parts)
-        shown = inputs if self.whole else {k: v.index_select(0, rows) for k, v in inputs.items()}
+        of_images = {k: inputs[k] for k in ("images", "labels") if k in inputs}
+        shown = of_images if self.whole else {k: v.index_select(0, rows) for k, v in of_images.items()}
         return cross_entropy(self.scores(params, shown["images"]), shown.get("labels", labels))
 
     def outer_losses(self) -> list[OuterLoss]:

@@ -46,6 +46,8 @@ class Windows:
 
     def __post_init__(self) -> None:
         steps = self.of.inner_steps
+        in_pixels = self.of.first_layer == "pixels"
+        require(self, "of", in_pixels, "bptt with first_layer 'pixels': the weights before a window are constants")
         require(self, "window", self.window <= steps, f"at most {steps}, the inner steps")
 
     @property

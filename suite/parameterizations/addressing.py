@@ -131,6 +131,12 @@ class Addressing:
         """y' A_i B: r images for each query, a class number or a vector of C numbers."""
         return torch.einsum("nrk,kchw->nrchw", self.coefficients(memory, queries), memory["bases"])
 
+    def factors(
+        self, memory: Params, queries: Int64[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n per_class bases"], Float[Tensor, "bases c h w"]]:
+        """y' A_i and B."""
+        return self.coefficients(memory, queries), memory["bases"]
+
     def penalty(self, memory: Params) -> Float[Tensor, ""]:
         """`coefficient_penalty` times the mean square of the matrices."""
         return self.coefficient_penalty * memory["matrices"].square().mean()

@@ -9,6 +9,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from suite.errors import UsageError
 from suite.keys import Key
+from suite.parameterizations.factors import factors
 from suite.parameterizations.standard import Standard
 from suite.registry import name_of, parameterizations
 from suite.types import ImageShape, Labelled, Parameterization, Params, StartsFromImages
@@ -64,10 +65,17 @@ class Downsampled:
     ) -> Float[Tensor, "n per_class c h w"]:
         """What `of` recalls, `factor` times as high and wide."""
         small = self.of.recall(memory, queries)
-        large = interpolate(
-            torch.flatten(small, 0, 1), scale_factor=float(self.factor), mode="bilinear", align_corners=False
-        )
-        return large.unflatten(0, small.shape[:2])
+        return self._enlarged(torch.flatten(small, 0, 1)).unflatten(0, small.shape[:2])
+
+    def factors(
+        self, memory: Params, queries: Int64[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n per_class bases"], Float[Tensor, "bases c h w"]]:
+        """The coefficients of `of`, and its bases `factor` times as high and wide: upsampling is linear."""
+        coefficients, bases = factors(self.of, memory, queries)
+        return coefficients, self._enlarged(bases)
+
+    def _enlarged(self, small: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c H W"]:
+        return interpolate(small, scale_factor=float(self.factor), mode="bilinear", align_corners=False)
 
     def penalty(self, memory: Params) -> Float[Tensor, ""]:
         """That of `of`."""

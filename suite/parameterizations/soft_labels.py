@@ -12,6 +12,7 @@ from torch import Tensor
 from suite.errors import UsageError
 from suite.keys import Key
 from suite.parameterizations.addressing import Addressing, budget_numbers
+from suite.parameterizations.factors import factors
 from suite.registry import name_of, parameterizations
 from suite.types import ImageShape, Labelled, Parameterization, Params, StartsFromImages, query_kind
 from suite.validation import Above, Below, require
@@ -105,6 +106,12 @@ class SoftLabels:
     ) -> Float[Tensor, "n per_class c h w"]:
         """What `of` recalls."""
         return self.of.recall(_without_labels(memory), queries)
+
+    def factors(
+        self, memory: Params, queries: Int64[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n per_class bases"], Float[Tensor, "bases c h w"]]:
+        """Those of `of`."""
+        return factors(self.of, _without_labels(memory), queries)
 
     def labels(self, memory: Params, queries: Int64[Tensor, " n"]) -> Float[Tensor, "n per_class classes"]:
         """softmax(s v) for each image of each class number."""
