@@ -560,7 +560,10 @@ class Counted(Protocol):
     """An objective that counts the work of one outer step; of any other, one step is timed."""
 
     def work(self, setting: Setting, per_class: int) -> list[Passes]:
-        """The passes of one outer step on a memory of `per_class` images for each class, found without any data."""
+        """The passes of one outer step on a memory of `per_class` images for each class, found without any data.
+
+        None where they can't be counted: then one step is timed.
+        """
         ...
 
 

@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,26 @@ from suite.evaluation.evaluate import accuracy, evaluate
 from suite.evaluation.protocol import Protocol
 from suite.experiments.continual import metrics, presets
 from suite.experiments.continual.avalanche_strategies import AvalancheStrategy
+from suite.experiments.continual.companions import with_finished, with_stand_ins
 from suite.experiments.continual.compress_then_recall import CompressThenRecall
 from suite.experiments.continual.online import Online
-from suite.experiments.continual.stand_ins import with_stand_ins
+from suite.experiments.continual.reservoir import Reservoir
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.memory import Memory
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.downsampled import Downsampled
+from suite.parameterizations.factors import factors
 from suite.parameterizations.standard import Standard
 from suite.registry import describe
 from suite.runtime.record import comparable
+from suite.starts.mixed_images import MixedImages
 from suite.streams.base import at_places
 from suite.streams.class_splits import ClassSplits
 from suite.streams.permutations import Permutations
 from suite.streams.rotations import Rotations
-from suite.types import ImageShape, Setting, Split
+from suite.types import ClassRows, ImageShape, Setting, Split
 
 PLAIN = Digits()
 SMALL = CompressThenRecall(
@@ -83,16 +87,17 @@ def test_the_same_seed_gives_the_same_and_another_seed_another(data_dir: Path) -
     assert first.facts["matrices"] == again.facts["matrices"] != other.facts["matrices"]
 
 
-@pytest.mark.parametrize("stop_at", [2, 6, 8, 18])
-def test_a_run_that_was_stopped_anywhere_goes_on_to_the_same_bits(stop_at: int, data_dir: Path) -> None:
+@pytest.mark.parametrize(("stop_at", "options"), [(2, "none"), (6, "none"), (8, "none"), (18, "none"), (18, "all")])
+def test_a_run_that_was_stopped_anywhere_goes_on_to_the_same_bits(stop_at: int, options: str, data_dir: Path) -> None:
+    experiment = replace(SMALL, **OPTIONS[options])
     whole = session_in(data_dir)
-    found = run(SMALL, whole)
+    found = run(experiment, whole)
     first = session_in(data_dir, stop_at=stop_at)
     with pytest.raises(KeyboardInterrupt):
-        run(SMALL, first)
+        run(experiment, first)
     assert first.saved is not None and stop_at <= first.saved[0] < 24
     second = session_in(data_dir, before=first)
-    gone_on = run(SMALL, second)
+    gone_on = run(experiment, second)
     assert gone_on.facts == found.facts and gone_on.measurements == found.measurements
     assert min(second.logged, default=99) > first.saved[0] - 1  # nothing was done twice
     for name, value in whole.saved[1].items():
@@ -144,13 +149,21 @@ def test_a_step_that_is_not_finite_leaves_the_state_before_it_to_go_on_from(
     assert run(SMALL, resumed).facts["matrices"] == run(SMALL, whole).facts["matrices"]
 
 
-@pytest.mark.parametrize("stream", [Permutations, Rotations])
-def test_storage_never_exceeds_the_budget(stream: Any, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every moment of the stream: real images kept and finished memories together."""
-    from suite.experiments.continual import compress_then_recall as module
+OPTIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "all": {"beside": 2, "stand_ins": 1, "start": MixedImages(), "start_images": 45},
+}
+"""Of compress-then-recall, that are ours."""
 
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("stream", [Permutations, Rotations])
+def test_storage_never_exceeds_the_budget(
+    stream: Any, options: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every moment of the stream: real images kept and finished memories together."""
     stored: list[int] = []
-    original = module.Reservoir.add
+    original = Reservoir.add
 
     def watched(self: Any, items: Any, key: Key) -> Any:
         made = original(self, items, key)
@@ -158,10 +171,13 @@ def test_storage_never_exceeds_the_budget(stream: Any, data_dir: Path, monkeypat
         assert len(made.kept) <= made.capacity
         return made
 
-    monkeypatch.setattr(module.Reservoir, "add", watched)
-    experiment = replace(SMALL, stream=stream(of=PLAIN, number=3, samples_per_task=100))
+    monkeypatch.setattr(Reservoir, "add", watched)
+    experiment = replace(SMALL, stream=stream(of=PLAIN, number=3, samples_per_task=100), **OPTIONS[options])
     found = run(experiment, session_in(data_dir))
-    assert len(stored) == 30 and max(stored[:10]) == 60 and max(stored[10:20]) == 40 and max(stored[20:]) == 20
+    calls = {"none": (10, 10, 10), "all": (7, 7, 9)}[options]  # 40, 40 and 20 first images come in at once
+    ends = list(accumulate(calls))
+    assert len(stored) == ends[2]
+    assert [max(stored[i - n : i]) for i, n in zip(ends, calls, strict=True)] == [60, 40, 20]
     assert found.facts["most_stored_numbers"] <= found.facts["storage_numbers"] == 60 * 64
     assert found.budget.stored_numbers == 3 * found.facts["working_numbers"] <= 60 * 64
     assert found.facts["working_numbers"] <= 20 * 64  # the memory being learned, beside the storage
@@ -276,6 +292,49 @@ def test_networks_of_the_inner_loop_may_learn_stand_ins_for_other_tasks(data_dir
     splits = ClassSplits(of=PLAIN, number=2, classes_per_task=3, samples_per_task=40)
     with as_people_run_it(), pytest.raises(UsageError, match="stand_ins must be 0 for a stream whose law makes no"):
         replace(among, stream=splits, parameterization=Addressing(bases=2))
+
+
+def test_networks_learn_finished_memories_beside_a_new_one(data_dir: Path) -> None:
+    own, shape = Addressing(bases=3), ImageShape(1, 8, 8)
+    setting = Setting(shape, 4, MLP(), own, "none", torch.device("cpu"))
+    finished = [own.init(shape, 4, 10, Key(i)) for i in range(4)]
+    beside = with_finished(with_stand_ins(setting, Permutations(of=PLAIN), 1, Key(7)), finished, 2, Key(8))
+    memory, each, classes = own.init(shape, 4, 10, Key(9)), own.per_class(shape, 4, 10), torch.arange(4)
+    both = beside.parameterization
+    leaves = {k: v.requires_grad_() for k, v in memory.items()}
+    images = both.recall(leaves, classes)
+    assert images.shape[1] == both.per_class(shape, 4, 10) == 4 * each
+    drawn = [finished[i] for i in Key(8).permutation(4)[:2].tolist()]
+    assert torch.equal(images[:, 2 * each :], torch.cat([own.recall(other, classes) for other in drawn], 1))
+    coefficients, bases = factors(both, leaves, classes)
+    assert torch.allclose(torch.einsum("nrk,kchw->nrchw", coefficients, bases), images, atol=1e-5)
+    assert not torch.autograd.grad(images[:, 2 * each :].sum(), leaves["bases"], allow_unused=True)[0].any()
+
+    among = replace(SMALL, beside=2)
+    plain, found = session_in(data_dir), session_in(data_dir)
+    run(SMALL, plain)
+    outcome = run(among, found)
+    same = [torch.equal(plain.saved[1][f"bank/{t}/bases"], found.saved[1][f"bank/{t}/bases"]) for t in range(3)]
+    assert same == [True, False, False]  # the first has none beside it
+    assert "finished memories beside" in outcome.facts["differs"][-1]
+    splits = ClassSplits(of=PLAIN, number=2, classes_per_task=3, samples_per_task=40)
+    with as_people_run_it(), pytest.raises(UsageError, match="beside must be 0 for a stream whose tasks have classes"):
+        replace(among, stream=splits, parameterization=Addressing(bases=2))
+
+
+def test_a_memory_starts_from_its_task_s_first_images(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, images = [], MixedImages.images
+
+    def noted(self: MixedImages, setting: Setting, real: ClassRows, each: int, key: Key) -> torch.Tensor:
+        seen.append(len(real.split))
+        return images(self, setting, real, each, key)
+
+    monkeypatch.setattr(MixedImages, "images", noted)
+    for wanted, expected in ((45, [40, 40, 20]), (5, [10, 10, 10]), (1000, [40, 40, 20])):
+        seen.clear()
+        experiment = replace(SMALL, start=MixedImages(), start_images=wanted, replay=1)
+        run(experiment, session_in(data_dir))
+        assert seen == expected, wanted
 
 
 def test_stand_ins_are_the_memory_s_images_as_other_tasks_and_pass_its_gradient() -> None:

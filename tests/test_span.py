@@ -12,7 +12,7 @@ from suite.architectures.mlp import MLP
 from suite.contracts.problem import relative_error
 from suite.core import span
 from suite.errors import UsageError
-from suite.experiments.continual.stand_ins import with_stand_ins
+from suite.experiments.continual.companions import with_stand_ins
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.averaged import Averaged
 from suite.inner_optimizers.forward_only_momentum import ForwardOnlyMomentum
@@ -136,7 +136,7 @@ def test_where_it_can_t_be_the_layer_is_trained_on_pixels_and_the_plan_says_why(
             replace(BASES, inner_optimizer=Averaged(of=SGDMomentum())),
             "a step of the inner optimizer is not linear",
         ),
-        (replace(what, augmentation="flip"), BASES, "what is recalled is augmented"),
+        (replace(what, augmentation="flip_rotate"), BASES, "what is recalled is augmented"),
         (what, replace(BASES, execution="captured"), "a GPU replays the steps"),
     ):
         assert why in objective.plan(of, 2)["first layer"]

@@ -215,14 +215,15 @@ def outer_step(
     setting: Setting, objective: Objective, images_per_class: float, per_class: int, rollouts: int = 1
 ) -> float:
     """Seconds of one outer step: of the passes that the objective counts, or of a trial step where it counts none."""
-    if not isinstance(objective, Counted):
+    counted = objective.work(setting, per_class) if isinstance(objective, Counted) else []
+    if not counted:
         return in_turn(rollouts) * _trial(setting, objective, images_per_class)
     machine = rates(setting.device)
     in_graph = replace(machine, calls=min(machine.calls, CAPTURED_CALL)) if setting.device.type == "cuda" else machine
     return in_turn(rollouts) * sum(
         passes.times
         * (in_graph if passes.captured else machine).seconds(operations(setting, passes.kind, passes.images))
-        for passes in objective.work(setting, per_class)
+        for passes in counted
     )
 
 

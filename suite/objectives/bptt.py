@@ -245,7 +245,12 @@ class BPTT:
         return {"first layer": f"trained on pixels: {why}" if why else "trained in the span of what is recalled"}
 
     def work(self, setting: Setting, per_class: int) -> list[Passes]:
-        """The inner steps with their way back, those run without a graph first, and the outer loss in pieces."""
+        """The inner steps with their way back, those run without a graph first, and the outer loss in pieces.
+
+        Not counted in the span of what is recalled, where a step's work depends on the bases.
+        """
+        if not self.why_pixels(setting):
+            return []
         batch, real = self.sizes(setting, per_class)
         retention, _ = self._retention(setting, fresh_network(setting, Key(0)), batch, self.inner_steps)
         captured = self.unrolls_captured(setting.device)

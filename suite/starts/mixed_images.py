@@ -15,7 +15,7 @@ from suite.types import ClassRows, Setting
 @starts.register("mixed_images")
 @dataclass(frozen=True)
 class MixedImages:
-    """Random real images of a class; where it has too few, also combinations u x + (1 - u) y of two, u uniform in [0, 1].
+    """Random real images of a class; where it has too few, also u x + (1 - u) y of two, u uniform in [0, 1].
 
     Of a class without any image, combinations of all others' stand in. For streams, whose storage holds few images.
 

@@ -18,9 +18,6 @@ from suite.parameterizations.factors import factors
 from suite.streams.base import at_places
 from suite.types import ImageShape, Parameterization, Params, RelatedTasks, Setting
 
-Factors = tuple[Float[Tensor, "n per_class bases"], Float[Tensor, "bases c h w"]]
-"""Coefficients of the images of each query, and their bases."""
-
 
 @dataclass(frozen=True, eq=False)
 class WithCompanions:
@@ -56,7 +53,9 @@ class WithCompanions:
             others = [self.of.recall(other, queries) for other in self.finished]
         return torch.cat([images, *stand_ins, *others], 1)
 
-    def factors(self, memory: Params, queries: Int64[Tensor, " n"]) -> Factors:
+    def factors(
+        self, memory: Params, queries: Int64[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n per_class bases"], Float[Tensor, "bases c h w"]]:
         """Those of the memory, of it as each stand-in shows it, and of finished memories, side by side.
 
         Where a stand-in shows no pixel, all its images have the corners' mean, which is one more basis.
@@ -64,7 +63,7 @@ class WithCompanions:
         coefficients, bases = factors(self.of, memory, queries)
         black = _black(torch.einsum("nrk,kchw->nrchw", coefficients, bases).flatten(0, 1))
         nothing, one = torch.zeros_like(black), coefficients.new_ones(*coefficients.shape[:2], 1)
-        parts: list[Factors] = [(coefficients, bases)]
+        parts = [(coefficients, bases)]
         for shown in self.shown:
             corners = at_places(torch.zeros_like(bases[:1]), shown, black)
             moved = torch.cat([at_places(bases, shown, nothing), corners])
@@ -78,7 +77,7 @@ class WithCompanions:
         return self.of.penalty(memory)
 
 
-def _side_by_side(parts: Sequence[Factors]) -> Factors:
+def _side_by_side(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Factors of the images of all parts: each part's coefficients are zero for the bases of the others."""
     width, first = sum(len(bases) for _, bases in parts), 0
     coefficients = []

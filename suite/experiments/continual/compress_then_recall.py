@@ -7,19 +7,15 @@ from typing import Annotated, Any
 import torch
 
 from suite.architectures.mlp import MLP
-from suite.core.outer_loop import OuterState, begin, judged, step
-from suite.core.transfer import sent
 from suite.evaluation.evaluate import evaluate
 from suite.evaluation.protocol import Protocol
 from suite.experiments import accounting, plots, timing
 from suite.experiments.continual import presets, streaming
+from suite.experiments.continual.compressing import Compression
 from suite.experiments.continual.metrics import Row
-from suite.experiments.continual.reservoir import Reservoir
-from suite.experiments.continual.stand_ins import with_stand_ins
 from suite.experiments.continual.stream_state import StreamState
-from suite.experiments.learning import Place, Stopwatch, learn
+from suite.experiments.learning import Stopwatch
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
-from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.parameterizations.addressing import Addressing
 from suite.registry import ADDED, experiments
@@ -28,7 +24,6 @@ from suite.streams.permutations import Permutations
 from suite.types import (
     Architecture,
     Budget,
-    ClassRows,
     Cost,
     Objective,
     Optimizer,
@@ -37,9 +32,9 @@ from suite.types import (
     RelatedTasks,
     Session,
     Setting,
+    Start,
     Stream,
     StreamTask,
-    over_steps,
 )
 from suite.validation import AtLeast, NonNegativeInt, Positive, PositiveInt, require, require_labels, require_no_teacher
 
@@ -85,6 +80,14 @@ class CompressThenRecall:
     """How networks are trained on what all memories recall."""
     stand_ins: NonNegativeInt = 0
     """Copies of recalled images as other tasks of the stream's law, which networks learn beside the memory (ours)."""
+    beside: NonNegativeInt = field(default=0, metadata=ADDED)
+    """Finished memories that networks learn beside the memory, drawn anew for each outer step; all there are, if fewer
+    (ours)."""
+    start: Start | None = field(default=None, metadata=ADDED)
+    """What a memory recalls first, made of the first images of its task; None: as the parameterization draws it."""
+    start_images: PositiveInt = field(default=100, metadata=ADDED)
+    """Images that come in before a start is made, whole batches of them; no more than there is storage for, but a batch
+    at least. Their outer steps follow it."""
     whole_matrix: bool = True
     """Measure every task so far after every task; else the new one alone, and all after the last."""
     preset: presets.Source = "paper"
@@ -95,6 +98,8 @@ class CompressThenRecall:
         require_no_teacher(self)
         info, possible = self.stream.info, self.stand_ins == 0 or isinstance(self.stream, RelatedTasks)
         require(self, "stand_ins", possible, "0 for a stream whose law makes no other task of a task's images")
+        one_head = not self.beside or info.outputs == info.classes_per_task
+        require(self, "beside", one_head, "0 for a stream whose tasks have classes of their own")
         self.parameterization.per_class(info.shape, info.classes_per_task, self.images_per_class)  # refuses no room
 
     # ------------------------------------------------------------ sizes
@@ -114,6 +119,11 @@ class CompressThenRecall:
         """Outer steps of one task's memory."""
         return math.ceil(self.stream.info.samples_per_task / self.batch) * self.replay
 
+    @property
+    def _companions(self) -> int:
+        """What networks learn beside a memory at the most, each as many images as a memory's."""
+        return self.stand_ins + min(self.beside, self.stream.info.tasks - 1)
+
     def capacity(self, task: int) -> int:
         """Real images that may be kept while this task (from 0) is learned."""
         return int(self.images_per_task * (self.stream.info.tasks - task))
@@ -125,14 +135,15 @@ class CompressThenRecall:
 
     def plan(self) -> dict[str, Any]:
         """Sizes, storage and steps, found without any data."""
-        setting, in_plans = self.setting(torch.device("cpu")), self._objective(self.stream.info.classes_per_task)
+        setting, companions = self.setting(torch.device("cpu")), self._companions
+        objective = self.objective_beside(companions, self.stream.info.classes_per_task)
         budget = accounting.budget_of(setting, self.images_per_class)
         return {
             **presets.plan_of_stream(self),
             "storage": f"{self.stored_images} images, {budget.stored_numbers} numbers for the memory of a task",
             "recalled images per class and task": budget.recalled_per_class,
             "outer steps": f"{self.steps_per_task} a task, {self.steps_per_task * self.stream.info.tasks} in all",
-            **accounting.outer_step_plan(self, setting, budget.recalled_per_class, in_plans),
+            **accounting.outer_step_plan(self, setting, budget.recalled_per_class * (1 + companions), objective),
             "evaluation": self.evaluation.label(),
         }
 
@@ -141,7 +152,7 @@ class CompressThenRecall:
         info, setting, protocol = self.stream.info, self.setting(device), self.evaluation
         per_class = self.parameterization.per_class(info.shape, info.classes_per_task, self.images_per_class)
         pace = timing.pace(replace(setting, classes=info.outputs), protocol)
-        objective, rollouts = self._objective(info.classes_per_task), self.rollouts
+        objective, rollouts = self.objective_beside(self._companions, info.classes_per_task), self.rollouts
         step_seconds = timing.outer_step(setting, objective, self.images_per_class, per_class, rollouts)
         seconds = self.steps_per_task * info.tasks * step_seconds
         for t in range(1, info.tasks + 1):
@@ -149,13 +160,15 @@ class CompressThenRecall:
             seconds += pace.networks(protocol.networks, protocol.epochs, images, measured * info.test_per_task)
         return Cost(seconds, {}, step_seconds)
 
-    def _objective(self, classes: int = 1) -> Objective:
-        """The objective with all incoming and replayed images in its outer loss; in plans with the part of a class."""
+    def objective_beside(self, companions: int, classes: int = 1) -> Objective:
+        """The objective with all incoming and replayed images in its outer loss, for networks that learn so many
+        companions of the memory, too; in plans with the part of a class.
+        """
         shown = accounting.value_of(self.objective, "images_per_class_per_step")  # of every task that a network learns
         return accounting.with_values(
             self.objective,
             real_per_class=math.ceil((self.batch + self.replay_batch) / classes),
-            images_per_class_per_step=None if shown is None else shown * (1 + self.stand_ins),
+            images_per_class_per_step=None if shown is None else shown * (1 + companions),
         )
 
     # ------------------------------------------------------------ the run
@@ -168,7 +181,7 @@ class CompressThenRecall:
         for t, task in enumerate(self.stream.tasks(session.data_dir, session.key("stream"))):
             tasks.append(task)
             if t == len(state.memories):
-                state = self._compress(session, setting, task, state, stopwatch)
+                state = Compression(self, session, setting, task, state).done(stopwatch)
                 state.save(session, self.steps_per_task)
             if len(state.memories) == self.stream.info.tasks:
                 session.learned()
@@ -176,44 +189,6 @@ class CompressThenRecall:
                 state = replace(state, rows=(*state.rows, self._measure(session, setting, state, tasks)))
                 state.save(session, self.steps_per_task)
         return self._outcome(session, setting, state, tasks)
-
-    def _compress(
-        self, session: Session, setting: Setting, task: StreamTask, state: StreamState, stopwatch: Stopwatch
-    ) -> StreamState:
-        """The stream's state with this task's memory among the finished ones."""
-        t, images = len(state.memories), task.train.relabelled(task.classes)
-        key, order = session.key("task", t), session.key("order", t).permutation(len(images))
-        finished_numbers = sum(map(accounting.stored_numbers, state.memories))
-
-        def one_batch(outer: OuterState) -> OuterState:
-            nonlocal state
-            number = outer.iteration // self.replay
-            incoming = order[number * self.batch : (number + 1) * self.batch]
-            reservoir = (state.reservoir or Reservoir.empty(self.capacity(t))).add(incoming, key("reservoir"))
-            for update in range(self.replay):
-                replayed = reservoir.draw(self.replay_batch, key("replay", number, update))
-                real = sent(images.at(torch.cat([incoming, replayed])), setting.classes, session.device)
-                outer = self._outer_step(setting, real, outer, key, key("stand-ins", number, update))
-            stored = finished_numbers + len(reservoir.kept) * setting.shape.numel
-            state = replace(state, reservoir=reservoir, peak_numbers=max(state.peak_numbers, stored))
-            return outer
-
-        def save(outer: OuterState, score: float | None) -> None:
-            replace(state, outer=outer, seconds=stopwatch.seconds).save(session, self.steps_per_task)
-
-        optimizer = over_steps(self.outer_optimizer, self.steps_per_task)
-        start = state.outer or begin(setting, optimizer, self.images_per_class, key)
-        steps = math.ceil(len(images) / self.batch) * self.replay
-        place = Place(t * self.steps_per_task, self.steps_per_task * self.stream.info.tasks, f"task {t + 1}")
-        outer = learn(session, start, one_batch, steps, save, stopwatch, place)
-        return state.finished(judged(optimizer, outer), stopwatch.seconds)
-
-    def _outer_step(self, setting: Setting, real: ClassRows, outer: OuterState, key: Key, others: Key) -> OuterState:
-        """One outer step on these real images; the networks learn stand-ins of other tasks beside the memory."""
-        if self.stand_ins and isinstance(self.stream, RelatedTasks):
-            setting = with_stand_ins(setting, self.stream, self.stand_ins, others)
-        optimizer = over_steps(self.outer_optimizer, self.steps_per_task)
-        return step(setting, self._objective(), optimizer, real, outer, key("outer"), self.clip, 0, self.rollouts)
 
     def _measure(self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]) -> list[Row]:
         """For each evaluation network, trained on all that is recalled, its accuracies on the tasks so far."""

@@ -93,6 +93,10 @@ def deviations(experiment: Any) -> list[str]:
     notes = [*stream.info.differs, *NOTES[source], *NOTES_ON.get((source, describe(stream)["is"]), ())]
     if value_of(experiment, "stand_ins"):
         notes.append("networks of the inner loop learn stand-ins for other tasks, made by the stream's law: ours")
+    if value_of(experiment, "beside"):
+        notes.append("networks of the inner loop learn finished memories beside a new one: ours")
+    if value_of(experiment, "start") is not None:
+        notes.append("memories start from the first images of their task: ours")
     return notes
 
 
