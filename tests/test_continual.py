@@ -24,6 +24,7 @@ from suite.experiments.continual import metrics, presets
 from suite.experiments.continual.avalanche_strategies import AvalancheStrategy
 from suite.experiments.continual.companions import with_finished, with_stand_ins
 from suite.experiments.continual.compress_then_recall import CompressThenRecall
+from suite.experiments.continual.one_pass import OfMemories
 from suite.experiments.continual.online import Online
 from suite.experiments.continual.reservoir import Reservoir
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -320,6 +321,28 @@ def test_networks_learn_finished_memories_beside_a_new_one(data_dir: Path) -> No
     splits = ClassSplits(of=PLAIN, number=2, classes_per_task=3, samples_per_task=40)
     with as_people_run_it(), pytest.raises(UsageError, match="beside must be 0 for a stream whose tasks have classes"):
         replace(among, stream=splits, parameterization=Addressing(bases=2))
+
+
+def test_networks_that_are_kept_learn_each_task_beside_the_memories_of_those_before(data_dir: Path) -> None:
+    experiment = replace(SMALL, kept_networks=2)
+    found, alone = run(experiment, session_in(data_dir)), run(SMALL, session_in(data_dir))
+    by = {(m.method, m.quantity): m for m in found.measurements}
+    assert {quantity for method, quantity in by if method == "memory, network kept"} == {
+        "RA",
+        "LA",
+        "BTI",
+        "BWT",
+        "forgetting",
+    }
+    assert (
+        by["memory", "RA"].values == alone.measurements[0].values and len(by["memory, network kept", "RA"].values) == 2
+    )
+    assert "kept_matrices" not in alone.facts and not [m for m in alone.measurements if "kept" in m.method]
+
+    # The first task has no memory behind it: until its end such a network is one of naive training.
+    replay = OfMemories((torch.tensor([7, 8, 9]), torch.tensor([10])), 2)
+    assert not len(replay.draw(0, Key(0))) and set(replay.draw(1, Key(0)).tolist()) < {7, 8, 9}
+    assert set(torch.cat([replay.draw(2, Key(i)) for i in range(20)]).tolist()) == {7, 8, 9, 10}
 
 
 def test_a_memory_starts_from_its_task_s_first_images(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

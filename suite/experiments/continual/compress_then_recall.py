@@ -13,6 +13,7 @@ from suite.experiments import accounting, plots, timing
 from suite.experiments.continual import presets, streaming
 from suite.experiments.continual.compressing import Compression
 from suite.experiments.continual.metrics import Row
+from suite.experiments.continual.one_pass import kept_beside_memories
 from suite.experiments.continual.stream_state import StreamState
 from suite.experiments.learning import Stopwatch
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -37,6 +38,9 @@ from suite.types import (
     StreamTask,
 )
 from suite.validation import AtLeast, NonNegativeInt, Positive, PositiveInt, require, require_labels, require_no_teacher
+
+KEPT = "memory, network kept"
+"""The method of a second evaluation's measurements."""
 
 
 @experiments.register("compress_then_recall")
@@ -90,6 +94,9 @@ class CompressThenRecall:
     at least. Their outer steps follow it."""
     whole_matrix: bool = True
     """Measure every task so far after every task; else the new one alone, and all after the last."""
+    kept_networks: NonNegativeInt = field(default=0, metadata=ADDED)
+    """Networks that go through the stream once, as those of `Online` do, with images that finished memories recall in
+    the place of a reservoir's: a second evaluation, as in Distilled Replay (Rosasco et al., 2021)."""
     preset: presets.Source = "paper"
     """Whose published sizes the run is held against (`presets.PRESETS`)."""
 
@@ -158,6 +165,8 @@ class CompressThenRecall:
         for t in range(1, info.tasks + 1):
             measured, images = t if self.whole_matrix or t == info.tasks else 1, t * per_class * info.classes_per_task
             seconds += pace.networks(protocol.networks, protocol.epochs, images, measured * info.test_per_task)
+        passes = self.kept_networks * (self.steps_per_task // self.replay * info.tasks) if self.kept_networks else 0
+        seconds += passes * timing.sgd_step(replace(setting, classes=info.outputs), self.batch + self.replay_batch)
         return Cost(seconds, {}, step_seconds)
 
     def objective_beside(self, companions: int, classes: int = 1) -> Objective:
@@ -208,6 +217,7 @@ class CompressThenRecall:
         matrices = [[rows[n] for rows in state.rows] for n in range(self.evaluation.networks)]
         reduced_by = presets.reduced_by(self, self.replay)
         streaming.plot_matrices(session, matrices, bool(reduced_by))
+        kept = kept_beside_memories(self, session, setting, state.memories, tasks) if session.leads else []
         steps, storage_per_class = self.steps_per_task * info.tasks, self.stored_images / info.outputs
         sizes = {
             "storage_numbers": self.stored_images * info.shape.numel,
@@ -215,9 +225,12 @@ class CompressThenRecall:
             "working_numbers": budget.stored_numbers,
         }
         return Outcome(
-            measurements=tuple(streaming.measurements(matrices, "memory", "evaluation networks")),
+            measurements=(
+                *streaming.measurements(matrices, "memory", "evaluation networks"),
+                *(streaming.measurements(kept, KEPT, "networks, each through the stream") if kept else ()),
+            ),
             budget=Budget(budget.stored_numbers * info.tasks, storage_per_class, budget.recalled_per_class),
             scale={"iterations": steps} | streaming.scale(self, reduced_by),
-            facts=streaming.facts(self, tasks, matrices) | sizes,
+            facts=streaming.facts(self, tasks, matrices) | sizes | ({"kept_matrices": kept} if kept else {}),
             cost={"seconds_per_iteration": state.seconds / steps},
         )

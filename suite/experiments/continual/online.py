@@ -4,19 +4,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import nn
-from torch.func import functional_call
-from torch.nn.functional import cross_entropy
 
 from suite.architectures.mlp import MLP
 from suite.evaluation.evaluate import evaluate
 from suite.evaluation.protocol import Protocol
 from suite.experiments import timing
 from suite.experiments.continual import presets, streaming
-from suite.experiments.continual.reservoir import Reservoir
+from suite.experiments.continual.one_pass import Nothing, OfReservoir, OnePass, all_images
 from suite.images import augment
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
-from suite.keys import Key, global_generators
+from suite.keys import global_generators
 from suite.parameterizations.standard import Standard
 from suite.registry import experiments
 from suite.streams.permutations import Permutations
@@ -25,11 +22,8 @@ from suite.types import (
     Cost,
     Optimizer,
     Outcome,
-    Params,
     Session,
     Setting,
-    Split,
-    State,
     Stream,
     StreamTask,
 )
@@ -119,9 +113,11 @@ class Online:
         """Train every network through the stream, or all of them jointly."""
 
         def one_network(setting: Setting, tasks: list[StreamTask], n: int) -> streaming.Matrix:
-            key = session.key("network", n)
+            key, images = session.key("network", n), all_images(tasks).to(session.device)
+            replay = OfReservoir(self.stored_images, self.replay_batch) if self.method == "replay" else Nothing()
+            how = OnePass(self.optimizer, self.batch, self.updates, self.augmentation)
             with global_generators(key("network")):  # dropout draws from them while it trains, too
-                return self._through_stream(session, setting, tasks, n, key)
+                return how.matrix(session, setting, tasks, images, replay, key, (n, self.evaluation.networks))
 
         all_at_once = self._joint if self.method == "joint" else None
         return streaming.train_through_stream(
@@ -130,62 +126,9 @@ class Online:
 
     def _joint(self, session: Session, setting: Setting, tasks: list[StreamTask]) -> streaming.Matrices:
         """The matrices of networks that are trained on all tasks at once: their last rows."""
-        training = _all_images(tasks).to(session.device)
+        training = all_images(tasks).to(session.device)
         tests = {str(j): task.test for j, task in enumerate(tasks)}
         key, networks = session.key("joint"), self.evaluation.networks
         accuracies = evaluate(setting, lambda n: training, self.evaluation, key, tests, session.pause)
         empty: streaming.Matrix = [[None] * len(tasks) for _ in tasks[1:]]
         return [[*empty, row] for row in streaming.rows(accuracies, len(tasks), networks)]
-
-    def _through_stream(
-        self, session: Session, setting: Setting, tasks: list[StreamTask], n: int, key: Key
-    ) -> streaming.Matrix:
-        """The matrix of network n."""
-        network = setting.architecture.build(setting.shape, setting.classes).to(session.device).train()
-        params: Params = {k: p.detach() for k, p in network.named_parameters()}
-        state, reservoir = self.optimizer.init(params), Reservoir.empty(self.stored_images)
-        images = _all_images(tasks).to(session.device)
-        matrix: streaming.Matrix = []
-        first = 0
-        for t, task in enumerate(tasks):
-            order = first + key("order", t).permutation(len(task.train))
-            for b, incoming in enumerate(order.split(self.batch)):
-                for u in range(self.updates):
-                    rows = incoming
-                    if self.method == "replay":
-                        rows = torch.cat([incoming, reservoir.draw(self.replay_batch, key("replay", t, b, u))])
-                    rows = rows.to(session.device)
-                    augmented = augment.draw(self.augmentation, key("augmentation", t, b, u), len(rows))
-                    batch = Split(augmented(images.images[rows]), images.labels[rows])
-                    params, state = self._step(setting, network, batch, params, state)
-                reservoir = reservoir.add(incoming, key("reservoir"))
-            first += len(task.train)
-            _set_weights(network, params)
-            matrix.append(streaming.row_so_far(network, setting, tasks, t))
-            network.train()
-            session.progress(n * len(tasks) + t + 1, self.evaluation.networks * len(tasks), f"network {n + 1}")
-            session.pause()
-        return matrix
-
-    def _step(
-        self, setting: Setting, network: nn.Module, batch: Split, params: Params, state: State
-    ) -> tuple[Params, State]:
-        """One optimizer step on a batch."""
-        leaves = {k: p.detach().requires_grad_() for k, p in params.items()}
-        logits = functional_call(network, leaves, (batch.images,))
-        loss = cross_entropy(setting.masked(logits, batch.labels), batch.labels)
-        grads = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
-        with torch.no_grad():
-            return self.optimizer.step(params, grads, state)
-
-
-def _all_images(tasks: list[StreamTask]) -> Split:
-    """The training images of all tasks, in order."""
-    images, labels = zip(*((task.train.images, task.train.labels) for task in tasks), strict=True)
-    return Split(torch.cat(images), torch.cat(labels))
-
-
-@torch.no_grad()
-def _set_weights(network: nn.Module, params: Params) -> None:
-    for name, weight in network.named_parameters():
-        weight.copy_(params[name])
