@@ -204,8 +204,9 @@ def _pooled(runs: "list[Run]", options: argparse.Namespace, out: Path) -> None:
                 report(f"[sweep] {len(units)} of {len(these)} runs are left{at_once}; {pool.logs}")
             pool.run(units, lambda: stop.signal)
             if pool.failed:
-                failed = f"{len(pool.failed)} of {len(these)} runs failed"
-                raise RunError(f"{failed}; the others are done, and their records are kept")
+                rest = "all that they wrote is kept, and the same command goes on with them"
+                rest = "the others are done, and their records are kept" if len(pool.failed) < len(these) else rest
+                raise RunError(f"{len(pool.failed)} of {len(these)} runs failed; {rest}")
 
 
 def _device(options: argparse.Namespace) -> "torch.device":
