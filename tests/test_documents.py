@@ -269,6 +269,19 @@ def test_the_commands_of_sweeps(tmp_path: Path, data_dir: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
+def test_the_commands_of_what_a_table_costs() -> None:
+    """As printed, with fewer simulations: as many GPUs and runs as the page says."""
+    lines = [line for line in ordered_commands() if line.startswith("python -m tools.table_cost ")]
+    whole, packed = (give(line, "--simulations", "20") for line in lines)
+    assert whole.status == packed.status == 0, whole.err + packed.err
+    assert "| all (90) |" in whole.out and "| all (30) |" in packed.out
+    assert re.findall(r"^\| (\d+) \|", whole.out, re.MULTILINE) == ["1", "8", "16", "64"]
+    page = (REPOSITORY / "docs" / "what-a-table-costs.md").read_text()
+    head = [line for line in whole.out.splitlines() if line.startswith("| GPUs |")]
+    assert len(head) == 1 and head[0] in page
+
+
+@pytest.mark.slow
 def test_the_commands_that_look_after_runs(made: Path) -> None:
     """As printed, in a directory where a run was made that no store knows."""
     (made / "runs" / "mlflow.db").unlink()
