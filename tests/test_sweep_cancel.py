@@ -60,6 +60,7 @@ def test_a_sweep_that_is_cancelled_stops_at_checkpoints(tmp_path: Path, data_dir
     assert done.status == 75 and "the same command goes on" in done.err
     shown = said(main, [*sweep.words, "--status"])
     assert "1 stopped" in shown.out and "1 not begun" in shown.out
+    assert not (sweep.out / "of_a_test" / NOTE).exists()
     assert said(main, [*sweep.words, "--cancel"]).out == nothing
 
 
@@ -122,8 +123,8 @@ def at_work(unit: Unit) -> Iterator["subprocess.Popen[bytes]"]:
 
 def test_runs_whose_sweep_was_killed_stop_at_checkpoints(made: Made, folder: Path) -> None:
     left, other = made.unit("left"), made.unit("other")
-    with note(folder, "local", folder / "stopped-it"):
-        pass
+    driver = {"host": "it", "pid": 7, "on": "local", "stop": "", "asked": []}
+    (made.place / NOTE).write_text(json.dumps(driver))
     with at_work(left) as process:
         assert holder(left.directory / ".lock") == process.pid and holder(other.directory / ".lock") is None
         (said,) = cancel(folder, [left, other])
@@ -150,11 +151,13 @@ def test_jobs_whose_sweep_was_killed_are_called_off_by_their_file(made: Made, fo
     with at_work(left) as process:
         (said,) = cancel(folder, [left])
         if told.startswith(".sweep"):
-            assert said.startswith("process 7 on it, which drove the sweep on submitit, is dead; asked 1 runs")
+            assert said.startswith("process 7 on it, which drove the sweep on submitit, is dead; called its jobs off")
             assert (folder / "stopped-it").exists() and process.poll() is None  # its worker tells it
         else:
             assert process.wait(60) == 75
     assert not (made.place / ".." / ".." / "stopped-it").resolve().exists()
+    (left.directory / "result.json").write_text("{}")
+    assert cancel(folder, [left]) == []
 
 
 # ---------------------------------------------------------------- arrays of Slurm

@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 
 from suite.errors import RunError, first_line
 from suite.runtime.run_directory import LOCK as LOCK_OF_RUN
-from suite.storage.files import make_directory, write_atomic
+from suite.storage.files import delete, make_directory, write_atomic
 from suite.storage.locks import Held, holder, locked
 from suite.storage.plain_files import read_json
 from suite.sweep.slurm import CANCELLED
@@ -52,13 +52,16 @@ class Driver(TypedDict):
 def note(folder: Path, on: str, stop: Path) -> Iterator[None]:
     """Say beside the lock, which the caller holds, who drives the sweep of this folder. Raises RunError.
 
-    It stays there: a driver that is killed leaves runs at work.
+    So a note beside a lock that nobody holds is that of a driver that was killed, which may have left runs at work.
     """
     driver = Driver(
         host=socket.gethostname(), pid=os.getpid(), on=on, stop=str(stop.relative_to(folder.parent)), asked=[]
     )
     _write(folder.parent, driver)
-    yield
+    try:
+        yield
+    finally:
+        delete(folder.parent / NOTE)
 
 
 def cancel(folder: Path, units: Sequence[Unit]) -> list[str]:
@@ -127,20 +130,16 @@ def _write(place: Path, driver: Driver) -> None:
 
 def _ask_what_was_left(place: Path, units: Sequence[Unit]) -> list[str]:
     """Ask runs at work that no sweep drives: those of this machine, and those that workers of a dead sweep attend."""
+    driver = _read(place)
+    if driver is not None and driver["on"] != "local" and any(unit.state != "finished" for unit in units):
+        called_off = _call_off_workers(place, driver)
+        if called_off:
+            return [called_off]
     before = {unit.key: holder(unit.place / LOCK_OF_RUN) for unit in units if unit.state == "running"}
     if not before:
         return []
     time.sleep(LOOK_AGAIN)
     left = [unit for unit in units if unit.key in before and unit.state == "running"]
-    driver = _read(place)
-    if driver is not None and driver["on"] != "local":
-        stop = driver["stop"]
-        if re.fullmatch(r"\.sweep-\w+/stopped-[\w.-]+", stop) and (place / stop).parent.is_dir():
-            write_atomic(place / stop, b"")
-            return [
-                f"{_who(driver)}, which drove the sweep on {driver['on']}, is dead; asked {len(left)} runs at work "
-                "to stop at their next checkpoints"
-            ]
     asked, unseen = [], []
     for unit in left:
         process = holder(unit.place / LOCK_OF_RUN)
@@ -152,6 +151,18 @@ def _ask_what_was_left(place: Path, units: Sequence[Unit]) -> list[str]:
         where = "another machine" if driver is None else f"another machine; {_who(driver)} drove the sweep"
         raise RunError(f"{', '.join(unseen)}: at work on {where}, so give the same command there")
     return asked
+
+
+def _call_off_workers(place: Path, driver: Driver) -> str | None:
+    """Write the file that the workers of a dead driver look for, whose jobs may also wait in a queue."""
+    stop = driver["stop"]
+    if not re.fullmatch(r"\.sweep-\w+/stopped-[\w.-]+", stop) or not (place / stop).parent.is_dir():
+        return None  # no path that a driver wrote
+    write_atomic(place / stop, b"")
+    return (
+        f"{_who(driver)}, which drove the sweep on {driver['on']}, is dead; called its jobs off: runs stop at their "
+        "next checkpoints, and what waits does not begin"
+    )
 
 
 # ---------------------------------------------------------------- arrays of Slurm
