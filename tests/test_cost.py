@@ -19,10 +19,12 @@ from suite.core.cpu_layers import PIECE
 from suite.evaluation.evaluate import READ_BATCH, accuracy, read_batch
 from suite.evaluation.protocol import Protocol
 from suite.evaluation.training import train
+from suite.experiments import rates as machine
 from suite.experiments import timing
 from suite.experiments.distillation import Distillation
 from suite.experiments.operations import Operations, evaluation_network, operations
-from suite.experiments.timing import Pace, Rates
+from suite.experiments.rates import Rates
+from suite.experiments.timing import Pace
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
 from suite.objectives.distribution_matching import DistributionMatching
@@ -145,10 +147,10 @@ def test_the_rates_are_those_that_give_the_seconds() -> None:
         "products": Operations(40, 0, 1e9, 2e7),
         "bytes": Operations(130, 8e8, 1e6, 4e8),
     }
-    solved = timing._solved({sort: (work, rates.seconds(work)) for sort, work in works.items()})
+    solved = machine._solved({sort: (work, rates.seconds(work)) for sort, work in works.items()})
     for sort, rate in vars(rates).items():
         assert getattr(solved, sort) == pytest.approx(rate, rel=1e-3)
-    noisy = timing._solved({sort: (work, 1e-3 if sort == "calls" else 1.0) for sort, work in works.items()})
+    noisy = machine._solved({sort: (work, 1e-3 if sort == "calls" else 1.0) for sort, work in works.items()})
     assert all(rate > 0 for rate in vars(noisy).values())
 
 
@@ -241,7 +243,7 @@ def test_an_objective_that_counts_nothing_is_tried_once(monkeypatch: pytest.Monk
         def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:
             return {}
 
-    monkeypatch.setattr(timing, "_least_seconds", lambda do, device: do() and 0.25)
+    monkeypatch.setattr(timing, "least_seconds", lambda do, device: do() and 0.25)
     assert timing.outer_step(setting(), Outside(), 1, 1) == timing.outer_step(setting(), Outside(), 1, 1) == 0.25
     assert steps == [16]
     timing.outer_step(setting(classes=5), Outside(), 1, 1)
@@ -280,7 +282,7 @@ def within_one_try(holds: Callable[[], str]) -> None:
     """Pass if one of the tries finds nothing wrong."""
     wrong = []
     for _ in range(TRIES):
-        for cache in (timing._rates, timing._paces):
+        for cache in (machine._rates, timing._paces):
             cache.clear()
         wrong.append(holds())
         if not wrong[-1]:

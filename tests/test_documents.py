@@ -256,15 +256,29 @@ def test_a_memory_is_judged_again(made: Path, data_dir: Path, monkeypatch: pytes
 
 @pytest.mark.slow
 def test_the_commands_of_sweeps(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As printed, in order: a table is done, looked at, and its other seeds are written for Slurm."""
+    """As printed, in order: a table is done, looked at, cancelled, and its other seeds are written for Slurm."""
     monkeypatch.setenv("SUITE_DATA_DIR", str(data_dir))
     lines = [line for line in ordered_commands() if line.startswith("python -m suite.sweep ")]
-    done, status, array = (give(line, "--out", str(tmp_path), "--tracking-uri", "none") for line in lines)
-    assert done.status == status.status == array.status == 0, done.err + status.err + array.err
-    assert "full momentum" in done.out and "3 finished" in status.out
+    given = [give(line, "--out", str(tmp_path), "--tracking-uri", "none") for line in lines]
+    done, status, cancelled, array = given
+    assert [each.status for each in given] == [0] * 4, [each.err for each in given]
+    assert "full momentum" in done.out and "3 finished" in status.out and "nothing is at work" in cancelled.out
     assert "6 of 6 runs are left; submit them with" in array.out
     (script,) = tmp_path.glob("*/*/array-*.sbatch")
     assert "#SBATCH --gres=gpu:1" in script.read_text()
+
+
+@pytest.mark.slow
+def test_the_commands_of_what_a_table_costs() -> None:
+    """As printed, with fewer simulations: as many GPUs and runs as the page says."""
+    lines = [line for line in ordered_commands() if line.startswith("python -m tools.table_cost ")]
+    whole, packed = (give(line, "--simulations", "20") for line in lines)
+    assert whole.status == packed.status == 0, whole.err + packed.err
+    assert "| all (90) |" in whole.out and "| all (30) |" in packed.out
+    assert re.findall(r"^\| (\d+) \|", whole.out, re.MULTILINE) == ["1", "8", "16", "64"]
+    page = (REPOSITORY / "docs" / "what-a-table-costs.md").read_text()
+    head = [line for line in whole.out.splitlines() if line.startswith("| GPUs |")]
+    assert len(head) == 1 and head[0] in page
 
 
 @pytest.mark.slow

@@ -4,31 +4,47 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from command_line import QUICK, Done, command, only_run, sets
+from command_line import QUICK, Done, command, only_run, resolve, said, sets
+from test_sweeping import TABLE, Made, Sweep
 
+from suite.run import main as run_main
 from suite.runtime import session
+from suite.runtime.execute import directories_of
 from suite.storage.checkpoint import read_newest
+from suite.sweep.__main__ import main as sweep_main
+from suite.sweep.local import Processes
+from suite.sweep.pool import Pool
 
 SIX = sets("ITERATIONS = 6", "NETWORKS = 1", "VALIDATION_POINTS = 3")
 KIB = 1024
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one MiB of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
+@contextmanager
+def mounted(place: Path, size: str) -> Iterator[Path]:
+    """A file system of its own, of this size."""
+    place.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place]
     try:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, text=True)
+        done = subprocess.run(mount, capture_output=True, text=True)
     except FileNotFoundError:
         pytest.skip("there is no mount command")
     if done.returncode != 0:
         pytest.skip(f"no file system can be mounted here ({done.stderr.strip()})")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB of its own."""
+    with mounted(tmp_path / "disk", "1m") as place:
+        yield place
 
 
 def fill(disk: Path, leave: int) -> Path:
@@ -118,3 +134,39 @@ def test_a_store_without_room_costs_no_run(disk: Path, data_dir: Path, memory: b
     done = go(data_dir, tmp_path / "out", f"sqlite:///{disk / 'mlflow.db'}")
     assert done.status == 0 and "send it later" in done.err
     assert (only_run(tmp_path / "out") / "memory.safetensors").read_bytes() == memory
+
+
+# ---------------------------------------------------------------- sweeps
+
+
+def test_a_run_of_a_sweep_without_room_is_named_and_the_others_are_done(tmp_path: Path, data_dir: Path) -> None:
+    """As where a quota is full: one run's folder has room for its first checkpoint alone."""
+    (tmp_path / "table.gin").write_text(TABLE.replace("[0, 1]", "[0]") + "\nSTART = None\nITERATIONS = 6\n")
+    sweep, by_hand = (Sweep(tmp_path / "table.gin", tmp_path / name, data_dir) for name in ("runs", "by_hand"))
+    directory = directories_of(resolve([str(sweep.gin)]), sweep.out)[0]
+    words = [*sweep.words, "--workers", "1", "--checkpoint-seconds", "0"]
+    with mounted(directory, "48k"):
+        done = said(sweep_main, words)
+        assert done.status == 1 and "1 of 2 runs failed; the others are done" in done.err, done.err
+        (line,) = [line for line in done.err.splitlines() if "slow" in line and "failed: " in line]
+        assert "failed: suite.run: can't write" in line and "No space left on device; free some room" in line
+        assert len(sweep.records()) == 1 and "1 failed, 1 finished" in said(sweep_main, [*sweep.words, "--status"]).out
+        newest, complaints = read_newest(directory / "checkpoints")
+        assert newest is not None and newest.iteration == 1 and complaints == []
+        subprocess.run(["mount", "-o", "remount,size=4m", directory], check=True)
+        again = said(sweep_main, words)
+        assert again.status == 0, again.err
+        (log,) = sweep.out.glob(f"*/.sweep-*/logs/{directory.name}.log")
+        assert "resuming from the checkpoint of step 1" in log.read_text()
+        assert said(run_main, by_hand.words).status == 0
+        assert sweep.records() == by_hand.records() and len(sweep.records()) == 2
+
+
+def test_what_a_run_could_not_say_for_want_of_room_is_said_for_it(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    does = "(here / '..' / 'logs' / 'filler').write_bytes(bytes(size)); print('begun ' * size); sys.exit('why')"
+    with mounted(tmp_path / "logs", "64k") as logs:
+        unit = made.unit("it", f"size = {60 * KIB}; {does}")
+        pool = Pool(Processes(1), logs, say=lambda line: None)
+        pool.run([unit, made.unit("other")], lambda: None)
+        assert "No space left on device; free some room" in pool.failed["it"] and len(pool.done) == 1

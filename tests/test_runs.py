@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import QUICK, Done, ask, command, ended, only_run, sets, start
+from command_line import QUICK, Done, ask, command, ended, only_run, said, sets, start
 
 from leaderboard import collect
 from suite.runtime import session
@@ -16,6 +16,7 @@ from suite.runtime.run_directory import state
 from suite.storage.files import sha256
 from suite.storage.journal import Journal
 from suite.storage.locks import locked
+from suite.sweep.__main__ import main as sweep_main
 from suite.tracking.store import stores
 from suite.tracking.uri import default_uri
 
@@ -330,6 +331,37 @@ def test_resuming_in_another_environment_is_reported_and_recorded(
     assert change.endswith("now another processor") and done.record["cost"]["attempts"] == 2
     whole = go(data_dir, tmp_path / "whole", "--json")
     assert whole.record["environment"]["mixed"] == [] and whole.record["cost"]["attempts"] == 1
+
+
+def test_a_run_that_is_moved_to_another_place_and_machine_goes_on_to_the_same_bits(
+    data_dir: Path, tmp_path: Path, stop_at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another folder, another copy of the data, another processor, and nothing left where the run was."""
+
+    def words(name: str) -> list[str]:
+        place = ["--data-dir", str(tmp_path / "data"), "--out", str(tmp_path / name), "--tracking-uri", "none"]
+        return [*QUICK, *FIVE, *place]
+
+    stop_at(3)
+    assert go(data_dir, tmp_path / "one").status == 75
+    stop_at(None)
+    run = only_run(tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    shutil.move(run.parent, tmp_path / "two")
+    shutil.rmtree(tmp_path / "one")
+    shutil.copytree(data_dir, tmp_path / "data")
+    monkeypatch.setattr("suite.runtime.environment._processor", lambda: "another processor")
+    swept = said(sweep_main, [*words("two"), "--status"])
+    assert swept.out.startswith("stopped"), swept.out + swept.err
+    moved, whole = (command(*words(name), "--json") for name in ("two", "whole"))
+    assert moved.status == 0 and "resuming from the checkpoint of step 3" in moved.err, moved.err
+    assert not (tmp_path / "one").exists()
+    left_out = {"environment", "cost", "finished_at"}
+    same = [{name: value for name, value in done.record.items() if name not in left_out} for done in (moved, whole)]
+    assert same[0] == same[1] and moved.record["cost"]["attempts"] == 2
+    assert moved.record["environment"]["mixed"] and not whole.record["environment"]["mixed"]
+    memories = [(only_run(tmp_path / name) / "memory.safetensors").read_bytes() for name in ("two", "whole")]
+    assert memories[0] == memories[1]
 
 
 # ---------------------------------------------------------------- clean

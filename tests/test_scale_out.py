@@ -3,6 +3,7 @@
 Takes minutes: `make test-services`. Slurm is Debian's (`apt-get install slurm-wlm munge`), in a folder of its own.
 """
 
+import json
 import os
 import re
 import resource
@@ -19,9 +20,10 @@ from pathlib import Path
 import pytest
 from command_line import REPOSITORY, ended, start
 from test_sweep_engines import Table, assert_each_was_done_once, at_work, attempts, in_the_background
-from test_sweeping import TABLE, Sweep, wait_for
+from test_sweeping import TABLE, Made, Sweep, wait_for
 
 from suite.sweep.pool import Pool
+from suite.sweep.slurm import write_array
 from suite.sweep.submitit_jobs import Jobs
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -204,3 +206,54 @@ def test_submitit_s_jobs_that_are_signalled_or_killed_are_submitted_again(
         wait()
     assert_each_was_done_once(pool, units)
     assert [len(attempts(unit)) for unit in units] == [2, 2, 1]
+
+
+def test_an_array_of_two_runs_a_task_is_cancelled_and_goes_on_later(
+    slurm: None, tmp_path: Path, data_dir: Path
+) -> None:
+    (tmp_path / "table.gin").write_text(TABLE + "\nITERATIONS = 60\nSTART = None\n")
+    sweep = Sweep(tmp_path / "table.gin", tmp_path / "a place", data_dir)
+    words = [*sweep.words, "--on", "slurm", "--checkpoint-seconds", "0", "--together", "2", "--workers", "1"]
+
+    def submitted() -> None:
+        done = ended(start(*words, code=["-m", "suite.sweep"]))
+        assert done.status == 0 and "4 of 4 runs are left" in done.out, done
+        subprocess.run(done.out.splitlines()[-1].strip(), shell=True, check=True, stdout=subprocess.DEVNULL)
+
+    def states() -> list[str]:
+        shown = json.loads(ended(start(*sweep.words, "--status", "--json", code=["-m", "suite.sweep"])).out)
+        return [unit["state"] for unit in shown]
+
+    def cancelled() -> str:
+        done = ended(start(*sweep.words, "--cancel", code=["-m", "suite.sweep"]))
+        assert done.status == 0, done.err
+        return done.out
+
+    submitted()
+    wait_for(lambda: len(list(sweep.out.glob("*/*/checkpoints/step-*"))) >= 2 and len(at_work(sweep.out)) >= 2, 600)
+    assert re.match(r"cancelled array \d+ of Slurm: what waited is gone", cancelled())
+    wait_for(lambda: not queue(), 600)
+    assert sorted(states()) == ["not begun"] * 2 + ["stopped"] * 2
+    assert "nothing is at work on the table" in cancelled()
+    submitted()
+    wait_for(lambda: not queue(), 600)
+    assert states() == ["finished"] * 4
+    by_hand = Sweep(sweep.gin, tmp_path / "by_hand", sweep.data_dir)
+    assert ended(start(*by_hand.words)).status == 0
+    assert sweep.records() == by_hand.records()
+
+
+def test_what_scancel_ends_is_not_requeued_and_what_a_signal_stops_is(slurm: None, tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    stops = "import signal; signal.signal(15, lambda *_: sys.exit(75)); (here / 'up').touch(); time.sleep(60)"
+    unit = made.unit("stops", stops)
+    script = write_array(made.place, "of a test", [unit], None, [])
+    submit = ["sbatch", "--parsable", str(script)]
+    array = subprocess.run(submit, check=True, capture_output=True, text=True).stdout.strip()
+    up = unit.directory / "up"
+    for words in (["scancel", "--full", "--signal=TERM", array], ["scancel", array]):  # as a preemption; as a user
+        wait_for(up.exists)
+        up.unlink()
+        subprocess.run(words, check=True)
+    wait_for(lambda: not queue())
+    assert not up.exists()

@@ -307,6 +307,7 @@ def test_a_job_array_does_each_line_and_is_requeued_at_a_checkpoint(
     script = write_array(made.place, "of a test", more, 7, ["--time=02:00:00"])
     assert "this Slurm takes arrays of 3 tasks; the other 1 runs are left" in capsys.readouterr().err
     text = script.read_text()
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
     for line in (
         "--array=1-3%7",
         "--time=02:00:00",
@@ -328,6 +329,43 @@ def test_a_job_array_does_each_line_and_is_requeued_at_a_checkpoint(
     long.send_signal(signal.SIGUSR1)
     assert long.wait() == 75
     assert (made.place / "requeued").read_text() == "requeue 77_3\n"
+
+
+def test_a_task_does_several_runs_at_once_and_goes_on_with_those_that_stopped(
+    made: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.place = made.place / "a place"
+    tools = made.place / "tools"
+    tools.mkdir(parents=True)
+    asked = '[ "$1" = show ] && echo "MaxArraySize            = 3" && exit\n'
+    (tools / "scontrol").write_text(f'#!/bin/sh\n{asked}echo "$@" >> "{made.place}/requeued"\n')
+    (tools / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    heard = (
+        "import signal; signal.signal(10, lambda *_: (print('heard'), sys.exit(75)));"
+        "(here / 'up').touch(); time.sleep(60)"
+    )
+    units = [made.unit("one", heard), made.unit("two", heard), made.unit("bad", "print('no'); sys.exit(3)")]
+    units += [made.unit("quick"), made.unit("good"), made.unit("last"), made.unit("no room")]
+    script = write_array(made.place, "it", units, None, ["--gres=gpu:1"], together=3)
+    assert "this Slurm takes arrays of 2 tasks; the other 1 runs are left" in capsys.readouterr().err
+    text = script.read_text()
+    assert "#SBATCH --array=1-2\n" in text and "#SBATCH --gres=gpu:1" in text and "does 3 lines of" in text
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+
+    def task(number: int) -> "subprocess.Popen[bytes]":
+        about = {"SLURM_ARRAY_TASK_ID": str(number), "SLURM_ARRAY_JOB_ID": "77"}
+        return subprocess.Popen(["bash", str(script)], env=os.environ | about)
+
+    first = task(1)
+    wait_for(lambda: all((unit.directory / "up").exists() for unit in units[:2]))  # at once
+    first.send_signal(signal.SIGUSR1)
+    assert first.wait() == 75 and (made.place / "requeued").read_text() == "requeue 77_1\n"
+    logs = [(made.place / "logs" / f"{unit.name}.log").read_text() for unit in units[:3]]
+    assert logs == ["heard\n", "heard\n", "no\n"]
+    assert task(2).wait() == 0 and all(unit.state == "finished" for unit in units[3:6])
+    assert task(3).wait() == 1 and units[6].state != "finished"
+    assert (made.place / "requeued").read_text() == "requeue 77_1\n"
 
 
 def test_the_array_has_what_is_left(sweep: Sweep) -> None:
@@ -366,7 +404,7 @@ def test_options_that_are_none_are_refused(made: Made, option: str) -> None:
     ("words", "sentence"),
     [
         (["--fresh"], "--fresh: a sweep goes on with what there is"),
-        (["--together", "2"], "--together: a sweep goes on with what there is"),
+        (["--together", "2"], "--together: it is for --on slurm; --workers says how many are at work"),
         (["--slurm=--time=1"], "--slurm: options of sbatch are for --on slurm and --on submitit"),
         (["--only", "middling"], "middling"),
     ],

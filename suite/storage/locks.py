@@ -6,7 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -134,11 +134,32 @@ _OWN_LOCKS_ALWAYS = ("fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "
 """File systems that leave flock() to the kernel of each machine."""
 
 
+def holder(path: Path) -> int | None:
+    """The process that holds a lock; None: none, one of another machine or user, or a system that does not tell.
+
+    It is named by Linux's list of locks and has the file open, since other file systems have the same numbers of files.
+    """
+    try:
+        known = path.stat()
+        held = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return None
+    found = [int(words[4]) for words in held if words[1] == "FLOCK" and words[5].endswith(f":{known.st_ino}")]
+    return next((process for process in found if _has_open(process, known)), None)
+
+
+def _has_open(process: int, known: os.stat_result) -> bool:
+    handles: list[str] = []
+    with suppress(OSError):  # it ended, or is another user's
+        handles = os.listdir(f"/proc/{process}/fd")
+    for handle in handles:
+        with suppress(OSError):
+            if os.path.samestat(os.stat(f"/proc/{process}/fd/{handle}"), known):
+                return True
+    return False
+
+
 def _holder(path: Path) -> str:
     """Who holds a lock, as far as Linux tells."""
-    try:
-        inode = f":{path.stat().st_ino}"
-        held = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-        return next(f"process {words[4]}" for words in held if words[1] == "FLOCK" and words[5].endswith(inode))
-    except (OSError, StopIteration, IndexError):  # another system, or a process on another machine
-        return "another process"
+    process = holder(path)
+    return "another process" if process is None else f"process {process}"

@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     share = number_option(float, AtLeast(0))
     add("--gpus", type=share, metavar="G", help="of each run on Ray, such as 0.25 (default: 1 where there are GPUs)")
     add("--status", action="store_true", help="print what is done, running and left; starts nothing")
+    add("--cancel", action="store_true", help="ask what is at work to stop at checkpoints; the same command goes on")
     return command
 
 
@@ -81,9 +82,8 @@ def _main(options: argparse.Namespace) -> int:
     from suite.storage.files import make_directory, user_path
 
     _refuse_to_be_a_rank()
-    for name, given in (("--fresh", options.fresh), ("--together", options.together != 1)):
-        if given:
-            raise UsageError(f"{name}: a sweep goes on with what there is, one run a process; give it to suite.run")
+    if options.fresh:
+        raise UsageError("--fresh: a sweep goes on with what there is; give it to suite.run")
     _refuse_options_of_another_engine(options)
     load_components()
     options.plugin = [load_plugin(plugin) for plugin in options.plugin]
@@ -91,6 +91,8 @@ def _main(options: argparse.Namespace) -> int:
     out = make_directory(user_path(options.out, "--out"))
     if options.status or options.dry_run:
         return _show(runs, options, out)
+    if options.cancel:
+        return _cancel(runs, options, out)
     if options.on == "slurm":
         return _slurm(runs, options, out)
     _pooled(runs, options, out)
@@ -103,6 +105,9 @@ def _main(options: argparse.Namespace) -> int:
 def _refuse_options_of_another_engine(options: argparse.Namespace) -> None:
     if options.slurm and options.on not in ("slurm", "submitit"):
         raise UsageError("--slurm: options of sbatch are for --on slurm and --on submitit")
+    if options.together != 1 and options.on != "slurm":
+        how = {"local": "--workers says how many are at work, on all GPUs", "ray": "--gpus 0.5 has two on each GPU"}
+        raise UsageError(f"--together: it is for --on slurm; {how.get(options.on, 'a job of submitit has one run')}")
     for name, given in (("--address", options.address), ("--gpus", options.gpus)):
         if given is not None and options.on != "ray":
             raise UsageError(f"{name}: it is for --on ray")
@@ -152,6 +157,18 @@ def _show(runs: "list[Run]", options: argparse.Namespace, out: Path) -> int:
     return 0
 
 
+def _cancel(runs: "list[Run]", options: argparse.Namespace, out: Path) -> int:
+    """Ask whatever is at work on the runs to stop, and say what was asked."""
+    from suite.sweep.cancelling import cancel
+    from suite.sweep.units import folder_of, units_of
+
+    these = [*runs, *_chosen(runs, out)]
+    units = units_of(these, [None] * len(these), options, out)
+    asked = cancel(folder_of(runs, out).absolute(), units)
+    print("\n".join(asked) if asked else f"nothing is at work on the table in {out / runs[0].name}; --status shows it")
+    return 0
+
+
 # ---------------------------------------------------------------- engines
 
 
@@ -163,16 +180,19 @@ def _pooled(runs: "list[Run]", options: argparse.Namespace, out: Path) -> None:
     from suite.runtime.signals import Stop
     from suite.storage.files import make_directory
     from suite.storage.locks import locked
+    from suite.sweep.cancelling import LOCK, note
     from suite.sweep.pool import Pool
     from suite.sweep.units import LEFT, folder_of, longest_first
 
-    place = make_directory(out / runs[0].name)
-    lock, logs = place.absolute() / ".sweep.lock", folder_of(runs, out).absolute() / "logs"
+    place, folder = make_directory(out / runs[0].name), folder_of(runs, out).absolute()
+    lock, logs = place.absolute() / LOCK, folder / "logs"
+    called_off = folder / f"stopped-{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
     refusal = f"another sweep is at work in {place}; --status shows how far it is"
     stop = Stop()
     with (
         locked(lock, wait=False, refusal=refusal),
-        _engine(runs, options, lock, logs) as engine,  # Ray hears signals itself, until the next one does
+        note(folder, options.on, called_off),
+        _engine(runs, options, lock, called_off) as engine,  # Ray hears signals itself, until the next one does
         stop.listening(),
     ):
         for choose in (lambda: runs, lambda: _chosen(runs, out)):
@@ -184,8 +204,9 @@ def _pooled(runs: "list[Run]", options: argparse.Namespace, out: Path) -> None:
                 report(f"[sweep] {len(units)} of {len(these)} runs are left{at_once}; {pool.logs}")
             pool.run(units, lambda: stop.signal)
             if pool.failed:
-                failed = f"{len(pool.failed)} of {len(these)} runs failed"
-                raise RunError(f"{failed}; the others are done, and their records are kept")
+                rest = "all that they wrote is kept, and the same command goes on with them"
+                rest = "the others are done, and their records are kept" if len(pool.failed) < len(these) else rest
+                raise RunError(f"{len(pool.failed)} of {len(these)} runs failed; {rest}")
 
 
 def _device(options: argparse.Namespace) -> "torch.device":
@@ -197,8 +218,8 @@ def _device(options: argparse.Namespace) -> "torch.device":
     return prepare_device(options.device) if options.on == "local" else torch.device("cpu")
 
 
-def _engine(runs: "list[Run]", options: argparse.Namespace, lock: Path, logs: Path) -> "Engine":
-    """What `--on` asks for."""
+def _engine(runs: "list[Run]", options: argparse.Namespace, lock: Path, called_off: Path) -> "Engine":
+    """What `--on` asks for. `called_off`: a file by which the workers of other machines are told to stop."""
     if options.on == "local":
         from suite.runtime.estimate import plans
 
@@ -206,26 +227,26 @@ def _engine(runs: "list[Run]", options: argparse.Namespace, lock: Path, logs: Pa
         plans(runs, device)  # refuses what has no room, before anything is begun
         return _processes(options, device)
     _refuse_a_password(options)
+    logs = called_off.parent / "logs"
     _refuse_locks_of_one_machine(logs)
     if options.on == "submitit":
         from suite.sweep.submitit_jobs import Jobs
 
-        return Jobs(_errand(options, logs, None), logs / "submitit", tuple(options.slurm), options.workers)
+        return Jobs(_errand(logs, called_off, None), logs / "submitit", tuple(options.slurm), options.workers)
     from suite.sweep.ray_tasks import RayTasks, Share
 
     address = options.address or os.environ.get("RAY_ADDRESS") or None
     gpus = 0.0 if options.device == "cpu" and options.gpus is None else options.gpus
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     share = Share(max(1, int(threads)) if threads.isdecimal() else 1, gpus)
-    return RayTasks(_errand(options, logs, lock), share, address, options.workers)
+    return RayTasks(_errand(logs, called_off, lock), share, address, options.workers)
 
 
-def _errand(options: argparse.Namespace, logs: Path, lock: Path | None) -> "Errand":
+def _errand(logs: Path, called_off: Path, lock: Path | None) -> "Errand":
     """What the units of an engine with machines of its own have in common."""
     from suite.sweep.attended import Errand
 
-    stop = logs.parent / f"stopped-{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
-    return Errand((), _one_thread(), logs, stop, lock)
+    return Errand((), _one_thread(), logs, called_off, lock)
 
 
 def _one_thread() -> dict[str, str]:
@@ -290,7 +311,7 @@ def _slurm(runs: "list[Run]", options: argparse.Namespace, out: Path) -> int:
         left = longest_first(units, LEFT)
         if left:
             folder = folder_of(runs, out).absolute()
-            script = write_array(folder, runs[0].name, left, options.workers, options.slurm)
+            script = write_array(folder, runs[0].name, left, options.workers, options.slurm, options.together)
             print(f"{len(left)} of {len(these)} runs are left; submit them with\n  sbatch {shlex.quote(str(script))}")
             return 0
         at_work = sum(unit.state == "running" for unit in units)

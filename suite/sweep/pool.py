@@ -1,5 +1,6 @@
 """Deals units out to an engine, until each is done or given up: whatever the engine is, its rules are the same."""
 
+import os
 import sys
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from suite.errors import Interrupted, RunError, first_line
 from suite.runtime.durations import duration
-from suite.storage.files import make_directory
+from suite.storage.files import delete, make_directory, write_atomic
 from suite.sweep.units import Unit
 
 MOST_DEATHS = 3
@@ -26,6 +27,12 @@ MOST_STALLS, STALL_SECONDS = 10, 10.0
 
 LAST_BYTES = 2**16
 """Of a log that are read for its last line."""
+
+COMMAND = "suite.run: "
+"""How the line begins in which a run says why it failed."""
+
+SMALL = 2**12
+"""Bytes of a file that is written to see whether there is room."""
 
 POLL = 0.1
 """Seconds between looks at what is at work."""
@@ -237,4 +244,17 @@ def _last_words(log: Path, status: int) -> str:
         text = ""
     lines = [line for line in text.splitlines() if line.strip()]
     said = lines[-1][:300] if lines else f"exit status {status}"
+    if not said.startswith(COMMAND):  # what it had to say at its end may not have been written for want of room
+        said = _no_room(log.parent) or said
     return f"{said} ({log})"
+
+
+def _no_room(folder: Path) -> str | None:
+    """Why a small file can't be written in a folder; None where it can."""
+    probe = folder / f".room-{os.getpid()}"
+    try:
+        write_atomic(probe, bytes(SMALL))
+        delete(probe)
+    except RunError as error:
+        return first_line(error)
+    return None

@@ -43,10 +43,15 @@ class Unit:
     """What is in it."""
 
     @property
+    def place(self) -> Path:
+        """The run's directory as it is there: the run's own name may order its words otherwise."""
+        named = sorted(self.directory.parent.glob(f"*-{self.key}"))
+        return named[0] if named else self.directory
+
+    @property
     def state(self) -> State:
         """From the run's directory alone, never from an engine; 'failed' for one that can't be read."""
-        named = sorted(self.directory.parent.glob(f"*-{self.key}"))  # the run's own name may order its words otherwise
-        directory = named[0] if named else self.directory
+        directory = self.place
         try:
             return run_directory.state(directory) if directory.is_dir() else "not begun"
         except RunError:
