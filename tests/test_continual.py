@@ -21,6 +21,7 @@ from suite.errors import UsageError
 from suite.evaluation.evaluate import accuracy, evaluate
 from suite.evaluation.protocol import Protocol
 from suite.experiments.continual import metrics, presets
+from suite.experiments.continual.absorbing import absorbed
 from suite.experiments.continual.avalanche_strategies import AvalancheStrategy
 from suite.experiments.continual.companions import with_finished, with_stand_ins
 from suite.experiments.continual.compress_then_recall import CompressThenRecall
@@ -37,12 +38,11 @@ from suite.parameterizations.factors import factors
 from suite.parameterizations.standard import Standard
 from suite.registry import describe
 from suite.runtime.record import comparable
-from suite.starts.mixed_images import MixedImages
 from suite.streams.base import at_places
 from suite.streams.class_splits import ClassSplits
 from suite.streams.permutations import Permutations
 from suite.streams.rotations import Rotations
-from suite.types import ClassRows, ImageShape, Setting, Split
+from suite.types import ImageShape, Setting, Split
 
 PLAIN = Digits()
 SMALL = CompressThenRecall(
@@ -56,6 +56,12 @@ SMALL = CompressThenRecall(
     replay_batch=5,
     evaluation=Protocol(networks=2, epochs=3),
 )
+
+
+class Unfitted(Addressing):
+    """Offers no start from images."""
+
+    fitted = None  # type: ignore[assignment]
 
 
 def session_in(data_dir: Path, seed: int = 0, **options: Any) -> FakeSession:
@@ -88,7 +94,7 @@ def test_the_same_seed_gives_the_same_and_another_seed_another(data_dir: Path) -
     assert first.facts["matrices"] == again.facts["matrices"] != other.facts["matrices"]
 
 
-@pytest.mark.parametrize(("stop_at", "options"), [(2, "none"), (6, "none"), (8, "none"), (18, "none"), (18, "all")])
+@pytest.mark.parametrize(("stop_at", "options"), [(2, "none"), (6, "none"), (8, "none"), (18, "none"), (8, "all")])
 def test_a_run_that_was_stopped_anywhere_goes_on_to_the_same_bits(stop_at: int, options: str, data_dir: Path) -> None:
     experiment = replace(SMALL, **OPTIONS[options])
     whole = session_in(data_dir)
@@ -152,7 +158,7 @@ def test_a_step_that_is_not_finite_leaves_the_state_before_it_to_go_on_from(
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "none": {},
-    "all": {"beside": 2, "stand_ins": 1, "start": MixedImages(), "start_images": 45},
+    "all": {"beside": 2, "stand_ins": 1, "absorbed": 20},
 }
 """Of compress-then-recall, that are ours."""
 
@@ -175,7 +181,7 @@ def test_storage_never_exceeds_the_budget(
     monkeypatch.setattr(Reservoir, "add", watched)
     experiment = replace(SMALL, stream=stream(of=PLAIN, number=3, samples_per_task=100), **OPTIONS[options])
     found = run(experiment, session_in(data_dir))
-    calls = {"none": (10, 10, 10), "all": (7, 7, 9)}[options]  # 40, 40 and 20 first images come in at once
+    calls = {"none": (11, 11, 11), "all": (9, 9, 9)}[options]  # what was absorbed before, at once
     ends = list(accumulate(calls))
     assert len(stored) == ends[2]
     assert [max(stored[i - n : i]) for i, n in zip(ends, calls, strict=True)] == [60, 40, 20]
@@ -345,19 +351,50 @@ def test_networks_that_are_kept_learn_each_task_beside_the_memories_of_those_bef
     assert set(torch.cat([replay.draw(2, Key(i)) for i in range(20)]).tolist()) == {7, 8, 9, 10}
 
 
-def test_a_memory_starts_from_its_task_s_first_images(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, images = [], MixedImages.images
+def test_a_memory_absorbs_what_comes_in_within_its_own_room() -> None:
+    """With r images of a class, those of the last r of each class remain, as far as the bases span them."""
+    shape, classes = ImageShape(1, 8, 8), 3
+    images, labels = torch.randn(60, 1, 8, 8, generator=Key(1).generator()), torch.arange(60) % classes
+    batches = [Split(*parts) for parts in zip(images.split(10), labels.split(10), strict=True)]
+    for whole in (Standard(), Addressing(bases=20)):  # room for whatever is shown
+        setting = Setting(shape, classes, MLP(), whole, "none", torch.device("cpu"))
+        memory = whole.init(shape, classes, 10, Key(2))
+        each = whole.per_class(shape, classes, 10)
+        made = absorbed(setting, memory, batches, Key(3))
+        assert {k: v.shape for k, v in made.items()} == {k: v.shape for k, v in memory.items()}
+        again = absorbed(setting, memory, batches, Key(3))
+        assert all(torch.equal(made[k], again[k]) for k in made)
+        if isinstance(whole, Standard):
+            last = torch.stack([images[labels == c][-each:] for c in range(classes)])
+            first = torch.tensor([20 % each])  # the place after the newest
+            assert torch.allclose(whole.recall(made, torch.arange(classes)).roll(-int(first), 1), last, atol=1e-5)
+    # Nothing of a batch is needed once the next has come: the last state and the rest give the same.
+    none = torch.full((10,), 1)
+    one_class = [Split(images[:10], none)]
+    setting = Setting(shape, classes, MLP(), Standard(), "none", torch.device("cpu"))
+    made = absorbed(setting, Standard().init(shape, classes, 2, Key(2)), one_class, Key(3))
+    recalled = Standard().recall(made, torch.arange(classes))
+    assert torch.equal(recalled[1], images[8:10])  # the last two
+    low, high = images[:10].min(0).values, images[:10].max(0).values
+    assert ((recalled[0] >= low) & (recalled[0] <= high)).all()  # combinations of the first batch
 
-    def noted(self: MixedImages, setting: Setting, real: ClassRows, each: int, key: Key) -> torch.Tensor:
-        seen.append(len(real.split))
-        return images(self, setting, real, each, key)
 
-    monkeypatch.setattr(MixedImages, "images", noted)
-    for wanted, expected in ((45, [40, 40, 20]), (5, [10, 10, 10]), (1000, [40, 40, 20])):
-        seen.clear()
-        experiment = replace(SMALL, start=MixedImages(), start_images=wanted, replay=1)
-        run(experiment, session_in(data_dir))
-        assert seen == expected, wanted
+def test_absorbed_images_have_no_outer_steps(data_dir: Path) -> None:
+    experiment, session = replace(SMALL, absorbed=20), session_in(data_dir)
+    found = run(experiment, session)
+    assert experiment.steps_per_task == SMALL.steps_per_task // 2 and found.scale["iterations"] == 12
+    assert "absorb the first 20 images" in found.facts["differs"][-1]
+    for wrong in (15, 40):
+        with (
+            as_people_run_it(),
+            pytest.raises(UsageError, match="absorbed must be whole batches of 10, and fewer"),
+        ):
+            replace(SMALL, absorbed=wrong)
+    with (
+        as_people_run_it(),
+        pytest.raises(UsageError, match="absorbed must be 0 for a parameterization that"),
+    ):
+        replace(SMALL, absorbed=20, parameterization=Unfitted())
 
 
 def test_stand_ins_are_the_memory_s_images_as_other_tasks_and_pass_its_gradient() -> None:

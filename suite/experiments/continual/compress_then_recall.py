@@ -33,7 +33,7 @@ from suite.types import (
     RelatedTasks,
     Session,
     Setting,
-    Start,
+    StartsFromImages,
     Stream,
     StreamTask,
 )
@@ -87,11 +87,9 @@ class CompressThenRecall:
     beside: NonNegativeInt = field(default=0, metadata=ADDED)
     """Finished memories that networks learn beside the memory, drawn anew for each outer step; all there are, if fewer
     (ours)."""
-    start: Start | None = field(default=None, metadata=ADDED)
-    """What a memory recalls first, made of the first images of its task; None: as the parameterization draws it."""
-    start_images: PositiveInt = field(default=100, metadata=ADDED)
-    """Images that come in before a start is made, whole batches of them; no more than there is storage for, but a batch
-    at least. Their outer steps follow it."""
+    absorbed: NonNegativeInt = field(default=0, metadata=ADDED)
+    """First images of a task, whole batches of them, that are folded into its memory before its first outer step and
+    have none of their own (`absorbing`; ours)."""
     whole_matrix: bool = True
     """Measure every task so far after every task; else the new one alone, and all after the last."""
     kept_networks: NonNegativeInt = field(default=0, metadata=ADDED)
@@ -105,6 +103,12 @@ class CompressThenRecall:
         require_no_teacher(self)
         info, possible = self.stream.info, self.stand_ins == 0 or isinstance(self.stream, RelatedTasks)
         require(self, "stand_ins", possible, "0 for a stream whose law makes no other task of a task's images")
+        whole = self.absorbed % self.batch == 0 and self.absorbed < info.samples_per_task
+        require(
+            self, "absorbed", whole, f"whole batches of {self.batch}, and fewer than the {info.samples_per_task} images"
+        )
+        starts = self.absorbed == 0 or isinstance(self.parameterization, StartsFromImages)
+        require(self, "absorbed", starts, "0 for a parameterization that offers no start from images (`fitted`)")
         one_head = not self.beside or info.outputs == info.classes_per_task
         require(self, "beside", one_head, "0 for a stream whose tasks have classes of their own")
         self.parameterization.per_class(info.shape, info.classes_per_task, self.images_per_class)  # refuses no room
@@ -124,7 +128,7 @@ class CompressThenRecall:
     @property
     def steps_per_task(self) -> int:
         """Outer steps of one task's memory."""
-        return math.ceil(self.stream.info.samples_per_task / self.batch) * self.replay
+        return math.ceil((self.stream.info.samples_per_task - self.absorbed) / self.batch) * self.replay
 
     @property
     def _companions(self) -> int:

@@ -1,16 +1,14 @@
 """How compress-then-recall makes the memory of one task: batch by batch, beside a reservoir and finished memories."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
 from suite.core.outer_loop import OuterState, begin, judged, step
 from suite.core.transfer import sent
 from suite.experiments import accounting
+from suite.experiments.continual.absorbing import absorbed
 from suite.experiments.continual.companions import with_finished, with_stand_ins
 from suite.experiments.continual.reservoir import Reservoir
 from suite.experiments.continual.stream_state import StreamState
@@ -51,17 +49,14 @@ class Compression:
         images = self.task.train.relabelled(self.task.classes)
         key, order = self.session.key("task", t), self.session.key("order", t).permutation(len(images))
         finished_numbers = sum(map(accounting.stored_numbers, state.memories))
-        ahead = self._before_first_step(len(images))
 
         def one_batch(outer: OuterState) -> OuterState:
             nonlocal state
             number = outer.iteration // of.replay
-            incoming = order[number * of.batch : (number + 1) * of.batch]
-            reservoir = state.reservoir or Reservoir.empty(of.capacity(t))
-            if ahead > reservoir.seen:
-                reservoir = reservoir.add(order[:ahead], key("reservoir"))
-            elif number * of.batch >= ahead:
-                reservoir = reservoir.add(incoming, key("reservoir"))
+            first = of.absorbed + number * of.batch
+            incoming = order[first : first + of.batch]
+            reservoir = state.reservoir or Reservoir.empty(of.capacity(t)).add(order[:first], key("reservoir"))
+            reservoir = reservoir.add(incoming, key("reservoir"))
             for update in range(of.replay):
                 replayed = reservoir.draw(of.replay_batch, key("replay", number, update))
                 real = sent(images.at(torch.cat([incoming, replayed])), self.setting.classes, self.session.device)
@@ -73,23 +68,20 @@ class Compression:
         def save(outer: OuterState, score: float | None) -> None:
             replace(state, outer=outer, seconds=stopwatch.seconds).save(self.session, of.steps_per_task)
 
-        start = state.outer or self._begin(images, order[: max(ahead, of.batch)], key)
-        steps = math.ceil(len(images) / of.batch) * of.replay
+        start = state.outer or self._begin([images.at(rows) for rows in order[: of.absorbed].split(of.batch)], key)
         place = Place(t * of.steps_per_task, of.steps_per_task * of.stream.info.tasks, f"task {t + 1}")
-        outer = learn(self.session, start, one_batch, steps, save, stopwatch, place)
+        outer = learn(self.session, start, one_batch, of.steps_per_task, save, stopwatch, place)
         return state.finished(judged(self.optimizer, outer), stopwatch.seconds)
 
-    def _before_first_step(self, images: int) -> int:
-        """Images that come in before the first outer step, whole batches of them: what a start is made of, and room."""
-        of = self.experiment
-        most = min(of.start_images, of.capacity(self.number), images) if of.start is not None else 0
-        return int(most // of.batch * of.batch)
-
-    def _begin(self, images: Split, first: Int64[Tensor, " n"], key: Key) -> OuterState:
-        """A fresh memory, made of the task's first images where the experiment has a start."""
-        of = self.experiment
-        real = None if of.start is None else sent(images.at(first), self.setting.classes, self.session.device)
-        return begin(self.setting, self.optimizer, of.images_per_class, key, of.start, real)
+    def _begin(self, first: list[Split], key: Key) -> OuterState:
+        """A fresh memory that has absorbed the first batches."""
+        outer = begin(self.setting, self.optimizer, self.experiment.images_per_class, key)
+        if not self.experiment.absorbed:
+            return outer
+        memory = {k: v.cpu() for k, v in outer.memory.items()}
+        memory = absorbed(self.setting, memory, first, key("absorbed"))
+        memory = {k: v.to(self.session.device) for k, v in memory.items()}
+        return replace(outer, memory=memory, optimizer_state=self.optimizer.init(memory))
 
     def _outer_step(self, real: ClassRows, outer: OuterState, key: Key, at: tuple[int, int]) -> OuterState:
         """One outer step on these real images; the networks learn companions beside the memory."""

@@ -95,8 +95,10 @@ def deviations(experiment: Any) -> list[str]:
         notes.append("networks of the inner loop learn stand-ins for other tasks, made by the stream's law: ours")
     if value_of(experiment, "beside"):
         notes.append("networks of the inner loop learn finished memories beside a new one: ours")
-    if value_of(experiment, "start") is not None:
-        notes.append("memories start from the first images of their task: ours")
+    if value_of(experiment, "absorbed"):
+        notes.append(
+            f"memories absorb the first {experiment.absorbed} images of their task before any outer step: ours"
+        )
     return notes
 
 
