@@ -368,15 +368,17 @@ def test_a_memory_absorbs_what_comes_in_within_its_own_room() -> None:
             last = torch.stack([images[labels == c][-each:] for c in range(classes)])
             first = torch.tensor([20 % each])  # the place after the newest
             assert torch.allclose(whole.recall(made, torch.arange(classes)).roll(-int(first), 1), last, atol=1e-5)
-    # Nothing of a batch is needed once the next has come: the last state and the rest give the same.
-    none = torch.full((10,), 1)
-    one_class = [Split(images[:10], none)]
+    # Other places hold combinations: of the class, or of what there is.
+    only = [Split(images[:3], torch.tensor([1, 1, 2]))]
     setting = Setting(shape, classes, MLP(), Standard(), "none", torch.device("cpu"))
-    made = absorbed(setting, Standard().init(shape, classes, 2, Key(2)), one_class, Key(3))
-    recalled = Standard().recall(made, torch.arange(classes))
-    assert torch.equal(recalled[1], images[8:10])  # the last two
-    low, high = images[:10].min(0).values, images[:10].max(0).values
-    assert ((recalled[0] >= low) & (recalled[0] <= high)).all()  # combinations of the first batch
+    made = absorbed(setting, Standard().init(shape, classes, 5, Key(2)), only, Key(3))
+    nothing, one, two = Standard().recall(made, torch.arange(classes))
+    assert torch.equal(one[:2], images[:2]) and torch.allclose(two, images[2:3], atol=1e-6)
+    between = (one[2:] - images[1]).flatten(1) @ torch.linalg.pinv((images[0] - images[1]).flatten()[None])
+    assert ((between > 0) & (between < 1)).all() and len(between.unique()) == 3
+    assert (
+        nothing.flatten(1) - (nothing.flatten(1) @ torch.linalg.pinv(span := images[:3].flatten(1))) @ span
+    ).norm() < 1e-4
 
 
 def test_absorbed_images_have_no_outer_steps(data_dir: Path) -> None:

@@ -15,33 +15,38 @@ from suite.types import Params, Setting, Split, StartsFromImages
 def absorbed(setting: Setting, memory: Params, batches: Sequence[Split], key: Key) -> Params:
     """The memory after these batches, each of which is needed once, and not after the next has come.
 
-    An image takes the place of the oldest of its class's r recalled images, and the memory is fitted to all of them:
+    A memory of r images for each class recalls the last r of each class that came in, as far as its bases span them:
 
         X <- recall(m),    X[y, n_y mod r] <- x for each (x, y) of the batch,    m <- fitted(X),
 
-    where n_y counts a class's images so far. The first image of a class takes all r places; before it, combinations
-    u x + (1 - u) x' of the first batch's images stand there. So nothing is stored but the memory and one batch.
+    where n_y counts a class's images before x. In places that no image has had yet stand combinations u x + (1 - u) x'
+    of two images of the class, u uniform in [0, 1]; of a class without any image, of two of any class. So nothing is
+    stored but the memory and one batch. UsageError where a parameterization offers no `fitted`.
     """
     fitting, classes = setting.parameterization, torch.arange(setting.classes)
     if not isinstance(fitting, StartsFromImages):
         raise UsageError(f"{name_of(fitting)} can't absorb images: it offers no start from them (`fitted`)")
     seen = [0] * setting.classes
-    images: Float[Tensor, "classes per_class c h w"] | None = None
-    for batch in batches:
-        if images is None:
-            images = _combinations(batch.images, fitting.recall(memory, classes).shape, key)
+    for b, batch in enumerate(batches):
+        images = fitting.recall(memory, classes).detach().clone()
         for image, y in zip(batch.images, batch.labels.tolist(), strict=True):
-            if seen[y] == 0:
-                images[y] = image
             images[y, seen[y] % images.shape[1]] = image
             seen[y] += 1
-        memory = fitting.fitted(memory, images)
-        images = fitting.recall(memory, classes).detach().clone()
+        memory = fitting.fitted(memory, _filled(images, seen, key("filled", b)))
     return memory
 
 
-def _combinations(images: Float[Tensor, "n c h w"], shape: torch.Size, key: Key) -> Tensor:
-    generator = key("first").generator()
-    pairs = torch.randint(len(images), (*shape[:2], 2), generator=generator)
-    part = torch.rand(*shape[:2], 1, 1, 1, generator=generator).to(images)
-    return part * images[pairs[..., 0]] + (1 - part) * images[pairs[..., 1]]
+def _filled(
+    images: Float[Tensor, "classes per_class c h w"], seen: Sequence[int], key: Key
+) -> Float[Tensor, "classes per_class c h w"]:
+    """The images, with combinations in the places that no image has had yet."""
+    each = images.shape[1]
+    held = [own[: min(n, each)] for own, n in zip(images, seen, strict=True)]
+    parts = []
+    for c, own in enumerate(held):
+        of, missing = (own if len(own) else torch.cat(held)), each - len(own)
+        generator = key(c).generator()
+        first, second = of[torch.randint(len(of), (2, missing), generator=generator)]
+        part = torch.rand(missing, 1, 1, 1, generator=generator).to(images)
+        parts.append(torch.cat([own, part * first + (1 - part) * second]))
+    return torch.stack(parts)

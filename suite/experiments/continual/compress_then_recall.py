@@ -89,7 +89,7 @@ class CompressThenRecall:
     (ours)."""
     absorbed: NonNegativeInt = field(default=0, metadata=ADDED)
     """First images of a task, whole batches of them, that are folded into its memory before its first outer step and
-    have none of their own (`absorbing`; ours)."""
+    have none of their own (`absorbing`; ours). All images: there is no outer step."""
     whole_matrix: bool = True
     """Measure every task so far after every task; else the new one alone, and all after the last."""
     kept_networks: NonNegativeInt = field(default=0, metadata=ADDED)
@@ -236,5 +236,5 @@ class CompressThenRecall:
             budget=Budget(budget.stored_numbers * info.tasks, storage_per_class, budget.recalled_per_class),
             scale={"iterations": steps} | streaming.scale(self, reduced_by),
             facts=streaming.facts(self, tasks, matrices) | sizes | ({"kept_matrices": kept} if kept else {}),
-            cost={"seconds_per_iteration": state.seconds / steps},
+            cost={"seconds_per_iteration": state.seconds / steps} if steps else {},
         )
