@@ -386,17 +386,16 @@ def test_absorbed_images_have_no_outer_steps(data_dir: Path) -> None:
     found = run(experiment, session)
     assert experiment.steps_per_task == SMALL.steps_per_task // 2 and found.scale["iterations"] == 12
     assert "absorb the first 20 images" in found.facts["differs"][-1]
-    for wrong in (15, 40):
-        with (
-            as_people_run_it(),
-            pytest.raises(UsageError, match="absorbed must be whole batches of 10, and fewer"),
-        ):
-            replace(SMALL, absorbed=wrong)
-    with (
-        as_people_run_it(),
-        pytest.raises(UsageError, match="absorbed must be 0 for a parameterization that"),
+    alone = run(replace(SMALL, absorbed=40), whole := session_in(data_dir))
+    assert alone.scale["iterations"] == 0 and not whole.logged and "seconds_per_iteration" not in alone.cost
+    assert len(alone.facts["matrices"][0]) == 3 and alone.budget == found.budget
+    for change, why in (
+        ({"absorbed": 15}, "whole batches of 10, or all 40"),
+        ({"absorbed": 50}, "whole batches of 10, or all 40"),
+        ({"absorbed": 20, "parameterization": Unfitted()}, "0 for a parameterization that"),
     ):
-        replace(SMALL, absorbed=20, parameterization=Unfitted())
+        with as_people_run_it(), pytest.raises(UsageError, match=f"absorbed must be {why}"):
+            replace(SMALL, **change)
 
 
 def test_stand_ins_are_the_memory_s_images_as_other_tasks_and_pass_its_gradient() -> None:

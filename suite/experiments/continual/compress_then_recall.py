@@ -103,10 +103,9 @@ class CompressThenRecall:
         require_no_teacher(self)
         info, possible = self.stream.info, self.stand_ins == 0 or isinstance(self.stream, RelatedTasks)
         require(self, "stand_ins", possible, "0 for a stream whose law makes no other task of a task's images")
-        whole = self.absorbed % self.batch == 0 and self.absorbed < info.samples_per_task
-        require(
-            self, "absorbed", whole, f"whole batches of {self.batch}, and fewer than the {info.samples_per_task} images"
-        )
+        samples = info.samples_per_task
+        whole = self.absorbed == samples or (self.absorbed < samples and self.absorbed % self.batch == 0)
+        require(self, "absorbed", whole, f"whole batches of {self.batch}, or all {samples} images")
         starts = self.absorbed == 0 or isinstance(self.parameterization, StartsFromImages)
         require(self, "absorbed", starts, "0 for a parameterization that offers no start from images (`fitted`)")
         one_head = not self.beside or info.outputs == info.classes_per_task
