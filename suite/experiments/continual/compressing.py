@@ -41,7 +41,7 @@ class Compression:
     def optimizer(self) -> Optimizer:
         """Of the memory, over its steps."""
         optimizer: Optimizer = self.experiment.outer_optimizer
-        return over_steps(optimizer, self.experiment.steps_per_task)
+        return over_steps(optimizer, max(1, self.experiment.steps_per_task))  # none, where all images are absorbed
 
     def done(self, stopwatch: Stopwatch) -> StreamState:
         """The stream's state with this task's memory among the finished ones."""
