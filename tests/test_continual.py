@@ -13,6 +13,7 @@ import pytest
 import torch
 from command_line import as_people_run_it, command, killed_at, only_run, resolve, sets
 from fake_session import FakeSession
+from torch.nn.functional import avg_pool2d
 
 from suite.architectures.mlp import MLP
 from suite.core.outer_loop import NotFinite
@@ -370,6 +371,11 @@ def test_a_memory_absorbs_what_comes_in_within_its_own_room() -> None:
             last = torch.stack([images[labels == c][-each:] for c in range(classes)])
             first = torch.tensor([20 % each])  # the place after the newest
             assert torch.allclose(whole.recall(made, torch.arange(classes)).roll(-int(first), 1), last, atol=1e-5)
+    # Halved images are absorbed as they are stored: without a blur from one batch to the next.
+    halved, small = Downsampled(of=Standard()), avg_pool2d(images, 2)
+    setting = Setting(shape, classes, MLP(), halved, "none", torch.device("cpu"))
+    made = absorbed(setting, halved.init(shape, classes, 5, Key(2)), batches, Key(3))["images"]
+    assert torch.allclose(made.flatten(0, 1).sort(0).values, small.sort(0).values, atol=1e-5)  # 20 of each class
     # Other places hold combinations: of the class, or of what there is.
     only = [Split(images[:3], torch.tensor([1, 1, 2]))]
     setting = Setting(shape, classes, MLP(), Standard(), "none", torch.device("cpu"))

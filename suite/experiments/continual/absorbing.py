@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from suite.errors import UsageError
 from suite.keys import Key
+from suite.parameterizations.downsampled import Downsampled
 from suite.registry import name_of
 from suite.types import Params, Setting, Split, StartsFromImages
 
@@ -23,13 +24,15 @@ def absorbed(setting: Setting, memory: Params, batches: Sequence[Split], key: Ke
     of two images of the class, u uniform in [0, 1]; of a class without any image, of two of any class. So nothing is
     stored but the memory and one batch. UsageError where a parameterization offers no `fitted`.
     """
-    fitting, classes = setting.parameterization, torch.arange(setting.classes)
+    fitting, factor, classes = setting.parameterization, 1, torch.arange(setting.classes)
+    while isinstance(fitting, Downsampled):  # as they are stored: to enlarge and to reduce each time would blur them
+        fitting, factor = fitting.of, factor * fitting.factor
     if not isinstance(fitting, StartsFromImages):
         raise UsageError(f"{name_of(fitting)} can't absorb images: it offers no start from them (`fitted`)")
     seen = [0] * setting.classes
     for b, batch in enumerate(batches):
         images = fitting.recall(memory, classes).detach().clone()
-        for image, y in zip(batch.images, batch.labels.tolist(), strict=True):
+        for image, y in zip(avg_pool2d(batch.images, factor), batch.labels.tolist(), strict=True):
             images[y, seen[y] % images.shape[1]] = image
             seen[y] += 1
         memory = fitting.fitted(memory, _filled(images, seen, key("filled", b)))
