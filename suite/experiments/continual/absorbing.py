@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
+from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from suite.errors import UsageError
