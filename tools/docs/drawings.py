@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from suite.errors import RunError
+from tools.docs import streams
 
 WIDTH = 760
 
@@ -63,6 +64,11 @@ def drawings() -> dict[str, str]:
             loops,
             330,
             "The inner loop trains a network on recalled images; the outer loop improves the memory",
+        ),
+        "streams.svg": (
+            streams.parts,
+            300,
+            "Two streams of twenty tasks: mean test accuracy on the tasks so far, by method",
         ),
         "unroll.svg": (unroll, 290, "An unroll forward through inner steps, and the reverse sweep back to the images"),
     }

@@ -27,7 +27,8 @@ def absorbed(setting: Setting, memory: Params, batches: Sequence[Split], key: Ke
     """
     fitting, factor, classes = setting.parameterization, 1, torch.arange(setting.classes)
     while isinstance(fitting, Downsampled):  # as they are stored: to enlarge and to reduce each time would blur them
-        fitting, factor = fitting.of, factor * fitting.factor
+        factor *= fitting.factor
+        fitting = fitting.of
     if not isinstance(fitting, StartsFromImages):
         raise UsageError(f"{name_of(fitting)} can't absorb images: it offers no start from them (`fitted`)")
     seen = [0] * setting.classes
