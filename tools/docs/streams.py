@@ -14,15 +14,15 @@ TASKS = 20
 """Of a stream of the whole length; shorter ones are not drawn."""
 
 METHODS = {
-    ("permutations", "compress-then-recall"): ("compress-then-recall", "blue"),
-    ("rotations", "absorbed alone"): ("absorbed alone", "blue"),
-    ("", "ER"): ("replay (ER)", "red"),
+    ("permutations", "compress-then-recall"): ("memories", "blue"),
+    ("rotations", "absorbed alone"): ("memories", "blue"),
+    ("", "ER"): ("replay", "red"),
     ("", "naive"): ("naive", "soft"),
-    ("", "joint"): ("all real images", "ink"),
+    ("", "joint"): ("all images", "ink"),
 }
 """By stream (of any: '') and cell: what a line is called, and its colour. Ours is what training images chose."""
 
-PANEL, LEFT, TOP, HEIGHT = 250, 44, 50, 200
+PANEL, LEFT, TOP, HEIGHT = 226, 36, 50, 200
 """Picture units: a panel's width, the room left of it, above it, and its height."""
 
 
@@ -57,7 +57,7 @@ def lines(stream: str) -> list[Line]:
 def parts() -> Iterable[str]:
     """Two panels beside each other, with each line's name and last value at its end."""
     for i, stream in enumerate(("permutations", "rotations")):
-        yield from _panel(stream, LEFT + i * (PANEL + 136))
+        yield from _panel(stream, LEFT + i * (PANEL + 146))
 
 
 def _panel(stream: str, left: float) -> Iterable[str]:
