@@ -562,7 +562,7 @@ class Counted(Protocol):
     def work(self, setting: Setting, per_class: int) -> list[Passes]:
         """The passes of one outer step on a memory of `per_class` images for each class, found without any data.
 
-        None where they can't be counted: then one step is timed.
+        Empty where they can't be counted: then one step is timed.
         """
         ...
 

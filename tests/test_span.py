@@ -12,6 +12,7 @@ from suite.architectures.mlp import MLP
 from suite.contracts.problem import relative_error
 from suite.core import span
 from suite.errors import UsageError
+from suite.experiments import timing
 from suite.experiments.continual.companions import with_stand_ins
 from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.averaged import Averaged
@@ -19,7 +20,7 @@ from suite.inner_optimizers.forward_only_momentum import ForwardOnlyMomentum
 from suite.inner_optimizers.no_momentum import NoMomentum
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
-from suite.objectives.bptt import BPTT
+from suite.objectives.bptt import BPTT, IN_SPAN
 from suite.objectives.judged_often import JudgedOften
 from suite.objectives.pool import Pool
 from suite.objectives.windows import Windows
@@ -120,11 +121,20 @@ def test_objectives_around_it_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
         Windows(of=BASES, window=3)
 
 
+def test_what_is_not_counted_is_timed() -> None:
+    what = setting(Addressing(bases=4))
+    for objective in (BASES, JudgedOften(of=BASES), Pool(of=replace(BASES, inner_steps=3), networks=2, oldest=6)):
+        seconds = timing.outer_step(what, objective, 4, 2)
+        assert seconds > 0 and objective.plan(what, 2)["first layer"].startswith("trained in the span")
+    assert BASES.work(what, 2) == JudgedOften(of=BASES).work(what, 2) == []
+    assert Pool(of=BASES).work(what, 2) == replace(BASES, first_layer="pixels").work(what, 2) != []
+
+
 def test_where_it_can_t_be_the_layer_is_trained_on_pixels_and_the_plan_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     what = setting(Addressing(bases=4))
-    assert BASES.plan(what, 2)["first layer"] == "trained in the span of what is recalled"
+    assert BASES.plan(what, 2)["first layer"] == IN_SPAN
     assert "first layer" not in replace(BASES, first_layer="pixels").plan(what, 2)
     used = charts_used(monkeypatch)
     for of, objective, why in (

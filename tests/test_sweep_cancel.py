@@ -133,6 +133,27 @@ def test_runs_whose_sweep_was_killed_stop_at_checkpoints(made: Made, folder: Pat
     assert cancel(folder, [left, other]) == []
 
 
+def test_a_run_that_was_started_by_hand_is_left_alone(made: Made, folder: Path) -> None:
+    one = made.unit("one")
+    with at_work(one) as process:
+        for _ in range(2):
+            assert cancel(folder, [one]) == [
+                f"process {process.pid}, which does one, was started by hand: stop it there"
+            ]
+        assert process.poll() is None
+
+
+def test_an_array_that_was_cancelled_ends_before_another_is_made(made: Made, folder: Path) -> None:
+    left, other = made.unit("left"), made.unit("other")
+    write_array(folder, "it", [left, other], None, [])
+    (folder / CANCELLED).touch()
+    with at_work(left), pytest.raises(RunError, match="on their way to a checkpoint; give the command again"):
+        write_array(folder, "it", [other], None, [], 1, [left, other])
+    assert (folder / CANCELLED).exists()
+    write_array(folder, "it", [other], None, [], 1, [left, other])
+    assert not (folder / CANCELLED).exists()
+
+
 def test_a_run_at_work_on_another_machine_is_named(made: Made, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     away = made.unit("away")
     with locked(away.directory / ".lock", wait=False):
@@ -229,6 +250,10 @@ def test_where_slurm_cannot_be_asked_the_commands_are_printed(
     assert commands is not None
     subprocess.run(["bash", "-c", commands[1] or commands[2]], check=True)
     assert (tools / "given").read_text() == "--state=PENDING 77\n--batch --signal=USR1 77\n"
+    if commands[1]:  # an empty queue: without a number, scancel would take whatever waits
+        tool(tools / "squeue", "true")
+        subprocess.run(["bash", "-c", commands[1]], check=True)
+        assert len((tools / "given").read_text().splitlines()) == 2
     units[0].directory.joinpath("result.json").write_text("{}")
     tool(tools / "squeue", "exit 1")
     assert cancel(folder, units) == []  # all is done, so nothing can be at work

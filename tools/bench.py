@@ -43,6 +43,7 @@ from tools.contenders import (
     CLASSES,
     ENGINE,
     EXECUTIONS,
+    FIRST_LAYERS,
     FULL_GRAPH,
     PRECISIONS,
     SHAPES,
@@ -87,6 +88,9 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--memory", type=SIZE, nargs="+", default=[8.0], help="GiB for an unroll (%(default)s)")
     compare.add_argument("--execution", nargs="+", default=["eager"], choices=EXECUTIONS, help="of the engine")
     compare.add_argument("--precision", nargs="+", default=["float32"], choices=PRECISIONS, help="of the engine")
+    compare.add_argument(
+        "--first-layer", nargs="+", default=["pixels"], choices=FIRST_LAYERS, help="of an MLP's engine"
+    )
     compare.add_argument("--repeats", type=COUNT, default=5)
     compare.add_argument("--without", nargs="+", default=[], help="contenders to leave out")
     compare.add_argument("--exact", action="store_true", help="compare the gradients with float64")
@@ -116,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_case(parser: argparse.ArgumentParser) -> None:
     default = Case()
     parser.add_argument("--dataset", choices=SHAPES, default=default.dataset, help="whose shape (%(default)s)")
-    parser.add_argument("--architecture", choices=("convnet", "resnet12"), default=default.architecture)
+    parser.add_argument("--architecture", choices=("convnet", "resnet12", "mlp"), default=default.architecture)
     parser.add_argument("--parameterization", choices=("standard", "addressing"), default=default.parameterization)
     parser.add_argument("--images-per-class", type=COUNT, default=default.images_per_class)
     parser.add_argument("--bases", type=COUNT, default=default.bases, help="of addressing (%(default)s)")
@@ -154,7 +158,8 @@ def hypergradient_command(options: argparse.Namespace) -> None:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.benchmark = True
     case = _case(options)
-    engines = [Contender("engine", *modes) for modes in product(options.memory, options.execution, options.precision)]
+    modes = options.memory, options.execution, options.precision, options.first_layer
+    engines = [Contender("engine", *mode) for mode in product(*modes)]
     chosen = [contender for contender in contenders(case, engines) if contender.name not in options.without]
     fitting = [tried for contender in chosen if (tried := _tried(case, contender)) is not None]
     chosen, steps = [contender for contender, _, _ in fitting], [step for _, step, _ in fitting]

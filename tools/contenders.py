@@ -34,7 +34,8 @@ LR, MOMENTUM = 0.01, 0.9
 
 EXECUTIONS = ("eager", "captured")
 PRECISIONS = ("float32", "tf32", "bfloat16")
-"""Modes of this suite's engine (`BPTT.execution`, `BPTT.precision`)."""
+FIRST_LAYERS = ("pixels", "span")
+"""Modes of this suite's engine (`BPTT.execution`, `BPTT.precision`, `BPTT.first_layer`)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Contender:
     """How inner steps are run (`BPTT.execution`)."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Of the networks' products (`BPTT.precision`)."""
+    first_layer: Literal["pixels", "span"] = "pixels"
+    """Where a first linear layer is trained (`BPTT.first_layer`)."""
 
     @property
     def name(self) -> str:
@@ -83,7 +86,8 @@ class Contender:
         """
         if self.kind != "engine":
             return self.kind
-        modes = [mode for mode in (self.execution, self.precision) if mode not in ("eager", "float32")]
+        usual = ("eager", "float32", "pixels")
+        modes = [mode for mode in (self.execution, self.precision, self.first_layer) if mode not in usual]
         return " ".join([f"engine {self.gib:g} GiB", *modes])
 
 
@@ -107,6 +111,7 @@ def objective(case: Case, engine: Contender) -> BPTT:
         memory_gib=engine.gib,
         execution=engine.execution,
         precision=engine.precision,
+        first_layer=engine.first_layer,
     )
 
 

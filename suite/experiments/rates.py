@@ -77,7 +77,10 @@ _assumed: list[Rates] = []
 
 @contextmanager
 def at_rates(machine: Rates) -> Iterator[None]:
-    """Within the block, whatever is foretold is foretold for a machine of these rates, which need not be here."""
+    """Within the block, what is counted is foretold for a machine of these rates, which need not be here.
+
+    A step that is not counted but timed (`suite.experiments.timing.outer_step`) stays one of this machine.
+    """
     _assumed.append(machine)
     try:
         yield

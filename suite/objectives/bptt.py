@@ -34,6 +34,9 @@ from suite.registry import ADDED, described_as, objectives
 from suite.types import EXPECTED_MIB, ClassRows, Labelled, Optimizer, Params, Passes, Setting
 from suite.validation import Above, AtMost, Positive, PositiveInt
 
+IN_SPAN = "trained in the span of what is recalled, where its bases are fewer than half of the pixels"
+"""What a plan says of a first layer."""
+
 
 @objectives.register("bptt")
 @dataclass(frozen=True)
@@ -242,7 +245,7 @@ class BPTT:
         if self.first_layer == "pixels":
             return {}
         why = self.why_pixels(setting)
-        return {"first layer": f"trained on pixels: {why}" if why else "trained in the span of what is recalled"}
+        return {"first layer": f"trained on pixels: {why}" if why else IN_SPAN}
 
     def work(self, setting: Setting, per_class: int) -> list[Passes]:
         """The inner steps with their way back, those run without a graph first, and the outer loss in pieces.

@@ -71,6 +71,9 @@ class JudgedOften:
         return self.of.plan(setting, per_class) | {"judged after": ", ".join(map(str, self.judged)) + " inner steps"}
 
     def work(self, setting: Setting, per_class: int) -> list[Passes]:
-        """That of the unroll, and the other outer losses."""
-        *steps, outer = self.of.work(setting, per_class)
+        """That of the unroll, and the other outer losses; none where that is not counted."""
+        counted = self.of.work(setting, per_class)
+        if not counted:
+            return []
+        *steps, outer = counted
         return [*steps, Passes(outer.kind, outer.images, outer.times * self.times, outer.captured)]

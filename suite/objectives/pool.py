@@ -1,6 +1,6 @@
 """Truncated back-propagation through time on a pool of networks that grow older."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -97,8 +97,8 @@ class Pool:
         return self.of.plan(setting, per_class) | pool
 
     def work(self, setting: Setting, per_class: int) -> list[Passes]:
-        """That of a visit; the pool's first training is not counted."""
-        return self.of.work(setting, per_class)
+        """That of a visit, on pixels; the pool's first training is not counted."""
+        return replace(self.of, first_layer="pixels").work(setting, per_class)
 
     def _fresh(self, setting: Setting, key: Key) -> Params:
         return trees.detached(dict(fresh_network(setting, key, self.of.rewritten).named_parameters()))

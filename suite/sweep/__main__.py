@@ -311,7 +311,7 @@ def _slurm(runs: "list[Run]", options: argparse.Namespace, out: Path) -> int:
         left = longest_first(units, LEFT)
         if left:
             folder = folder_of(runs, out).absolute()
-            script = write_array(folder, runs[0].name, left, options.workers, options.slurm, options.together)
+            script = write_array(folder, runs[0].name, left, options.workers, options.slurm, options.together, units)
             print(f"{len(left)} of {len(these)} runs are left; submit them with\n  sbatch {shlex.quote(str(script))}")
             return 0
         at_work = sum(unit.state == "running" for unit in units)

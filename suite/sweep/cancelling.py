@@ -105,12 +105,14 @@ def _ask(place: Path, process: int, what: str) -> str:
     driver = _read(place)
     if driver is not None and process in driver["asked"]:
         return f"{what}, was asked before; it ends once its checkpoint is written"
+    if driver is not None:  # before it is: a process that ends at once deletes its note
+        _write(place, {**driver, "asked": [*driver["asked"], process]})
     try:
         os.kill(process, signal.SIGTERM)
     except OSError as error:
+        if driver is not None and not isinstance(error, ProcessLookupError):
+            _write(place, driver)
         raise RunError(f"{what}, can't be asked to stop ({error.strerror}); its owner can") from error
-    if driver is not None:
-        _write(place, {**driver, "asked": [*driver["asked"], process]})
     return f"asked {what}, to stop: runs stop at their next checkpoints, and the same command without --cancel goes on"
 
 
@@ -129,7 +131,10 @@ def _write(place: Path, driver: Driver) -> None:
 
 
 def _ask_what_was_left(place: Path, units: Sequence[Unit]) -> list[str]:
-    """Ask runs at work that no sweep drives: those of this machine, and those that workers of a dead sweep attend."""
+    """Ask runs that a dead sweep left at work: those of this machine, and those that its workers attend.
+
+    Its note tells that there was one. Without it they were started by hand, and are named and left alone.
+    """
     driver = _read(place)
     if driver is not None and driver["on"] != "local" and any(unit.state != "finished" for unit in units):
         called_off = _call_off_workers(place, driver)
@@ -143,7 +148,9 @@ def _ask_what_was_left(place: Path, units: Sequence[Unit]) -> list[str]:
     asked, unseen = [], []
     for unit in left:
         process = holder(unit.place / LOCK_OF_RUN)
-        if process is not None and process == before[unit.key]:
+        if process is not None and process == before[unit.key] and driver is None:
+            asked.append(f"process {process}, which does {unit.name}, was started by hand: stop it there")
+        elif process is not None and process == before[unit.key]:
             asked.append(_ask(place, process, f"process {process}, which does {unit.name} without a sweep"))
         else:
             unseen.append(unit.name)
@@ -184,7 +191,9 @@ def _cancel_arrays(folder: Path, unfinished: bool) -> list[str]:
         _call_off(folder)
         of_this = shlex.quote(f"{folder}/array-")
         list_of_them = f"{shlex.join(QUEUE)} | grep -F {of_this} | cut -d ' ' -f 1 | sort -u"
-        commands = "; ".join(_words("$arrays"))
+        commands = (
+            f'[ -z "$arrays" ] || {{ {"; ".join(_words("$arrays"))}; }}'  # without a number, all that wait would go
+        )
         raise RunError(
             f"arrays of {folder} may wait in Slurm's queue, which can't be asked here ({error}); where it can, give "
             f"arrays=$({list_of_them}); {commands}"

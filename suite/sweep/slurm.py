@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from suite.errors import Interrupted, UsageError, report
+from suite.errors import Interrupted, RunError, UsageError, report
 from suite.storage.files import delete, make_directory, sha256, write_atomic
 from suite.sweep.units import Unit
 
@@ -85,15 +85,27 @@ OWN = ("array", "output", "signal", "requeue", "no-requeue", "job-name", "open-m
 
 
 def write_array(
-    folder: Path, name: str, units: Sequence[Unit], at_once: int | None, options: Sequence[str], together: int = 1
+    folder: Path,
+    name: str,
+    units: Sequence[Unit],
+    at_once: int | None,
+    options: Sequence[str],
+    together: int = 1,
+    others: Sequence[Unit] = (),
 ) -> Path:
     """Write a script and its commands for these units, and return the script: others for other units.
 
     So an array that was submitted keeps its commands. `at_once`: tasks at a time, None: as Slurm likes. `options`: of
     sbatch in their long form, such as '--time=02:00:00'. `together`: units of a task, each a process of its own with a
-    log of its own. Raises UsageError for an option that is none, or the sweep's own.
+    log of its own. Raises UsageError for an option that is none or the sweep's own, and RunError while any of `others`,
+    the table's, is at work for an array that was cancelled: it would be requeued beside the new one.
     """
     check_options(options)
+    if (folder / CANCELLED).exists() and any(unit.state == "running" for unit in others):
+        raise RunError(
+            f"runs of the cancelled array in {folder} are on their way to a checkpoint; give the command again once "
+            "--status shows none running"
+        )
     most = largest_array()
     if most is not None and len(units) > most * together:  # the rest is left for the next array, the shortest runs
         rest = len(units) - most * together

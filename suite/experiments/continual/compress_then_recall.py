@@ -168,8 +168,11 @@ class CompressThenRecall:
         for t in range(1, info.tasks + 1):
             measured, images = t if self.whole_matrix or t == info.tasks else 1, t * per_class * info.classes_per_task
             seconds += pace.networks(protocol.networks, protocol.epochs, images, measured * info.test_per_task)
-        passes = self.kept_networks * (self.steps_per_task // self.replay * info.tasks) if self.kept_networks else 0
-        seconds += passes * timing.sgd_step(replace(setting, classes=info.outputs), self.batch + self.replay_batch)
+        if self.kept_networks:
+            batches = math.ceil(info.samples_per_task / self.batch) * info.tasks
+            step = timing.sgd_step(replace(setting, classes=info.outputs), self.batch + self.replay_batch)
+            reading = info.tasks * (info.tasks + 1) // 2 * info.test_per_task * pace.read
+            seconds += self.kept_networks * (batches * step + reading)
         return Cost(seconds, {}, step_seconds)
 
     def objective_beside(self, companions: int, classes: int = 1) -> Objective:
@@ -200,6 +203,10 @@ class CompressThenRecall:
             if t == len(state.rows) and session.leads:
                 state = replace(state, rows=(*state.rows, self._measure(session, setting, state, tasks)))
                 state.save(session, self.steps_per_task)
+        while session.leads and len(state.kept) < self.kept_networks:
+            matrix = kept_beside_memories(self, session, setting, state.memories, tasks, len(state.kept))
+            state = replace(state, kept=(*state.kept, matrix))
+            state.save(session, self.steps_per_task)
         return self._outcome(session, setting, state, tasks)
 
     def _measure(self, session: Session, setting: Setting, state: StreamState, tasks: list[StreamTask]) -> list[Row]:
@@ -220,7 +227,6 @@ class CompressThenRecall:
         matrices = [[rows[n] for rows in state.rows] for n in range(self.evaluation.networks)]
         reduced_by = presets.reduced_by(self, self.replay)
         streaming.plot_matrices(session, matrices, bool(reduced_by))
-        kept = kept_beside_memories(self, session, setting, state.memories, tasks) if session.leads else []
         steps, storage_per_class = self.steps_per_task * info.tasks, self.stored_images / info.outputs
         sizes = {
             "storage_numbers": self.stored_images * info.shape.numel,
@@ -230,10 +236,12 @@ class CompressThenRecall:
         return Outcome(
             measurements=(
                 *streaming.measurements(matrices, "memory", "evaluation networks"),
-                *(streaming.measurements(kept, KEPT, "networks, each through the stream") if kept else ()),
+                *streaming.measurements(list(state.kept), KEPT, "networks, each through the stream"),
             ),
             budget=Budget(budget.stored_numbers * info.tasks, storage_per_class, budget.recalled_per_class),
             scale={"iterations": steps} | streaming.scale(self, reduced_by),
-            facts=streaming.facts(self, tasks, matrices) | sizes | ({"kept_matrices": kept} if kept else {}),
+            facts=streaming.facts(self, tasks, matrices)
+            | sizes
+            | ({"kept_matrices": state.kept} if state.kept else {}),
             cost={"seconds_per_iteration": state.seconds / steps} if steps else {},
         )

@@ -68,14 +68,18 @@ class Compression:
         def save(outer: OuterState, score: float | None) -> None:
             replace(state, outer=outer, seconds=stopwatch.seconds).save(self.session, of.steps_per_task)
 
-        start = state.outer or self._begin([images.at(rows) for rows in order[: of.absorbed].split(of.batch)], key)
+        first = [images.at(rows) for rows in order[: of.absorbed].split(of.batch)]
+        start = state.outer or stopwatch.timed(lambda outer: self._absorbed(outer, first, key), self._begin(key))
         place = Place(t * of.steps_per_task, of.steps_per_task * of.stream.info.tasks, f"task {t + 1}")
         outer = learn(self.session, start, one_batch, of.steps_per_task, save, stopwatch, place)
         return state.finished(judged(self.optimizer, outer), stopwatch.seconds)
 
-    def _begin(self, first: list[Split], key: Key) -> OuterState:
-        """A fresh memory that has absorbed the first batches."""
-        outer = begin(self.setting, self.optimizer, self.experiment.images_per_class, key)
+    def _begin(self, key: Key) -> OuterState:
+        """A fresh memory."""
+        return begin(self.setting, self.optimizer, self.experiment.images_per_class, key)
+
+    def _absorbed(self, outer: OuterState, first: list[Split], key: Key) -> OuterState:
+        """The memory when it has absorbed the first batches, if it is to."""
         if not self.experiment.absorbed:
             return outer
         memory = {k: v.cpu() for k, v in outer.memory.items()}

@@ -140,21 +140,21 @@ class OnePass:
 
 
 def kept_beside_memories(
-    experiment: Any, session: Session, setting: Setting, memories: Sequence[Params], tasks: list[StreamTask]
-) -> streaming.Matrices:
-    """The matrices of `kept_networks` networks that go through the stream, beside the memories of the tasks before."""
+    experiment: Any, session: Session, setting: Setting, memories: Sequence[Params], tasks: list[StreamTask], n: int
+) -> Matrix:
+    """The matrix of network n of `kept_networks`, which goes through the stream beside the memories of tasks before.
+
+    The order of a task's images is its own.
+    """
     whole, own = streaming.setting_of(experiment, tasks, session.device, "none"), all_images(tasks)
     recalls = [streaming.recalled_together(setting, [m], [task]) for m, task in zip(memories, tasks, strict=True)]
     every = [own.to(session.device), *recalls]
     images = Split(torch.cat([one.images for one in every]), torch.cat([one.labels for one in every]))
     numbers = torch.arange(len(own), len(images)).split([len(recall) for recall in recalls])
     how, replay = OnePass(SGDMomentum(), experiment.batch), OfMemories(numbers, experiment.replay_batch)
-    found = []
-    for n in range(experiment.kept_networks):
-        key = session.key("kept network", n)
-        with global_generators(key("network")):
-            found.append(how.matrix(session, whole, tasks, images, replay, key, (n, experiment.kept_networks)))
-    return found
+    key = session.key("kept network", n)
+    with global_generators(key("network")):
+        return how.matrix(session, whole, tasks, images, replay, key, (n, experiment.kept_networks))
 
 
 def all_images(tasks: list[StreamTask]) -> Split:

@@ -1,5 +1,6 @@
 """Published sizes of the continual benchmarks, and what a run has less of or does otherwise."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -75,7 +76,8 @@ def reduced_by(experiment: Any, replay: int | None = None) -> list[str]:
     info, protocol = experiment.stream.info, experiment.evaluation
     published = PRESETS.get((experiment.preset, describe(experiment.stream)["is"]))
     objective = value_of(experiment, "objective")
-    inner_steps = None if objective is None else value_of(objective, "inner_steps")
+    made, every = _outer_steps(experiment)
+    inner_steps = value_of(objective, "inner_steps") if objective is not None and made != 0 else None
     width, default_width = value_and_default(experiment.architecture, "width")
     published_width = (published and published.width) or default_width
     smaller = below("inner steps", inner_steps, INNER_STEPS) + below("width", width, published_width)
@@ -84,7 +86,16 @@ def reduced_by(experiment: Any, replay: int | None = None) -> list[str]:
         smaller += below("images of a task", info.samples_per_task, published.samples_per_task)
         smaller += below("stored images of a task", experiment.images_per_task, published.images_per_task)
         smaller += below("updates for a batch", replay, published.replay)
+        smaller += below("outer steps of a task", made, every)
     return smaller + ([protocol.label()] if protocol.reduced else [])
+
+
+def _outer_steps(experiment: Any) -> tuple[int | None, int | None]:
+    """Of a task, and how many it would be if none of its images were absorbed; None: the experiment has none."""
+    steps = getattr(experiment, "steps_per_task", None)
+    if steps is None:
+        return None, None
+    return steps, math.ceil(experiment.stream.info.samples_per_task / experiment.batch) * experiment.replay
 
 
 def deviations(experiment: Any) -> list[str]:
@@ -93,7 +104,7 @@ def deviations(experiment: Any) -> list[str]:
     notes = [*stream.info.differs, *NOTES[source], *NOTES_ON.get((source, describe(stream)["is"]), ())]
     if value_of(experiment, "stand_ins"):
         notes.append("networks of the inner loop learn stand-ins for other tasks, made by the stream's law: ours")
-    if value_of(experiment, "beside"):
+    if value_of(experiment, "beside") and _outer_steps(experiment)[0]:
         notes.append("networks of the inner loop learn finished memories beside a new one: ours")
     if value_of(experiment, "absorbed"):
         notes.append(

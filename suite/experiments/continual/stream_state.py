@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from suite.core.outer_loop import OuterState, from_tensors, to_tensors
-from suite.experiments.continual.metrics import Row
+from suite.experiments.accounting import stored_numbers
+from suite.experiments.continual.metrics import Matrix, Row
 from suite.experiments.continual.reservoir import Reservoir
 from suite.types import Params, Session
 
@@ -25,10 +26,14 @@ class StreamState:
     """Of outer steps so far."""
     peak_numbers: int = 0
     """Numbers stored at the most so far: finished memories and kept images."""
+    kept: tuple[Matrix, ...] = ()
+    """Of networks that are kept through the stream, those that are done."""
 
     def finished(self, memory: Params, seconds: float) -> "StreamState":
         """With the memory of the task under way among the finished ones, and the seconds of all outer steps."""
-        return replace(self, memories=(*self.memories, memory), outer=None, reservoir=None, seconds=seconds)
+        memories = (*self.memories, memory)
+        most = max(self.peak_numbers, sum(map(stored_numbers, memories)))
+        return replace(self, memories=memories, outer=None, reservoir=None, seconds=seconds, peak_numbers=most)
 
     def save(self, session: Session, steps_per_task: int) -> None:
         """Write a checkpoint; the names on disk are those of the first release."""
@@ -40,7 +45,9 @@ class StreamState:
             "most": self.peak_numbers,
             "pool": None,
         }
-        iteration = len(self.memories) * steps_per_task
+        if self.kept:
+            state["kept"] = list(self.kept)
+        iteration = len(self.memories) * (steps_per_task or 1)  # absorbed tasks have no steps, and follow each other
         if self.outer is not None and self.reservoir is not None:
             iteration += self.outer.iteration
             tensors |= to_tensors(self.outer) | {"pool": self.reservoir.kept}
@@ -68,4 +75,5 @@ class StreamState:
             outer = from_tensors(iteration, under_way, session.device)
             reservoir = Reservoir(capacity, seen, tensors["pool"])
         ordered = tuple(memories[i] for i in sorted(memories))
-        return StreamState(ordered, tuple(state["matrix"]), outer, reservoir, state["seconds"], state["most"])
+        kept = tuple(state.get("kept", ()))
+        return StreamState(ordered, tuple(state["matrix"]), outer, reservoir, state["seconds"], state["most"], kept)
