@@ -26,7 +26,7 @@ from suite.core import device as device_module
 from suite.core.outer_loop import OuterState, step
 from suite.doctor import self_test
 from suite.experiments import learning
-from suite.experiments.continual import compress_then_recall
+from suite.experiments.continual import compressing
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.objectives.bptt import BPTT
@@ -142,6 +142,8 @@ def objectives() -> dict[str, Any]:
         found[name] = counts | {"error": max(errors)}
     found["permutations"] = compressed("permutations", "--only", "method=compress-then-recall")
     found["with_stand_ins"] = compressed("with_stand_ins")
+    recipe = ("--gin", "gin/recipe/streams.gin", "--set", "ABSORBED = 100", "--only", "method=compress-then-recall")
+    found["permutations, fast recipe"] = compressed("permutations", *recipe)
     looked = {"doctor": self_test.self_test(where)}
     return {"objectives": found, "refused": refused(), "counted": counted_at_all(), **looked}
 
@@ -158,12 +160,12 @@ def compressed(stem: str, *more: str) -> dict[str, Any]:
         counts.add(these)
         return after
 
-    compress_then_recall.learn = counting  # type: ignore[attr-defined]
+    compressing.learn = counting  # type: ignore[attr-defined]
     logged, learning.LOGGED_POINTS = learning.LOGGED_POINTS, 1  # type: ignore[attr-defined]
     (file,) = (file for file in FILES if file.stem == stem)
     with tempfile.TemporaryDirectory() as out:
         done = on_the_device(file, Path(out), "--set", "SAMPLES = 200", "--set", "REPLAY = 2", *more)
-    compress_then_recall.learn, learning.LOGGED_POINTS = learn, logged  # type: ignore[attr-defined]
+    compressing.learn, learning.LOGGED_POINTS = learn, logged  # type: ignore[attr-defined]
     assert done.status == 0, done.err
     return counts.per_step(steps)
 
@@ -215,6 +217,7 @@ MOST = {
     "pool": (2, 3),
     "permutations": (1.1, 3),
     "with_stand_ins": (1.1, 4),
+    "permutations, fast recipe": (1.1, 3),
 }
 """Waits of the host and copies from it in an outer step, by objective or file; a pool draws a network now and then."""
 

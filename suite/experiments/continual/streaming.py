@@ -54,9 +54,9 @@ QUANTITIES: dict[str, Callable[[metrics.Matrix], float | None]] = {
 
 
 def measurements(matrices: Matrices, method: str, over: str) -> list[Measurement]:
-    """Every quantity of a method that its matrices determine; one value for each network."""
+    """Every quantity of a method that its matrices determine; one value for each network, and nothing of none."""
     measured = []
-    for quantity, compute in QUANTITIES.items():
+    for quantity, compute in QUANTITIES.items() if matrices else ():
         try:
             values = [compute(matrix) for matrix in matrices]
         except ValueError:  # joint training has a last row and no diagonal
