@@ -109,3 +109,25 @@ def test_what_upkeep_costs_is_measured_on_whole_runs(
 
 
 # ---------------------------------------------------------------- all of it, on a GPU
+
+
+def test_an_mlp_s_first_layer_is_compared_in_both_of_its_places(capsys: pytest.CaptureFixture[str]) -> None:
+    small = [
+        "--dataset",
+        "digits",
+        "--architecture",
+        "mlp",
+        "--depth",
+        "1",
+        "--parameterization",
+        "addressing",
+        "--bases",
+        "4",
+    ]
+    words = ["--steps", "3", "--real-per-class", "2", "--repeats", "1", "--first-layer", "pixels", "span", "--exact"]
+    made = printed(
+        capsys, ["hypergradient", *small, *words, "--no-peak", "--without", "full graph", "torchopt", "--json"]
+    )
+    assert [row["contender"] for row in made["rows"]] == ["engine 8 GiB", "engine 8 GiB span"]
+    assert all(0 < row["error"] < 1e-4 for row in made["rows"])
+    assert made["rows"][0]["error"] != made["rows"][1]["error"]  # other sums, so other last bits

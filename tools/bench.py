@@ -121,6 +121,7 @@ def _add_case(parser: argparse.ArgumentParser) -> None:
     default = Case()
     parser.add_argument("--dataset", choices=SHAPES, default=default.dataset, help="whose shape (%(default)s)")
     parser.add_argument("--architecture", choices=("convnet", "resnet12", "mlp"), default=default.architecture)
+    parser.add_argument("--depth", type=COUNT, default=default.depth, help="hidden layers of an MLP (%(default)s)")
     parser.add_argument("--parameterization", choices=("standard", "addressing"), default=default.parameterization)
     parser.add_argument("--images-per-class", type=COUNT, default=default.images_per_class)
     parser.add_argument("--bases", type=COUNT, default=default.bases, help="of addressing (%(default)s)")

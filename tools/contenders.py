@@ -46,6 +46,8 @@ class Case:
     """Whose image shape: one of `SHAPES`."""
     architecture: str = "convnet"
     """Of the network, by its registered name."""
+    depth: int = 2
+    """Hidden layers of an MLP."""
     parameterization: str = "standard"
     """Of the memory, by its registered name."""
     images_per_class: int = 1
@@ -120,7 +122,8 @@ def setting(case: Case, double: bool = False) -> Setting:
     load_components()
     fields = {"bases": case.bases} if case.parameterization == "addressing" else {}
     parameterization = parameterizations[case.parameterization].build(**fields)
-    architecture = architectures[case.architecture].build()
+    hidden = {"depth": case.depth} if case.architecture == "mlp" else {}
+    architecture = architectures[case.architecture].build(**hidden)
     shape = ImageShape(*SHAPES[case.dataset])
     architecture = Double(architecture) if double else architecture
     return Setting(shape, CLASSES, architecture, parameterization, "none", torch.device(case.device))
