@@ -23,14 +23,14 @@ class StreamState:
     reservoir: Reservoir | None = None
     """Images that are kept of the task under way."""
     seconds: float = 0.0
-    """Of outer steps so far."""
+    """Of absorbing and of outer steps so far."""
     peak_numbers: int = 0
     """Numbers stored at the most so far: finished memories and kept images."""
     kept: tuple[Matrix, ...] = ()
     """Of networks that are kept through the stream, those that are done."""
 
     def finished(self, memory: Params, seconds: float) -> "StreamState":
-        """With the memory of the task under way among the finished ones, and the seconds of all outer steps."""
+        """With the memory of the task under way among the finished ones, and the seconds so far."""
         memories = (*self.memories, memory)
         most = max(self.peak_numbers, sum(map(stored_numbers, memories)))
         return replace(self, memories=memories, outer=None, reservoir=None, seconds=seconds, peak_numbers=most)
