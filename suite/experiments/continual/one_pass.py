@@ -65,8 +65,8 @@ class OfReservoir:
 class OfMemories:
     """Images that memories of the tasks before recall."""
 
-    numbers: Sequence[Int64[Tensor, " n"]]
-    """Of each task's memory."""
+    numbers: Sequence[Tensor]
+    """Of each task's memory, as many as it recalls."""
     batch: int
     """Images of a step."""
 
