@@ -279,6 +279,17 @@ def test_training_images_alone_never_show_a_test_image(data_dir: Path) -> None:
         TrainingOnly(fraction=1.0)
 
 
+def test_what_is_made_of_a_data_set_may_be_made_of_another(data_dir: Path) -> None:
+    whole, classes = Digits(preprocessing="none"), (7, 3)
+    one = SomeClasses(of=TrainingOnly(of=whole, fraction=0.2), classes=classes).load(data_dir, Key(0), 0.0)
+    parted = TrainingOnly(of=whole, fraction=0.2).load(data_dir, Key(0), 0.0)
+    for part, of in ((one.train, parted.train), (one.test, parted.test)):
+        for label, c in enumerate(classes):
+            assert torch.equal(part.images[part.labels == label], of.images[of.labels == c])
+    other = TrainingOnly(of=SomeClasses(of=whole, classes=classes), fraction=0.2).load(data_dir, Key(0), 0.0)
+    assert other.info.class_names == ("7", "3") and len({one.digest, parted.digest, other.digest}) == 3
+
+
 OF_NUMPY = """
 import json
 from dataclasses import asdict

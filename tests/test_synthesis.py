@@ -18,8 +18,10 @@ from suite.contracts.checks import check
 from suite.contracts.problem import Problem, finite_difference_error, relative_error
 from suite.controls.herding import Herding
 from suite.controls.random_images import RandomImages
+from suite.datasets.base import ImageSource
 from suite.datasets.cifar import CIFAR100
 from suite.datasets.digits import Digits
+from suite.datasets.training_only import TrainingOnly
 from suite.errors import UsageError
 from suite.evaluation.protocol import Protocol
 from suite.experiments.continual.compress_then_recall import CompressThenRecall
@@ -350,13 +352,16 @@ def test_a_classifier_is_tuned_from_its_weights_with_a_fresh_head() -> None:
 # ---------------------------------------------------------------- preprocessing
 
 
-def test_memories_of_their_own_preprocessing_meet_in_the_common_one(data_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dataset", [Digits(), TrainingOnly(of=Digits())])
+def test_memories_of_their_own_preprocessing_meet_in_the_common_one(
+    dataset: ImageSource, data_dir: Path, tmp_path: Path
+) -> None:
     session: Any = FakeSession(data_dir, tmp_path, due=False)
-    own = replace(APART, preprocessing_of="each task", bound_episodes=0, ways=(2,))
+    own = replace(APART, dataset=dataset, preprocessing_of="each task", bound_episodes=0, ways=(2,))
     assert own.run(session).facts["preprocessing_of"] == "each task"
     means = {Memory.load(file).transform.describe()["sha256"] for file in (tmp_path / "memories").iterdir()}  # type: ignore[union-attr]
     assert len(means) == 5
-    data = Digits().load(data_dir, Key(0), 0.0)
+    data = dataset.load(data_dir, Key(0), 0.0)
     space = own._space(session, data, (0, 1))
     memory = own.parameterization.init(data.info.shape, 2, 3, Key(0))
     images = replace(own._joined(session), memories=[memory])._recalled(0, 1)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -21,7 +21,7 @@ from suite.images.preprocess import PreprocessingName
 from suite.keys import Key
 from suite.storage import sealed
 from suite.storage.source_code import has_source
-from suite.types import Data, DatasetInfo, Split
+from suite.types import Data, Dataset, DatasetInfo, Split
 from suite.validation import Positive
 
 
@@ -51,6 +51,25 @@ class Prepared:
     """SHA-256 of their pixels and labels."""
     file: Path | None
     """Where the cache is; None for a class that was typed in, which has none."""
+
+
+@runtime_checkable
+class ImageSource(Dataset, Protocol):
+    """A data set that gives its images as published, too: any `ImageDataset`, and what is made of one."""
+
+    @property
+    def preprocessing(self) -> PreprocessingName:
+        """One of `preprocess.PREPROCESSINGS`."""
+        ...
+
+    @property
+    def zca_regularization(self) -> float:
+        """Of the two ZCA kinds."""
+        ...
+
+    def prepare(self, data_dir: Path) -> Prepared:
+        """The images before any preprocessing."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -146,8 +165,7 @@ class ImageDataset(ABC):
 
         `validation` is the fraction of every class that is set aside by the key, 0 for none.
         """
-        prepared = self.prepare(data_dir)
-        return prepared_splits(self, self.info, prepared.raw, prepared.digest, data_dir, key, validation)
+        return prepared_splits(self, self.info, self.prepare(data_dir), data_dir, key, validation)
 
 
 USED_LATER: dict[str, Any] = {field.name: field.default for field in fields(ImageDataset)}
@@ -170,9 +188,10 @@ def _named(field: str | Path, root: Path) -> list[Path]:
 
 
 def prepared_splits(
-    dataset: ImageDataset, info: DatasetInfo, raw: Raw, digest: str, data_dir: Path, key: Key, validation: float
+    dataset: ImageSource, info: DatasetInfo, prepared: Prepared, data_dir: Path, key: Key, validation: float
 ) -> Data:
     """Split and preprocess images as a data set does; the transform is fitted on the training part that is left."""
+    raw = prepared.raw
     train, held_out = split_rows(raw.train_labels, info.classes, validation, key)
     pixels = raw.train_images[train]
     transform = preprocess.fit_stored(dataset.preprocessing, pixels, dataset.zca_regularization, data_dir / "cache")
@@ -182,7 +201,7 @@ def prepared_splits(
         validation=Split(transform.apply(raw.train_images[held_out]), raw.train_labels[held_out]),
         test=Split(transform.apply(raw.test_images), raw.test_labels.clone()),
         transform=transform,
-        digest=digest,
+        digest=prepared.digest,
     )
 
 

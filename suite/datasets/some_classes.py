@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from suite.datasets.base import ImageDataset, prepared_splits
+from suite.datasets.base import ImageSource, Prepared, prepared_splits
 from suite.datasets.digits import Digits
 from suite.errors import UsageError
+from suite.images.preprocess import PreprocessingName
 from suite.keys import Key
 from suite.registry import datasets
 from suite.storage.files import json_sha256
@@ -24,7 +25,7 @@ class SomeClasses:
     ('7', '3')
     """
 
-    of: ImageDataset = field(default_factory=Digits)
+    of: ImageSource = field(default_factory=Digits)
     """The whole data set."""
     classes: Sequence[int] = (0, 1)
     """Its classes that are kept, two or more: class i here is `classes[i]` there."""
@@ -56,8 +57,18 @@ class SomeClasses:
         """That of the whole data set."""
         return self.of.augmentation
 
-    def load(self, data_dir: Path, key: Key, validation: float) -> Data:
-        """Preprocessed splits of the images of these classes."""
+    @property
+    def preprocessing(self) -> PreprocessingName:
+        """That of the whole data set, fitted on what is left of it."""
+        return self.of.preprocessing
+
+    @property
+    def zca_regularization(self) -> float:
+        """That of the whole data set."""
+        return self.of.zca_regularization
+
+    def prepare(self, data_dir: Path) -> Prepared:
+        """The images of these classes."""
         prepared = self.of.prepare(data_dir)
         raw = prepared.raw
         train_labels, test_labels = (relabel(labels, self.classes) for labels in (raw.train_labels, raw.test_labels))
@@ -69,5 +80,8 @@ class SomeClasses:
             test_images=raw.test_images[test],
             test_labels=test_labels[test],
         )
-        digest = json_sha256([prepared.digest, list(self.classes)])
-        return prepared_splits(self.of, self.info, raw, digest, data_dir, key, validation)
+        return Prepared(raw, json_sha256([prepared.digest, list(self.classes)]), prepared.file)
+
+    def load(self, data_dir: Path, key: Key, validation: float) -> Data:
+        """Preprocessed splits of the images of these classes."""
+        return prepared_splits(self, self.info, self.prepare(data_dir), data_dir, key, validation)

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from suite.datasets.base import ImageDataset, prepared_splits
+from suite.datasets.base import ImageSource, Prepared, prepared_splits
 from suite.datasets.digits import Digits
+from suite.images.preprocess import PreprocessingName
 from suite.keys import Key
 from suite.registry import datasets
 from suite.storage.files import json_sha256
@@ -29,7 +30,7 @@ class TrainingOnly:
     ('training part of digits', 1077, 269)
     """
 
-    of: ImageDataset = field(default_factory=Digits)
+    of: ImageSource = field(default_factory=Digits)
     """The whole data set."""
     fraction: Annotated[float, Above(0), Below(1)] = 0.1
     """Of its training images, that serve as test images."""
@@ -50,8 +51,18 @@ class TrainingOnly:
         """That of the whole data set."""
         return self.of.augmentation
 
-    def load(self, data_dir: Path, key: Key, validation: float) -> Data:
-        """Preprocessed splits of the training images."""
+    @property
+    def preprocessing(self) -> PreprocessingName:
+        """That of the whole data set, fitted on what is left of it."""
+        return self.of.preprocessing
+
+    @property
+    def zca_regularization(self) -> float:
+        """That of the whole data set."""
+        return self.of.zca_regularization
+
+    def prepare(self, data_dir: Path) -> Prepared:
+        """The training images, parted."""
         prepared = self.of.prepare(data_dir)
         raw, order = prepared.raw, SPLIT.permutation(self.of.info.train_size)
         held_out, left = order[: self._held_out].sort().values, order[self._held_out :].sort().values
@@ -62,5 +73,8 @@ class TrainingOnly:
             test_images=raw.train_images[held_out],
             test_labels=raw.train_labels[held_out],
         )
-        digest = json_sha256([prepared.digest, "training only", self.fraction])
-        return prepared_splits(self.of, self.info, raw, digest, data_dir, key, validation)
+        return Prepared(raw, json_sha256([prepared.digest, "training only", self.fraction]), prepared.file)
+
+    def load(self, data_dir: Path, key: Key, validation: float) -> Data:
+        """Preprocessed splits of the training images."""
+        return prepared_splits(self, self.info, self.prepare(data_dir), data_dir, key, validation)

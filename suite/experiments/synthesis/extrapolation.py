@@ -10,7 +10,7 @@ import torch
 from suite.architectures.convnet import ConvNet
 from suite.controls.random_images import RandomImages
 from suite.core.outer_loop import PAPER_ITERATIONS, OuterState, begin, step
-from suite.datasets.base import ImageDataset
+from suite.datasets.base import ImageSource
 from suite.datasets.digits import Digits
 from suite.datasets.loading import load
 from suite.datasets.some_classes import SomeClasses
@@ -64,7 +64,7 @@ class Extrapolation:
     'digits, 1x8x8, 5 tasks of 2 classes (slices)'
     """
 
-    dataset: ImageDataset = field(default_factory=Digits)
+    dataset: ImageSource = field(default_factory=Digits)
     """Its classes are cut into tasks."""
     ways_per_task: int = 2
     """Classes of a task."""
