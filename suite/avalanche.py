@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from suite.datasets.sources import default_data_dir
@@ -54,7 +54,10 @@ def strategy(
     name: str, network: nn.Module, optimizer: Any, criterion: Any, device: Any, *,
     batch: int, stored: int, stored_each: int, replay_batch: int, tasks: int,
 ) -> Any:  # fmt: skip
-    """One of Avalanche's strategies; it stores `stored` images in all, `agem` `stored_each` of each task."""
+    """One of Avalanche's strategies; it stores `stored` images in all, `agem` `stored_each` of each task.
+
+    Its `model` is what classifies: the network, or for 'scr' the nearest mean of a class in the network's features.
+    """
     training = _module("avalanche.training.supervised")
     storage = _module("avalanche.training.storage_policy")
     plugins = _module("avalanche.training.plugins")
@@ -78,7 +81,43 @@ def strategy(
     if name == "mer":
         # gamma 1 as in the published runs; with its default the weights hardly move in one pass.
         return training.MER(**common, mem_size=stored, batch_size_mem=replay_batch, beta=0.1, gamma=1.0)
+    if name == "der":
+        return training.DER(**common, mem_size=stored, batch_size_mem=replay_batch, alpha=0.1, beta=0.5)
+    if name == "scr":
+        prototypes = _module("avalanche.models").SCRModel(_Features(network), _projection(network))
+        own = common | {"model": prototypes, "optimizer": _again(optimizer, prototypes), "eval_mb_size": batch}
+        del own["criterion"]
+        return training.SCR(**own, mem_size=stored, batch_size_mem=replay_batch)
     return training.Naive(**common)
+
+
+class _Features(nn.Module):
+    """What the head of a network reads."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network.features(x)
+
+
+class _Normalized(nn.Module):
+    """Vectors of length 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.normalize(x, dim=1)
+
+
+def _projection(network: Any) -> nn.Module:
+    """Two layers from features to 128 numbers of length 1, as published (Mai et al., 2021)."""
+    width = network.head.in_features
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 128), _Normalized())
+
+
+def _again(optimizer: Any, network: nn.Module) -> Any:
+    """An optimizer of the same kind and settings, of another network's weights."""
+    return type(optimizer)(network.parameters(), **optimizer.defaults)
 
 
 def _module(name: str) -> ModuleType:

@@ -656,7 +656,7 @@ def test_avalanche_sees_our_tasks(data_dir: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["naive", "er", "agem", "mer"])
+@pytest.mark.parametrize("method", ["naive", "er", "agem", "mer", "der", "scr"])
 def test_avalanche_s_strategies_learn_our_stream_and_are_functions_of_the_seed(method: Any, data_dir: Path) -> None:
     learner = AvalancheStrategy(
         stream=Permutations(of=PLAIN, number=2, samples_per_task=200, preprocessing="standardize"),
@@ -670,12 +670,20 @@ def test_avalanche_s_strategies_learn_our_stream_and_are_functions_of_the_seed(m
     found = run(learner, session_in(data_dir))  # type: ignore[arg-type]
     first, second = found.facts["matrices"]
     assert first != second and first[0][0] > 25 and first[0][1] is None
-    assert found.budget.stored_numbers == (0 if method == "naive" else 2 * 20 * 64)
+    images = {"naive": 0, "der": 34}.get(method, 40)  # 34 images of 64 pixels and 10 logits: 2,516 numbers
+    assert learner.stored_images == images
+    assert found.budget.stored_numbers == images * (74 if method == "der" else 64) <= 2 * 20 * 64
     before = session_in(data_dir, stop_at=1)
     with pytest.raises(KeyboardInterrupt):
         run(learner, before)  # type: ignore[arg-type]
     again = run(learner, session_in(data_dir, before=before))  # type: ignore[arg-type]
     assert again.facts["matrices"] == found.facts["matrices"]
+
+
+def test_what_has_one_head_takes_no_stream_of_several() -> None:
+    several = ClassSplits(of=PLAIN, number=2, classes_per_task=3, samples_per_task=40)
+    with pytest.raises(UsageError, match="method must be naive, er, agem or mer where a test image's task is known"):
+        AvalancheStrategy(stream=several, method="der")
 
 
 def test_avalanche_is_asked_for_where_it_is_missing(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

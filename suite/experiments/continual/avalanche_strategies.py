@@ -16,16 +16,19 @@ from suite.keys import global_generators
 from suite.registry import experiments
 from suite.streams.permutations import Permutations
 from suite.types import Architecture, Outcome, Session, Setting, Stream, StreamTask
-from suite.validation import Fraction, Positive, PositiveInt
+from suite.validation import Fraction, Positive, PositiveInt, require
 
 
 @experiments.register("avalanche")
 @dataclass(frozen=True)
 class AvalancheStrategy:
-    """A strategy of Avalanche (Carta et al., 2023) on a stream of ours, in one pass: naive, er, agem or mer.
+    """A strategy of Avalanche (Carta et al., 2023) on a stream of ours, in one pass.
 
     'er' replays from a reservoir of T `images_per_task` images for T tasks, 'agem' stores `images_per_task` of each
-    task (Chaudhry et al., 2019), 'mer' is meta-experience replay (Riemer et al., 2019). Needs the extra `avalanche`.
+    task (Chaudhry et al., 2019), 'mer' is meta-experience replay (Riemer et al., 2019). 'der' is DER++ (Buzzega et
+    al., 2020), which replays the logits of stored images, too; they are counted, so it stores fewer images. 'scr'
+    classifies by the nearest mean of stored images in features learned by contrast (Mai et al., 2021). The last two
+    take streams of one head alone. Needs the extra `avalanche`.
 
     >>> AvalancheStrategy(method="agem").method_label
     'A-GEM (Avalanche)'
@@ -35,7 +38,7 @@ class AvalancheStrategy:
     """The tasks, in order."""
     architecture: Architecture = field(default_factory=MLP)
     """Of the networks."""
-    method: Literal["naive", "er", "agem", "mer"] = "er"
+    method: Literal["naive", "er", "agem", "mer", "der", "scr"] = "er"
     """Avalanche's strategy."""
     images_per_task: Positive = 10
     """Storage of a task, in real images."""
@@ -52,10 +55,15 @@ class AvalancheStrategy:
     preset: presets.Source = "paper"
     """Whose published sizes the run is held against (`presets.PRESETS`)."""
 
+    def __post_init__(self) -> None:
+        one_head = self.method not in ("der", "scr") or not self.stream.info.task_known
+        require(self, "method", one_head, "naive, er, agem or mer where a test image's task is known")
+
     @property
     def method_label(self) -> str:
         """The method of its measurements, such as 'A-GEM (Avalanche)'."""
-        name = {"naive": "naive", "er": "ER", "agem": "A-GEM", "mer": "MER"}[self.method]
+        names = {"naive": "naive", "er": "ER", "agem": "A-GEM", "mer": "MER", "der": "DER++", "scr": "SCR"}
+        name = names[self.method]
         return f"{name} (Avalanche)"
 
     @property
@@ -63,7 +71,18 @@ class AvalancheStrategy:
         """Real images that may be stored."""
         info = self.stream.info
         each = int(self.images_per_task) if self.method == "agem" else self.images_per_task
-        return 0 if self.method == "naive" else int(each * info.tasks)
+        images = 0 if self.method == "naive" else int(each * info.tasks)
+        return images * info.shape.numel // self._numbers_of_an_image
+
+    @property
+    def stored_numbers(self) -> int:
+        """Of these images, their logits included."""
+        return self.stored_images * self._numbers_of_an_image
+
+    @property
+    def _numbers_of_an_image(self) -> int:
+        info = self.stream.info
+        return info.shape.numel + (info.outputs if self.method == "der" else 0)
 
     def plan(self) -> dict[str, Any]:
         """Storage and networks, found without any data."""
@@ -107,7 +126,7 @@ class AvalancheStrategy:
         # Where the task is known the loss is masked; Avalanche's own multi-head layers are not needed.
         for t, experience in enumerate(avalanche.scenario(tasks, task_known=False).train_stream):
             learner.train(experience)
-            matrix.append(streaming.row_so_far(network, setting, tasks, t))
+            matrix.append(streaming.row_so_far(learner.model, setting, tasks, t))
             session.progress(n * len(tasks) + t + 1, self.evaluation.networks * len(tasks), f"network {n + 1}")
             session.pause()
         return matrix

@@ -76,6 +76,11 @@ class Online:
         return "ER" if self.method == "replay" else self.method
 
     @property
+    def stored_numbers(self) -> int:
+        """Of the stored images."""
+        return self.stored_images * self.stream.info.shape.numel
+
+    @property
     def stored_images(self) -> int:
         """Real images that may be stored."""
         return int(self.images_per_task * self.stream.info.tasks) if self.method == "replay" else 0

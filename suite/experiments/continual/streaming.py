@@ -148,7 +148,7 @@ def train_through_stream(
     stored = experiment.stored_images
     return Outcome(
         measurements=tuple(measurements(matrices, experiment.method_label, "networks, each through the stream")),
-        budget=Budget(stored * stream.info.shape.numel, stored / stream.info.outputs, 0),
+        budget=Budget(experiment.stored_numbers, stored / stream.info.outputs, 0),
         scale=scale(experiment, reduced_by),
         facts=facts(experiment, tasks, matrices),
         cost={"training_seconds": time.monotonic() - started},
