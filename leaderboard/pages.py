@@ -125,9 +125,9 @@ PAGES = (
         "Continual learning: compress-then-recall",
         "A stream of tasks, each seen once: retained accuracy (RA), the mean over all tasks after the last. Each is "
         "compressed into a memory of its share of the storage, beside networks that learn the stream: without "
-        "a storage (naive), with replay from one of that size (ER; A-GEM and MER of Avalanche), or all tasks at "
-        "once (joint, the upper bound). With stand-ins (ours), the inner loop's networks learn other tasks of the "
-        "stream's law beside a memory. LA is the accuracy on a task just after it was learned, and BTI = RA - LA.",
+        "a storage (naive), with replay from one of that size (ER; A-GEM, MER, DER++ and SCR of Avalanche), or all "
+        "tasks at once (joint, the upper bound). With stand-ins (ours), the inner loop's networks learn other tasks of "
+        "the stream's law beside a memory. LA is the accuracy on a task just after it was learned, and BTI = RA - LA.",
         names=STREAM_FILES,
         axis="method",
         methods=(
@@ -136,6 +136,8 @@ PAGES = (
             "ER (Avalanche)",
             "A-GEM (Avalanche)",
             "MER (Avalanche)",
+            "DER++ (Avalanche)",
+            "SCR (Avalanche)",
             "compress-then-recall",
             "compress-then-recall with stand-ins",
             "joint",
@@ -152,7 +154,7 @@ PAGES = (
         "same budget: real images, and a memory distilled on exactly the episode's classes (oracle).",
         names=("extrapolation",),
         axis="method",
-        methods=("standard", "addressing"),
+        methods=("standard", "addressing", "standard, class by class", "addressing, class by class"),
         ranked=False,
         episodes=True,
     ),

@@ -37,10 +37,12 @@ from suite.inner_optimizers.sgd_momentum import SGDMomentum
 from suite.keys import Key
 from suite.memory import Memory
 from suite.objectives.bptt import BPTT
+from suite.objectives.distribution_matching import DistributionMatching
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.image_queries import Asked, ImageQueries, addressed
+from suite.parameterizations.standard import Standard
 from suite.runtime.record import comparable
-from suite.types import ClassRows, ImageShape, Split
+from suite.types import ClassRows, ImageShape, Objective, Setting, Split
 
 SHORT = BPTT(inner_steps=2, images_per_class_per_step=2, real_per_class=4)
 NETWORK = MLP(width=8, depth=1)
@@ -331,6 +333,20 @@ def test_memories_that_are_asked_with_images_are_for_recall_with_images(experime
 def test_an_oracle_has_as_many_bases_for_each_class() -> None:
     task = Extrapolation(parameterization=Addressing(bases=43), ways_per_task=5, images_per_class=100, ways=(2,))
     assert [task.setting(torch.device("cpu"), n).parameterization.bases for n in (5, 2)] == [43, 17]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("objective", [DistributionMatching(real_per_class=4), SHORT])
+def test_matching_alone_asks_nothing_of_a_class_s_partners(objective: Objective) -> None:
+    shape, labels = ImageShape(1, 8, 8), torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    setting = Setting(shape, 2, NETWORK, Standard(), "none", torch.device("cpu"))
+    memory = Standard().init(shape, 2, 2, Key(0))
+    images = torch.randn(8, 1, 8, 8, generator=Key(1).generator())
+    partner = torch.cat([images[:4], torch.randn(4, 1, 8, 8, generator=Key(2).generator())])
+    of_class_0 = []
+    for real in (images, partner):
+        given, _ = objective.gradients(setting, memory, ClassRows.of(Split(real, labels), 2), Key(3))
+        of_class_0.append(given["images"][0])
+    assert torch.equal(*of_class_0) == isinstance(objective, DistributionMatching)
 
 
 def test_less_than_published_is_called_reduced() -> None:
