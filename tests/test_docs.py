@@ -297,6 +297,19 @@ def test_the_tutorial_that_trains_a_network_on_a_memory(small: None) -> None:
     assert after["right"] > 87 and after["by_hand"] > 80 and after["right"] > after["unprepared"]
 
 
+def test_figures_that_tutorials_quote_are_the_leaderboard_s() -> None:
+    quoted = {
+        "momentum": ("85.9, 91.5 and 92.2",),
+        "replay": ("3.9 ± 1.1 points above replay", "8.6 ± 1.7"),
+        "own_network": ("92.0",),
+    }
+    results = " ".join((REPOSITORY / "leaderboard" / "README.md").read_text().split())
+    assert "| `digits-1ipc-bptt` | 92.0 |" in results
+    for stem, figures in quoted.items():
+        words = (REPOSITORY / "docs" / "tutorials" / f"{stem}.py").read_text().replace("\n# ", " ")
+        assert all(figure in words and figure in results for figure in figures), stem
+
+
 def test_a_tutorial_is_a_page_and_a_notebook() -> None:
     menu = (REPOSITORY / "docs" / "mkdocs.yml").read_text()
     assert sorted(re.findall(r"tutorials/(\w+)\.md", menu)) == [file.stem for file in pages.TUTORIALS]

@@ -2,7 +2,7 @@
 # # A continual stream, against replay
 #
 # A stream shows its tasks one after the other, each image once. A network that just learns them forgets the early
-# ones. Two remedies store the same number of pixels: replay (ER) keeps real images and shows them again, and
+# ones. Two remedies have the same storage, counted in numbers: replay (ER) keeps real images and shows them again, and
 # compress-then-recall distils each task into a memory. This runs both on four permutations of digits, in a minute or
 # two, and ends with a question that each such comparison must answer.
 
@@ -79,9 +79,9 @@ for name, matrix in matrices.items():
 
 # %% [markdown]
 # On our machine replay retains 64.6 with one update and 83.1 with ten; compress-then-recall stands between them at
-# 76.6. So anybody can have either result, by what the baseline is given. Twenty updates in all are too few to learn
-# a task of 200 images. A comparison must try settings for its baseline as it does for its method, and choose on
-# training images; we looked at test images here, so neither figure counts.
+# 76.6. So anybody can have either result, by what the baseline is given: with one update for each ten images, a task
+# of 200 is learned in twenty updates, which are too few. A comparison must try settings for its baseline as it does
+# for its method, and choose on training images. We looked at test images here, so neither figure counts.
 #
 # It is also one stream of four short tasks, and the ± that was printed is over its three networks alone. For what the
 # suite claims see `leaderboard/README.md`: three streams of each kind, of twenty tasks of 1,000 images of
