@@ -120,7 +120,10 @@ def _origin(build: Callable[..., Any]) -> str:
     module = getattr(build, "__module__", "") or "?"
     if module.split(".")[0] == "suite":
         return module
-    file = inspect.getsourcefile(build)
+    try:
+        file = inspect.getsourcefile(build)
+    except (OSError, TypeError):  # a class of a notebook or of Python's prompt, which have no file
+        file = None
     return file if file and not module.count(".") else module
 
 

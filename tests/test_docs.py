@@ -197,22 +197,27 @@ def test_every_page_has_its_place_in_the_menu(made: dict[str, str]) -> None:
 
 
 @pytest.fixture
-def small(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The quickstart in a second: two outer steps, an MLP, one network for an epoch."""
+def small(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quickstart in a second: two outer steps, an MLP, one network for an epoch; in an empty directory."""
     short = Protocol(networks=1, epochs=1)
     quick = replace(api.quickstart(), architecture=MLP(width=16), evaluation=short, full_data_epochs=0)
     monkeypatch.setenv("SUITE_DATA_DIR", str(data_dir))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(PROTOCOLS, "paper", short)
     monkeypatch.setattr(api, "quickstart", lambda: quick)
     monkeypatch.setattr(suite, "distil", partial(suite.distil, iterations=2))
 
 
-def lesson(stem: str) -> dict[str, Any]:
-    """What is there after every cell of a tutorial."""
+def lesson(stem: str, **smaller: str) -> dict[str, Any]:
+    """What is there after every cell of a tutorial, with other values for what it sets, as ITERATIONS="10"."""
     (file,) = [file for file in pages.TUTORIALS if file.stem == stem]
     space: dict[str, Any] = {"__name__": stem}
+    text = file.read_text()
+    for name, value in smaller.items():
+        text, found = re.subn(rf"\b{name}( ?= ?)(?:\[[^]]*\]|\d+)", rf"{name}\g<1>{value}", text)
+        assert found == 1, name
     with as_people_run_it():
-        for kind, words in notebooks.cells(file.read_text()):
+        for kind, words in notebooks.cells(text):
             if kind == "code":
                 exec(compile(words, file.name, "exec"), space)
     return space
@@ -234,8 +239,80 @@ def test_the_tutorial_that_writes_an_inner_optimizer(small: None, capsys: pytest
     assert capsys.readouterr().out.count("random real images") == 2
 
 
+@pytest.mark.slow
+def test_the_tutorial_that_reproduces_a_table(small: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Forward only trains as full momentum does, by another gradient; of the table, the step that the text believes."""
+    after = lesson("momentum", ITERATIONS="30", SEEDS="[0]", NETWORKS="1")
+    printed = capsys.readouterr().out
+    full, forward_only = re.findall(r"^(?:SGD|ForwardOnly)Momentum (\S+)$", printed, re.MULTILINE)
+    assert full == forward_only and float(full) == pytest.approx(1 - 0.01 * 2 * (1 + 1.9 + 2.71))
+    assert 0.2 < after["cosine"] < 0.9
+    means = {row: after["mean"](by_seed.values()) for row, by_seed in after["accuracies"].items()}
+    assert means["no momentum"] + 0.5 < min(means["forward-only momentum"], means["full momentum"])
+    assert all(f"{row:22} {mean:.1f}  mean {mean:.1f}" in printed for row, mean in means.items())
+
+
+@pytest.mark.slow
+def test_the_tutorial_that_writes_an_objective(small: None) -> None:
+    after = lesson("objective", iterations="60")
+    assert after["off"][1.0] < 0.6 * after["off"][0.0]
+    assert {finding.verdict for finding in after["findings"]} == {"kept"} and len(after["findings"]) > 5
+    assert all("random real images" in repr(accuracies) for accuracies in after["worth"].values())
+
+
+@pytest.mark.slow
+def test_the_tutorial_that_writes_a_stream(small: None) -> None:
+    after = lesson("stream")
+    assert after["rows"].shape == (4 * 8, 10 * 8) and after["knows"][0] > 90 and max(after["knows"][1:]) < 60
+    assert {finding.verdict for finding in after["findings"]} == {"kept"} and len(after["findings"]) > 5
+
+
+@pytest.mark.slow
+def test_the_tutorial_that_compares_a_stream_with_replay(small: None) -> None:
+    """What the text says of it: a naive network forgets, and how many updates replay has decides who is ahead."""
+    after = lesson("replay", TASKS="3", SAMPLES="100", ABSORBED="50", NETWORKS="1")
+    matrices, stored = after["matrices"], after["stored"]
+    assert {matrix.shape for matrix in matrices.values()} == {(3, 3)} and len(matrices) == 5
+    assert stored["compress-then-recall"] == stored["absorbed alone"] <= stored["ER, updates 1"] == 60 * 64
+    retained = {name: matrix[-1].mean() for name, matrix in matrices.items()}
+    naive = matrices["naive, updates 10"]
+    assert naive[-1, 0] < naive[0, 0] - 10 and retained["naive, updates 10"] < retained["compress-then-recall"] - 5
+    assert retained["ER, updates 1"] < min(retained["compress-then-recall"], retained["ER, updates 10"]) - 10
+
+
+@pytest.mark.slow
+def test_the_tutorial_that_judges_a_set(small: None, capsys: pytest.CaptureFixture[str]) -> None:
+    after = lesson("judge", NETWORKS="2")
+    printed = capsys.readouterr()
+    assert after["refused"] == 2 and "suite.evaluate: --space: 'dc' does not say" in printed.err
+    assert re.search(r"^printed by its authors +99\.0 ", printed.out, re.MULTILINE)
+    assert max(after["accuracies"].values()) < 80 and set(after["accuracies"]) == {"memory", "random real images"}
+    assert float((after["recalled"] - after["images"]).abs().max()) < 1e-5
+    assert after["of_class"].tolist() == list(range(10))
+
+
+@pytest.mark.slow
+def test_the_tutorial_that_trains_a_network_on_a_memory(small: None) -> None:
+    after = lesson("own_network")
+    assert after["right"] > 87 and after["by_hand"] > 80 and after["right"] > after["unprepared"]
+
+
+def test_figures_that_tutorials_quote_are_the_leaderboard_s() -> None:
+    quoted = {
+        "momentum": ("85.9, 91.5 and 92.2",),
+        "replay": ("3.9 ± 1.1 points above replay", "8.6 ± 1.7"),
+        "own_network": ("92.0",),
+    }
+    results = " ".join((REPOSITORY / "leaderboard" / "README.md").read_text().split())
+    assert "| `digits-1ipc-bptt` | 92.0 |" in results
+    for stem, figures in quoted.items():
+        words = (REPOSITORY / "docs" / "tutorials" / f"{stem}.py").read_text().replace("\n# ", " ")
+        assert all(figure in words and figure in results for figure in figures), stem
+
+
 def test_a_tutorial_is_a_page_and_a_notebook() -> None:
-    assert len(pages.TUTORIALS) == 2
+    menu = (REPOSITORY / "docs" / "mkdocs.yml").read_text()
+    assert sorted(re.findall(r"tutorials/(\w+)\.md", menu)) == [file.stem for file in pages.TUTORIALS]
     for file in pages.TUTORIALS:
         text = file.read_text()
         read = json.loads(notebooks.as_notebook(text))

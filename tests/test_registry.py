@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import QUICK, command, ended, only_run, sets, start
@@ -113,6 +114,14 @@ def test_a_name_that_is_taken_is_refused_and_says_by_whom() -> None:
             """Another."""
 
     assert registry.inner_optimizers["adam"].origin == "suite.inner_optimizers.adam"
+
+
+def test_a_class_of_a_notebook_which_has_no_file_is_registered() -> None:
+    space: dict[str, Any] = {"__name__": "a_notebook"}
+    exec("class Mine:\n    'Written in a cell.'\n", space)
+    registry.objectives.register("mine")(space["Mine"])
+    entry = registry.objectives["mine"]
+    assert (entry.origin, entry.summary) == ("a_notebook", "Written in a cell.")
 
 
 @pytest.mark.parametrize("name", ["two words", "9lives", "a-b", ""])

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from command_line import REPOSITORY
 
+from suite import __version__
 from suite.__main__ import COMMANDS
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -77,6 +78,37 @@ def test_a_dockerfile_that_is_not_sound_is_seen(tmp_path: Path) -> None:
         "pip leaves its cache in the image",
         "it runs as root",
     ]
+
+
+CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+"""Packages that conda-forge calls otherwise."""
+
+
+def of_conda(dependency: str) -> str:
+    """A dependency as a recipe has it: 'torch>=2.11' is 'pytorch >=2.11'."""
+    name, lowest = dependency.split(">=")
+    return f"{CONDA.get(name, name)} >={lowest}"
+
+
+def test_the_recipe_of_conda_forge_is_the_package() -> None:
+    recipe = yaml.safe_load((REPOSITORY / ".conda" / "recipe.yaml").read_text())
+    needs, build = recipe["requirements"], tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["build-system"]
+    assert needs["run"] == ["python >=${{ python_min }}", *map(of_conda, PROJECT["dependencies"])]
+    assert needs["host"] == ["python ${{ python_min }}.*", "pip", *map(of_conda, build["requires"])]
+    assert recipe["context"] == {"version": __version__, "python_min": PROJECT["requires-python"].removeprefix(">=")}
+    assert recipe["package"] == {"name": PROJECT["name"], "version": "${{ version }}"}
+    scripts = [f"{name} = {where}" for name, where in PROJECT["scripts"].items()]
+    assert recipe["build"]["noarch"] == "python" and recipe["build"]["python"]["entry_points"] == scripts
+    about = {key: PROJECT[key] for key in ("license", "license-files", "description")}
+    assert list(recipe["about"].values()) == [about["description"], about["license"], *about["license-files"]]
+
+
+def test_the_recipe_of_conda_forge_tries_what_ci_tries() -> None:
+    recipe = yaml.safe_load((REPOSITORY / ".conda" / "recipe.yaml").read_text())
+    packages = (REPOSITORY / ".ci" / "packages").read_text()
+    (tried,) = [one["script"] for one in recipe["tests"] if "script" in one]
+    written = re.findall(r'venv/bin/(?:memory-suite" |python" -m suite\.)(.+)$', packages, re.MULTILINE)
+    assert tried == [f"memory-suite {words}" for words in written] and len(tried) == 3
 
 
 def test_the_workflow_runs_ci_on_every_python_and_the_oldest_and_newest_torch() -> None:
