@@ -88,6 +88,9 @@ def load(module: str) -> ModuleType:
     assert spec is not None and spec.loader is not None
     sys.modules[module] = loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
+    package, _, name = module.rpartition(".")
+    if package in sys.modules:  # as an import does, so that a later one finds it there
+        setattr(sys.modules[package], name, loaded)
     return loaded
 
 

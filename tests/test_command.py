@@ -163,3 +163,11 @@ def test_completion_follows_the_parsers() -> None:
 def test_python_m_suite_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "suite", "--version"], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == f"memory-suite {suite.__version__}\n"
+
+
+def test_a_command_that_ran_is_found_by_a_later_import() -> None:
+    program = (
+        "from suite.__main__ import load\nload('suite.sync')\nimport suite.sync\nprint(suite.sync.main.__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout == "main\n", done.stderr
