@@ -166,8 +166,6 @@ def test_python_m_suite_is_the_command() -> None:
 
 
 def test_a_command_that_ran_is_found_by_a_later_import() -> None:
-    program = (
-        "from suite.__main__ import load\nload('suite.sync')\nimport suite.sync\nprint(suite.sync.main.__name__)\n"
-    )
+    program = "from suite.__main__ import load\nload('suite.sync')\nimport suite.sync\nsuite.sync.main"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY)
-    assert done.stdout == "main\n", done.stderr
+    assert done.returncode == 0, done.stderr
