@@ -133,10 +133,21 @@ def test_run_commands(line: str, data_dir: Path, tmp_path: Path, monkeypatch: py
 @pytest.mark.slow
 def test_a_printed_plugin_is_run(lion: Path, data_dir: Path) -> None:
     """As printed, in a directory with nothing but what the README names."""
-    (line,) = [line for line in RUNS if "--plugin lion.py" in line]
+    (line,) = [line for line in RUNS if "--plugin lion.py" in line and "mine.gin" not in line]
     done = run([sys.executable, *shlex.split(line)[1:], *SMOKE, "--data-dir", str(data_dir)], lion.parent)
     assert done.returncode == 0, done.stderr
     assert "test (95% interval)" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_printed_table_of_two_methods_is_run(lion: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = [block for block in blocks((REPOSITORY / "docs" / "add-a-method.md").read_text(), "text")]
+    (lion.parent / "mine.gin").write_text(text)
+    monkeypatch.chdir(lion.parent)
+    for line in [line for line in RUNS if "--gin mine.gin" in line]:
+        done = give(line, *SMOKE, "--data-dir", str(data_dir))
+        assert done.status == 0, done.err
+        assert "6 runs; nothing was started" in done.out if "--dry-run" in line else "to SGD with momentum" in done.out
 
 
 @pytest.mark.slow
