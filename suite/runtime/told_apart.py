@@ -10,18 +10,28 @@ Config = Mapping[str, str]
 def told_apart(configs: Sequence[Config], but: Sequence[str] = ()) -> list[str]:
     """For each configuration, its values of the settings that are not the same in all; `but` these and their own.
 
-    Where components differ, their own settings are left out; a name is as short as it can be.
+    Where components differ, their own settings are left out, but among those that are alike so far; a name is as
+    short as it can be.
 
     >>> sgd = {"is": "distillation", "outer": "sgd", "outer.lr": "0.1", "inner": "sgd", "inner.lr": "0.01"}
     >>> told_apart([sgd, sgd | {"outer": "adam", "outer.lr": "0.001", "inner.lr": "0.03"}])
     ['inner.lr=0.01, outer=sgd', 'inner.lr=0.03, outer=adam']
+    >>> told_apart([sgd, sgd | {"outer.lr": "0.2"}, sgd | {"outer": "adam"}])
+    ['outer=sgd, outer.lr=0.1', 'outer=sgd, outer.lr=0.2', 'outer=adam']
     """
     names = sorted({name for config in configs for name in config})
     differing = [name for name in names if len({config.get(name) for config in configs}) > 1]
     hidden = {*but, *differing}
     shown = [n for n in differing if n not in but and not any(n.startswith(f"{above}.") for above in hidden)]
     short = _shortened(names)
-    return [", ".join(f"{short[name]}={config.get(name, 'none')}" for name in shown) for config in configs]
+    told = [", ".join(f"{short[name]}={config.get(name, 'none')}" for name in shown) for config in configs]
+    for words, count in Counter(told).items():
+        if 1 < count < len(told):
+            alike = [i for i, other in enumerate(told) if other == words]
+            more = told_apart([configs[i] for i in alike], but)
+            for i, own in zip(alike, more, strict=True):
+                told[i] = ", ".join(filter(None, [words, own]))
+    return told
 
 
 def _shortened(names: Sequence[str]) -> dict[str, str]:
