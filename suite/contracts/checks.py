@@ -17,12 +17,13 @@ from torch.func import functional_call
 from suite import types
 from suite.contracts.problem import CLASSES, SHAPE, Problem, finite_difference_error, relative_error, small_setting
 from suite.core.networks import require_unrollable
+from suite.core.outer_loop import require_given
 from suite.datasets.digits import Digits
 from suite.datasets.loading import check_data
 from suite.errors import RunError, SuiteError, first_line
 from suite.keys import Key, global_generators
 from suite.parameterizations.image_queries import addressed
-from suite.registry import REGISTRIES
+from suite.registry import REGISTRIES, name_of
 from suite.types import (
     COMPONENTS,
     ImageShape,
@@ -31,6 +32,7 @@ from suite.types import (
     Optimizer,
     Parameterization,
     Params,
+    Remembering,
     SelectsInFeatures,
     StartsFromImages,
     State,
@@ -258,28 +260,57 @@ def _check_architecture(architecture: types.Architecture) -> list[Finding]:
 
 
 def _check_objective(objective: types.Objective) -> list[Finding]:
-    """Its gradient is finite, repeatable, and complete, that of labels among it if it learns them."""
-    kinds = (False, True) if isinstance(objective, LearnsLabels) else (False,)
-    return [finding for labelled in kinds for finding in _outer_step(objective, labelled)]
-
-
-def _outer_step(objective: types.Objective, labelled: bool) -> list[Finding]:
-    setting, memory, real = small_setting(labelled)
-    before = _copied({"memory": memory})
+    """Its gradient is finite, repeatable, and complete, whatever the memory is; that of labels, too, if it learns them."""
+    ways = REGISTRIES["parameterizations"]
+    standard, addressing = ways["standard"].build(), ways["addressing"].build(bases=2)
     own = {field.name for field in fields(objective)}  # type: ignore[arg-type]
     steps = {"inner_steps": 2} if isinstance(objective, Unrolled) and "inner_steps" in own else {}  # not one around it
     objective = replace(objective, **steps)  # type: ignore[type-var]
-    (grads, metrics), (same_grads, _) = (objective.gradients(setting, memory, real, Key(0)("step")) for _ in range(2))
-    complete = {k: v.shape for k, v in grads.items()} == {k: v.shape for k, v in memory.items()}
-    repeated = _equal({"grads": grads}, {"grads": same_grads})
+    labelled = [ways["soft_labels"].build(of=standard)] if isinstance(objective, LearnsLabels) else []
+    whole = [finding for of in (standard, *labelled) for finding in _outer_step(objective, of)]
+    return [*whole, _given_to_several_tensors(objective, addressing)]
+
+
+def _outer_step(objective: types.Objective, parameterization: Parameterization) -> list[Finding]:
+    setting, memory, real = small_setting(parameterization)
+    before = _copied({"memory": memory})
+    given, again = (objective.gradients(setting, memory, real, Key(0)("step")) for _ in range(2))
+    complete = _given(objective, memory, given, "every tensor of the memory")
+    if complete.verdict == "broken":
+        return [complete]
+    repeated = _equal({"grads": given[0]}, {"grads": again[0]})
+    how = "" if repeated else f"two calls with one key differ; draw from the key, and networks by {FRESH_NETWORK}"
     return [
-        _finding(complete, "it gives a gradient for every tensor of the memory"),
-        _finding(all(v.isfinite().all() for v in grads.values()), "the gradient is finite"),
-        _finding(repeated, "the gradient depends on memory, data and key alone"),
+        complete,
+        _finding(all(v.isfinite().all() for v in given[0].values()), "the gradient is finite"),
+        _finding(repeated, "the gradient depends on memory, data and key alone", how),
         _finding(_equal({"memory": memory}, before), "it changes nothing in place"),
-        _finding("loss" in metrics, "it reports a loss"),
         _finding(isinstance(objective.plan(setting, 1), dict), "it says what a step will need"),
     ]
+
+
+def _given_to_several_tensors(objective: types.Objective, addressing: Parameterization) -> Finding:
+    """What an outer step of a run gets of a memory that is more than images."""
+    setting, memory, real = small_setting(addressing)
+    key, words = Key(0)("step"), "every tensor of a memory that is addressed"
+    if not isinstance(objective, Remembering):
+        return _given(objective, memory, objective.gradients(setting, memory, real, key), words)
+    kept = objective.begin(setting, memory, real, key("begin"))
+    after = objective.gradients_after(setting, memory, real, key, kept)
+    return _given(objective, memory, after, words, remembering=True)
+
+
+def _given(objective: Any, memory: Params, given: Any, words: str, remembering: bool = False) -> Finding:
+    promise = f"it gives its loss, and a gradient for {words}"
+    try:
+        require_given(objective, memory, given, remembering)
+    except SuiteError as error:
+        return Finding("broken", promise, _first_line(error))
+    return Finding("kept", promise)
+
+
+FRESH_NETWORK = "suite.core.networks.fresh_network(setting, key)"
+"""How an objective gets a network that depends on its key alone."""
 
 
 def _check_control(control: types.Control) -> list[Finding]:
