@@ -1,12 +1,15 @@
 """Methods of a newcomer's file that break what they must keep to: one sentence says what, where and what to do."""
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command_line import as_people_run_it
+from command_line import QUICK, as_people_run_it, command, said, sets
 
+from suite import check, terminal
 from suite.contracts.checks import _check_objective
 from suite.contracts.problem import small_setting
 from suite.core.outer_loop import OuterState, begin, step
@@ -109,3 +112,94 @@ def test_gradients_in_another_order_than_the_memory_get_the_penalty_of_their_own
     start = begin(setting, optimizer, 1.1, Key(0))
     one, other = (step(setting, o, optimizer, real, start, Key(0), None).memory for o in (Gives(), Backwards()))
     assert all(torch.equal(one[k], other[k]) for k in memory) and not torch.equal(one["matrices"], memory["matrices"])
+
+
+# ---------------------------------------------------------------- files that are checked
+
+OPTIMIZER = """from dataclasses import dataclass
+from suite.registry import inner_optimizers
+
+@inner_optimizers.register("NAME")
+@dataclass(frozen=True)
+class Normed:
+    \"\"\"Of a test.\"\"\"
+    lr: float = 0.1
+
+    def init(self, params):
+        return {"m": dict(params)}
+
+"""
+STEP = "    def step(self, params, grads, state):\n"
+MUST = "step must return (params, state): params a dict of tensors by the parameters' names, state one of such dicts"
+
+
+def _written(folder: Path, name: str, text: str) -> str:
+    file = folder / f"{name}.py"
+    file.write_text(text.replace("NAME", name))
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "words"),
+    [
+        ("step_raises", STEP + "        return params['none']\n", "(KeyError: 'none' in FILE, line 14)"),
+        ("step_swapped", STEP + "        return state, params\n", "it gave (dict of dict of Tensor, dict of Tensor)"),
+        ("step_params", STEP + "        return params\n", "it gave dict of Tensor)"),
+        ("step_text", STEP + "        return params, 'm'\n", "it gave (dict of Tensor, str)"),
+        (
+            "init_flat",
+            STEP + "        return params, state\n    init = lambda self, params: params\n",
+            "(init gave dict of",
+        ),
+        ("no_step", "", "suite.types, inner_optimizers (Normed has no method step(params, grads, state))"),
+    ],
+)
+def test_the_check_of_an_inner_optimizer_says_where_it_failed_and_what_it_gave(
+    name: str, method: str, words: str, tmp_path: Path
+) -> None:
+    file = _written(tmp_path, name, OPTIMIZER + method)
+    done = said(check.main, [file])
+    (broken,) = [line for line in done.out.splitlines() if line.startswith("  broken")]
+    assert done.status == 1 and words.replace("FILE", file) in broken, done.out
+    assert words.startswith("it gave") == (MUST in broken)
+
+
+def test_a_run_says_which_method_a_component_lacks(tmp_path: Path) -> None:
+    plugin = _written(tmp_path, "lacks_step", OPTIMIZER)
+    words = [*QUICK, "--plugin", plugin, "--dry-run", "--out", tmp_path]
+    done = command(*words, *sets("INNER_OPTIMIZER = @inner_optimizers.lacks_step()"))
+    assert done.status == 2 and done.complaint.startswith(
+        "BPTT.inner_optimizer: Normed has no method step(params, grads, state), which all of inner_optimizers have"
+    )
+
+
+def test_the_check_of_no_method_says_what_is_the_matter_with_the_file(tmp_path: Path) -> None:
+    bare = _written(tmp_path, "bare", "class Normed:\n    pass\n")
+    raises = _written(tmp_path, "raises", "1 / 0\n")
+    for file, sentence in {
+        bare: f"{bare} registers nothing; decorate the class with its kind and a name, as in @inner_optimizers.",
+        str(tmp_path): f"{tmp_path} is a folder; name a file in it",
+        "none.py": "there is no file none.py",
+        raises: f"{raises} failed to load (ZeroDivisionError",
+    }.items():
+        done = said(check.main, [file])
+        assert done.status == 2 and done.err.startswith(f"suite.check: {sentence}"), done.err
+
+
+def test_an_objective_that_gives_a_float_ends_its_run_with_a_sentence(tmp_path: Path) -> None:
+    template = Path("docs/templates/objective.py").read_text()
+    text = template.replace('"mean_matching"', '"NAME"').replace("loss.detach()}", "loss.item()}")
+    plugin = _written(tmp_path, "gives_a_float", text)
+    words = [*QUICK, "--plugin", plugin, "--out", tmp_path, "--tracking-uri", "none"]
+    done = command(*words, *sets("OBJECTIVE = @objectives.gives_a_float()", "SEEDS = [0]"))
+    assert done.status == 2 and "gives_a_float.gradients gave the metrics {'loss': float}, and must give" in done.err
+
+
+def test_a_package_that_is_missing_is_named_with_the_python_that_lacks_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    assert terminal.command(main)() == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"the package torch is not installed in this Python ({sys.executable}); activate the env")
+    assert "pip install -e ." in said and said.count("\n") == 1

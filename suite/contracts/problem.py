@@ -132,7 +132,7 @@ def relative_error(values: Params, reference: Params) -> float:
 
 
 def small_setting(parameterization: Parameterization | None = None) -> tuple[Setting, Params, ClassRows]:
-    """A setting, a memory (without a parameterization, of free images) and real images: an outer step takes a moment."""
+    """A setting, a memory (of free images, unless said) and real images, on which an outer step takes a moment."""
     setting = Setting(
         SHAPE,
         CLASSES,
