@@ -30,7 +30,7 @@ from suite.storage.files import json_sha256, sha256
 from suite.validation import checked, type_hints
 
 if not hasattr(gin, "register"):  # else Python takes a folder `gin` of configurations for the package
-    raise ImportError("the package gin-config is not installed, which the suite's configurations need; pip install it")
+    raise ModuleNotFoundError("the package gin-config is not installed", name="gin-config")
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -302,49 +302,52 @@ def plugin_module(name: str) -> ModuleType:
     return sys.modules[meant[0]]
 
 
-def load_plugin(given: str | Path) -> str:
+def load_plugin(given: str | Path, option: str = "--plugin: ") -> str:
     """Run outside Python code, which registers its methods: a file, or a module by its dotted name.
 
-    What was already loaded is left alone. Returns what names it from every working directory. Raises UsageError.
+    What was already loaded is left alone. Returns what names it from every working directory. Raises UsageError, which
+    begins with the option that named it.
     """
     module = str(given)
     if Path(given).is_file() or not all(part.isidentifier() for part in module.split(".")):
-        return _load_file(given)
+        return _load_file(given, option)
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
-            raise UsageError(f"--plugin: there is no file {given}, and no module of that name") from error
-        raise _failed(given, error) from error
+            raise UsageError(f"{option}there is no file {given}, and no module of that name") from error
+        raise _failed(given, error, option) from error
     except UsageError:
         raise
     except (Exception, SystemExit) as error:  # whatever somebody else's module raises is said, and ends the command
-        raise _failed(given, error) from error
+        raise _failed(given, error, option) from error
     _named_modules.add(module)
     return module
 
 
-def _failed(plugin: str | Path, error: BaseException) -> UsageError:
+def _failed(plugin: str | Path, error: BaseException, option: str) -> UsageError:
     """Somebody else's code: say whose it is, whatever it raised."""
-    return UsageError(f"--plugin: {plugin} failed to load ({one_line(error)})")
+    return UsageError(f"{option}{plugin} failed to load ({one_line(error)})")
 
 
-def _load_file(file: str | Path) -> str:
+def _load_file(file: str | Path, option: str) -> str:
     path = Path(file).resolve()
     name = f"suite_plugin_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"  # two files may share a stem
     if name not in sys.modules or getattr(sys.modules[name], "__file__", None) != str(path):
-        _run_file(file, path, name)
+        _run_file(file, path, name, option)
     _named_files.setdefault(path.stem, set()).add(name)
     return str(path)
 
 
-def _run_file(file: str | Path, path: Path, name: str) -> None:
+def _run_file(file: str | Path, path: Path, name: str, option: str) -> None:
     """Run a file as the module of this name. Raises UsageError."""
+    if file and path.is_dir():
+        raise UsageError(f"{option}{file} is a folder; name a file in it")
     if not path.is_file():
-        raise UsageError(f"--plugin: there is no file {file}")
+        raise UsageError(f"{option}there is no file {file}")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"--plugin: {file} is not a Python file")
+        raise UsageError(f"{option}{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -354,4 +357,4 @@ def _run_file(file: str | Path, path: Path, name: str) -> None:
         raise
     except (Exception, SystemExit) as error:  # likewise
         del sys.modules[name]
-        raise _failed(file, error) from error
+        raise _failed(file, error, option) from error

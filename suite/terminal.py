@@ -50,7 +50,10 @@ LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, 
 def _unforeseen(error: OSError | MemoryError | ImportError) -> str:
     """A sentence about a limit of the machine or a package that is not there; any other error is raised again."""
     if isinstance(error, ModuleNotFoundError):
-        return f"the package {error.name} is missing; install it, as in pip install {error.name}"
+        return (
+            f"the package {error.name} is not installed in this Python ({sys.executable}); activate the environment "
+            f"that has it, or install it: pip install -e . in the suite's folder, or pip install {error.name}"
+        )
     if isinstance(error, OSError) and error.errno not in LIMITS:
         raise error
     return f"this machine does not let the command go on ({one_line(error)}); look at `ulimit -a` and disks"

@@ -518,7 +518,7 @@ class Objective(Protocol):
     def gradients(
         self, setting: Setting, memory: Params, real: ClassRows, key: Key
     ) -> tuple[Params, dict[str, Tensor]]:
-        """Gradient of the memory for one outer step, and scalars worth logging (`loss` among them)."""
+        """Gradient of the memory for one outer step, and what is logged: tensors of one number, `loss` among them."""
         ...
 
     def plan(self, setting: Setting, per_class: int) -> dict[str, Any]:

@@ -237,6 +237,9 @@ def validate(config: Any) -> None:
         value, hint = getattr(config, field.name), type_hints(kind, include_extras=True)[field.name]
         name = f"{kind.__name__}.{field.name}"
         if not _fits(value, hint):
+            lacks = _lacks(value, hint)
+            if lacks:
+                raise UsageError(f"{name}: {lacks}")
             raise UsageError(f"{name} must be {_words(hint)}, not {_shown(value)} ({type(value).__name__})")
         broken = _broken(value, hint)
         if broken:
@@ -324,6 +327,29 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
+
+
+def missing(thing: object, protocol: type) -> str:
+    """What an instance lacks of a protocol, as a sentence: 'Normed has no method step(params, grads, state)'."""
+    named = {name: member for name, member in vars(protocol).items() if not name.startswith("_")}
+    lacks = [
+        f"method {name}({', '.join(list(inspect.signature(member).parameters)[1:])})" if callable(member) else name
+        for name, member in named.items()
+        if not hasattr(thing, name)
+    ]
+    return f"{type(thing).__name__} has no {', no '.join(lacks)}" if lacks else ""
+
+
+def _lacks(value: Any, hint: Any) -> str:
+    """What an object that has some methods of the kind of component that is asked for lacks of them; '' for others."""
+    from suite.types import COMPONENTS  # as above
+
+    asked = [kind for kind, protocol in COMPONENTS.items() if protocol in (hint, *typing.get_args(hint))]
+    if isinstance(value, type) or len(asked) != 1:
+        return ""
+    members = [name for name in vars(COMPONENTS[asked[0]]) if not name.startswith("_")]
+    lacks = missing(value, COMPONENTS[asked[0]]) if any(hasattr(value, name) for name in members) else ""
+    return f"{lacks}, which all of {asked[0]} have" if lacks else ""
 
 
 def _broken(value: Any, hint: Any) -> str:

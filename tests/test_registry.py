@@ -258,4 +258,4 @@ def test_without_gin_config_one_sentence_says_so() -> None:
     """Python then finds the folder of configurations under the package's name."""
     code = "import sys, types; sys.modules['gin'] = types.ModuleType('gin'); import suite.registry"
     done = ended(start(code=["-c", code]))
-    assert done.status == 1 and "ImportError: the package gin-config is not installed" in done.err
+    assert done.status == 1 and "ModuleNotFoundError: the package gin-config is not installed" in done.err

@@ -177,7 +177,7 @@ def test_a_module_that_the_command_names_may_be_imported(stranger: Path) -> None
         ("evil_exits", "raise SystemExit(0)", "evil_exits failed to load (SystemExit: 0)"),
         ("evil_lines", "raise ValueError('one\\ntwo')", "failed to load (ValueError: one two)"),
         ("evil_needs", "import nothing_of_this_name", "failed to load (ModuleNotFoundError"),
-        ("evil/", "", "there is no file evil/"),
+        ("evil/", "", "evil/ is a folder; name a file in it"),
         ("", "", "there is no file"),
     ],
 )

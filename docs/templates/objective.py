@@ -34,7 +34,8 @@ class MeanMatching:
         self, setting: Setting, memory: Params, real: ClassRows, key: Key
     ) -> tuple[Params, dict[str, Tensor]]:
         """Gradient of the loss in every tensor of the memory, and what is logged; `loss` must be there."""
-        # Whatever is drawn comes from the key, so that a resumed run has the same bits.
+        # Whatever is drawn comes from the key, so that a resumed run has the same bits. So does a network:
+        # suite.core.networks.fresh_network(setting, key("network")).
         augmented = augment.draw(setting.augmentation, key("augmentation"))
         leaves = {k: v.detach().requires_grad_() for k, v in memory.items()}
         recalled = setting.parameterization.recall(leaves, torch.arange(setting.classes, device=setting.device))

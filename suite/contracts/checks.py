@@ -4,7 +4,9 @@
 the suite's tests run them over every registry.
 """
 
+import inspect
 import tempfile
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from torch.func import functional_call
 from suite import types
 from suite.contracts.problem import CLASSES, SHAPE, Problem, finite_difference_error, relative_error, small_setting
 from suite.core.networks import require_unrollable
+from suite.core.outer_loop import require_given
 from suite.datasets.digits import Digits
 from suite.datasets.loading import check_data
 from suite.errors import RunError, SuiteError, first_line
@@ -31,11 +34,13 @@ from suite.types import (
     Optimizer,
     Parameterization,
     Params,
+    Remembering,
     SelectsInFeatures,
     StartsFromImages,
     State,
     Unrolled,
 )
+from suite.validation import missing
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,9 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
     if unset and kind in ("architectures", "datasets"):  # it stands for whatever its user names
         must_be_named = f"its {unset[0]} must be named"
         return [*findings, Finding("note", "it was not tried, since it has no default", must_be_named)]
-    findings.append(_finding(isinstance(thing, COMPONENTS[kind]), f"it has the methods of suite.types, {kind}"))
-    if findings[-1].verdict == "broken":
+    whole, lacks = isinstance(thing, COMPONENTS[kind]), missing(thing, COMPONENTS[kind])
+    findings.append(_finding(whole, f"it has the methods of suite.types, {kind}", lacks))
+    if not whole:
         return findings
     checks: dict[str, Callable[[Any], list[Finding]]] = {
         "datasets": lambda thing: _check_dataset(thing, data_dir),
@@ -84,7 +90,8 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
     try:
         return findings + checks[kind](thing)
     except (Exception, SystemExit) as error:  # whatever an outsider's methods raise is a broken promise
-        return [*findings, Finding("broken", "it runs on a small problem", _first_line(error))]
+        where = "" if isinstance(error, SuiteError) else _place(error, thing)
+        return [*findings, Finding("broken", "it runs on a small problem", _first_line(error) + where)]
 
 
 # ---------------------------------------------------------------- one check for each kind
@@ -92,7 +99,10 @@ def check(kind: str, name: str, data_dir: Path | None = None) -> list[Finding]:
 
 def _check_inner_optimizer(optimizer: Optimizer) -> list[Finding]:
     """Its step is a pure function, and hypergradients through it are exact."""
-    return [*_pure_step(optimizer), *_exact_hypergradient(optimizer)]
+    pure = _pure_step(optimizer)
+    if pure[-1].verdict == "broken":  # names or shapes that a hypergradient could not pass through
+        return pure
+    return [*pure, *_exact_hypergradient(optimizer)]
 
 
 def _pure_step(optimizer: Optimizer) -> list[Finding]:
@@ -101,19 +111,31 @@ def _pure_step(optimizer: Optimizer) -> list[Finding]:
         {k: torch.randn(3, 2, generator=generator, dtype=torch.float64) for k in ("a", "b")} for _ in range(2)
     )
     state = optimizer.init(params)
-    is_state = _is_state(state)
+    if not _is_state(state):
+        return [Finding("broken", IS_STATE, f"init gave {_shape_of(state)}")]
     before = _copied({"params": params, "grads": grads, **state})
-    (next_params, next_state), (same_params, same_state) = (optimizer.step(params, grads, state) for _ in range(2))
+    given, again = (optimizer.step(params, grads, state) for _ in range(2))
+    for gave in (given, again):
+        if not (isinstance(gave, tuple) and len(gave) == 2 and _is_state({"params": gave[0]}) and _is_state(gave[1])):
+            return [Finding("broken", "a step gives parameters and state", STEP_MUST + _shape_of(gave))]
+    (next_params, next_state), (same_params, same_state) = given, again
     unchanged = _equal({"params": params, "grads": grads, **state}, before)
     repeated = _equal({"params": next_params, **next_state}, {"params": same_params, **same_state})
     same_shapes = {k: v.shape for k, v in next_params.items()} == {k: v.shape for k, v in params.items()}
     same_slots = {slot: set(part) for slot, part in next_state.items()} == {s: set(part) for s, part in state.items()}
     return [
-        _finding(is_state, "its state is a dictionary of dictionaries of tensors"),
+        Finding("kept", IS_STATE),
         _finding(unchanged, "a step changes nothing in place"),
         _finding(repeated, "a step is repeatable"),
         _finding(same_shapes and same_slots, "a step keeps names and shapes of parameters and state"),
     ]
+
+
+IS_STATE = "its state is a dictionary of dictionaries of tensors"
+STEP_MUST = (
+    "step must return (params, state): params a dict of tensors by the parameters' names, state one of such dicts by "
+    "the names of its slots; it gave "
+)
 
 
 def _exact_hypergradient(optimizer: Optimizer) -> list[Finding]:
@@ -258,28 +280,57 @@ def _check_architecture(architecture: types.Architecture) -> list[Finding]:
 
 
 def _check_objective(objective: types.Objective) -> list[Finding]:
-    """Its gradient is finite, repeatable, and complete, that of labels among it if it learns them."""
-    kinds = (False, True) if isinstance(objective, LearnsLabels) else (False,)
-    return [finding for labelled in kinds for finding in _outer_step(objective, labelled)]
-
-
-def _outer_step(objective: types.Objective, labelled: bool) -> list[Finding]:
-    setting, memory, real = small_setting(labelled)
-    before = _copied({"memory": memory})
+    """Its gradient is finite, repeatable, and complete for any memory; that of labels, too, if it learns them."""
+    ways = REGISTRIES["parameterizations"]
+    standard, addressing = ways["standard"].build(), ways["addressing"].build(bases=2)
     own = {field.name for field in fields(objective)}  # type: ignore[arg-type]
     steps = {"inner_steps": 2} if isinstance(objective, Unrolled) and "inner_steps" in own else {}  # not one around it
     objective = replace(objective, **steps)  # type: ignore[type-var]
-    (grads, metrics), (same_grads, _) = (objective.gradients(setting, memory, real, Key(0)("step")) for _ in range(2))
-    complete = {k: v.shape for k, v in grads.items()} == {k: v.shape for k, v in memory.items()}
-    repeated = _equal({"grads": grads}, {"grads": same_grads})
+    labelled = [ways["soft_labels"].build(of=standard)] if isinstance(objective, LearnsLabels) else []
+    whole = [finding for of in (standard, *labelled) for finding in _outer_step(objective, of)]
+    return [*whole, _given_to_several_tensors(objective, addressing)]
+
+
+def _outer_step(objective: types.Objective, parameterization: Parameterization) -> list[Finding]:
+    setting, memory, real = small_setting(parameterization)
+    before = _copied({"memory": memory})
+    given, again = (objective.gradients(setting, memory, real, Key(0)("step")) for _ in range(2))
+    complete = _given(objective, memory, given, "every tensor of the memory")
+    if complete.verdict == "broken":
+        return [complete]
+    repeated = _equal({"grads": given[0]}, {"grads": again[0]})
+    how = "" if repeated else f"two calls with one key differ; draw from the key, and networks by {FRESH_NETWORK}"
     return [
-        _finding(complete, "it gives a gradient for every tensor of the memory"),
-        _finding(all(v.isfinite().all() for v in grads.values()), "the gradient is finite"),
-        _finding(repeated, "the gradient depends on memory, data and key alone"),
+        complete,
+        _finding(all(v.isfinite().all() for v in given[0].values()), "the gradient is finite"),
+        _finding(repeated, "the gradient depends on memory, data and key alone", how),
         _finding(_equal({"memory": memory}, before), "it changes nothing in place"),
-        _finding("loss" in metrics, "it reports a loss"),
         _finding(isinstance(objective.plan(setting, 1), dict), "it says what a step will need"),
     ]
+
+
+def _given_to_several_tensors(objective: types.Objective, addressing: Parameterization) -> Finding:
+    """What an outer step of a run gets of a memory that is more than images."""
+    setting, memory, real = small_setting(addressing)
+    key, words = Key(0)("step"), "every tensor of a memory that is addressed"
+    if not isinstance(objective, Remembering):
+        return _given(objective, memory, objective.gradients(setting, memory, real, key), words)
+    kept = objective.begin(setting, memory, real, key("begin"))
+    after = objective.gradients_after(setting, memory, real, key, kept)
+    return _given(objective, memory, after, words, remembering=True)
+
+
+def _given(objective: Any, memory: Params, given: Any, words: str, remembering: bool = False) -> Finding:
+    promise = f"it gives its loss, and a gradient for {words}"
+    try:
+        require_given(objective, memory, given, remembering)
+    except SuiteError as error:
+        return Finding("broken", promise, _first_line(error))
+    return Finding("kept", promise)
+
+
+FRESH_NETWORK = "suite.core.networks.fresh_network(setting, key)"
+"""How an objective gets a network that depends on its key alone."""
 
 
 def _check_control(control: types.Control) -> list[Finding]:
@@ -406,6 +457,22 @@ def _first_line(error: BaseException) -> str:
     """An error's first line; of an unexpected one, with its type."""
     text = first_line(error)
     return text if isinstance(error, SuiteError) else f"{type(error).__name__}: {text}"
+
+
+def _place(error: BaseException, thing: object) -> str:
+    """' in FILE, line N': the innermost line of the thing's own file that an error came through; '' for none."""
+    own = inspect.getsourcefile(type(thing))
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
+    return f" in {own}, line {lines[-1].lineno}" if lines else ""
+
+
+def _shape_of(value: Any) -> str:
+    """What a value is made of, such as '(dict of Tensor, dict of float)'."""
+    if isinstance(value, tuple):
+        return f"({', '.join(_shape_of(part) for part in value)})"
+    if isinstance(value, dict):
+        return "dict of " + (" and ".join(dict.fromkeys(_shape_of(part) for part in value.values())) or "nothing")
+    return type(value).__name__
 
 
 def _built(architecture: types.Architecture, shape: ImageShape, classes: int) -> nn.Module:

@@ -131,17 +131,17 @@ def relative_error(values: Params, reference: Params) -> float:
     return float((difference / size) ** 0.5)
 
 
-def small_setting(labelled: bool = False) -> tuple[Setting, Params, ClassRows]:
-    """A setting, a memory and real images on which an outer step takes a moment; `labelled`, with learned labels."""
-    standard = REGISTRIES["parameterizations"]["standard"].build()
+def small_setting(parameterization: Parameterization | None = None) -> tuple[Setting, Params, ClassRows]:
+    """A setting, a memory (of free images, unless said) and real images, on which an outer step takes a moment."""
     setting = Setting(
         SHAPE,
         CLASSES,
         REGISTRIES["architectures"]["mlp"].build(width=16),
-        REGISTRIES["parameterizations"]["soft_labels"].build(of=standard) if labelled else standard,
+        REGISTRIES["parameterizations"]["standard"].build() if parameterization is None else parameterization,
         "none",
         torch.device("cpu"),
     )
-    memory = begin(setting, SGDMomentum(), 1.1 if labelled else 1, Key(0)).memory
+    # a little more than an image for each class, for its label or its addresses; free images leave the rest
+    memory = begin(setting, SGDMomentum(), 1.1, Key(0)).memory
     images = torch.randn(20, SHAPE.channels, SHAPE.height, SHAPE.width, generator=Key(2).generator())
     return setting, memory, ClassRows.of(Split(images, torch.arange(20) % CLASSES), CLASSES)

@@ -15,6 +15,7 @@ augmentation). They are summed in the order of the rollouts, whether one process
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -130,12 +131,13 @@ def step(
     means over rollouts. Where an objective keeps tensors, each rollout has its own.
     `hypergradient_norm`, among the new state's metrics, is |g| before clipping. A step that gives NaN or infinity in a
     metric or in the memory changes neither the memory nor the optimizer's state and is counted in `skipped`; after
-    `max_skipped` of them the next raises NotFinite, which names the step and the quantity.
+    `max_skipped` of them the next raises NotFinite, which names the step and the quantity. UsageError: `require_given`.
     """
+    first = not state.metrics  # of the run, since it was resumed or after a skipped step; later ones cost nothing more
 
     def one_rollout(i: int) -> Params:
         kept = _part(state.kept, _of_rollout(i))
-        return _rollout(setting, objective, real, state.memory, kept, _key_of(key(state.iteration), i))
+        return _rollout(setting, objective, real, state.memory, kept, _key_of(key(state.iteration), i), first)
 
     every = _every_rollout(one_rollout, rollouts, state.iteration)
     grads, metrics = (_mean([_part(gave, part) for gave in every]) for part in (GRADIENT, METRIC))
@@ -165,16 +167,63 @@ GRADIENT, METRIC, KEPT = "gradient/", "metric/", "kept/"
 """Before the names of what a rollout gives."""
 
 
-def _rollout(setting: Setting, objective: Objective, real: ClassRows, memory: Params, kept: Params, key: Key) -> Params:
-    """The gradient and metrics of one rollout, and what its objective keeps after it."""
+def _rollout(
+    setting: Setting, objective: Objective, real: ClassRows, memory: Params, kept: Params, key: Key, first: bool
+) -> Params:
+    """The gradient and metrics of one rollout, and what its objective keeps after it; those of a first are checked."""
     if isinstance(objective, Remembering):
         kept = kept or objective.begin(setting, memory, real, key("begin"))
-        grads, metrics, kept = objective.gradients_after(setting, memory, real, key, kept)
+        given: tuple[Params, ...] = objective.gradients_after(setting, memory, real, key, kept)
     else:
-        kept = {}
-        grads, metrics = objective.gradients(setting, memory, real, key)
-    parts = {GRADIENT: grads, METRIC: metrics, KEPT: kept}
+        given = objective.gradients(setting, memory, real, key)
+    if first:
+        require_given(objective, memory, given, isinstance(objective, Remembering))
+    parts = dict(zip((GRADIENT, METRIC, KEPT), given, strict=False))
     return {part + k: v for part, tensors in parts.items() for k, v in tensors.items()}
+
+
+def require_given(objective: Objective, memory: Params, given: Any, remembering: bool = False) -> None:
+    """Refuse what an objective gave in a step, unless it is a gradient of this memory and numbers to log.
+
+    `remembering`: it was given by `gradients_after`, with what the objective keeps.
+
+    Reads names, shapes and types alone, so that nothing waits for a device. Raises UsageError, which says which
+    objective, what it gave and what it must give.
+    """
+    who = f"{name_of(objective)}.{'gradients_after' if remembering else 'gradients'} gave"
+    parts = ("gradients", "metrics", "kept") if remembering else ("gradients", "metrics")
+    if not isinstance(given, tuple) or len(given) != len(parts) or not all(isinstance(part, dict) for part in given):
+        what = [type(part).__name__ for part in given] if isinstance(given, tuple) else type(given).__name__
+        raise UsageError(f"{who} {what}, and must give ({', '.join(parts)}), each a dictionary of tensors")
+    grads, metrics = (_kinds_of(part) for part in given[:2])
+    if grads != _kinds_of(memory):
+        raise UsageError(
+            f"{who} the gradients {_listed(grads)}, and must give one for each tensor of the memory, of its shape and "
+            f"type: {_listed(_kinds_of(memory))}"
+        )
+    if "loss" not in metrics or not all(isinstance(v, Tensor) and v.numel() == 1 for v in given[1].values()):
+        raise UsageError(
+            f"{who} the metrics {_listed(metrics)}, and must give tensors of one number each, 'loss' among them, as in "
+            "{'loss': loss.detach()}"
+        )
+    for name, value in given[2].items() if remembering else ():
+        if not isinstance(value, Tensor):
+            raise UsageError(f"{who} as kept '{name}' a {type(value).__name__}, and must keep tensors alone")
+
+
+def _kinds_of(named: dict[str, Any]) -> dict[str, str]:
+    """For each value the type and shape of a tensor, as 'float32 (2, 3)'; of anything else the type."""
+    return {k: _kind(v) for k, v in named.items()}
+
+
+def _kind(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+
+
+def _listed(kinds: dict[str, str]) -> str:
+    return "{" + ", ".join(f"'{name}': {kind}" for name, kind in kinds.items()) + "}"
 
 
 def _every_rollout(one: Callable[[int], Params], rollouts: int, step: int) -> list[Params]:
@@ -242,8 +291,8 @@ def _with_penalty(setting: Setting, memory: Params, grads: Params) -> Params:
     penalty = setting.parameterization.penalty(leaves)
     if not penalty.requires_grad:
         return grads
-    penalty_grads = torch.autograd.grad(penalty, list(leaves.values()), allow_unused=True)
-    return {k: g if p is None else g + p for (k, g), p in zip(grads.items(), penalty_grads, strict=True)}
+    of_penalty = dict(zip(leaves, torch.autograd.grad(penalty, list(leaves.values()), allow_unused=True), strict=True))
+    return {k: g if (p := of_penalty[k]) is None else g + p for k, g in grads.items()}
 
 
 def _clipped(grads: Params, norm: Float[Tensor, ""], max_norm: float | None) -> Params:
