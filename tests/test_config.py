@@ -214,6 +214,18 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "setting of an absent data set": (["datasets.cifar10.augmentation = 'none'"], ["datasets.cifar10.augmentation"]),
     "setting of an absent scope": (["inner/inner_optimizers.sgd_momentum.lr = 1.0"], ["inner/inner_optimizers"]),
+    "setting that the files bind, of a replaced component": (
+        ["INNER_OPTIMIZER = @inner_optimizers.adam()", "inner_optimizers.sgd_momentum.lr = 7"],
+        ["--set inner_optimizers.sgd_momentum.lr: no run uses it", "write inner_optimizers.adam.lr = …"],
+    ),
+    "macro of a replaced component": (
+        ["INNER_OPTIMIZER = @inner_optimizers.adam()", "INNER_LR = 7"],
+        ["INNER_LR: sets", "inner_optimizers.sgd_momentum.lr, which no run uses", "write inner_optimizers.adam.lr = …"],
+    ),
+    "macro that another binding replaces": (
+        ["ITERATIONS = 7", "experiments.distillation.iterations = 8"],
+        ["ITERATIONS: no run uses it", "another binding"],
+    ),
     "budget that fits nothing": (["IMAGES_PER_CLASS = 0.01"], ["raise the budget"]),
     "table of the wrong shape": (["run.axes = {'a': 3}"], ["run.axes must look like"]),
     "mistake in a cell": (["run.axes = {'a': {'x': ['ITERATION = 3']}}"], ["did you mean ITERATIONS?"]),
@@ -324,6 +336,19 @@ def test_cells_of_what_is_no_table_and_cells_that_exclude_each_other() -> None:
     assert [run.label for run in resolve([QUICKSTART], shared, only=["x", "a=2"])] == ["2 x seed 0"]
     equals = ["run.axes = {'a': {'lr=1': ['OUTER_LR = 1.0'], 'lr=2': ['OUTER_LR = 2.0']}}"]
     assert [run.label for run in resolve([QUICKSTART], equals, only=["lr=2"])] == ["lr=2 seed 0"]
+
+
+def test_a_setting_may_serve_other_cells_than_those_that_are_picked() -> None:
+    adam = {"optimizer": {"SGD": [], "Adam": ["INNER_OPTIMIZER = @inner_optimizers.adam()"]}}
+    (run,) = resolve([QUICKSTART], [f"run.axes = {adam!r}", "INNER_LR = 7"], only=["Adam"])
+    assert describe(run.experiment)["objective"]["inner_optimizer"]["is"] == "adam"
+    (run,) = resolve([QUICKSTART], [f"run.axes = {adam!r}", "inner_optimizers.adam.lr = 7"], only=["SGD"])
+    assert describe(run.experiment)["objective"]["inner_optimizer"]["is"] == "sgd_momentum"
+
+
+def test_a_seed_option_replaces_seeds_however_they_were_set() -> None:
+    for binding in ("SEEDS = [1, 2]", "run.seeds = [1, 2]"):
+        assert [run.seed for run in resolve([QUICKSTART], [binding], seed=9)] == [9]
 
 
 def test_a_cell_is_what_its_own_bindings_give_alone(tmp_path: Path) -> None:
