@@ -69,11 +69,11 @@ class Registry:
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: make a class available as `@<kind>.<name>()`, as a rule a frozen dataclass; it is returned.
+        """Decorator: make a frozen dataclass, or a function that makes one, available as `@<kind>.<name>()`.
 
-        A dataclass is checked from then on (`suite.validation.checked`): types and limits of its annotations hold for
-        every instance, and its own `__post_init__` runs after them. Raises UsageError for a name that is taken or that
-        gin can't write.
+        It is returned. A dataclass is checked from then on (`suite.validation.checked`): types and limits of its
+        annotations hold for every instance, and its own `__post_init__` runs after them. Raises UsageError for a name
+        that is taken or that gin can't write, and for a class whose settings could not be read: one of another kind.
         """
 
         def decorate(build: T) -> T:
@@ -84,7 +84,12 @@ class Registry:
                     f"{self.kind}.{name} is already registered by {self._entries[name].origin}; choose another name"
                 )
             summary = (inspect.getdoc(build) or "").strip().split("\n")[0]
-            if isinstance(build, type) and is_dataclass(build):
+            if isinstance(build, type):
+                if not is_dataclass(build):
+                    raise UsageError(
+                        f"{build.__name__} must be a frozen dataclass: write @dataclass(frozen=True) below "
+                        f'@{self.kind}.register("{name}")'
+                    )
                 checked(build)
             self._entries[name] = Entry(name, build, summary, _origin(build))
             gin.register(name, module=self.kind)(build)
@@ -196,6 +201,9 @@ def describe(thing: Any) -> Any:
         return describe(thing.item())
     if isinstance(thing, float) and not math.isfinite(thing):
         raise UsageError(f"a setting is {thing}, which no record can hold; give a finite number")
+    if thing is not None and not isinstance(thing, (str, int, float, dict)):
+        name = thing.__name__ if isinstance(thing, type) else type(thing).__name__
+        raise UsageError(f"a setting is of {name}, which no record can hold; make {name} a frozen dataclass")
     return thing
 
 
