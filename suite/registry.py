@@ -114,10 +114,16 @@ class Registry:
         return sorted(self._entries)
 
 
+MOST_LISTED = 30
+"""Names that are listed beside the nearest one: of more, nobody finds one in a sentence."""
+
+
 def suggestion(name: str, known: list[str]) -> str:
-    """'did you mean …?' where something is near, and everything there is."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return (f"did you mean '{near[0]}'? " if near else "") + "there are: " + ", ".join(known)
+    """'did you mean …?' where something is near, and everything there is; a long list only where nothing is."""
+    many = len(known) > MOST_LISTED
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7 if many else 0.6)  # of many, one is near by chance
+    meant = f"did you mean '{near[0]}'?" if near else ""
+    return meant if meant and many else f"{meant} there are: {', '.join(known)}".lstrip()
 
 
 def _origin(build: Callable[..., Any]) -> str:

@@ -174,6 +174,8 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "misspelt field, scoped": (["outer/inner_optimizers.sgd_momentum.momentun = 0.5"], ["did you mean 'momentum'"]),
     "misspelt field of run": (["run.seed = [1]"], ["'seed'", "did you mean 'seeds'"]),
     "misspelt field of the protocol": (["suite.protocol.network = 3"], ["did you mean 'networks'"]),
+    "misspelt field by a short name": (["adam.l = 0.1"], ["adam has no field 'l'; did you mean 'lr'?", "eps_root"]),
+    "misspelt short name": (["adm.lr = 1"], ["nothing is called 'adm'; did you mean 'inner_optimizers.adam'?"]),
     "misspelt component": (
         ["DATASET = @datasets.digit()"],
         ["no data set is called 'digit'; did you mean 'digits'", "cifar100"],
@@ -185,7 +187,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unquoted text": (["AUGMENTATION = flip_rotate"], ["needs quotes"]),
     "component as a bare word": (["DATASET = digits"], ["@KIND.NAME()"]),
     "component as a text": (["DATASET = 'digits'"], ["Distillation.dataset", "@datasets.NAME()", "'digits'"]),
-    "component without parentheses": (["DATASET = @datasets.digits"], ["Distillation.dataset", "datasets."]),
+    "component without parentheses": (
+        ["DATASET = @datasets.digits"],
+        ["Distillation.dataset", "the class Digits; did you forget ()?"],
+    ),
     "component of another kind": (
         ["PARAMETERIZATION = @architectures.mlp()"],
         ["Distillation.parameterization", "MLP"],
@@ -195,7 +200,8 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "truth for a whole number": (["ITERATIONS = True"], ["iterations", "a whole number"]),
     "None for a number": (["IMAGES_PER_CLASS = None"], ["images_per_class", "a number", "None"]),
     "number for a text": (["AUGMENTATION = 3"], ["augmentation", "a text in quotes"]),
-    "number for a list": (["SEEDS = 0"], ["seeds", "a list"]),
+    "text for a number, by a macro": (["OUTER_LR = 'fast'"], ["OUTER_LR: Adam.lr must be a number, not 'fast'"]),
+    "number for a list": (["SEEDS = 0"], ["SEEDS: run.seeds must be a list"]),
     "list of the wrong things": (["SEEDS = ['a']"], ["seeds", "a whole number"]),
     "empty list of seeds": (["SEEDS = []"], ["SEEDS", "at least one"]),
     "seed twice": (["SEEDS = [0, 0]"], ["seed 0", "the same run"]),
@@ -248,7 +254,8 @@ def test_a_mistake_is_one_sentence_with_a_way_out(what: str) -> None:
 def test_no_configuration_and_a_misspelt_file() -> None:
     assert "--gin gin/quickstart.gin" in refusal([], [])
     words = refusal(["gin/quickstrat.gin"], [])
-    assert "did you mean 'gin/quickstart.gin'" in words and SMOKE in words
+    assert words.endswith("did you mean 'gin/quickstart.gin'?")
+    assert SMOKE in refusal(["mine.gin"], [])
 
 
 @pytest.mark.parametrize(

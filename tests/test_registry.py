@@ -203,7 +203,7 @@ def test_a_plugin_file_is_listed_and_runs(tmp_path: Path, data_dir: Path) -> Non
         (OPTIMIZER.replace("NAME", "adam"), "already registered by suite.inner_optimizers.adam"),
         (
             OPTIMIZER.replace("@dataclass(frozen=True)\n", ""),
-            'Normalised must be a frozen dataclass: write @dataclass(frozen=True) below @inner_optimizers.register("bro',
+            'must be a frozen dataclass: write @dataclass(frozen=True) below @inner_optimizers.register("broken")',
         ),
     ],
     ids=["syntax", "import", "error", "duplicate", "plain class"],
