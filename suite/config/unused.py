@@ -97,8 +97,9 @@ def refuse_idle_sets(given: list[str], whole: Parsed, used: set[Binding], texts:
         if selector != "gin.macro":
             idle = (scope, selector, parameter)
             raise UsageError(f"--set {_name(idle)}: no run uses it; {_instead([idle], whole, texts)}")
+        reference = re.compile(rf"%{re.escape(scope)}(?![\w/])")
         values = ((where, name, value) for where, table in whole.tables.items() for name, value in table.items())
-        set_by_it = [(*where, name) for where, name, value in values if re.search(rf"%{scope}(?![\w/])", repr(value))]
+        set_by_it = [(*where, name) for where, name, value in values if reference.search(repr(value))]
         if not set_by_it:
             raise UsageError(f"--set {scope}: no run uses it, since another binding takes its place; leave it out")
         names = ", ".join(sorted(_name(binding) for binding in set_by_it))
