@@ -121,9 +121,14 @@ MOST_LISTED = 30
 def suggestion(name: str, known: list[str]) -> str:
     """'did you mean …?' where something is near, and everything there is; a long list only where nothing is."""
     many = len(known) > MOST_LISTED
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7 if many else 0.6)  # of many, one is near by chance
-    meant = f"did you mean '{near[0]}'?" if near else ""
-    return meant if meant and many else f"{meant} there are: {', '.join(known)}".lstrip()
+    meant = nearest(name, known, alike=0.7 if many else 0.6)  # of many, one is near by chance
+    return meant.rstrip() if meant and many else f"{meant}there are: {', '.join(known)}"
+
+
+def nearest(name: str, known: list[str], alike: float = 0.6) -> str:
+    """'did you mean …? ' where something is near, else ''."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=alike)
+    return f"did you mean '{near[0]}'? " if near else ""
 
 
 def _origin(build: Callable[..., Any]) -> str:
