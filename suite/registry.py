@@ -212,9 +212,6 @@ def describe(thing: Any) -> Any:
         return describe(thing.item())
     if isinstance(thing, float) and not math.isfinite(thing):
         raise UsageError(f"a setting is {thing}, which no record can hold; give a finite number")
-    if thing is not None and not isinstance(thing, (str, int, float, dict)):
-        name = thing.__name__ if isinstance(thing, type) else type(thing).__name__
-        raise UsageError(f"a setting is of {name}, which no record can hold; make {name} a frozen dataclass")
     return thing
 
 
@@ -274,8 +271,16 @@ def _source(thing: Any) -> dict[str, str]:
 
 
 def fingerprint(thing: Any) -> str:
-    """SHA-256 of a configuration: equal for equal settings, whatever file they came from."""
-    return json_sha256(describe(thing))
+    """SHA-256 of a configuration: equal for equal settings, whatever file they came from.
+
+    Raises UsageError for settings that no record can hold, such as a component that is no dataclass.
+    """
+    try:
+        return json_sha256(describe(thing))
+    except TypeError as error:
+        raise UsageError(
+            f"a setting can't be recorded ({error}); give numbers, texts, lists and components, each a frozen dataclass"
+        ) from error
 
 
 def load_components() -> None:
