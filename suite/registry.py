@@ -69,11 +69,11 @@ class Registry:
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: make a class available as `@<kind>.<name>()`, as a rule a frozen dataclass; it is returned.
+        """Decorator: make a frozen dataclass, or a function that makes one, available as `@<kind>.<name>()`.
 
-        A dataclass is checked from then on (`suite.validation.checked`): types and limits of its annotations hold for
-        every instance, and its own `__post_init__` runs after them. Raises UsageError for a name that is taken or that
-        gin can't write.
+        It is returned. A dataclass is checked from then on (`suite.validation.checked`): types and limits of its
+        annotations hold for every instance, and its own `__post_init__` runs after them. Raises UsageError for a name
+        that is taken or that gin can't write, and for a class whose settings could not be read: one of another kind.
         """
 
         def decorate(build: T) -> T:
@@ -84,7 +84,12 @@ class Registry:
                     f"{self.kind}.{name} is already registered by {self._entries[name].origin}; choose another name"
                 )
             summary = (inspect.getdoc(build) or "").strip().split("\n")[0]
-            if isinstance(build, type) and is_dataclass(build):
+            if isinstance(build, type):
+                if not is_dataclass(build):
+                    raise UsageError(
+                        f"{build.__name__} must be a frozen dataclass: write @dataclass(frozen=True) below "
+                        f'@{self.kind}.register("{name}")'
+                    )
                 checked(build)
             self._entries[name] = Entry(name, build, summary, _origin(build))
             gin.register(name, module=self.kind)(build)
@@ -109,10 +114,21 @@ class Registry:
         return sorted(self._entries)
 
 
+MOST_LISTED = 30
+"""Names that are listed beside the nearest one: of more, nobody finds one in a sentence."""
+
+
 def suggestion(name: str, known: list[str]) -> str:
-    """'did you mean …?' where something is near, and everything there is."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return (f"did you mean '{near[0]}'? " if near else "") + "there are: " + ", ".join(known)
+    """'did you mean …?' where something is near, and everything there is; a long list only where nothing is."""
+    many = len(known) > MOST_LISTED
+    meant = nearest(name, known, alike=0.7 if many else 0.6)  # of many, one is near by chance
+    return meant.rstrip() if meant and many else f"{meant}there are: {', '.join(known)}"
+
+
+def nearest(name: str, known: list[str], alike: float = 0.6) -> str:
+    """'did you mean …? ' where something is near, else ''."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=alike)
+    return f"did you mean '{near[0]}'? " if near else ""
 
 
 def _origin(build: Callable[..., Any]) -> str:
@@ -255,8 +271,16 @@ def _source(thing: Any) -> dict[str, str]:
 
 
 def fingerprint(thing: Any) -> str:
-    """SHA-256 of a configuration: equal for equal settings, whatever file they came from."""
-    return json_sha256(describe(thing))
+    """SHA-256 of a configuration: equal for equal settings, whatever file they came from.
+
+    Raises UsageError for settings that no record can hold, such as a component that is no dataclass.
+    """
+    try:
+        return json_sha256(describe(thing))
+    except TypeError as error:
+        raise UsageError(
+            f"a setting can't be recorded ({error}); give numbers, texts, lists and components, each a frozen dataclass"
+        ) from error
 
 
 def load_components() -> None:

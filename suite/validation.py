@@ -237,6 +237,8 @@ def validate(config: Any) -> None:
         value, hint = getattr(config, field.name), type_hints(kind, include_extras=True)[field.name]
         name = f"{kind.__name__}.{field.name}"
         if not _fits(value, hint):
+            if isinstance(value, type):
+                raise UsageError(f"{name} must be {_words(hint)}, not the class {value.__name__}; did you forget ()?")
             lacks = _lacks(value, hint)
             if lacks:
                 raise UsageError(f"{name}: {lacks}")

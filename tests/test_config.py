@@ -174,6 +174,8 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "misspelt field, scoped": (["outer/inner_optimizers.sgd_momentum.momentun = 0.5"], ["did you mean 'momentum'"]),
     "misspelt field of run": (["run.seed = [1]"], ["'seed'", "did you mean 'seeds'"]),
     "misspelt field of the protocol": (["suite.protocol.network = 3"], ["did you mean 'networks'"]),
+    "misspelt field by a short name": (["adam.l = 0.1"], ["adam has no field 'l'; did you mean 'lr'?", "eps_root"]),
+    "misspelt short name": (["adm.lr = 1"], ["nothing is called 'adm'; did you mean 'inner_optimizers.adam'?"]),
     "misspelt component": (
         ["DATASET = @datasets.digit()"],
         ["no data set is called 'digit'; did you mean 'digits'", "cifar100"],
@@ -185,7 +187,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unquoted text": (["AUGMENTATION = flip_rotate"], ["needs quotes"]),
     "component as a bare word": (["DATASET = digits"], ["@KIND.NAME()"]),
     "component as a text": (["DATASET = 'digits'"], ["Distillation.dataset", "@datasets.NAME()", "'digits'"]),
-    "component without parentheses": (["DATASET = @datasets.digits"], ["Distillation.dataset", "datasets."]),
+    "component without parentheses": (
+        ["DATASET = @datasets.digits"],
+        ["Distillation.dataset", "the class Digits; did you forget ()?"],
+    ),
     "component of another kind": (
         ["PARAMETERIZATION = @architectures.mlp()"],
         ["Distillation.parameterization", "MLP"],
@@ -195,7 +200,8 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "truth for a whole number": (["ITERATIONS = True"], ["iterations", "a whole number"]),
     "None for a number": (["IMAGES_PER_CLASS = None"], ["images_per_class", "a number", "None"]),
     "number for a text": (["AUGMENTATION = 3"], ["augmentation", "a text in quotes"]),
-    "number for a list": (["SEEDS = 0"], ["seeds", "a list"]),
+    "text for a number, by a macro": (["OUTER_LR = 'fast'"], ["OUTER_LR: Adam.lr must be a number, not 'fast'"]),
+    "number for a list": (["SEEDS = 0"], ["SEEDS: run.seeds must be a list"]),
     "list of the wrong things": (["SEEDS = ['a']"], ["seeds", "a whole number"]),
     "empty list of seeds": (["SEEDS = []"], ["SEEDS", "at least one"]),
     "seed twice": (["SEEDS = [0, 0]"], ["seed 0", "the same run"]),
@@ -214,6 +220,18 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "setting of an absent data set": (["datasets.cifar10.augmentation = 'none'"], ["datasets.cifar10.augmentation"]),
     "setting of an absent scope": (["inner/inner_optimizers.sgd_momentum.lr = 1.0"], ["inner/inner_optimizers"]),
+    "setting that the files bind, of a replaced component": (
+        ["INNER_OPTIMIZER = @inner_optimizers.adam()", "inner_optimizers.sgd_momentum.lr = 7"],
+        ["--set inner_optimizers.sgd_momentum.lr: no run uses it", "write inner_optimizers.adam.lr = …"],
+    ),
+    "macro of a replaced component": (
+        ["INNER_OPTIMIZER = @inner_optimizers.adam()", "INNER_LR = 7"],
+        ["INNER_LR: sets", "inner_optimizers.sgd_momentum.lr, which no run uses", "write inner_optimizers.adam.lr = …"],
+    ),
+    "macro that another binding replaces": (
+        ["ITERATIONS = 7", "experiments.distillation.iterations = 8"],
+        ["ITERATIONS: no run uses it", "another binding"],
+    ),
     "budget that fits nothing": (["IMAGES_PER_CLASS = 0.01"], ["raise the budget"]),
     "table of the wrong shape": (["run.axes = {'a': 3}"], ["run.axes must look like"]),
     "mistake in a cell": (["run.axes = {'a': {'x': ['ITERATION = 3']}}"], ["did you mean ITERATIONS?"]),
@@ -236,7 +254,8 @@ def test_a_mistake_is_one_sentence_with_a_way_out(what: str) -> None:
 def test_no_configuration_and_a_misspelt_file() -> None:
     assert "--gin gin/quickstart.gin" in refusal([], [])
     words = refusal(["gin/quickstrat.gin"], [])
-    assert "did you mean 'gin/quickstart.gin'" in words and SMOKE in words
+    assert words.endswith("did you mean 'gin/quickstart.gin'?")
+    assert SMOKE in refusal(["mine.gin"], [])
 
 
 @pytest.mark.parametrize(
@@ -324,6 +343,19 @@ def test_cells_of_what_is_no_table_and_cells_that_exclude_each_other() -> None:
     assert [run.label for run in resolve([QUICKSTART], shared, only=["x", "a=2"])] == ["2 x seed 0"]
     equals = ["run.axes = {'a': {'lr=1': ['OUTER_LR = 1.0'], 'lr=2': ['OUTER_LR = 2.0']}}"]
     assert [run.label for run in resolve([QUICKSTART], equals, only=["lr=2"])] == ["lr=2 seed 0"]
+
+
+def test_a_setting_may_serve_other_cells_than_those_that_are_picked() -> None:
+    adam = {"optimizer": {"SGD": [], "Adam": ["INNER_OPTIMIZER = @inner_optimizers.adam()"]}}
+    (run,) = resolve([QUICKSTART], [f"run.axes = {adam!r}", "INNER_LR = 7"], only=["Adam"])
+    assert describe(run.experiment)["objective"]["inner_optimizer"]["is"] == "adam"
+    (run,) = resolve([QUICKSTART], [f"run.axes = {adam!r}", "inner_optimizers.adam.lr = 7"], only=["SGD"])
+    assert describe(run.experiment)["objective"]["inner_optimizer"]["is"] == "sgd_momentum"
+
+
+def test_a_seed_option_replaces_seeds_however_they_were_set() -> None:
+    for binding in ("SEEDS = [1, 2]", "run.seeds = [1, 2]"):
+        assert [run.seed for run in resolve([QUICKSTART], [binding], seed=9)] == [9]
 
 
 def test_a_cell_is_what_its_own_bindings_give_alone(tmp_path: Path) -> None:

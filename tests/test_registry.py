@@ -118,10 +118,18 @@ def test_a_name_that_is_taken_is_refused_and_says_by_whom() -> None:
 
 def test_a_class_of_a_notebook_which_has_no_file_is_registered() -> None:
     space: dict[str, Any] = {"__name__": "a_notebook"}
-    exec("class Mine:\n    'Written in a cell.'\n", space)
+    exec("from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n    'Written in a cell.'\n", space)
     registry.objectives.register("mine")(space["Mine"])
     entry = registry.objectives["mine"]
     assert (entry.origin, entry.summary) == ("a_notebook", "Written in a cell.")
+
+
+def test_a_plain_object_that_a_function_makes_is_refused_where_it_is_used(tmp_path: Path) -> None:
+    makes = "@inner_optimizers.register('made')\ndef made():\n    return Normalised()\n"
+    text = OPTIMIZER.replace("@dataclass(frozen=True)\n", "").replace('@inner_optimizers.register("NAME")\n', "")
+    file = plugin(tmp_path, "made", f"{text}\n{makes}")
+    done = command(*QUICK, "--plugin", file, *sets("INNER_OPTIMIZER = @inner_optimizers.made()"), "--dry-run")
+    assert done.status == 2 and "Normalised" in done.complaint and "each a frozen dataclass" in done.complaint
 
 
 @pytest.mark.parametrize("name", ["two words", "9lives", "a-b", ""])
@@ -193,8 +201,12 @@ def test_a_plugin_file_is_listed_and_runs(tmp_path: Path, data_dir: Path) -> Non
         ("import a_module_that_is_not_there\n", "ModuleNotFoundError"),
         ("1 / 0\n", "ZeroDivisionError"),
         (OPTIMIZER.replace("NAME", "adam"), "already registered by suite.inner_optimizers.adam"),
+        (
+            OPTIMIZER.replace("@dataclass(frozen=True)\n", ""),
+            'must be a frozen dataclass: write @dataclass(frozen=True) below @inner_optimizers.register("broken")',
+        ),
     ],
-    ids=["syntax", "import", "error", "duplicate"],
+    ids=["syntax", "import", "error", "duplicate", "plain class"],
 )
 def test_a_broken_plugin_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
     file = plugin(tmp_path, "broken", text)

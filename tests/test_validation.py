@@ -146,7 +146,8 @@ def test_the_error_of_a_component_s_field_says_how_gin_refers_to_one(kind: str) 
         validate(cls("digits"))
     assert str(error.value) == f"Of.part must be a reference to one such as @{kind}.NAME(), not 'digits' (str)"
     component = next(iter(registry.REGISTRIES[kind])).build
-    with pytest.raises(UsageError, match=rf"Of\.part must be a reference to one such as @{kind}\.NAME\(\), not <class"):
+    forgotten = rf"@{kind}\.NAME\(\), not the class {component.__name__}; did you forget \(\)\?$"
+    with pytest.raises(UsageError, match=forgotten):
         validate(cls(component))  # a reference without its parentheses
     validate(cls(component(), [component()]))
     with pytest.raises(UsageError, match=rf"^Of\.more must be a list, each a reference to one such as @{kind}\.NAME"):

@@ -16,7 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from suite.architectures.layers import AsIsOrReplaced, refuse_single_pixels, replace_batch_norm
 from suite.errors import UsageError, printable
-from suite.registry import architectures, plugin_module, suggestion
+from suite.registry import architectures, nearest, plugin_module, suggestion
 from suite.storage.files import json_sha256
 from suite.storage.source_code import code_of
 from suite.types import ImageShape
@@ -171,8 +171,8 @@ class Module:
         _, name = self._place()
         known = models.list_models(module=models)
         if name not in known:
-            words = suggestion(name, known).split("there are: ")[0]
-            raise UsageError(f"torchvision has no classifier '{name}'; {words}torchvision.models.list_models() has all")
+            words = f"{nearest(name, known)}torchvision.models.list_models() has all"
+            raise UsageError(f"torchvision has no classifier '{name}'; {words}")
         return models.get_model_builder(name)
 
     # ------------------------------------------------------------ its arguments

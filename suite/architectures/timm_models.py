@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from suite.architectures.layers import AsIsOrReplaced, refuse_single_pixels, replace_batch_norm
 from suite.errors import UsageError
-from suite.registry import architectures, suggestion
+from suite.registry import architectures, nearest
 from suite.types import ImageShape
 
 
@@ -71,5 +71,4 @@ class Timm:
 
 def _nearest(name: str, known: list[str]) -> str:
     """As `suggestion`, without reciting a thousand names."""
-    words = suggestion(name, known).split("there are: ")[0]
-    return words + "timm.list_models() has all names"
+    return nearest(name, known) + "timm.list_models() has all names"

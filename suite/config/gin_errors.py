@@ -1,8 +1,11 @@
 """One sentence for whatever gin raised: where, what, and the nearest valid names."""
 
+import difflib
+import inspect
 import re
 import tokenize
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 from suite.config.root import Root
 from suite.errors import first_line, one_line
@@ -68,14 +71,20 @@ def _unknown_selector(selector: str) -> str:
     kind, _, name = selector.split("/")[-1].rpartition(".")
     if kind in REGISTRIES:
         return REGISTRIES[kind].unknown(name)
-    known = ["run", "protocol", *(f"{kind}.{entry.name}" for kind, r in REGISTRIES.items() for entry in r)]
-    return f"nothing is called '{selector}'; {suggestion(selector, known)}"
+    every = ["run", "protocol", *(f"{kind}.{entry.name}" for kind, r in REGISTRIES.items() for entry in r)]
+    by_name = {known.rpartition(".")[2]: known for known in every}
+    near = [] if kind else difflib.get_close_matches(name, by_name, n=1)
+    hint = f"did you mean '{by_name[near[0]]}'?" if near else suggestion(selector, every)
+    return f"nothing is called '{selector}'; {hint}"
 
 
 def _fields(selector: str) -> list[str]:
-    """The fields that gin can bind of what a selector names."""
+    """The fields that gin can bind of what a selector names, with its kind or without it."""
     kind, _, name = selector.rpartition(".")
-    build = {"run": Root, "protocol": Protocol}.get(name)
-    if build is None and kind in REGISTRIES and name in REGISTRIES[kind].names():
-        build = REGISTRIES[kind][name].build  # type: ignore[assignment]
-    return [field.name for field in fields(build)] if build is not None and is_dataclass(build) else []
+    build: Any = {"run": Root, "protocol": Protocol}.get(name)
+    if build is None:
+        kinds = [kind] if kind in REGISTRIES else list(REGISTRIES)
+        build = next((REGISTRIES[k][name].build for k in kinds if name in REGISTRIES[k].names()), None)
+    if is_dataclass(build):
+        return [field.name for field in fields(build)]
+    return list(inspect.signature(build).parameters) if build is not None else []

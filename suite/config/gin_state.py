@@ -3,6 +3,7 @@
 gin has no public way to ask which bindings there are and which of them were used.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -131,11 +132,27 @@ def _build_root() -> Root:
     try:
         root = gin.get_configurable("suite.run")()
     except SuiteError as error:
-        raise UsageError(first_line(error)) from error
+        raise UsageError(_with_macro(error)) from error
     except (Exception, SystemExit) as error:  # gin's own, and whatever a component from outside raises
         raise UsageError(explain("the configuration", error)) from error
     _check_tree(root)
     return root
+
+
+def _with_macro(error: SuiteError) -> str:
+    """Its sentence, after the macro that gave the value which it refuses: that is what was written."""
+    sentence = re.sub(r"^Root\.", "run.", first_line(error))
+    noted = (
+        r"(\w+)\.(\w+) must be .*\n *In call to configurable '([\w.]+)' \(<class '(?:.*\.)?\1'>\)(?: in scope '(.*)')?"
+    )
+    found = re.match(noted, str(error))
+    if found is None:
+        return sentence
+    _, parameter, name, path = found.groups(default="")
+    selectors = [selector for _, selector in gin_config._CONFIG if f".{selector}".endswith(f".{name}")]
+    values = (gin_config._CONFIG.get((s, selector), {}).get(parameter) for s in _scopes(path) for selector in selectors)
+    macro = re.fullmatch(r"%(\w+)", repr(next((value for value in values if value is not None), None)))
+    return f"{macro.group(1)}: {sentence}" if macro else sentence
 
 
 def _check_tree(component: Any) -> None:
@@ -170,13 +187,17 @@ def _used() -> set[Binding]:
     tables = gin_config._CONFIG
     used: set[Binding] = set()
     for (path, selector), parameters in gin_config._OPERATIVE_CONFIG.items():
-        parts = path.split("/") if path else []
-        scopes = ["/".join(parts[:n]) for n in range(len(parts), -1, -1)]
         for parameter in parameters:
-            scope = next((s for s in scopes if parameter in tables.get((s, selector), {})), None)
+            scope = next((s for s in _scopes(path) if parameter in tables.get((s, selector), {})), None)
             if scope is not None:
                 used.add((scope, selector, parameter))
     return used
+
+
+def _scopes(path: str) -> list[str]:
+    """The scopes that a call in this one takes values from, the innermost first."""
+    parts = path.split("/") if path else []
+    return ["/".join(parts[:n]) for n in range(len(parts), -1, -1)]
 
 
 def _drop(bindings: set[Binding]) -> None:

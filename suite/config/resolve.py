@@ -20,7 +20,15 @@ from functools import cached_property
 from pathlib import Path
 
 from suite.config.gin_state import Binding, Parsed, build, build_with_texts, parse_bindings, parse_files
-from suite.config.unused import Axes, bindings_for_all, refuse_idle_recipes, refuse_unused, replaced_axes, used_by_any
+from suite.config.unused import (
+    Axes,
+    bindings_for_all,
+    refuse_idle_recipes,
+    refuse_idle_sets,
+    refuse_unused,
+    replaced_axes,
+    used_by_any,
+)
 from suite.errors import UsageError
 from suite.registry import fingerprint, suggestion
 from suite.storage.files import json_sha256
@@ -81,27 +89,30 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
     _require_files(files)
     states = parse_files(files)
     whole = parse_bindings(states[-1], bindings)
+    given = bindings
     if seed is not None:
         bindings = [*bindings, _seed_binding(whole, seed)]
         whole = parse_bindings(whole, bindings[-1:])
     table = _table(files, states, whole, bindings)
     _refuse_many(table.size, f"the {table.size:,} cells of run.axes")
     picked = table.pick(only or [])
-    used = used_by_any([*states, whole, *replaced_axes(states, _axes(whole))])
+    used_by_runs: set[Binding] = set()
     runs: list[Run] = []
     for cell in table.cells:  # all of them, since a binding may serve a cell that was not picked
         try:
             of_cell, used_by_cell = _cell_runs(whole, table, cell)
         except UsageError as error:
             if cell not in picked:
-                used |= whole.bindings  # it is unknown what this cell uses
+                used_by_runs |= whole.bindings  # it is unknown what this cell uses
                 continue
             where = ", ".join(f"{axis}={label}" for axis, label in cell.items())
             raise UsageError(f"cell '{where}': {error}" if cell else str(error)) from error
-        used |= used_by_cell
+        used_by_runs |= used_by_cell
         runs += of_cell if cell in picked else []
-    bound = parse_bindings(whole, [*table.then, *table.lines]).bindings
-    refuse_unused(bound - bindings_for_all(files, bindings), used)
+    used = used_by_runs | used_by_any([*states, whole, *replaced_axes(states, _axes(whole))])
+    every = parse_bindings(whole, [*table.then, *table.lines])
+    refuse_unused(every.bindings - bindings_for_all(files, bindings), used)
+    refuse_idle_sets(given, every, used_by_runs, [run.operative_text for run in runs])
     refuse_idle_recipes(files, used)
     _refuse_equal(runs)
     return runs
@@ -113,7 +124,8 @@ def _require_files(files: list[str]) -> None:
 
 
 def _seed_binding(whole: Parsed, seed: int) -> str:
-    return f"SEEDS = [{seed}]" if ("SEEDS", "gin.macro") in whole.tables else f"run.seeds = [{seed}]"
+    by_macro = ("SEEDS", "gin.macro") in whole.tables and not isinstance(whole.bound("seeds"), list)
+    return f"SEEDS = [{seed}]" if by_macro else f"run.seeds = [{seed}]"
 
 
 def _refuse_many(runs: int, which: str) -> None:
@@ -137,8 +149,7 @@ def _cell_runs(whole: Parsed, table: "_Table", cell: Cell) -> tuple[list[Run], s
     alone = [f"run.name = {table.name!r}", "run.axes = None", "run.choose = None", "run.then = None"]
     start = parse_bindings(whole, [*lines, *alone])
     runs: list[Run] = []
-    used: set[Binding] = set()
-    root, _ = build(start)
+    root, used = build(start)
     _refuse_many(len(root.seeds) * table.size, f"the {len(root.seeds):,} seeds of {table.size:,} cells")
     for seed in root.seeds:
         seed_lines = [f"run.cell = {labels!r}", f"run.seeds = [{seed}]"]

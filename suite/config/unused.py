@@ -7,6 +7,7 @@ from pathlib import Path
 
 from suite.config.gin_state import Binding, Parsed, build, parse_bindings
 from suite.errors import UsageError
+from suite.registry import REGISTRIES
 from suite.storage.gin_files import ROOT, find
 
 Axes = dict[str, dict[str, list[str]]]
@@ -80,5 +81,47 @@ def refuse_unused(bound: set[Binding], used: set[Binding]) -> None:
             near = difflib.get_close_matches(scope, macros, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(macros)}"
             raise UsageError(f"nothing uses the macro {scope}; {hint}")
-        name = f"{scope + '/' if scope else ''}{selector.removeprefix('suite.')}.{parameter}"
+        name = _name((scope, selector, parameter))
         raise UsageError(f"nothing uses the binding {name}, since this run has no such component; remove it")
+
+
+def refuse_idle_sets(given: list[str], whole: Parsed, used: set[Binding], texts: list[str]) -> None:
+    """Raise UsageError for the first `--set` that no run uses, with what to write instead where that can be told.
+
+    A file may hold what its runs do not use, since a later one replaces components. Who sets a value by hand means it,
+    and a sweep of a value that nothing uses would measure nothing. `used` is what any cell uses, picked or not, so that
+    one `--set` serves commands that pick different cells; `texts` are the operative texts of the runs.
+    """
+    plain = [binding for binding in given if not binding.lstrip().startswith("include")]
+    for scope, selector, parameter in sorted(parse_bindings(Parsed(), plain).bindings - used - READ_BY_THE_SUITE):
+        if selector != "gin.macro":
+            idle = (scope, selector, parameter)
+            raise UsageError(f"--set {_name(idle)}: no run uses it; {_instead([idle], whole, texts)}")
+        reference = re.compile(rf"%{re.escape(scope)}(?![\w/])")
+        values = ((where, name, value) for where, table in whole.tables.items() for name, value in table.items())
+        set_by_it = [(*where, name) for where, name, value in values if reference.search(repr(value))]
+        if not set_by_it:
+            raise UsageError(f"--set {scope}: no run uses it, since another binding takes its place; leave it out")
+        names = ", ".join(sorted(_name(binding) for binding in set_by_it))
+        raise UsageError(f"--set {scope}: sets {names}, which no run uses; {_instead(set_by_it, whole, texts)}")
+
+
+def _name(binding: Binding) -> str:
+    scope, selector, parameter = binding
+    if selector == "gin.macro":
+        return scope
+    return f"{scope + '/' if scope else ''}{selector.removeprefix('suite.')}.{parameter}"
+
+
+def _instead(idle: list[Binding], whole: Parsed, texts: list[str]) -> str:
+    """The same parameters of those components of the same kinds that the runs have, in the same scopes."""
+    macros = {scope for scope, selector in whole.tables if selector == "gin.macro"}  # whose values gin scopes by them
+    found: set[str] = set()
+    for scope, selector, parameter in idle:
+        kind = selector.rpartition(".")[0]
+        for entry in REGISTRIES.get(kind, ()):
+            line = re.compile(rf"^((?:\w+/)*)(?:{kind}\.)?{entry.name}\.{parameter} =", re.MULTILINE)
+            paths = {path for text in texts for path in line.findall(text)}
+            if scope in {"/".join(part for part in path.split("/")[:-1] if part not in macros) for path in paths}:
+                found.add(f"{scope + '/' if scope else ''}{kind}.{entry.name}.{parameter} = …")
+    return f"write {' or '.join(sorted(found))}" if found else "leave it out"
