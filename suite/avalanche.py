@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -52,11 +53,12 @@ def scenario(tasks: Sequence[StreamTask], task_known: bool) -> Any:
 
 def strategy(
     name: str, network: nn.Module, optimizer: Any, criterion: Any, device: Any, *,
-    batch: int, stored: int, stored_each: int, replay_batch: int, tasks: int,
+    batch: int, stored: int, stored_each: int, replay_batch: int, tasks: int, image: Tensor,
 ) -> Any:  # fmt: skip
     """One of Avalanche's strategies; it stores `stored` images in all, `agem` `stored_each` of each task.
 
-    Its `model` is what classifies: the network, or for 'scr' the nearest mean of a class in the network's features.
+    Its `model` is what classifies: the network, or for 'scr' the nearest mean of a class in the network's features,
+    whose number `image`, one of the stream's, tells.
     """
     training = _module("avalanche.training.supervised")
     storage = _module("avalanche.training.storage_policy")
@@ -82,9 +84,12 @@ def strategy(
         # gamma 1 as in the published runs; with its default the weights hardly move in one pass.
         return training.MER(**common, mem_size=stored, batch_size_mem=replay_batch, beta=0.1, gamma=1.0)
     if name == "der":
-        return training.DER(**common, mem_size=stored, batch_size_mem=replay_batch, alpha=0.1, beta=0.5)
+        # It replays nothing while it stores less than it replays.
+        return training.DER(**common, mem_size=stored, batch_size_mem=min(replay_batch, stored), alpha=0.1, beta=0.5)
     if name == "scr":
-        prototypes = _module("avalanche.models").SCRModel(_Features(network), _projection(network))
+        prototypes = _module("avalanche.models").SCRModel(_Features(network), _projection(network, image))
+        # The means of what is stored now; Avalanche's own are half of older ones, in features of an older network.
+        prototypes.eval_classifier.update_class_means_dict = prototypes.eval_classifier.replace_class_means_dict
         own = common | {"model": prototypes, "optimizer": _again(optimizer, prototypes), "eval_mb_size": batch}
         del own["criterion"]
         return training.SCR(**own, mem_size=stored, batch_size_mem=replay_batch)
@@ -109,9 +114,10 @@ class _Normalized(nn.Module):
         return nn.functional.normalize(x, dim=1)
 
 
-def _projection(network: Any) -> nn.Module:
-    """Two layers from features to 128 numbers of length 1, as published (Mai et al., 2021)."""
-    width = network.head.in_features
+def _projection(network: Any, image: Tensor) -> nn.Module:
+    """Two layers from features to 128 numbers of length 1."""
+    with torch.no_grad():
+        width = network.features(image[None]).shape[1]
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 128), _Normalized())
 
 

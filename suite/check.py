@@ -48,13 +48,12 @@ def _chosen(options: argparse.Namespace) -> list[tuple[str, str]]:
     load_components()
     before = set(registered())
     for file in dict.fromkeys(options.file):
-        already = registered()
         load_plugin(file, option="")
-        if not options.kind and registered() == already:
-            raise UsageError(
-                f"{file} registers nothing; decorate the class with its kind and a name, as in "
-                "@inner_optimizers.register('…')"
-            )
+    if options.file and not options.kind and set(registered()) == before:
+        raise UsageError(
+            f"{options.file[0]} registers nothing; decorate the class with its kind and a name, as in "
+            "@inner_optimizers.register('…')"
+        )
     chosen = [component for component in registered() if component not in before]
     if options.kind:
         if options.kind not in REGISTRIES:

@@ -347,7 +347,8 @@ def _lacks(value: Any, hint: Any) -> str:
     from suite.types import COMPONENTS  # as above
 
     asked = [kind for kind, protocol in COMPONENTS.items() if protocol in (hint, *typing.get_args(hint))]
-    if isinstance(value, type) or len(asked) != 1:
+    whole = [kind for kind, protocol in COMPONENTS.items() if not missing(value, protocol)]
+    if isinstance(value, type) or len(asked) != 1 or whole:  # a class, or a component of another kind
         return ""
     members = [name for name in vars(COMPONENTS[asked[0]]) if not name.startswith("_")]
     lacks = missing(value, COMPONENTS[asked[0]]) if any(hasattr(value, name) for name in members) else ""

@@ -673,6 +673,7 @@ def test_avalanche_s_strategies_learn_our_stream_and_are_functions_of_the_seed(m
     images = {"naive": 0, "der": 34}.get(method, 40)  # 34 images of 64 pixels and 10 logits: 2,516 numbers
     assert learner.stored_images == images
     assert found.budget.stored_numbers == images * (74 if method == "der" else 64) <= 2 * 20 * 64
+    assert found.budget.images_per_class == found.budget.stored_numbers / 640
     before = session_in(data_dir, stop_at=1)
     with pytest.raises(KeyboardInterrupt):
         run(learner, before)  # type: ignore[arg-type]
@@ -684,6 +685,34 @@ def test_what_has_one_head_takes_no_stream_of_several() -> None:
     several = ClassSplits(of=PLAIN, number=2, classes_per_task=3, samples_per_task=40)
     with pytest.raises(UsageError, match="method must be naive, er, agem or mer where a test image's task is known"):
         AvalancheStrategy(stream=several, method="der")
+    one = Permutations(of=PLAIN, number=2, samples_per_task=200)
+    with pytest.raises(UsageError, match="images_per_task must be enough for an image of each class"):
+        AvalancheStrategy(stream=one, method="scr", images_per_task=4)
+
+
+@pytest.mark.slow
+def test_what_avalanche_stores_is_what_is_counted(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from suite import avalanche
+
+    made, strategy = [], avalanche.strategy
+    monkeypatch.setattr(avalanche, "strategy", lambda *a, **kw: made.append(strategy(*a, **kw)) or made[-1])
+    stream = Permutations(of=PLAIN, number=2, samples_per_task=60)
+    for method in ("der", "scr"):
+        learner = AvalancheStrategy(
+            stream=stream,
+            architecture=MLP(width=16, depth=1),
+            method=method,
+            images_per_task=6,
+            evaluation=Protocol(networks=1),
+        )  # type: ignore[arg-type]
+        run(learner, session_in(data_dir))  # type: ignore[arg-type]
+        policy = made[-1].storage_policy if method == "der" else made[-1].replay_plugin.storage_policy
+        assert 0 < len(policy.buffer) <= learner.stored_images
+    means, model = made[-1].model.eval_classifier.class_means, made[-1].model
+    stored = {int(d.targets[0]): torch.stack([d[i][0] for i in range(len(d))]) for d in policy.buffer_datasets}
+    for label, images in stored.items():
+        features = torch.nn.functional.normalize(model.feature_extractor(images), dim=1).mean(0)
+        torch.testing.assert_close(means[label], features / features.norm(), rtol=1e-4, atol=1e-5)
 
 
 def test_avalanche_is_asked_for_where_it_is_missing(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

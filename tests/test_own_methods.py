@@ -10,10 +10,12 @@ import torch
 from command_line import QUICK, as_people_run_it, command, said, sets
 
 from suite import check, terminal
-from suite.contracts.checks import _check_objective
+from suite.contracts.checks import _check_objective, _place
 from suite.contracts.problem import small_setting
 from suite.core.outer_loop import OuterState, begin, step
 from suite.errors import UsageError
+from suite.experiments.distillation import Distillation
+from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.no_momentum import NoMomentum
 from suite.keys import Key
 from suite.parameterizations.addressing import Addressing
@@ -162,6 +164,17 @@ def test_the_check_of_an_inner_optimizer_says_where_it_failed_and_what_it_gave(
     (broken,) = [line for line in done.out.splitlines() if line.startswith("  broken")]
     assert done.status == 1 and words.replace("FILE", file) in broken, done.out
     assert words.startswith("it gave") == (MUST in broken)
+
+
+def test_a_component_of_another_kind_is_not_told_what_it_lacks() -> None:
+    with as_people_run_it(), pytest.raises(UsageError, match=r"such as @parameterizations\.NAME\(\), not Adam"):
+        Distillation(parameterization=Adam())  # type: ignore[arg-type]
+
+
+def test_a_class_of_a_notebook_has_no_line_to_name() -> None:
+    typed: dict[str, Any] = {"__name__": "a_notebook"}  # a module that has no file
+    exec("class Bad: pass", typed)
+    assert _place(ValueError("no step yet"), typed["Bad"]()) == ""
 
 
 def test_a_run_says_which_method_a_component_lacks(tmp_path: Path) -> None:

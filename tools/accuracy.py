@@ -36,7 +36,13 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--dataset", choices=TARGETS, default="digits", help="(default: %(default)s)")
     add("--architecture", default="convnet", metavar="NAME", help="a registered network (default: %(default)s)")
     add("--gin", action="append", default=[], metavar="FILE", help="the scale (default: gin/scale/cpu.gin)")
-    add("--set", action="append", default=[], metavar="BINDING", help="a gin binding for all contenders; it wins")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="BINDING",
+        help="a gin binding that all contenders use; it wins",
+    )
     add(
         "--images-per-class",
         type=number_option(float, Above(0)),

@@ -461,7 +461,10 @@ def _first_line(error: BaseException) -> str:
 
 def _place(error: BaseException, thing: object) -> str:
     """' in FILE, line N': the innermost line of the thing's own file that an error came through; '' for none."""
-    own = inspect.getsourcefile(type(thing))
+    try:
+        own = inspect.getsourcefile(type(thing))
+    except (OSError, TypeError):  # a class of a notebook or of Python's prompt
+        return ""
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
     return f" in {own}, line {lines[-1].lineno}" if lines else ""
 

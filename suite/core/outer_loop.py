@@ -178,8 +178,8 @@ def _rollout(
         given = objective.gradients(setting, memory, real, key)
     if first:
         require_given(objective, memory, given, isinstance(objective, Remembering))
-    parts = dict(zip((GRADIENT, METRIC, KEPT), given, strict=False))
-    return {part + k: v for part, tensors in parts.items() for k, v in tensors.items()}
+    names = (GRADIENT, METRIC, KEPT) if isinstance(objective, Remembering) else (GRADIENT, METRIC)
+    return {part + k: v for part, tensors in zip(names, given, strict=True) for k, v in tensors.items()}
 
 
 def require_given(objective: Objective, memory: Params, given: Any, remembering: bool = False) -> None:

@@ -64,8 +64,9 @@ class TrainingOnly:
     def prepare(self, data_dir: Path) -> Prepared:
         """The training images, parted."""
         prepared = self.of.prepare(data_dir)
-        raw, order = prepared.raw, SPLIT.permutation(self.of.info.train_size)
-        held_out, left = order[: self._held_out].sort().values, order[self._held_out :].sort().values
+        raw, order = prepared.raw, SPLIT.permutation(len(prepared.raw.train_labels))
+        test = round(self.fraction * len(order))  # what is made of another only estimates its number
+        held_out, left = order[:test].sort().values, order[test:].sort().values
         raw = replace(
             raw,
             train_images=raw.train_images[left],

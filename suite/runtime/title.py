@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 USUAL = {"objective": "bptt", "inner_optimizer": "sgd_momentum", "architecture": "convnet"}
@@ -35,9 +36,13 @@ def method(config: Mapping[str, Any], cell: Mapping[str, str]) -> str:
     >>> config = {"dataset": {"is": "digits"}, "images_per_class": 1.0, "parameterization": {"is": "addressing"}}
     >>> method(config, {}), method(config, {"images per class": "1 I/C", "inner optimizer": "Lion"})
     ('addressing', 'Lion')
+    >>> fast = {"start": {"is": "k_means"}, "outer_optimizer": {"is": "adam"}}
+    >>> method(config | fast, {"contender": "fast"})
+    'fast recipe'
     """
     labels = [label for label in cell.values() if label not in _data(config)]
-    return " ".join([*(labels or _method(config)), *_after(config, " ".join(labels))])
+    words = " ".join([*(labels or _method(config)), *_after(config, " ".join(labels))]).split()
+    return " ".join(word for word, _ in groupby(words))  # a cell 'fast' of the fast recipe
 
 
 def called(config: Mapping[str, Any], cell: Mapping[str, str], seed: int) -> str:

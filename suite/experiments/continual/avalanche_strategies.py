@@ -27,8 +27,9 @@ class AvalancheStrategy:
     'er' replays from a reservoir of T `images_per_task` images for T tasks, 'agem' stores `images_per_task` of each
     task (Chaudhry et al., 2019), 'mer' is meta-experience replay (Riemer et al., 2019). 'der' is DER++ (Buzzega et
     al., 2020), which replays the logits of stored images, too; they are counted, so it stores fewer images. 'scr'
-    classifies by the nearest mean of stored images in features learned by contrast (Mai et al., 2021). The last two
-    take streams of one head alone. Needs the extra `avalanche`.
+    classifies by the nearest mean of stored images in features learned by contrast (Mai et al., 2021; here without
+    augmentation, so that both views are one, and without the published code's review of what is stored). The last
+    two take streams of one head alone. Needs the extra `avalanche`.
 
     >>> AvalancheStrategy(method="agem").method_label
     'A-GEM (Avalanche)'
@@ -58,6 +59,8 @@ class AvalancheStrategy:
     def __post_init__(self) -> None:
         one_head = self.method not in ("der", "scr") or not self.stream.info.task_known
         require(self, "method", one_head, "naive, er, agem or mer where a test image's task is known")
+        enough = self.method != "scr" or self.stored_images >= self.stream.info.outputs
+        require(self, "images_per_task", enough, "enough for an image of each class, of which scr has the mean")
 
     @property
     def method_label(self) -> str:
@@ -89,7 +92,7 @@ class AvalancheStrategy:
         return {
             **presets.plan_of_stream(self),
             "method": f"{self.method} of Avalanche",
-            "storage": f"{self.stored_images} images",
+            "storage": f"{self.stored_images} images{' and their logits' if self.method == 'der' else ''}",
             "networks": self.evaluation.networks,
         }
 
@@ -121,6 +124,7 @@ class AvalancheStrategy:
             stored_each=max(1, int(self.images_per_task)),
             replay_batch=self.replay_batch,
             tasks=len(tasks),
+            image=tasks[0].train.images[0].to(session.device),
         )
         matrix: streaming.Matrix = []
         # Where the task is known the loss is masked; Avalanche's own multi-head layers are not needed.

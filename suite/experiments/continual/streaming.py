@@ -145,10 +145,10 @@ def train_through_stream(
         session.checkpoint(n + 1, {}, {"matrices": matrices})
     reduced_by = presets.reduced_by(experiment)
     plot_matrices(session, matrices, bool(reduced_by))
-    stored = experiment.stored_images
+    stored, info = experiment.stored_numbers, stream.info
     return Outcome(
         measurements=tuple(measurements(matrices, experiment.method_label, "networks, each through the stream")),
-        budget=Budget(experiment.stored_numbers, stored / stream.info.outputs, 0),
+        budget=Budget(stored, stored / (info.shape.numel * info.outputs), 0),
         scale=scale(experiment, reduced_by),
         facts=facts(experiment, tasks, matrices),
         cost={"training_seconds": time.monotonic() - started},
