@@ -147,7 +147,11 @@ def test_a_printed_table_of_two_methods_is_run(lion: Path, data_dir: Path, monke
     for line in [line for line in RUNS if "--gin mine.gin" in line]:
         done = give(line, *SMOKE, "--data-dir", str(data_dir))
         assert done.status == 0, done.err
-        assert "6 runs; nothing was started" in done.out if "--dry-run" in line else "to SGD with momentum" in done.out
+        assert (
+            "6 runs; nothing was started" in done.out
+            if "--dry-run" in line
+            else "Lion over SGD with momentum" in done.out
+        )
 
 
 @pytest.mark.slow
@@ -159,7 +163,7 @@ def test_a_network_of_one_s_own_is_run(data_dir: Path, tmp_path: Path, monkeypat
     done = give(line, "--tracking-uri", "none", "--data-dir", str(data_dir))
     assert done.status == 0, done.err
     assert "test (95% interval)" in done.out
-    assert len([line for line in RUNS if "--plugin" in line]) == 2
+    assert len([line for line in RUNS if "--plugin" in line]) == 4
 
 
 DIES_ONCE = """

@@ -125,7 +125,7 @@ def test_experiments_on_streams_call_their_methods_as_old_records_are_read() -> 
         return get_args(get_type_hints(experiment)["method"])
 
     for name, experiment in (("online", Online), ("avalanche", AvalancheStrategy)):
-        for method in settings(experiment):
+        for method in set(settings(experiment)) - {"der", "scr"}:  # which came later
             assert STREAM_METHODS_1.get((name, method), method) == experiment(method=method).method_label  # type: ignore[attr-defined]
 
 
