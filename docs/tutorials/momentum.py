@@ -3,8 +3,8 @@
 #
 # Table 4 of the paper asks what momentum does to back-propagation through time. It has three rows: an inner loop
 # without momentum, one whose momentum is left out of the hypergradient (forward only), and one whose hypergradient
-# goes through it (full). This runs the table's own configuration with digits and a small network, in two to four
-# minutes, and asks how much of the order may be believed.
+# goes through it (full). This runs the table's own configuration with digits and a small network, in a minute or so,
+# and asks how much of the order may be believed.
 #
 # Forward only first, since it is the odd one. Its steps are those of full momentum, to the bit:
 
