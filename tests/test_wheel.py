@@ -152,6 +152,8 @@ def test_a_file_of_the_working_directory_comes_first(installation: Installation,
         (installation.folder / "mine.gin").unlink()
     wrong = installation.module("suite.run", "--gin", "gin/quickstrat.gin", status=2)
     assert "did you mean 'gin/quickstart.gin'?" in wrong.stderr
+    unlike = installation.module("suite.run", "--gin", "zzz.gin", status=2)
+    assert "gin/scale/smoke.gin" in unlike.stderr  # all of the package's
 
 
 def test_the_list_and_the_version(installation: Installation) -> None:

@@ -168,6 +168,40 @@ class ImageDataset(ABC):
         return prepared_splits(self, self.info, self.prepare(data_dir), data_dir, key, validation)
 
 
+class OfAnother(ABC):
+    """A data set whose images are some of another's, `of`; subclasses say which."""
+
+    of: ImageSource
+
+    @property
+    @abstractmethod
+    def info(self) -> DatasetInfo:
+        """Shape, sizes and class names."""
+
+    @abstractmethod
+    def prepare(self, data_dir: Path) -> Prepared:
+        """The images, before any preprocessing."""
+
+    @property
+    def augmentation(self) -> str:
+        """That of the whole data set."""
+        return self.of.augmentation
+
+    @property
+    def preprocessing(self) -> PreprocessingName:
+        """That of the whole data set, fitted on what is left of it."""
+        return self.of.preprocessing
+
+    @property
+    def zca_regularization(self) -> float:
+        """That of the whole data set."""
+        return self.of.zca_regularization
+
+    def load(self, data_dir: Path, key: Key, validation: float) -> Data:
+        """Preprocessed splits of these images."""
+        return prepared_splits(self, self.info, self.prepare(data_dir), data_dir, key, validation)
+
+
 USED_LATER: dict[str, Any] = {field.name: field.default for field in fields(ImageDataset)}
 """The settings that all data sets share, which say what is done to the images once they are read; their defaults."""
 

@@ -4,19 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from suite.datasets.base import ImageSource, Prepared, prepared_splits
+from suite.datasets.base import ImageSource, OfAnother, Prepared
 from suite.datasets.digits import Digits
 from suite.errors import UsageError
-from suite.images.preprocess import PreprocessingName
-from suite.keys import Key
 from suite.registry import datasets
 from suite.storage.files import json_sha256
-from suite.types import Data, DatasetInfo, relabel
+from suite.types import DatasetInfo, relabel
 
 
 @datasets.register("some_classes")
 @dataclass(frozen=True)
-class SomeClasses:
+class SomeClasses(OfAnother):
     """The named `classes` of another data set (`of`), numbered anew in their order (paper, A.3: five-way tasks).
 
     Preprocessing is fitted on their images alone.
@@ -52,21 +50,6 @@ class SomeClasses:
             superclasses=tuple((s, members) for s, members in superclasses if members),
         )
 
-    @property
-    def augmentation(self) -> str:
-        """That of the whole data set."""
-        return self.of.augmentation
-
-    @property
-    def preprocessing(self) -> PreprocessingName:
-        """That of the whole data set, fitted on what is left of it."""
-        return self.of.preprocessing
-
-    @property
-    def zca_regularization(self) -> float:
-        """That of the whole data set."""
-        return self.of.zca_regularization
-
     def prepare(self, data_dir: Path) -> Prepared:
         """The images of these classes."""
         prepared = self.of.prepare(data_dir)
@@ -81,7 +64,3 @@ class SomeClasses:
             test_labels=test_labels[test],
         )
         return Prepared(raw, json_sha256([prepared.digest, list(self.classes)]), prepared.file)
-
-    def load(self, data_dir: Path, key: Key, validation: float) -> Data:
-        """Preprocessed splits of the images of these classes."""
-        return prepared_splits(self, self.info, self.prepare(data_dir), data_dir, key, validation)

@@ -4,13 +4,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from suite.datasets.base import ImageSource, Prepared, prepared_splits
+from suite.datasets.base import ImageSource, OfAnother, Prepared
 from suite.datasets.digits import Digits
-from suite.images.preprocess import PreprocessingName
 from suite.keys import Key
 from suite.registry import datasets
 from suite.storage.files import json_sha256
-from suite.types import Data, DatasetInfo
+from suite.types import DatasetInfo
 from suite.validation import Above, Below
 
 SPLIT = Key(0)("training only", 1)
@@ -19,7 +18,7 @@ SPLIT = Key(0)("training only", 1)
 
 @datasets.register("training_only")
 @dataclass(frozen=True)
-class TrainingOnly:
+class TrainingOnly(OfAnother):
     """The training images of another data set (`of`), a `fraction` of them as the test part; its own is never read.
 
     The images are drawn by a constant key whatever their class. For choices that must not see test images, where an
@@ -46,21 +45,6 @@ class TrainingOnly:
         left = whole.train_size - self._held_out
         return replace(whole, name=f"training part of {whole.name}", train_size=left, test_size=self._held_out)
 
-    @property
-    def augmentation(self) -> str:
-        """That of the whole data set."""
-        return self.of.augmentation
-
-    @property
-    def preprocessing(self) -> PreprocessingName:
-        """That of the whole data set, fitted on what is left of it."""
-        return self.of.preprocessing
-
-    @property
-    def zca_regularization(self) -> float:
-        """That of the whole data set."""
-        return self.of.zca_regularization
-
     def prepare(self, data_dir: Path) -> Prepared:
         """The training images, parted."""
         prepared = self.of.prepare(data_dir)
@@ -75,7 +59,3 @@ class TrainingOnly:
             test_labels=raw.train_labels[held_out],
         )
         return Prepared(raw, json_sha256([prepared.digest, "training only", self.fraction]), prepared.file)
-
-    def load(self, data_dir: Path, key: Key, validation: float) -> Data:
-        """Preprocessed splits of the training images."""
-        return prepared_splits(self, self.info, self.prepare(data_dir), data_dir, key, validation)
