@@ -704,7 +704,7 @@ def test_what_avalanche_stores_is_what_is_counted(data_dir: Path, monkeypatch: p
             method=method,
             images_per_task=6,
             evaluation=Protocol(networks=1),
-        )  # type: ignore[arg-type]
+        )
         run(learner, session_in(data_dir))  # type: ignore[arg-type]
         policy = made[-1].storage_policy if method == "der" else made[-1].replay_plugin.storage_policy
         assert 0 < len(policy.buffer) <= learner.stored_images
