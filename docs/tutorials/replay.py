@@ -85,7 +85,7 @@ for name, matrix in matrices.items():
 #
 # It is also one stream of four short tasks, and the ± that was printed is over its three networks alone. For what the
 # suite claims see `leaderboard/README.md`: three streams of each kind, of twenty tasks of 1,000 images of
-# Fashion-MNIST, with seven settings of replay tried. On permutations compress-then-recall is 3.9 ± 1.1 points above
+# Fashion-MNIST, with a dozen settings of replay tried. On permutations compress-then-recall is 2.1 ± 1.4 points above
 # replay, and `absorbed alone`, which makes no outer step, is not above it. On rotations it is the other way round:
-# absorbing alone is 8.6 ± 1.7 above replay, and learned memories are not told apart from it. The page
+# absorbing alone is 9.0 ± 2.3 above replay, and learned memories are hardly above it (1.7 ± 1.4). The page
 # `docs/memories-that-add-up.md` says why.

@@ -39,18 +39,20 @@ class Line:
 
 
 def lines(stream: str) -> list[Line]:
-    """The lines of a stream, of its records with the whole length."""
-    found: dict[str, list[Sequence[float]]] = {}
+    """The lines of a stream, of its records with the whole length; of a method's settings the one that ends highest."""
+    found: dict[str, dict[str, list[Sequence[float]]]] = {}
     for file in sorted((RECORDS / stream).glob("*/result.json")):
         record: dict[str, Any] = json.loads(file.read_text())
+        settings = found.setdefault(record["cell"].get("method", ""), {})
         for matrix in record["facts"].get("matrices", []):
             after = [value for value in metrics.curve(matrix) if value is not None]
             if len(matrix) == TASKS and len(after) in (1, TASKS):
-                found.setdefault(record["cell"].get("method", ""), []).append(after)
+                settings.setdefault(json.dumps(record["config"], sort_keys=True), []).append(after)
     drawn = []
     for (of, cell), (name, colour) in METHODS.items():
-        if of in ("", stream) and cell in found:
-            drawn.append(Line(name, colour, tuple(fmean(step) for step in zip(*found[cell], strict=True))))
+        if of in ("", stream) and found.get(cell):
+            means = [tuple(fmean(step) for step in zip(*curves, strict=True)) for curves in found[cell].values()]
+            drawn.append(Line(name, colour, max(means, key=lambda after: after[-1])))
     return drawn
 
 
