@@ -24,7 +24,7 @@ PROMISED = {
         *("addressing", "downsampled", "image_queries", "imported", "imported_labels", "soft_labels", "standard"),
     ],
     "inner_optimizers": [
-        *("adam", "averaged", "clipped", "forward_only_momentum", "no_momentum", "scheduled", "sgd_momentum"),
+        *("adam", "averaged", "clipped", "forward_only_momentum", "no_momentum", "scheduled", "sgd_momentum", "slowed"),
     ],
     "objectives": ["bptt", "distribution_matching", "gradient_matching", "judged_often", "pool", "windows"],
     "controls": ["herding", "k_center", "random_images"],

@@ -33,7 +33,9 @@ from suite.experiments.synthesis.episodic import STANDARDIZED_ON, EpisodicMemori
 from suite.experiments.synthesis.extrapolation import Extrapolation
 from suite.experiments.synthesis.image_recall import ImageRecall
 from suite.images.preprocess import PREPROCESSINGS, fit, moved
+from suite.inner_optimizers.adam import Adam
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
+from suite.inner_optimizers.slowed import Slowed
 from suite.keys import Key
 from suite.memory import Memory
 from suite.objectives.bptt import BPTT
@@ -42,6 +44,7 @@ from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.image_queries import Asked, ImageQueries, addressed
 from suite.parameterizations.standard import Standard
 from suite.runtime.record import comparable
+from suite.starts.real_images import RealImages
 from suite.types import ClassRows, ImageShape, Objective, Setting, Split
 
 SHORT = BPTT(inner_steps=2, images_per_class_per_step=2, real_per_class=4)
@@ -272,6 +275,42 @@ def test_standardised_features_start_with_mean_zero_and_deviation_one(data_dir: 
     assert all(torch.equal(v, again[k]) for k, v in memory.items())
 
 
+def test_a_start_recalls_a_mean_of_the_classes_images_by_the_probabilities_of_a_classifier(data_dir: Path) -> None:
+    """Exactly, where there are as many bases as images; the budget and the memory of labels are as they were."""
+    own = ImageQueries(bases=20, matrices=2, extractor=MLP(width=8, depth=1), dimension=12, softmax=True)
+    memories = EpisodicMemories.of(replace(ASKED, parameterization=own, start=RealImages()), torch.device("cpu"))
+    rows = ClassRows.of(Digits().load(data_dir, Key(0), 0.0).train, 10)
+    classifier = MLP(width=8, depth=1).build(ImageShape(1, 8, 8), 12)
+    memory = memories.begin(Key(0), rows, classifier).memory
+    shapes = {name: v.shape for name, v in own.init(ImageShape(1, 8, 8), 10, 100, Key(0)).items()}
+    assert {name: v.shape for name, v in memory.items()} == shapes
+    again = memories.begin(Key(0), rows, classifier).memory
+    assert all(torch.equal(v, again[name]) for name, v in memory.items())
+
+    x = rows.split.images[:5]
+    images = RealImages().images(replace(memories.setting, classes=10), rows, 2, Key(0)("start"))
+    with torch.no_grad():
+        p = classifier(x).softmax(1)
+        wanted = torch.einsum("nc,crxhw->nrxhw", p[:, :10], images)
+        assert p[:, 10:].min() > 0  # outputs of no class recall nothing
+        torch.testing.assert_close(own.recall(memory, x), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_an_extractor_may_have_a_rate_of_its_own() -> None:
+    params = {"bases": torch.ones(2), "extractor.head.weight": torch.ones(2)}
+    grads = {name: torch.tensor([1.0, -3.0]) for name in params}
+    whole = Adam(lr=0.1).step(params, grads, Adam(lr=0.1).init(params))[0]
+    for factor in (0.0, 0.25, 1.0):
+        slowed = Slowed(of=Adam(lr=0.1), factor=factor)
+        after, state = slowed.step(params, grads, slowed.init(params))
+        assert torch.equal(after["bases"], whole["bases"]) and set(state) == set(Adam(lr=0.1).init(params))
+        wanted = 1 + factor * (whole["extractor.head.weight"] - 1)
+        torch.testing.assert_close(after["extractor.head.weight"], wanted)
+    assert torch.equal(
+        Slowed(factor=0.0).step(params, grads, Slowed().init(params))[0]["extractor.head.weight"], torch.ones(2)
+    )
+
+
 def test_a_feature_that_is_always_the_same_is_not_divided_by_nothing() -> None:
     own = ImageQueries(bases=2, matrices=1, extractor=ConvNet(width=4), dimension=None, standardized=True)
     memory = own.init(ImageShape(1, 8, 8), 2, 10, Key(0))
@@ -279,9 +318,13 @@ def test_a_feature_that_is_always_the_same_is_not_divided_by_nothing() -> None:
     assert all(bool(v.isfinite().all()) for v in same.values())
 
 
-def test_the_hypergradient_through_the_extractor_is_plain_autograd_s_and_that_of_finite_differences() -> None:
+@pytest.mark.parametrize("softmax", [False, True])
+def test_the_hypergradient_through_the_extractor_is_plain_autograd_s_and_that_of_finite_differences(
+    softmax: bool,
+) -> None:
     shots = torch.randn(2, 2, 1, 16, 16, generator=Key(0).generator(), dtype=torch.float64)
-    own = ImageQueries(bases=4, matrices=2, extractor=ConvNet(width=4, depth=2, activation="silu"))
+    extractor = ConvNet(width=4, depth=2, activation="silu")
+    own = ImageQueries(bases=4, matrices=2, extractor=extractor, softmax=softmax)
     problem = Problem(SGDMomentum(lr=0.05), Asked(own, shots, 20.0), "mlp", 4, width=16, activation="silu")
     found = problem.gradient()
     assert {"bases", "matrices", "extractor.body.0.weight"} <= set(found)
@@ -408,6 +451,7 @@ EXTRAPOLATION = ["--gin", "gin/synthesis/extrapolation.gin", *HERE, "--only", "b
 EXTRAPOLATION += sets("WAYS_PER_TASK = 2", "BASES_OF_10 = 16")
 IMAGE_RECALL = ["--gin", "gin/synthesis/image_recall.gin", *HERE, "--only", "2-way"]
 IMAGE_RECALL += sets("BASES = 6", "EXTRACTOR = @architectures.mlp()")
+STARTED = [*IMAGE_RECALL, "--gin", "gin/recipe/recall.gin"]
 
 REFUSED = {
     "more ways than tasks": ([*EXTRAPOLATION, *sets("WAYS = (6,)")], "there are 5; choose 2 to 5 ways"),
@@ -416,6 +460,8 @@ REFUSED = {
     "no superclasses": ([*EXTRAPOLATION, *sets("CUT = 'superclasses'")], "has no superclasses of 2 classes each"),
     "more bounds than episodes": ([*EXTRAPOLATION, *sets("BOUND_EPISODES = 9")], "from 0 to 3, the episodes"),
     "more shots than images": ([*IMAGE_RECALL, *sets("SHOTS = (60,)")], "shots must be below"),
+    "a start for features": ([*STARTED, *sets("parameterizations.image_queries.softmax = False")], "with softmax"),
+    "a start of fewer outputs than classes": ([*STARTED, *sets("DIMENSION = 9")], "a dimension of at least 10"),
     "no shot": ([*IMAGE_RECALL, *sets("SHOTS = (0,)")], "shots must be a list, each above 0"),
     "more ways than classes": (
         [*IMAGE_RECALL, *sets("experiments.image_recall.ways = 11")],
@@ -441,7 +487,7 @@ def test_a_query_of_the_wrong_size_is_refused_in_one_sentence() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("line", "steps"), [(EXTRAPOLATION, (5, 17)), (IMAGE_RECALL, (3, 6))])
+@pytest.mark.parametrize(("line", "steps"), [(EXTRAPOLATION, (5, 17)), (IMAGE_RECALL, (3, 6)), (STARTED, (3, 6))])
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(
     line: list[str], steps: tuple[int, int], data_dir: Path, tmp_path: Path
 ) -> None:

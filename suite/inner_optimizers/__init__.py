@@ -12,6 +12,7 @@ from suite.inner_optimizers import (
     no_momentum,
     scheduled,
     sgd_momentum,
+    slowed,
 )
 
-__all__ = ["adam", "averaged", "clipped", "forward_only_momentum", "no_momentum", "scheduled", "sgd_momentum"]
+__all__ = ["adam", "averaged", "clipped", "forward_only_momentum", "no_momentum", "scheduled", "sgd_momentum", "slowed"]

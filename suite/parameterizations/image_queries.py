@@ -59,6 +59,9 @@ class ImageQueries:
     standardized: bool = field(default=False, metadata=ADDED)
     """Whether features start with mean 0 and deviation 1 on training images: each is multiplied by a factor and shifted
     by a number that are learned on from there, 2 d numbers of the extractor's. Means of maps need it most."""
+    softmax: bool = field(default=False, metadata=ADDED)
+    """Whether the query is the softmax of f(x), so that an image recalls a mean of the matrices' rows. Not in the
+    paper. A start from images needs it, and `dimension` of at least as many as there are classes."""
     query_kind: ClassVar[QueryKind] = "images"
     """Its memory is queried by images, not by class labels."""
 
@@ -112,6 +115,24 @@ class ImageQueries:
         factor = torch.where(deviation > 1e-6 * mean.abs(), 1 / deviation, 1.0)
         return memory | {FACTOR: factor.to(memory[FACTOR]), SHIFT: (-mean * factor).to(memory[SHIFT])}
 
+    def taught(self, memory: Params, classifier: Params, images: Float[Tensor, "classes matrices c h w"]) -> Params:
+        """The memory that recalls, for an image x, the sum over classes c of p_c(x) times the images given for c.
+
+        Its extractor becomes a classifier of d outputs, whose weights are given by name and of which the first C tell
+        the classes: p is their softmax. Row c of matrix A_j has the coefficients of the class's j-th image, of which
+        the K bases keep what they can (`Addressing.fitted`). Raises UsageError unless `softmax`.
+        """
+        if not self.softmax:
+            raise UsageError("image_queries.softmax must be True for a start from images, whose queries are classes")
+        r, d, k = memory["matrices"].shape
+        by_label = {"bases": memory["bases"].cpu(), "matrices": torch.zeros(r, len(images), k)}
+        fitted = Addressing(k).fitted(by_label, images.cpu())
+        matrices = torch.zeros(r, d, k)
+        matrices[:, : len(images)] = fitted["matrices"]
+        weights = {PREFIX + name: w for name, w in classifier.items() if self._used(name)}
+        made = {"bases": fitted["bases"], "matrices": matrices} | weights
+        return memory | {name: v.to(memory[name]) for name, v in made.items()}
+
     def features(self, memory: Params, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """f(x), the queries of observed images; UsageError for class numbers and images of another shape."""
         bases = memory["bases"]
@@ -120,7 +141,8 @@ class ImageQueries:
             queries = f"images of {given}" if images.is_floating_point() else "class numbers"
             raise UsageError(f"this memory is queried by images of {expected}, not by {queries}")
         raw = self._raw_features(memory, images)
-        return raw * memory[FACTOR] + memory[SHIFT] if self.standardized else raw
+        scores = raw * memory[FACTOR] + memory[SHIFT] if self.standardized else raw
+        return scores.softmax(1) if self.softmax else scores
 
     def _raw_features(self, memory: Params, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Those of the extractor as it is."""

@@ -1,6 +1,6 @@
 """What is measured in an episode of recall with images: the memory, and all that a user could do instead of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -36,16 +36,27 @@ def beside_methods(ways: int) -> set[str]:
     return {LABELS_RIGHT, LABEL_CONFLICTS, *map(of_class, range(ways))}
 
 
-def full_data_classifier(session: Session, series: Series, setting: Setting, images: Split, epochs: int) -> nn.Module:
-    """A classifier of all classes, trained on all training images once in a run."""
-    key = session.key("classifier")
+def label_rates(values: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, float]:
+    """How the classifier labels shots, of what was measured by kind of episode: mean rates in percent by kind."""
+    return {
+        f"{kind}: {name}": sum(by_name[name]) / len(by_name[name])
+        for kind, by_name in values.items()
+        for name in (LABELS_RIGHT, LABEL_CONFLICTS)
+    }
+
+
+def full_data_classifier(
+    session: Session, series: Series, setting: Setting, images: Split, epochs: int, name: str
+) -> nn.Module:
+    """A classifier of all classes, trained on all training images once in a run, where it has this name."""
+    key = session.key(name)
     protocol = Protocol(name="classifier", networks=1, epochs=epochs, batch=128)
 
     def weights() -> Params:
         network = train(setting, images, protocol, key, session.pause)
         return {name: weight.detach() for name, weight in network.named_parameters()}
 
-    trained = series.once("classifier", weights)
+    trained = series.once(name, weights)
     with global_generators(key):
         network = setting.architecture.build(setting.shape, setting.classes).to(session.device).eval()
     network.load_state_dict(trained, strict=False)

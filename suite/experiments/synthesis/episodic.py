@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from suite.core.outer_loop import OuterState, begin, step
 from suite.experiments.learning import Series
@@ -24,6 +25,7 @@ from suite.types import (
     Remembering,
     Session,
     Setting,
+    Start,
     over_steps,
 )
 from suite.validation import require, require_no_teacher
@@ -45,6 +47,8 @@ class EpisodicMemories:
     """Gives a memory its gradient."""
     outer_optimizer: Optimizer
     """Improves a memory."""
+    start: Start | None
+    """What the memories recall before their first step; None: noise."""
     ways: int
     """Classes of a step."""
     shots: Sequence[int]
@@ -70,6 +74,7 @@ class EpisodicMemories:
             experiment.parameterization,
             experiment.objective,
             over_steps(experiment.outer_optimizer, experiment.iterations),
+            experiment.start,
             experiment.ways,
             experiment.shots,
             experiment.iterations,
@@ -109,22 +114,37 @@ class EpisodicMemories:
         queried = Asked(self.parameterization, images.to(self.setting.device), budget)
         return replace(self.setting, parameterization=queried)
 
+    def of_extractor(self) -> Setting:
+        """Of the classifier that a start makes the extractor of; its outputs beyond the classes are of no class."""
+        outputs = self.parameterization.dimension or self.info.classes
+        return replace(self.setting, architecture=self.parameterization.extractor, classes=outputs)
+
     # ------------------------------------------------------------ learning
 
-    def begin(self, key: Key, rows: ClassRows | None = None) -> OuterState:
-        """The start of the memory that is queried by images; with training images, its features are standardised."""
-        state = self._begin(self.parameterization, self.images_per_class, key)
+    def begin(self, key: Key, rows: ClassRows | None = None, extractor: nn.Module | None = None) -> OuterState:
+        """The start of the memory that is queried by images; with training images, its features are standardised.
+
+        With a start, `extractor` is a network of its architecture that was trained to tell all classes.
+        """
+        state = begin(self._whole(self.parameterization), self.outer_optimizer, self.images_per_class, key)
         if rows is None:
             return state
-        seen = rows.draw(list(range(self.info.classes)), STANDARDIZED_ON, key("features"))
-        memory = self.parameterization.standardize(state.memory, seen.images)
+        if self.start is None or extractor is None:
+            seen = rows.draw(list(range(self.info.classes)), STANDARDIZED_ON, key("features"))
+            memory = self.parameterization.standardize(state.memory, seen.images)
+        else:
+            given = self._whole(self.by_label), rows, self.parameterization.matrices, key("start")
+            weights = {name: w.detach() for name, w in extractor.named_parameters()}
+            memory = self.parameterization.taught(state.memory, weights, self.start.images(*given))
         return replace(state, memory=memory, optimizer_state=self.outer_optimizer.init(memory))
 
-    def _begin(self, parameterization: Parameterization, images_per_class: float, key: Key) -> OuterState:
-        whole = replace(self.setting, classes=self.info.classes, parameterization=parameterization)
-        return begin(whole, self.outer_optimizer, images_per_class, key)
+    def _whole(self, parameterization: Parameterization) -> Setting:
+        """With all classes."""
+        return replace(self.setting, classes=self.info.classes, parameterization=parameterization)
 
-    def learn(self, session: Session, series: Series, rows: ClassRows) -> tuple[Params, Params]:
+    def learn(
+        self, session: Session, series: Series, rows: ClassRows, extractor: nn.Module | None = None
+    ) -> tuple[Params, Params]:
         """The memory that is queried by images and the one that is queried by labels, from these training images."""
         device, key = session.device, session.key("outer")
 
@@ -134,10 +154,11 @@ class EpisodicMemories:
         def by_labels(episode: Episode, classes: tuple[int, ...]) -> Asked:
             return Asked(self.by_label, torch.tensor(classes, device=device)[:, None])
 
-        start = partial(self.begin, session.key("memory"), rows)
+        start = partial(self.begin, session.key("memory"), rows, extractor)
         memory = self._learn(series, "asked with images", start, rows, key, by_images)
         stored = self.by_label.numbers(self.info.shape, self.info.classes, self.parameterization.matrices)
-        start = partial(self._begin, self.by_label, self._affords(stored), session.key("labels"))
+        of_labels = self._whole(self.by_label), self.outer_optimizer, self._affords(stored), session.key("labels")
+        start = partial(begin, *of_labels, self.start, rows)
         return memory, self._learn(series, "asked with labels", start, rows, key, by_labels)
 
     def _learn(

@@ -18,11 +18,10 @@ from suite.experiments.learning import Measured, Series
 from suite.experiments.synthesis import summary
 from suite.experiments.synthesis.cases import plot_cases
 from suite.experiments.synthesis.episode_measurement import (
-    LABEL_CONFLICTS,
-    LABELS_RIGHT,
     EpisodeMeasurement,
     beside_methods,
     full_data_classifier,
+    label_rates,
 )
 from suite.experiments.synthesis.episodes import Episode, draw_episode, tasks_of
 from suite.experiments.synthesis.episodic import EpisodicMemories
@@ -45,6 +44,7 @@ from suite.types import (
     Params,
     Session,
     Setting,
+    Start,
 )
 from suite.validation import Few, Positive, PositiveInt, require
 
@@ -88,6 +88,8 @@ class ImageRecall:
     """Gives the memory its gradient."""
     outer_optimizer: Optimizer = field(default_factory=lambda: SGDMomentum(lr=0.1, momentum=0.5))
     """Improves the memory."""
+    start: Start | None = field(default=None, metadata=ADDED)
+    """What both memories recall at first (`ImageQueries.taught`); None: what their parameterizations draw."""
     ways: int = 2
     """Classes of an episode."""
     shots: Sequence[PositiveInt] = (1, 5)
@@ -116,6 +118,9 @@ class ImageRecall:
         require(self, "shots", max(self.shots) < fewest, f"below {fewest}, the images of a class of {info.name}")
         require(self, "ways", 2 <= self.ways <= info.classes, f"from 2 to {info.classes}, the classes of {info.name}")
         tasks_of(info, self.ways, "slices", Key(0))
+        tells = self.parameterization.softmax and (self.parameterization.dimension or 0) >= info.classes
+        said = f"one with softmax and a dimension of at least {info.classes}, the classes, where there is a start"
+        require(self, "parameterization", self.start is None or tells, said)
 
     # ------------------------------------------------------------ sizes
 
@@ -142,7 +147,9 @@ class ImageRecall:
         setting = memories.largest()
         step_seconds = timing.outer_step(setting, self.objective, memories.images_per_class, most, self.rollouts)
         pace, whole = timing.pace(setting, protocol), timing.pace(self._whole(device), protocol)
-        seconds = 2 * self.iterations * step_seconds + self.backbone_epochs * info.train_size * whole.train
+        extractor = timing.pace(memories.of_extractor(), protocol).train if self.start else 0.0
+        seconds = self.backbone_epochs * info.train_size * (whole.train + extractor)
+        seconds += 2 * self.iterations * step_seconds
         seconds += 2 * info.test_size * whole.read  # its accuracy, and its features of the query images
         for k in self.shots:
             measured = self.ways * info.test_size // info.classes
@@ -177,8 +184,10 @@ class ImageRecall:
         train_rows, test_rows = self._rows(session, data)
         tasks = tasks_of(self.dataset.info, self.ways, "slices", Key(0))
         series, memories = Series(session, 2 * self.iterations), EpisodicMemories.of(self, session.device)
-        memory, memory_by_label = memories.learn(session, series, train_rows)
-        backbone = full_data_classifier(session, series, self._whole(session.device), data.train, self.backbone_epochs)
+        classify = partial(full_data_classifier, session, series, images=data.train, epochs=self.backbone_epochs)
+        extractor = classify(memories.of_extractor(), name="extractor") if self.start else None
+        memory, memory_by_label = memories.learn(session, series, train_rows, extractor)
+        backbone = classify(self._whole(session.device), name="classifier")
         baselines = EpisodeMeasurement(
             session, self.setting(session.device), self.evaluation, train_rows, memory, memories.by_label,
             memory_by_label, backbone, self.parameterization.matrices,
@@ -204,7 +213,7 @@ class ImageRecall:
             | {
                 "tasks": [[data.info.class_names[c] for c in classes] for classes in tasks],
                 "extractor_numbers": addressed(memory)[1],
-                "classifier_labels": self._labels(values),
+                "classifier_labels": label_rates({self._kind(k): by_name for k, by_name in values.items()}),
                 "classifier": f"{accuracy(backbone, data.test):.1f}% of all test images, {data.info.classes} ways",
             },
             cost={"seconds_per_iteration": series.stopwatch.seconds / (2 * self.iterations)},
@@ -235,14 +244,6 @@ class ImageRecall:
             self._kind(k): {name: accuracies for name, accuracies in by_name.items() if name not in beside}
             for k, by_name in values.items()
         }, NOTES | note
-
-    def _labels(self, values: dict[int, summary.Values]) -> dict[str, float]:
-        """How the classifier labels shots: mean rates in percent by kind of episode."""
-        return {
-            f"{self._kind(k)}: {name}": sum(by_name[name]) / len(by_name[name])
-            for k, by_name in values.items()
-            for name in (LABELS_RIGHT, LABEL_CONFLICTS)
-        }
 
     def _reduced_by(self) -> list[str]:
         sizes = [(name, getattr(self.parameterization, name), paper) for name, paper in PAPER_SIZES.items()]
