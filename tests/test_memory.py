@@ -358,10 +358,13 @@ def test_a_forged_memory_that_tells_the_truth_is_read(tmp_path: Path) -> None:
     assert len(Memory.load(forged(tmp_path / "m.safetensors")).recall()[0]) == 12
 
 
-@pytest.mark.parametrize("dimension", [5, None])
-def test_a_memory_that_is_asked_with_images_recalls_after_it_was_judged(dimension: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dimension", "softmax"), [(5, False), (None, False), (5, True)])
+def test_a_memory_that_is_asked_with_images_recalls_after_it_was_judged(
+    dimension: int | None, softmax: bool, tmp_path: Path
+) -> None:
     """Its extractor is judged by networks without numbers, which must not be those that recall."""
-    how = ImageQueries(bases=2, matrices=2, extractor=ConvNet(width=4), dimension=dimension, standardized=True)
+    extractor = ConvNet(width=4)
+    how = ImageQueries(2, 2, extractor, dimension=dimension, standardized=not softmax, softmax=softmax)
     before = Memory(
         how.init(SHAPE, 3, 4.0, Key(1)), made().about | {"parameterization": describe(how)}, made().transform
     )

@@ -120,16 +120,26 @@ class ImageQueries:
 
         Its extractor becomes a classifier of d outputs, whose weights are given by name and of which the first C tell
         the classes: p is their softmax. Row c of matrix A_j has the coefficients of the class's j-th image, of which
-        the K bases keep what they can (`Addressing.fitted`). Raises UsageError unless `softmax`.
+        the K bases keep what they can (`Addressing.fitted`). Raises UsageError unless `softmax` without `standardized`,
+        for fewer outputs than classes, and for the weights of another network than the extractor.
         """
-        if not self.softmax:
-            raise UsageError("image_queries.softmax must be True for a start from images, whose queries are classes")
+        if not self.softmax or self.standardized:
+            raise UsageError("a start from images needs image_queries.softmax = True, and standardized = False")
         r, d, k = memory["matrices"].shape
+        if self.dimension is None or d < len(images):
+            raise UsageError(
+                f"image_queries.dimension must be {len(images)}, the classes, or more, not {self.dimension}"
+            )
+        shapes = {name[len(PREFIX) :]: v.shape for name, v in memory.items() if name.startswith(PREFIX)}
+        if {name: w.shape for name, w in classifier.items()} != shapes:
+            raise UsageError(
+                "a start from images needs a classifier of image_queries.extractor with `dimension` outputs"
+            )
         by_label = {"bases": memory["bases"].cpu(), "matrices": torch.zeros(r, len(images), k)}
         fitted = Addressing(k).fitted(by_label, images.cpu())
         matrices = torch.zeros(r, d, k)
         matrices[:, : len(images)] = fitted["matrices"]
-        weights = {PREFIX + name: w for name, w in classifier.items() if self._used(name)}
+        weights = {PREFIX + name: w for name, w in classifier.items()}
         made = {"bases": fitted["bases"], "matrices": matrices} | weights
         return memory | {name: v.to(memory[name]) for name, v in made.items()}
 

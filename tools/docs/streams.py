@@ -22,6 +22,9 @@ METHODS = {
 }
 """By stream (of any: '') and cell: what a line is called, and its colour. Ours is what training images chose."""
 
+RATES = {"ER": 0.005}
+"""Of methods with records at several, the one that training images chose."""
+
 PANEL, LEFT, TOP, HEIGHT = 226, 36, 50, 200
 """Picture units: a panel's width, the room left of it, above it, and its height."""
 
@@ -39,20 +42,21 @@ class Line:
 
 
 def lines(stream: str) -> list[Line]:
-    """The lines of a stream, of its records with the whole length; of a method's settings the one that ends highest."""
-    found: dict[str, dict[str, list[Sequence[float]]]] = {}
+    """The lines of a stream, of its records with the whole length."""
+    found: dict[str, list[Sequence[float]]] = {}
     for file in sorted((RECORDS / stream).glob("*/result.json")):
         record: dict[str, Any] = json.loads(file.read_text())
-        settings = found.setdefault(record["cell"].get("method", ""), {})
+        cell = record["cell"].get("method", "")
+        if cell in RATES and record["config"]["optimizer"]["lr"] != RATES[cell]:
+            continue
         for matrix in record["facts"].get("matrices", []):
             after = [value for value in metrics.curve(matrix) if value is not None]
             if len(matrix) == TASKS and len(after) in (1, TASKS):
-                settings.setdefault(json.dumps(record["config"], sort_keys=True), []).append(after)
+                found.setdefault(cell, []).append(after)
     drawn = []
     for (of, cell), (name, colour) in METHODS.items():
-        if of in ("", stream) and found.get(cell):
-            means = [tuple(fmean(step) for step in zip(*curves, strict=True)) for curves in found[cell].values()]
-            drawn.append(Line(name, colour, max(means, key=lambda after: after[-1])))
+        if of in ("", stream) and cell in found:
+            drawn.append(Line(name, colour, tuple(fmean(step) for step in zip(*found[cell], strict=True))))
     return drawn
 
 

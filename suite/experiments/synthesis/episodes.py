@@ -1,13 +1,14 @@
 """Episodes of new-classifier synthesis: which classes, which images are shown, which are scored (paper, A.3)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from suite.errors import UsageError
 from suite.keys import Key
-from suite.types import ClassRows, DatasetInfo, Split
+from suite.types import ClassRows, Data, DatasetInfo, Split
+from suite.validation import require
 
 Cut = Literal["slices", "superclasses", "random"]
 """How classes are cut into tasks."""
@@ -65,6 +66,14 @@ def draw_episode(rows: ClassRows, classes: tuple[int, ...], shots: int, key: Key
         query.append(order[shots:].sort().values)
     images = rows.split.relabelled(classes)
     return Episode(all_images(ClassRows(images, tuple(support))), ClassRows(images, tuple(query)))
+
+
+def rows_of(experiment: Any, data: Data, device: torch.device) -> tuple[ClassRows, ClassRows]:
+    """Training and test images on the device; UsageError if a class has too few for the experiment's `shots`."""
+    train, test = (ClassRows.of(part.to(device), data.info.classes) for part in (data.train, data.test))
+    fewest = min(len(rows) for part in (train, test) for rows in part.rows)
+    require(experiment, "shots", max(experiment.shots) < fewest, f"below {fewest}, the images of the smallest class")
+    return train, test
 
 
 def of_classes(rows: ClassRows, classes: tuple[int, ...]) -> ClassRows:

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from suite.core.outer_loop import OuterState, begin, step
+from suite.errors import UsageError
 from suite.experiments.learning import Series
 from suite.experiments.synthesis.episodes import Episode, draw_episode
+from suite.images.augment import AugmentationName
 from suite.keys import Key
 from suite.parameterizations.addressing import Addressing
 from suite.parameterizations.image_queries import Asked, ImageQueries
@@ -114,10 +116,10 @@ class EpisodicMemories:
         queried = Asked(self.parameterization, images.to(self.setting.device), budget)
         return replace(self.setting, parameterization=queried)
 
-    def of_extractor(self) -> Setting:
+    def of_extractor(self, augmentation: AugmentationName) -> Setting:
         """Of the classifier that a start makes the extractor of; its outputs beyond the classes are of no class."""
-        outputs = self.parameterization.dimension or self.info.classes
-        return replace(self.setting, architecture=self.parameterization.extractor, classes=outputs)
+        outputs, architecture = self.parameterization.dimension or self.info.classes, self.parameterization.extractor
+        return replace(self.setting, architecture=architecture, classes=outputs, augmentation=augmentation)
 
     # ------------------------------------------------------------ learning
 
@@ -129,10 +131,12 @@ class EpisodicMemories:
         state = begin(self._whole(self.parameterization), self.outer_optimizer, self.images_per_class, key)
         if rows is None:
             return state
-        if self.start is None or extractor is None:
+        if self.start is None:
             seen = rows.draw(list(range(self.info.classes)), STANDARDIZED_ON, key("features"))
             memory = self.parameterization.standardize(state.memory, seen.images)
         else:
+            if extractor is None:
+                raise UsageError("a start of recall with images needs a classifier, the extractor, and none was given")
             given = self._whole(self.by_label), rows, self.parameterization.matrices, key("start")
             weights = {name: w.detach() for name, w in extractor.named_parameters()}
             memory = self.parameterization.taught(state.memory, weights, self.start.images(*given))

@@ -23,7 +23,7 @@ from suite.experiments.synthesis.episode_measurement import (
     full_data_classifier,
     label_rates,
 )
-from suite.experiments.synthesis.episodes import Episode, draw_episode, tasks_of
+from suite.experiments.synthesis.episodes import Episode, draw_episode, rows_of, tasks_of
 from suite.experiments.synthesis.episodic import EpisodicMemories
 from suite.images.augment import AugmentationChoice, AugmentationName
 from suite.inner_optimizers.sgd_momentum import SGDMomentum
@@ -34,7 +34,6 @@ from suite.registry import ADDED, experiments
 from suite.types import (
     Architecture,
     Budget,
-    ClassRows,
     Cost,
     Data,
     Dataset,
@@ -105,9 +104,9 @@ class ImageRecall:
     draws: Few = 20
     """Episodes of every task and number of shots."""
     backbone_epochs: PositiveInt = 100
-    """Of the classifier's training."""
+    """Of the classifier's training, and of the extractor's before a start."""
     backbone_augmentation: AugmentationName = "crop_flip"
-    """Of the classifier's training images."""
+    """Of the training images of both."""
     evaluation: Protocol = field(default_factory=lambda: Protocol(networks=1))
     """How an episode's networks are trained."""
 
@@ -118,8 +117,11 @@ class ImageRecall:
         require(self, "shots", max(self.shots) < fewest, f"below {fewest}, the images of a class of {info.name}")
         require(self, "ways", 2 <= self.ways <= info.classes, f"from 2 to {info.classes}, the classes of {info.name}")
         tasks_of(info, self.ways, "slices", Key(0))
-        tells = self.parameterization.softmax and (self.parameterization.dimension or 0) >= info.classes
-        said = f"one with softmax and a dimension of at least {info.classes}, the classes, where there is a start"
+        asked = self.parameterization
+        tells = asked.softmax and not asked.standardized and (asked.dimension or 0) >= info.classes
+        said = (
+            f"one with softmax, not standardized, whose dimension is {info.classes}, the classes, or more, for a start"
+        )
         require(self, "parameterization", self.start is None or tells, said)
 
     # ------------------------------------------------------------ sizes
@@ -147,7 +149,9 @@ class ImageRecall:
         setting = memories.largest()
         step_seconds = timing.outer_step(setting, self.objective, memories.images_per_class, most, self.rollouts)
         pace, whole = timing.pace(setting, protocol), timing.pace(self._whole(device), protocol)
-        extractor = timing.pace(memories.of_extractor(), protocol).train if self.start else 0.0
+        extractor = (
+            timing.pace(memories.of_extractor(self.backbone_augmentation), protocol).train if self.start else 0.0
+        )
         seconds = self.backbone_epochs * info.train_size * (whole.train + extractor)
         seconds += 2 * self.iterations * step_seconds
         seconds += 2 * info.test_size * whole.read  # its accuracy, and its features of the query images
@@ -181,11 +185,13 @@ class ImageRecall:
     def run(self, session: Session) -> Outcome:
         """Learn both memories and train the classifier, then measure episode after episode."""
         data = load(self.dataset, session.data_dir, session.key("data"), 0.0)
-        train_rows, test_rows = self._rows(session, data)
+        train_rows, test_rows = rows_of(self, data, session.device)
         tasks = tasks_of(self.dataset.info, self.ways, "slices", Key(0))
         series, memories = Series(session, 2 * self.iterations), EpisodicMemories.of(self, session.device)
         classify = partial(full_data_classifier, session, series, images=data.train, epochs=self.backbone_epochs)
-        extractor = classify(memories.of_extractor(), name="extractor") if self.start else None
+        extractor = (
+            classify(memories.of_extractor(self.backbone_augmentation), name="extractor") if self.start else None
+        )
         memory, memory_by_label = memories.learn(session, series, train_rows, extractor)
         backbone = classify(self._whole(session.device), name="classifier")
         baselines = EpisodeMeasurement(
@@ -218,14 +224,6 @@ class ImageRecall:
             },
             cost={"seconds_per_iteration": series.stopwatch.seconds / (2 * self.iterations)},
         )
-
-    def _rows(self, session: Session, data: Data) -> tuple[ClassRows, ClassRows]:
-        """Training and test images on the device; UsageError if a class has too few for the shots."""
-        classes = self.dataset.info.classes
-        train_rows, test_rows = (ClassRows.of(part.to(session.device), classes) for part in (data.train, data.test))
-        fewest = min(len(rows) for part in (train_rows, test_rows) for rows in part.rows)
-        require(self, "shots", max(self.shots) < fewest, f"below {fewest}, the images of the smallest class")
-        return train_rows, test_rows
 
     # ------------------------------------------------------------ what is left behind
 
