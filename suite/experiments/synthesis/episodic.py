@@ -147,9 +147,12 @@ class EpisodicMemories:
         return replace(self.setting, classes=self.info.classes, parameterization=parameterization)
 
     def learn(
-        self, session: Session, series: Series, rows: ClassRows, extractor: nn.Module | None = None
+        self, session: Session, series: Series, rows: ClassRows, classify: Callable[[], nn.Module]
     ) -> tuple[Params, Params]:
-        """The memory that is queried by images and the one that is queried by labels, from these training images."""
+        """The memory that is queried by images and the one that is queried by labels, from these training images.
+
+        `classify()` is the network that a start makes the extractor of.
+        """
         device, key = session.device, session.key("outer")
 
         def by_images(episode: Episode, classes: tuple[int, ...]) -> Asked:
@@ -158,7 +161,7 @@ class EpisodicMemories:
         def by_labels(episode: Episode, classes: tuple[int, ...]) -> Asked:
             return Asked(self.by_label, torch.tensor(classes, device=device)[:, None])
 
-        start = partial(self.begin, session.key("memory"), rows, extractor)
+        start = partial(self.begin, session.key("memory"), rows, classify() if self.start else None)
         memory = self._learn(series, "asked with images", start, rows, key, by_images)
         stored = self.by_label.numbers(self.info.shape, self.info.classes, self.parameterization.matrices)
         of_labels = self._whole(self.by_label), self.outer_optimizer, self._affords(stored), session.key("labels")

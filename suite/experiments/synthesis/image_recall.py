@@ -189,10 +189,8 @@ class ImageRecall:
         tasks = tasks_of(self.dataset.info, self.ways, "slices", Key(0))
         series, memories = Series(session, 2 * self.iterations), EpisodicMemories.of(self, session.device)
         classify = partial(full_data_classifier, session, series, images=data.train, epochs=self.backbone_epochs)
-        extractor = (
-            classify(memories.of_extractor(self.backbone_augmentation), name="extractor") if self.start else None
-        )
-        memory, memory_by_label = memories.learn(session, series, train_rows, extractor)
+        of_extractor = partial(classify, memories.of_extractor(self.backbone_augmentation), name="extractor")
+        memory, memory_by_label = memories.learn(session, series, train_rows, of_extractor)
         backbone = classify(self._whole(session.device), name="classifier")
         baselines = EpisodeMeasurement(
             session, self.setting(session.device), self.evaluation, train_rows, memory, memories.by_label,
@@ -207,9 +205,9 @@ class ImageRecall:
             return baselines.measure(*episode(k, e), session.key("evaluation", k, e))
 
         values = {k: series.measure(self._kind(k), self._episodes, partial(measure, k)) for k in self.shots}
-        shown, fewest = partial(episode, min(self.shots)), values[min(self.shots)]
-        folder, recall = session.directory / "figures", self.parameterization.recall
-        plot_cases(folder, data, map(shown, range(self._episodes)), fewest, lambda shot: recall(memory, shot)[0])
+        k, folder, recall = min(self.shots), session.directory / "figures", self.parameterization.recall
+        shown = map(partial(episode, k), range(self._episodes))
+        plot_cases(folder, data, shown, values[k], lambda shot: recall(memory, shot)[0])
         self._save(session, data, memory, memories.budget)
         return Outcome(
             measurements=tuple(summary.measurements(*self._methods(values))),
