@@ -22,8 +22,13 @@ METHODS = {
 }
 """By stream (of any: '') and cell: what a line is called, and its colour. Ours is what training images chose."""
 
-RATES = {"ER": 0.005}
-"""Of methods with records at several, the one that training images chose."""
+RATES = {
+    ("permutations", "naive"): 0.001,
+    ("permutations", "ER"): 0.005,
+    ("rotations", "naive"): 0.0005,
+    ("rotations", "ER"): 0.005,
+}
+"""Of methods with records at several rates, the one that training images chose."""
 
 PANEL, LEFT, TOP, HEIGHT = 226, 36, 50, 200
 """Picture units: a panel's width, the room left of it, above it, and its height."""
@@ -47,7 +52,7 @@ def lines(stream: str) -> list[Line]:
     for file in sorted((RECORDS / stream).glob("*/result.json")):
         record: dict[str, Any] = json.loads(file.read_text())
         cell = record["cell"].get("method", "")
-        if cell in RATES and record["config"]["optimizer"]["lr"] != RATES[cell]:
+        if (stream, cell) in RATES and record["config"]["optimizer"]["lr"] != RATES[stream, cell]:
             continue
         for matrix in record["facts"].get("matrices", []):
             after = [value for value in metrics.curve(matrix) if value is not None]
