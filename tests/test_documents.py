@@ -362,7 +362,7 @@ def test_the_readme_is_a_screen_and_a_half_and_its_results_are_the_leaderboard_s
     text = (REPOSITORY / "README.md").read_text()
     assert len(text.splitlines()) <= 100
     table = re.findall(r"\d+\.\d ± \d+\.\d", text[text.index("## Results") : text.index("## Reproduce")])
-    assert len(table) == 18
+    assert len(table) == 20
     assert [
         figure for figure in table if f"| {figure} |" not in (REPOSITORY / "leaderboard" / "README.md").read_text()
     ] == []

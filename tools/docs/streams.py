@@ -17,6 +17,7 @@ METHODS = {
     ("permutations", "compress-then-recall"): ("memories", "blue"),
     ("rotations", "absorbed alone"): ("memories", "blue"),
     ("", "ER"): ("replay", "red"),
+    ("", "DER++ (Avalanche)"): ("DER++", "ink"),
     ("", "naive"): ("naive", "soft"),
     ("", "joint"): ("all images", "ink"),
 }
