@@ -340,7 +340,8 @@ def test_with_a_start_both_memories_of_a_run_begin_with_the_images_of_classes(
 
     monkeypatch.setattr(Series, "learn", learning)
     monkeypatch.setattr(episode_measurement, "train", training)
-    experiment.run(FakeSession(data_dir, tmp_path, due=False))  # type: ignore[arg-type]
+    session: Any = FakeSession(data_dir, tmp_path, due=False)
+    experiment.run(session)
     data = Digits().load(data_dir, Key(0), 0.0)
     means = torch.stack([data.train.images[data.train.labels == c].mean(0, keepdim=True) for c in range(10)])
     network = MLP(width=8, depth=1).build(ImageShape(1, 8, 8), 10)
