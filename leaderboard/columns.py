@@ -108,7 +108,7 @@ def _own(table: Table) -> Iterator[Column]:
 
 def _method(table: Table, part: Part, line: Line) -> Cell:
     if line.control:
-        return Cell(line.title, "control", sort=line.title)
+        return Cell(line.title, "; ".join(filter(None, ("control", line.differs))), sort=line.title)
     chosen = "chosen on validation" if line.row.chosen else ""
     mark = "best" if line.best else ""
     return Cell(line.title, "; ".join(filter(None, (chosen, line.differs))), sort=line.title, mark=mark)

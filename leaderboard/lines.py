@@ -130,7 +130,7 @@ def _lines(page: Page, rows: Sequence[Row]) -> Iterator[Line]:
         measured = row.test or row.validation
         yield Line(row, title, False, "", measured, _means(row.tested), differ[i], i == best, anchors[i])
     if page.quantity == ACCURACY:
-        yield from _controls(page, rows, anchors)
+        yield from _controls(page, rows, anchors, differ)
 
 
 def worth(row: Row) -> tuple[bool, bool, bool, float]:
@@ -148,8 +148,11 @@ SAME, LATEST = 0.3, 8
 """Means of one control by the same seed, in percent, that other hardware may give; and how many are looked through."""
 
 
-def _controls(page: Page, rows: Sequence[Row], anchors: Sequence[str]) -> Iterator[Line]:
-    """Each control once for all rows that share it: judged alike, with the same means on the seeds that they share."""
+def _controls(page: Page, rows: Sequence[Row], anchors: Sequence[str], differ: Sequence[str]) -> Iterator[Line]:
+    """Each control once for all rows that share it: judged alike, with the same means on the seeds that they share.
+
+    Of several with one title, each says beside which row it was measured first.
+    """
     found: dict[tuple[str, str, str], list[tuple[int, dict[int, list[float]]]]] = {}
     for i, row in enumerate(rows):
         for title, control in row.controls.items():
@@ -163,9 +166,11 @@ def _controls(page: Page, rows: Sequence[Row], anchors: Sequence[str]) -> Iterat
                 known.append((i, dict(control.tested)))
     ordered = sorted(found.items(), key=lambda one: (one[0][0] == FULL_DATA, one[0][0]))
     every = [(title, note, i, tested) for (title, note, _), known in ordered for i, tested in known]
+    times = Counter(title for title, *_ in every)
     for n, (title, note, i, tested) in enumerate(every):
         estimated = estimate(dict(sorted(tested.items())), page.seeds, page.within)
-        yield Line(rows[i], title, True, note, estimated, _means(tested), anchor=f"{anchors[i]}-{n}")
+        beside = f"beside {', '.join(filter(None, (rows[i].method, differ[i])))}" if times[title] > 1 else ""
+        yield Line(rows[i], title, True, note, estimated, _means(tested), beside, anchor=f"{anchors[i]}-{n}")
 
 
 def _same(one: dict[int, list[float]], other: dict[int, list[float]]) -> bool:

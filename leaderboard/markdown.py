@@ -109,7 +109,7 @@ def _measured(table: Table) -> str:
 def _name(line: Line) -> str:
     chosen = " (chosen)" if not line.control and line.row.chosen else ""
     best = " (best)" if line.best else ""
-    return line.title + chosen + best + (", control" if line.control else "")
+    return line.name + chosen + best + (", control" if line.control else "")
 
 
 def _accuracy(line: Line) -> str:
@@ -121,8 +121,9 @@ def _differences(table: Table, part: Part, line: Line) -> str:
     """Paired differences: to the method before, and to the first of `FREE` that was measured beside it."""
     if line.control:
         return ""
+    names = {id(other.row): other.name for other in part.lines if not other.control}
     told = [
-        f"{format.difference(one.test)} to {one.first}"
+        f"{format.difference(one.test)} to {names[id(one.first)]}"
         for one in table.comparisons
         if one.row is line.row
     ]  # fmt: skip

@@ -20,8 +20,8 @@ from suite.runtime.record_statistics import Difference, paired
 class Comparison:
     """A row beside the method before it, under equal conditions, on the seeds that both have."""
 
-    first: str
-    """The method that comes before."""
+    first: Row
+    """The row of the method that comes before."""
     row: Row
     """The row that is compared with it."""
     test: Difference
@@ -152,7 +152,7 @@ def _comparisons(page: Page, rows: Sequence[Row]) -> Iterable[Comparison]:
     for first, second in (pair for block in blocks.values() for pair in pairwise(block)):
         test = paired(first.tested, second.tested)
         if test is not None and first.method != second.method and _equal_sizes(first, second):
-            yield Comparison(first.method, second, test)
+            yield Comparison(first, second, test)
 
 
 def _equal_sizes(first: Row, second: Row) -> bool:

@@ -195,7 +195,7 @@ def test_methods_of_different_kinds_are_compared_whatever_their_own_sizes() -> N
     matching = {"objective": {"is": "gradient_matching", "real_per_class": 256}}
     unrolled = {"objective": {"is": "bptt", "real_per_class": 64, "inner_steps": 150}}
     made = [record("single-step GM", **matching), record("BPTT", **unrolled)]
-    assert [(one.first, one.row.method) for one in table_of(made).comparisons] == [("single-step GM", "BPTT")]
+    assert [(one.first.method, one.row.method) for one in table_of(made).comparisons] == [("single-step GM", "BPTT")]
 
 
 def test_methods_come_in_the_paper_s_order_and_are_compared_with_the_one_before() -> None:
@@ -204,7 +204,7 @@ def test_methods_come_in_the_paper_s_order_and_are_compared_with_the_one_before(
     ]
     found = table_of(made)
     assert [row.method for row in found.rows] == ["single-step GM", "BPTT", "full"]
-    assert [(c.first, c.row.method, c.test.mean, c.test.seeds) for c in found.comparisons] == [
+    assert [(c.first.method, c.row.method, c.test.mean, c.test.seeds) for c in found.comparisons] == [
         ("single-step GM", "BPTT", 20.0, 2),
         ("BPTT", "full", 10.0, 2),
     ]
@@ -240,7 +240,7 @@ def test_only_what_was_run_under_equal_conditions_is_compared(other: dict[str, A
 def test_methods_with_outer_rates_of_their_own_are_compared() -> None:
     rates = [{"outer_optimizer": {"is": "adam", "lr": lr}} for lr in (0.1, 0.03)]
     made = [record(method, **rate) for method, rate in zip(("BPTT", "full"), rates, strict=True)]
-    assert [(one.first, one.row.method) for one in table_of(made).comparisons] == [("BPTT", "full")]
+    assert [(one.first.method, one.row.method) for one in table_of(made).comparisons] == [("BPTT", "full")]
 
 
 def test_a_transfer_record_gives_a_row_for_every_network_it_was_measured_on() -> None:
@@ -317,7 +317,7 @@ def test_methods_on_a_stream_are_compared_though_they_are_other_experiments() ->
     assert [row.test.mean for row in found.rows if row.test] == [41.5, 56.5, 63.5, 76.5]
     assert [row.images_per_class for row in found.rows] == [0, 10, 10, 0] and found.controls == ("LA",)
     assert {row.test.interval_over for row in found.rows if row.test} == {"streams"}
-    assert [(c.first, c.row.method, c.test.mean) for c in found.comparisons] == [
+    assert [(c.first.method, c.row.method, c.test.mean) for c in found.comparisons] == [
         ("naive", "ER", 15.0), ("ER", "compress-then-recall", 7.0), ("compress-then-recall", "joint", 13.0),
     ]  # fmt: skip
     text = markdown(found)
@@ -359,7 +359,9 @@ def test_every_kind_of_episode_has_a_row_with_its_own_controls_and_interval() ->
     assert {row.test.interval_over for row in found.rows if row.test} == {"episodes"}
     assert found.controls == ("random real images", "full data")
     assert [row.controls["random real images"].test.mean for row in found.rows] == [72.0, 72.0, 52.0, 52.0]
-    assert [(c.first, c.row.method, c.test.mean) for c in found.comparisons] == [("standard", "addressing", 6.0)] * 2
+    assert [(c.first.method, c.row.method, c.test.mean) for c in found.comparisons] == [
+        ("standard", "addressing", 6.0)
+    ] * 2
     text = markdown(found)
     assert "**Fashion-MNIST, 1 I/C, 2-way**" in text and "84.0 ± 9.9" in text and "1 memory × 3" in text
     assert "| random real images, control | 52.0 ± 25.4 | 1 memory × 2 |" in text
@@ -392,13 +394,19 @@ def test_controls_of_other_values_are_other_lines_and_seeds_are_put_together() -
     (part,) = parts(table_of(made))
     controls = [line.means for line in part.lines if line.control]
     assert controls == [{0: 50.0, 1: 51.0, 2: 52.0}, {0: 55.0}]
+    assert [line.name for line in part.lines if line.control] == ["herding, beside BPTT", "herding, beside none"]
+    (part,) = parts(table_of(made[:4]))
+    assert [line.name for line in part.lines if line.control] == ["herding"]
 
 
 def test_rows_of_one_name_say_what_differs() -> None:
     rates = [{"outer_optimizer": {"is": "adam", "lr": lr}, "iterations": n} for lr, n in ((0.1, 200), (0.03, 300))]
-    (part,) = parts(table_of([record("BPTT", **rates[0]), record("BPTT", **rates[1]), record("full", **rates[0])]))
+    table = table_of([record("BPTT", **rates[0]), record("BPTT", **rates[1]), record("full", **rates[0])])
+    (part,) = parts(table)
     told = {line.name for line in part.lines if not line.control}
     assert told == {"BPTT, iterations 200, lr 0.1", "BPTT, iterations 300, lr 0.03", "full"}
+    shown = markdown(table)
+    assert all(f"| {name} " in shown for name in told) and "to BPTT, iterations 200, lr 0.1; " in shown
     many = [record("BPTT", **{f"setting_{i}": value for i in range(5)}) for value in (1, 2)]
     (part,) = parts(table_of(many))
     assert {line.differs for line in part.lines if not line.control} == {
