@@ -64,12 +64,12 @@ def _decimal(value: float) -> str:
 
 
 def points(value: float | None) -> str:
-    """A difference in percentage points, with its sign: '+2.5'."""
-    return f"{value:+.1f}" if value is not None else NONE
+    """A difference in percentage points, with its sign: '+2.5'; '+0.0' from either side of zero."""
+    return f"{value:+.1f}".replace("-0.0", "+0.0") if value is not None else NONE
 
 
 def difference(of: Difference) -> str:
-    """'+2.5 ± 1.2': the mean and half of its 95% interval."""
+    """'+2.5 ± 1.2': the mean and half of its 95% interval, of one seed's episodes where these are its pairs."""
     return points(of.mean) + (f" ± {of.interval:.1f}" if of.interval is not None else "")
 
 

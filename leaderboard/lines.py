@@ -38,8 +38,8 @@ class Line:
     """How a control was trained, where that is another way than a memory's networks are."""
     measured: Estimate | None = None
     """Its test accuracy, or what stands for it on its page."""
-    means: dict[int, float] = field(default_factory=dict)
-    """By seed, the mean on test images."""
+    tested: dict[int, list[float]] = field(default_factory=dict)
+    """By seed, its values on test images."""
     differs: str = ""
     """What tells it apart from lines with its name in its part."""
     best: bool = False
@@ -51,6 +51,19 @@ class Line:
     def name(self) -> str:
         """The title, with what tells it apart."""
         return ", ".join(filter(None, (self.title, self.differs)))
+
+    @cached_property
+    def means(self) -> dict[int, float]:
+        """By seed, the mean on test images."""
+        return {seed: fmean(values) for seed, values in sorted(self.tested.items())}
+
+    @property
+    def episodes(self) -> tuple[str, list[float]] | None:
+        """Its run and its values, where it is of one seed and these are of one episode each."""
+        if not self.row.shows.episodes or len(self.tested) != 1:
+            return None
+        (values,) = self.tested.values()
+        return self.row.runs[0].identity, values
 
     @property
     def runs(self) -> tuple[Entry, ...]:
@@ -128,7 +141,7 @@ def _lines(page: Page, rows: Sequence[Row]) -> Iterator[Line]:
     for i, row in enumerate(rows):
         title = f"{row.method} {page.axis}" if page.chart and row.method.isdecimal() else row.method
         measured = row.test or row.validation
-        yield Line(row, title, False, "", measured, _means(row.tested), differ[i], i == best, anchors[i])
+        yield Line(row, title, False, "", measured, row.tested, differ[i], i == best, anchors[i])
     if page.quantity == ACCURACY:
         yield from _controls(page, rows, anchors, differ)
 
@@ -170,16 +183,12 @@ def _controls(page: Page, rows: Sequence[Row], anchors: Sequence[str], differ: S
     for n, (title, note, i, tested) in enumerate(every):
         estimated = estimate(dict(sorted(tested.items())), page.seeds, page.within)
         beside = f"beside {', '.join(filter(None, (rows[i].method, differ[i])))}" if times[title] > 1 else ""
-        yield Line(rows[i], title, True, note, estimated, _means(tested), beside, anchor=f"{anchors[i]}-{n}")
+        yield Line(rows[i], title, True, note, estimated, tested, beside, anchor=f"{anchors[i]}-{n}")
 
 
 def _same(one: dict[int, list[float]], other: dict[int, list[float]]) -> bool:
     shared = set(one) & set(other)
     return bool(shared) and all(abs(fmean(one[seed]) - fmean(other[seed])) <= SAME for seed in shared)
-
-
-def _means(tested: dict[int, list[float]]) -> dict[int, float]:
-    return {seed: fmean(values) for seed, values in sorted(tested.items())}
 
 
 # ---------------------------------------------------------------- what tells rows of one name apart
@@ -239,11 +248,15 @@ class Apart:
     """Half of its 95% interval."""
     seeds: int
     """Shared seeds; 0 where it is not paired."""
+    episodes: int = 0
+    """Shared episodes of the only seed; 0 where the interval is not over them."""
 
     @property
     def words(self) -> str:
         """'better, 3 shared seeds'."""
         how = "not paired" if not self.seeds else f"{self.seeds} shared seed{'' if self.seeds == 1 else 's'}"
+        if self.episodes:
+            how = f"{self.episodes} shared episodes"
         if self.interval is None:
             return f"no interval, {how}"
         shown = abs(self.mean) > self.interval
@@ -258,13 +271,17 @@ class Apart:
 def apart(line: Line, other: Line) -> Apart | None:
     """What a line has more than another on test images: paired on shared seeds, else by Welch's interval.
 
+    Lines of the one run of one seed are paired by its episodes.
+
     `assets/script.js` does the same for the row that a reader picks.
     """
     if not line.means or not other.means:
         return None
-    found = paired({s: [v] for s, v in other.means.items()}, {s: [v] for s, v in line.means.items()})
+    both = line.episodes, other.episodes
+    by_episode = both[0] is not None and both[1] is not None and both[0][0] == both[1][0]
+    found = paired(other.tested, line.tested, by_episode)
     if found is not None and (found.seeds > 1 or min(len(line.means), len(other.means)) == 1):
-        return Apart(found.mean, found.interval, found.seeds)
+        return Apart(found.mean, found.interval, found.seeds, found.episodes)
     first, second = list(line.means.values()), list(other.means.values())
     mean = fmean(first) - fmean(second)
     if min(len(first), len(second)) < 2:

@@ -57,7 +57,7 @@ class Control:
     test: Estimate
     """On test images."""
     behind: Difference | None
-    """What the row has on test images less what this has, paired by seed; None without a shared seed."""
+    """What the row has on test images less what this has, paired by seed, or by episode; None without a shared seed."""
     note: str = ""
     """How it was trained, where that is another way than a memory's networks are."""
     tested: dict[int, list[float]] = field(default_factory=dict)
@@ -208,7 +208,7 @@ def _controls(page: Page, runs: tuple[Entry, ...], shows: Quantity) -> dict[str,
         values = values_of(runs, quantity, "test")
         if values:
             title = quantity._replace(episodes="").label if shows.episodes else quantity.label
-            behind, note = paired(values, own), _note(runs[0], quantity)
+            behind, note = paired(values, own, page.episodes), _note(runs[0], quantity)
             controls[title] = Control(estimate(values, page.seeds, page.within), behind, note, values)
     return controls
 

@@ -201,6 +201,7 @@ def _table(table: Table, own: Sequence[Part]) -> dict[str, Any]:
         "parts": own,
         "details": details,
         "means": _means,
+        "episodes": _episodes,
         "printed": printed,
         "controls": list(controls),
         "has_printed": any(row.published for row in table.measured),
@@ -210,6 +211,14 @@ def _table(table: Table, own: Sequence[Part]) -> dict[str, Any]:
         "format": format,
         "source": source,
     }
+
+
+def _episodes(line: Line) -> str:
+    """'RUN:70.25,71.5': the values of a run's episodes, for the same; '' where it has none, or several seeds."""
+    if line.episodes is None:
+        return ""
+    run, values = line.episodes
+    return f"{run}:{','.join(f'{value:.6g}' for value in values)}"
 
 
 def _means(line: Line) -> str:

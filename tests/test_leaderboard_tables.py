@@ -371,6 +371,38 @@ def test_every_kind_of_episode_has_a_row_with_its_own_controls_and_interval() ->
     assert "| random real images, control | 52.0 ± 0.0 | 2 memories × 2 |" in markdown(several)
 
 
+def test_what_one_run_measured_in_the_same_episodes_is_paired_by_episode() -> None:
+    memory, real = [80.0, 84.0, 88.0], [70.0, 75.0, 77.0]
+
+    def of(seed: int, method: str = "addressing") -> dict[str, Any]:
+        measured = [
+            measurement(name, "test", values, "episodes", episodes="2-way")
+            for name, values in (("memory", memory), ("random real images", real), ("full data", [90.0, 92.0]))
+        ]
+        return episodes_record(method, seed, memory) | {"measurements": measured}
+
+    table = table_of([of(0)], "extrapolation")
+    (part,) = parts(table)
+    lines = {line.title: line for line in part.lines}
+    found = apart(lines["addressing"], lines["random real images"])
+    assert found is not None and found.interval == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem([10, 9, 11]))
+    assert (found.text, found.words) == ("+10.0 ± 2.5", "better, 3 shared episodes")
+    assert "+10.0 ± 2.5 to random real images" in markdown(table)
+    whole = apart(lines["addressing"], lines["full data"])  # measured in other episodes, as their number shows
+    assert whole is not None and (whole.text, whole.words) == ("-7.0", "no interval, 1 shared seed")
+    (part,) = parts(table_of([of(0), of(0, "standard")], "extrapolation"))
+    rows = [line for line in part.lines if not line.control]
+    other = apart(rows[0], rows[1])  # of another run, whose episodes nobody compared with these
+    assert other is not None and other.words == "no interval, 1 shared seed"
+    (part,) = parts(table_of([of(0), of(1)], "extrapolation"))
+    several = apart(part.lines[0], part.lines[1])
+    assert several is not None and several.words == "better, 2 shared seeds"
+
+
+def test_a_difference_that_rounds_to_zero_has_one_sign() -> None:
+    assert [format.points(value) for value in (-0.04, 0.04, -0.06, -10.04)] == ["+0.0", "+0.0", "-0.1", "-10.0"]
+
+
 # ---------------------------------------------------------------- lines of a page, and any two of them
 
 
@@ -416,7 +448,7 @@ def test_rows_of_one_name_say_what_differs() -> None:
 
 def test_any_two_lines_are_compared_paired_where_seeds_are_shared_and_else_by_welch() -> None:
     def line(means: dict[int, float]) -> Line:
-        return Line(row, "", means=means)
+        return Line(row, "", tested={seed: [value] for seed, value in means.items()})
 
     (row,) = table_of([record()]).measured
     one = apart(line({0: 42.0, 1: 63.0, 2: 82.5}), line({0: 40.0, 1: 60.0, 2: 80.0}))

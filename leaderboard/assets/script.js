@@ -188,7 +188,14 @@ function meansOf(row) {
   return new Map(row.dataset.means.split(" ").filter(Boolean).map((pair) => pair.split(":").map(Number)));
 }
 
-// Mean, half of the 95% interval (null where there is none) and shared seeds (0 where it is not paired).
+// A run and the values of its episodes, or [] where a row has several seeds or no episodes.
+function episodesOf(row) {
+  const [run, values] = (row.dataset.episodes ?? "").split(":");
+  return values ? [run, values.split(",").map(Number)] : [];
+}
+
+// Mean, half of the 95% interval (null where there is none), shared seeds (0 where it is not paired), and shared
+// episodes (0 where the interval is not over them).
 function apart(row, other) {
   const [own, others] = [meansOf(row), meansOf(other)];
   if (!own.size || !others.size) return null;
@@ -196,8 +203,11 @@ function apart(row, other) {
   const least = Math.min(own.size, others.size);
   if (shared.length > 1 || (shared.length === 1 && least === 1)) {
     const differences = shared.map((seed) => own.get(seed) - others.get(seed));
-    const n = differences.length;
-    return [mean(differences), n > 1 ? quantile(n - 1) * Math.sqrt(variance(differences) / n) : null, n];
+    const [[run, values], [same, theirs]] = [episodesOf(row), episodesOf(other)];
+    const byEpisode = run !== undefined && run === same && values.length === theirs.length && values.length > 1;
+    const pairs = byEpisode ? values.map((value, i) => value - theirs[i]) : differences;
+    const interval = pairs.length > 1 ? quantile(pairs.length - 1) * Math.sqrt(variance(pairs) / pairs.length) : null;
+    return [mean(differences), interval, shared.length, byEpisode ? pairs.length : 0];
   }
   const values = [[...own.values()], [...others.values()]];
   const difference = mean(values[0]) - mean(values[1]);
@@ -215,12 +225,15 @@ function decimal(value) {
   return middle ? (2 * Math.round(tens / 2) / 10).toFixed(1) : value.toFixed(1);
 }
 
+// What rounds to zero has no sign but plus, from either side.
 function signed(value) {
-  return (value < 0 ? "" : "+") + decimal(value);
+  const text = decimal(value);
+  return text === "-0.0" ? "+0.0" : (text.startsWith("-") ? "" : "+") + text;
 }
 
-function words([difference, interval, seeds]) {
-  const how = seeds ? `${seeds} shared seed${seeds === 1 ? "" : "s"}` : "not paired";
+function words([difference, interval, seeds, episodes]) {
+  const paired = seeds ? `${seeds} shared seed${seeds === 1 ? "" : "s"}` : "not paired";
+  const how = episodes ? `${episodes} shared episodes` : paired;
   if (interval === null) return `no interval, ${how}`;
   const told = Math.abs(difference) > interval ? (difference > 0 ? "better" : "worse") : "not told apart";
   return `${told}, ${how}`;

@@ -41,14 +41,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of (second - first) over the seeds that both have."""
+    """The mean of (second - first) over the seeds that both have, or over the episodes of the only one."""
 
     mean: float
     """In points."""
     seeds: int
     """The number of shared seeds."""
     interval: float | None
-    """Half of its 95% interval, paired, by Student's t; None for one seed."""
+    """Half of its 95% interval, paired, by Student's t; None for a single pair."""
+    episodes: int = 0
+    """The number of pairs where these are episodes of one seed; 0 where they are seeds."""
 
     @property
     def shown(self) -> bool:
@@ -81,8 +83,13 @@ def estimate(
     return Estimate(fmean(means), len(means), networks, of_memories, of_networks, interval, over, seeds, within)
 
 
-def paired(first: Mapping[int, Sequence[float]], second: Mapping[int, Sequence[float]]) -> Difference | None:
+def paired(
+    first: Mapping[int, Sequence[float]], second: Mapping[int, Sequence[float]], by_episode: bool = False
+) -> Difference | None:
     """The difference of the seeds' means on shared seeds; None if there are none.
+
+    `by_episode`: a seed's values were measured in the same episodes, in order. The interval is then over episodes where
+    one seed is shared; over seeds wherever there are several, as in `estimate`.
 
     >>> paired({0: [40.0], 1: [60.0]}, {0: [42.0], 1: [62.0], 2: [99.0]}).mean
     2.0
@@ -91,8 +98,13 @@ def paired(first: Mapping[int, Sequence[float]], second: Mapping[int, Sequence[f
     if not shared:
         return None
     differences = [fmean(second[seed]) - fmean(first[seed]) for seed in shared]
-    interval = half_interval(stdev(differences), len(differences)) if len(differences) > 1 else None
-    return Difference(fmean(differences), len(differences), interval)
+    pairs, episodes = differences, 0
+    if by_episode and len(shared) == 1:
+        values, others = second[shared[0]], first[shared[0]]
+        if 1 < len(values) == len(others):
+            pairs, episodes = [v - o for v, o in zip(values, others, strict=True)], len(values)
+    interval = half_interval(stdev(pairs), len(pairs)) if len(pairs) > 1 else None
+    return Difference(fmean(differences), len(differences), interval, episodes)
 
 
 def stdev(values: Sequence[float]) -> float:
