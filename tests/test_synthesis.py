@@ -284,14 +284,17 @@ def test_a_start_recalls_a_mean_of_the_classes_images_by_the_probabilities_of_a_
     memories = EpisodicMemories.of(replace(ASKED, parameterization=own, start=RealImages()), torch.device("cpu"))
     rows = ClassRows.of(Digits().load(data_dir, Key(0), 0.0).train, 10)
     classifier = MLP(width=8, depth=1).build(ImageShape(1, 8, 8), 12)
-    memory = memories.begin(Key(0), rows, classifier).memory
+    images = memories.images_of_start(rows, Key(0)("start"))
+    assert images is not None
+    memory = memories.begin(Key(0), rows, classifier, images).memory
     shapes = {name: v.shape for name, v in own.init(ImageShape(1, 8, 8), 10, 100, Key(0)).items()}
     assert {name: v.shape for name, v in memory.items()} == shapes
-    again = memories.begin(Key(0), rows, classifier).memory
+    again = memories.begin(Key(0), rows, classifier, images).memory
     assert all(torch.equal(v, again[name]) for name, v in memory.items())
 
     x = rows.split.images[:5]
-    images = RealImages().images(replace(memories.setting, classes=10), rows, 2, Key(0)("start"))
+    drawn = RealImages().images(replace(memories.setting, classes=10), rows, 2, Key(0)("start"))
+    assert torch.equal(images, drawn)
     with torch.no_grad():
         p = classifier(x).softmax(1)
         wanted = torch.einsum("nc,crxhw->nrxhw", p[:, :10], images)
@@ -324,7 +327,7 @@ def test_with_a_start_both_memories_of_a_run_begin_with_the_images_of_classes(
 ) -> None:
     """And what teaches the extractor are the training images, augmented as the classifier's are."""
     own = ImageQueries(bases=10, matrices=1, extractor=MLP(width=8, depth=1), dimension=10, softmax=True)
-    experiment = replace(ASKED, parameterization=own, start=ClassMeans(), iterations=1, draws=1)
+    experiment = replace(ASKED, parameterization=own, start=RealImages(), iterations=1, draws=1)
     begun: dict[str, dict[str, Tensor]] = {}
     trained: list[tuple[Any, set[bytes]]] = []
     learn, train = Series.learn, episode_measurement.train
@@ -343,19 +346,34 @@ def test_with_a_start_both_memories_of_a_run_begin_with_the_images_of_classes(
     session: Any = FakeSession(data_dir, tmp_path, due=False)
     experiment.run(session)
     data = Digits().load(data_dir, Key(0), 0.0)
-    means = torch.stack([data.train.images[data.train.labels == c].mean(0, keepdim=True) for c in range(10)])
+    rows, memories = ClassRows.of(data.train, 10), EpisodicMemories.of(experiment, torch.device("cpu"))
+    images = memories.images_of_start(rows, session.key("start"))  # drawn at random, and the same for both
+    assert images is not None
     network = MLP(width=8, depth=1).build(ImageShape(1, 8, 8), 10)
     network.load_state_dict(begun["extractor"])
     x = data.train.images[:5]
     with torch.no_grad():
-        wanted = torch.einsum("nc,crxhw->nrxhw", network(x).softmax(1), means)
+        wanted = torch.einsum("nc,crxhw->nrxhw", network(x).softmax(1), images)
         torch.testing.assert_close(own.recall(begun["asked with images"], x), wanted, rtol=1e-4, atol=1e-4)
         by_label = Addressing(10).recall(begun["asked with labels"], torch.arange(10))
-        torch.testing.assert_close(by_label, means, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(by_label, images, rtol=1e-4, atol=1e-4)
     extractor, classifier = trained[0][0], trained[1][0]
     assert extractor.architecture == own.extractor != classifier.architecture and extractor.classes == 10
     assert extractor.augmentation == classifier.augmentation == experiment.backbone_augmentation != "default"
     assert trained[0][1] == trained[1][1] == pictures(data.train) and not trained[0][1] & pictures(data.test)
+
+
+def test_a_start_that_can_not_be_made_is_refused_before_the_extractor_is_trained(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def training(*anything: Any) -> Any:
+        raise AssertionError("an extractor was trained")
+
+    monkeypatch.setattr(episode_measurement, "train", training)
+    own = ImageQueries(bases=10, matrices=500, extractor=MLP(width=8, depth=1), dimension=10, softmax=True)
+    session: Any = FakeSession(data_dir, tmp_path, due=False)
+    with pytest.raises(UsageError, match="class_means can't start 500 images of class 0"):
+        replace(ASKED, parameterization=own, start=ClassMeans()).run(session)
 
 
 def test_an_extractor_may_have_a_rate_of_its_own() -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from suite.core.outer_loop import OuterState, begin, step
 from suite.errors import UsageError
@@ -34,6 +34,16 @@ from suite.validation import require, require_no_teacher
 
 STANDARDIZED_ON = 32
 """Training images of each class, or all there are, whose features start with mean 0 and deviation 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """A start that is these images."""
+
+    of_classes: Tensor
+
+    def images(self, setting: Setting, real: ClassRows, each: int, key: Key) -> Tensor:
+        return self.of_classes
 
 
 @dataclass(frozen=True)
@@ -123,10 +133,26 @@ class EpisodicMemories:
 
     # ------------------------------------------------------------ learning
 
-    def begin(self, key: Key, rows: ClassRows | None = None, extractor: nn.Module | None = None) -> OuterState:
+    def images_of_start(self, rows: ClassRows, key: Key) -> Tensor | None:
+        """What both memories recall at first, of shape (classes, matrices, c, h, w); None without a start.
+
+        Raises UsageError for more images than a class has.
+        """
+        if self.start is None:
+            return None
+        return self.start.images(self._whole(self.by_label), rows, self.parameterization.matrices, key)
+
+    def begin(
+        self,
+        key: Key,
+        rows: ClassRows | None = None,
+        extractor: nn.Module | None = None,
+        images: Tensor | None = None,
+    ) -> OuterState:
         """The start of the memory that is queried by images; with training images, its features are standardised.
 
-        With a start, `extractor` is a network of its architecture that was trained to tell all classes.
+        With a start, `extractor` is a network of its architecture that was trained to tell all classes, and `images`
+        are those of `images_of_start`.
         """
         state = begin(self._whole(self.parameterization), self.outer_optimizer, self.images_per_class, key)
         if rows is None:
@@ -135,11 +161,10 @@ class EpisodicMemories:
             seen = rows.draw(list(range(self.info.classes)), STANDARDIZED_ON, key("features"))
             memory = self.parameterization.standardize(state.memory, seen.images)
         else:
-            if extractor is None:
-                raise UsageError("a start of recall with images needs a classifier, the extractor, and none was given")
-            given = self._whole(self.by_label), rows, self.parameterization.matrices, key("start")
+            if extractor is None or images is None:
+                raise UsageError("a start of recall with images needs a classifier, the extractor, and classes' images")
             weights = {name: w.detach() for name, w in extractor.named_parameters()}
-            memory = self.parameterization.taught(state.memory, weights, self.start.images(*given))
+            memory = self.parameterization.taught(state.memory, weights, images)
         return replace(state, memory=memory, optimizer_state=self.outer_optimizer.init(memory))
 
     def _whole(self, parameterization: Parameterization) -> Setting:
@@ -151,9 +176,11 @@ class EpisodicMemories:
     ) -> tuple[Params, Params]:
         """The memory that is queried by images and the one that is queried by labels, from these training images.
 
-        `classify()` is the network that a start makes the extractor of.
+        `classify()` is the network that a start makes the extractor of. The images of a start are made before it, so
+        that one that can't be made costs no training.
         """
         device, key = session.device, session.key("outer")
+        images = self.images_of_start(rows, session.key("start"))
 
         def by_images(episode: Episode, classes: tuple[int, ...]) -> Asked:
             return Asked(self.parameterization, episode.support.images.unflatten(0, (self.ways, -1)))
@@ -161,11 +188,11 @@ class EpisodicMemories:
         def by_labels(episode: Episode, classes: tuple[int, ...]) -> Asked:
             return Asked(self.by_label, torch.tensor(classes, device=device)[:, None])
 
-        start = partial(self.begin, session.key("memory"), rows, classify() if self.start else None)
+        start = partial(self.begin, session.key("memory"), rows, None if images is None else classify(), images)
         memory = self._learn(series, "asked with images", start, rows, key, by_images)
         stored = self.by_label.numbers(self.info.shape, self.info.classes, self.parameterization.matrices)
         of_labels = self._whole(self.by_label), self.outer_optimizer, self._affords(stored), session.key("labels")
-        start = partial(begin, *of_labels, self.start, rows)
+        start = partial(begin, *of_labels, None if images is None else _Given(images), rows)
         return memory, self._learn(series, "asked with labels", start, rows, key, by_labels)
 
     def _learn(
