@@ -232,7 +232,9 @@ def _details(part: Part, line: Line) -> Iterable[Detail]:
     yield Detail("here less printed", format.points(row.apart))
     yield Detail("rank among full runs that were judged alike", str(row.rank or ""))
     for title, control in row.controls.items():
-        behind = f"; {format.difference(control.behind)} over it, paired" if control.behind is not None else ""
+        found = control.behind
+        how = "paired by episode" if found is not None and found.episodes else "paired"
+        behind = f"; {format.difference(found)} over it, {how}" if found is not None else ""
         yield Detail(title, _with_kind(control.test) + (behind if page.quantity == ACCURACY else ""))
     yield from costs(row)
 

@@ -69,7 +69,7 @@ def points(value: float | None) -> str:
 
 
 def difference(of: Difference) -> str:
-    """'+2.5 ± 1.2': the mean and half of its 95% interval, of one seed's episodes where these are its pairs."""
+    """'+2.5 ± 1.2': the mean and half of its 95% interval."""
     return points(of.mean) + (f" ± {of.interval:.1f}" if of.interval is not None else "")
 
 

@@ -92,7 +92,8 @@ def _best(part: Part, line: Line, next_best: Sequence[Line]) -> Best:
     test = line.row.test
     assert test is not None
     beside = [one for one in part.lines if one.control and one.judged == line.judged]
-    by_title = {one.title: one for one in reversed(beside) if set(one.means) & set(line.means)}
+    shared = [one for one in beside if set(one.means) & set(line.means)]
+    by_title = {one.title: one for one in sorted(reversed(shared), key=lambda one: line in one.beside)}  # its own last
     amounts = [Amount(f"{line.title} (best)", test.mean, test.interval, "memory", format.accuracy(test))]
     amounts += [
         Amount(one.title, one.measured.mean, one.measured.interval, "memory", format.accuracy(one.measured))

@@ -46,24 +46,29 @@ class Line:
     """Whether it is the best row of its part."""
     anchor: str = ""
     """Names it on its page."""
+    beside: tuple["Line", ...] = ()
+    """Of a control, the rows that it was measured beside."""
 
     @property
     def name(self) -> str:
         """The title, with what tells it apart."""
-        return ", ".join(filter(None, (self.title, self.differs)))
+        chosen = " (chosen)" if not self.control and self.row.chosen else ""
+        return ", ".join(filter(None, (self.title + chosen, self.differs)))
 
     @cached_property
     def means(self) -> dict[int, float]:
         """By seed, the mean on test images."""
         return {seed: fmean(values) for seed, values in sorted(self.tested.items())}
 
-    @property
-    def episodes(self) -> tuple[str, list[float]] | None:
-        """Its run and its values, where it is of one seed and these are of one episode each."""
-        if not self.row.shows.episodes or len(self.tested) != 1:
-            return None
-        (values,) = self.tested.values()
-        return self.row.runs[0].identity, values
+    @cached_property
+    def episodes(self) -> dict[str, list[float]]:
+        """By run, its values in that run's episodes; of rows with one run alone, since several are paired by seed."""
+        found = {}
+        for line in self.beside or (self,):
+            tested = line.row.controls[self.title].tested if self.control else line.row.tested
+            if line.row.shows.episodes and len(line.row.runs) == len(tested) == 1:
+                found[line.row.runs[0].identity] = next(iter(tested.values()))
+        return found
 
     @property
     def runs(self) -> tuple[Entry, ...]:
@@ -137,13 +142,14 @@ def _lines(page: Page, rows: Sequence[Row]) -> Iterator[Line]:
     differ = _differences(rows)
     tested = [i for i, row in enumerate(rows) if row.test is not None]
     best = max(tested, key=lambda i: worth(rows[i]), default=None)
-    anchors = [_anchor(row) for row in rows]
+    own = []
     for i, row in enumerate(rows):
         title = f"{row.method} {page.axis}" if page.chart and row.method.isdecimal() else row.method
         measured = row.test or row.validation
-        yield Line(row, title, False, "", measured, row.tested, differ[i], i == best, anchors[i])
+        own.append(Line(row, title, False, "", measured, row.tested, differ[i], i == best, _anchor(row)))
+    yield from own
     if page.quantity == ACCURACY:
-        yield from _controls(page, rows, anchors, differ)
+        yield from _controls(page, own)
 
 
 def worth(row: Row) -> tuple[bool, bool, bool, float]:
@@ -161,29 +167,37 @@ SAME, LATEST = 0.3, 8
 """Means of one control by the same seed, in percent, that other hardware may give; and how many are looked through."""
 
 
-def _controls(page: Page, rows: Sequence[Row], anchors: Sequence[str], differ: Sequence[str]) -> Iterator[Line]:
+def _controls(page: Page, rows: Sequence[Line]) -> Iterator[Line]:
     """Each control once for all rows that share it: judged alike, with the same means on the seeds that they share.
 
-    Of several with one title, each says beside which row it was measured first.
+    Of several with one title, each says which rows it was measured beside.
     """
-    found: dict[tuple[str, str, str], list[tuple[int, dict[int, list[float]]]]] = {}
-    for i, row in enumerate(rows):
-        for title, control in row.controls.items():
-            judged = row.conditions.evaluation if row.conditions is not None else ""
-            known = found.setdefault((title, control.note, judged), [])
-            for _, tested in known[-LATEST:]:
+    found: dict[tuple[str, str, str], list[tuple[list[Line], dict[int, list[float]]]]] = {}
+    for row in rows:
+        for title, control in row.row.controls.items():
+            known = found.setdefault((title, control.note, row.judged), [])
+            for beside, tested in known[-LATEST:]:
                 if _same(tested, control.tested):
                     tested |= {seed: values for seed, values in control.tested.items() if seed not in tested}
+                    beside.append(row)
                     break
             else:
-                known.append((i, dict(control.tested)))
+                known.append(([row], dict(control.tested)))
     ordered = sorted(found.items(), key=lambda one: (one[0][0] == FULL_DATA, one[0][0]))
-    every = [(title, note, i, tested) for (title, note, _), known in ordered for i, tested in known]
+    every = [(title, note, beside, tested) for (title, note, _), known in ordered for beside, tested in known]
     times = Counter(title for title, *_ in every)
-    for n, (title, note, i, tested) in enumerate(every):
+    for n, (title, note, beside, tested) in enumerate(every):
         estimated = estimate(dict(sorted(tested.items())), page.seeds, page.within)
-        beside = f"beside {', '.join(filter(None, (rows[i].method, differ[i])))}" if times[title] > 1 else ""
-        yield Line(rows[i], title, True, note, estimated, tested, beside, anchor=f"{anchors[i]}-{n}")
+        yield Line(
+            beside[0].row, title, True, note, estimated, tested, _beside(beside) if times[title] > 1 else "",
+            anchor=f"{beside[0].anchor}-{n}", beside=tuple(beside),
+        )  # fmt: skip
+
+
+def _beside(rows: Sequence[Line]) -> str:
+    """'beside BPTT and 2 others'."""
+    others = len(rows) - 1
+    return f"beside {rows[0].name}" + (f" and {others} other{'s' if others > 1 else ''}" if others else "")
 
 
 def _same(one: dict[int, list[float]], other: dict[int, list[float]]) -> bool:
@@ -230,7 +244,8 @@ def _settings(value: Any, name: str) -> Iterator[tuple[str, str]]:
         for key, inner in value.items():
             yield from _settings(inner, name if key == "is" and name else f"{name}.{key}" if name else str(key))
     elif isinstance(value, list):
-        yield name, format.short(", ".join(str(one.get("is", one) if isinstance(one, dict) else one) for one in value))
+        words = [str(one.get("is", one) if isinstance(one, dict) else one) for one in value]
+        yield name, format.short(" and ".join(filter(None, (", ".join(words[:-1]), *words[-1:]))))
     else:
         yield name, format.short(f"{value:g}" if isinstance(value, float) else str(value))
 
@@ -249,7 +264,7 @@ class Apart:
     seeds: int
     """Shared seeds; 0 where it is not paired."""
     episodes: int = 0
-    """Shared episodes of the only seed; 0 where the interval is not over them."""
+    """Episodes of the run that both are of; 0 where the interval is not over them."""
 
     @property
     def words(self) -> str:
@@ -271,17 +286,19 @@ class Apart:
 def apart(line: Line, other: Line) -> Apart | None:
     """What a line has more than another on test images: paired on shared seeds, else by Welch's interval.
 
-    Lines of the one run of one seed are paired by its episodes.
+    Two lines of one run are paired by its episodes.
 
     `assets/script.js` does the same for the row that a reader picks.
     """
     if not line.means or not other.means:
         return None
-    both = line.episodes, other.episodes
-    by_episode = both[0] is not None and both[1] is not None and both[0][0] == both[1][0]
-    found = paired(other.tested, line.tested, by_episode)
+    for run in line.episodes.keys() & other.episodes.keys():
+        within = paired({0: other.episodes[run]}, {0: line.episodes[run]}, by_episode=True)
+        if within is not None and within.episodes:
+            return Apart(within.mean, within.interval, 1, within.episodes)
+    found = paired(other.tested, line.tested)
     if found is not None and (found.seeds > 1 or min(len(line.means), len(other.means)) == 1):
-        return Apart(found.mean, found.interval, found.seeds, found.episodes)
+        return Apart(found.mean, found.interval, found.seeds)
     first, second = list(line.means.values()), list(other.means.values())
     mean = fmean(first) - fmean(second)
     if min(len(first), len(second)) < 2:

@@ -107,9 +107,8 @@ def _measured(table: Table) -> str:
 
 
 def _name(line: Line) -> str:
-    chosen = " (chosen)" if not line.control and line.row.chosen else ""
     best = " (best)" if line.best else ""
-    return line.name + chosen + best + (", control" if line.control else "")
+    return line.name + best + (", control" if line.control else "")
 
 
 def _accuracy(line: Line) -> str:

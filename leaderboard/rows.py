@@ -208,7 +208,8 @@ def _controls(page: Page, runs: tuple[Entry, ...], shows: Quantity) -> dict[str,
         values = values_of(runs, quantity, "test")
         if values:
             title = quantity._replace(episodes="").label if shows.episodes else quantity.label
-            behind, note = paired(values, own, page.episodes), _note(runs[0], quantity)
+            by_episode = page.episodes and len(own) == len(values) == 1
+            behind, note = paired(values, own, by_episode), _note(runs[0], quantity)
             controls[title] = Control(estimate(values, page.seeds, page.within), behind, note, values)
     return controls
 

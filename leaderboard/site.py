@@ -214,11 +214,8 @@ def _table(table: Table, own: Sequence[Part]) -> dict[str, Any]:
 
 
 def _episodes(line: Line) -> str:
-    """'RUN:70.25,71.5': the values of a run's episodes, for the same; '' where it has none, or several seeds."""
-    if line.episodes is None:
-        return ""
-    run, values = line.episodes
-    return f"{run}:{','.join(f'{value:.6g}' for value in values)}"
+    """'RUN:70.25,71.5 OTHER:70.25,72': the values of each run's episodes, for the same."""
+    return " ".join(f"{run}:{','.join(f'{value:.6g}' for value in values)}" for run, values in line.episodes.items())
 
 
 def _means(line: Line) -> str:

@@ -388,12 +388,17 @@ def test_what_one_run_measured_in_the_same_episodes_is_paired_by_episode() -> No
     assert found is not None and found.interval == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem([10, 9, 11]))
     assert (found.text, found.words) == ("+10.0 ± 2.5", "better, 3 shared episodes")
     assert "+10.0 ± 2.5 to random real images" in markdown(table)
-    whole = apart(lines["addressing"], lines["full data"])  # measured in other episodes, as their number shows
+    whole = apart(lines["addressing"], lines["full data"])  # measured in fewer episodes
     assert whole is not None and (whole.text, whole.words) == ("-7.0", "no interval, 1 shared seed")
     (part,) = parts(table_of([of(0), of(0, "standard")], "extrapolation"))
     rows = [line for line in part.lines if not line.control]
     other = apart(rows[0], rows[1])  # of another run, whose episodes nobody compared with these
     assert other is not None and other.words == "no interval, 1 shared seed"
+    (real_images,) = [line for line in part.lines if line.title == "random real images"]  # once for both rows
+    for row in rows:
+        found, own = apart(row, real_images), row.row.controls["random real images"].behind
+        assert found is not None and own is not None and (found.mean, found.interval) == (own.mean, own.interval)
+        assert found.episodes == own.episodes == 3
     (part,) = parts(table_of([of(0), of(1)], "extrapolation"))
     several = apart(part.lines[0], part.lines[1])
     assert several is not None and several.words == "better, 2 shared seeds"
@@ -426,7 +431,10 @@ def test_controls_of_other_values_are_other_lines_and_seeds_are_put_together() -
     (part,) = parts(table_of(made))
     controls = [line.means for line in part.lines if line.control]
     assert controls == [{0: 50.0, 1: 51.0, 2: 52.0}, {0: 55.0}]
-    assert [line.name for line in part.lines if line.control] == ["herding, beside BPTT", "herding, beside none"]
+    assert [line.name for line in part.lines if line.control] == [
+        "herding, beside BPTT and 1 other",
+        "herding, beside none",
+    ]
     (part,) = parts(table_of(made[:4]))
     assert [line.name for line in part.lines if line.control] == ["herding"]
 

@@ -284,8 +284,7 @@ def test_a_start_recalls_a_mean_of_the_classes_images_by_the_probabilities_of_a_
     memories = EpisodicMemories.of(replace(ASKED, parameterization=own, start=RealImages()), torch.device("cpu"))
     rows = ClassRows.of(Digits().load(data_dir, Key(0), 0.0).train, 10)
     classifier = MLP(width=8, depth=1).build(ImageShape(1, 8, 8), 12)
-    images = memories.images_of_start(rows, Key(0)("start"))
-    assert images is not None
+    images = memories.images_of_start(RealImages(), rows, Key(0)("start"))
     memory = memories.begin(Key(0), rows, classifier, images).memory
     shapes = {name: v.shape for name, v in own.init(ImageShape(1, 8, 8), 10, 100, Key(0)).items()}
     assert {name: v.shape for name, v in memory.items()} == shapes
@@ -300,7 +299,7 @@ def test_a_start_recalls_a_mean_of_the_classes_images_by_the_probabilities_of_a_
         wanted = torch.einsum("nc,crxhw->nrxhw", p[:, :10], images)
         assert p[:, 10:].min() > 0  # outputs of no class recall nothing
         torch.testing.assert_close(own.recall(memory, x), wanted, rtol=1e-4, atol=1e-4)
-    with pytest.raises(UsageError, match="needs a classifier"):
+    with pytest.raises(UsageError, match="needs a trained extractor"):
         memories.begin(Key(0), rows)
 
 
@@ -347,8 +346,7 @@ def test_with_a_start_both_memories_of_a_run_begin_with_the_images_of_classes(
     experiment.run(session)
     data = Digits().load(data_dir, Key(0), 0.0)
     rows, memories = ClassRows.of(data.train, 10), EpisodicMemories.of(experiment, torch.device("cpu"))
-    images = memories.images_of_start(rows, session.key("start"))  # drawn at random, and the same for both
-    assert images is not None
+    images = memories.images_of_start(RealImages(), rows, session.key("start"))  # drawn at random; the same for both
     network = MLP(width=8, depth=1).build(ImageShape(1, 8, 8), 10)
     network.load_state_dict(begun["extractor"])
     x = data.train.images[:5]

@@ -188,10 +188,25 @@ function meansOf(row) {
   return new Map(row.dataset.means.split(" ").filter(Boolean).map((pair) => pair.split(":").map(Number)));
 }
 
-// A run and the values of its episodes, or [] where a row has several seeds or no episodes.
+// By run, the values of its episodes.
 function episodesOf(row) {
-  const [run, values] = (row.dataset.episodes ?? "").split(":");
-  return values ? [run, values.split(",").map(Number)] : [];
+  const runs = (row.dataset.episodes ?? "").split(" ").filter(Boolean).map((text) => text.split(":"));
+  return new Map(runs.map(([run, values]) => [run, values.split(",").map(Number)]));
+}
+
+// What a row has more than another in each episode of a run that both are of, or [].
+function byEpisode(row, other) {
+  const others = episodesOf(other);
+  for (const [run, values] of episodesOf(row)) {
+    const theirs = others.get(run) ?? [];
+    if (values.length === theirs.length && values.length > 1) return values.map((value, i) => value - theirs[i]);
+  }
+  return [];
+}
+
+// The mean of paired differences, and half of its 95% interval.
+function ofPairs(pairs) {
+  return [mean(pairs), pairs.length > 1 ? quantile(pairs.length - 1) * Math.sqrt(variance(pairs) / pairs.length) : null];
 }
 
 // Mean, half of the 95% interval (null where there is none), shared seeds (0 where it is not paired), and shared
@@ -199,15 +214,12 @@ function episodesOf(row) {
 function apart(row, other) {
   const [own, others] = [meansOf(row), meansOf(other)];
   if (!own.size || !others.size) return null;
+  const within = byEpisode(row, other);
+  if (within.length) return [...ofPairs(within), 1, within.length];
   const shared = [...own.keys()].filter((seed) => others.has(seed));
   const least = Math.min(own.size, others.size);
   if (shared.length > 1 || (shared.length === 1 && least === 1)) {
-    const differences = shared.map((seed) => own.get(seed) - others.get(seed));
-    const [[run, values], [same, theirs]] = [episodesOf(row), episodesOf(other)];
-    const byEpisode = run !== undefined && run === same && values.length === theirs.length && values.length > 1;
-    const pairs = byEpisode ? values.map((value, i) => value - theirs[i]) : differences;
-    const interval = pairs.length > 1 ? quantile(pairs.length - 1) * Math.sqrt(variance(pairs) / pairs.length) : null;
-    return [mean(differences), interval, shared.length, byEpisode ? pairs.length : 0];
+    return [...ofPairs(shared.map((seed) => own.get(seed) - others.get(seed))), shared.length, 0];
   }
   const values = [[...own.values()], [...others.values()]];
   const difference = mean(values[0]) - mean(values[1]);
@@ -239,7 +251,8 @@ function words([difference, interval, seeds, episodes]) {
   return `${told}, ${how}`;
 }
 
-// The line that a row is compared with: one that was picked, a control that was judged alike, or the best of its part.
+// The line that a row is compared with: one that was picked, a control that was judged alike (the row's own, if there are
+// several), or the best of its part.
 function referenceOf(row, wanted) {
   if (!wanted) return row.parentElement.querySelector("tr.best");
   if (!wanted.startsWith("control:")) return document.getElementById(wanted);
@@ -247,7 +260,8 @@ function referenceOf(row, wanted) {
   const named = controls.filter((one) => one.dataset.method === wanted.slice("control:".length));
   const alike = named.filter((one) => one.dataset.judged === row.dataset.judged);
   const most = (one) => [...meansOf(one).keys()].filter((seed) => meansOf(row).has(seed)).length;
-  return alike.sort((a, b) => most(b) - most(a))[0] ?? null;
+  const own = (one) => Number((one.dataset.beside ?? "").split(" ").includes(row.id));
+  return alike.sort((a, b) => own(b) - own(a) || most(b) - most(a))[0] ?? null;
 }
 
 function show(cell, text, small, key) {

@@ -88,8 +88,8 @@ def paired(
 ) -> Difference | None:
     """The difference of the seeds' means on shared seeds; None if there are none.
 
-    `by_episode`: a seed's values were measured in the same episodes, in order. The interval is then over episodes where
-    one seed is shared; over seeds wherever there are several, as in `estimate`.
+    `by_episode`: a seed's values were measured in the same episodes, in order, where they are as many. Where one seed
+    is shared, the interval is then over its episodes; over seeds wherever there are several, as in `estimate`.
 
     >>> paired({0: [40.0], 1: [60.0]}, {0: [42.0], 1: [62.0], 2: [99.0]}).mean
     2.0

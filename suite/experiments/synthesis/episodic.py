@@ -133,14 +133,12 @@ class EpisodicMemories:
 
     # ------------------------------------------------------------ learning
 
-    def images_of_start(self, rows: ClassRows, key: Key) -> Tensor | None:
-        """What both memories recall at first, of shape (classes, matrices, c, h, w); None without a start.
+    def images_of_start(self, start: Start, rows: ClassRows, key: Key) -> Tensor:
+        """What both memories recall at first, of shape (classes, matrices, c, h, w).
 
         Raises UsageError for more images than a class has.
         """
-        if self.start is None:
-            return None
-        return self.start.images(self._whole(self.by_label), rows, self.parameterization.matrices, key)
+        return start.images(self._whole(self.by_label), rows, self.parameterization.matrices, key)
 
     def begin(
         self,
@@ -162,7 +160,7 @@ class EpisodicMemories:
             memory = self.parameterization.standardize(state.memory, seen.images)
         else:
             if extractor is None or images is None:
-                raise UsageError("a start of recall with images needs a classifier, the extractor, and classes' images")
+                raise UsageError("a start of recall with images needs a trained extractor and the images of classes")
             weights = {name: w.detach() for name, w in extractor.named_parameters()}
             memory = self.parameterization.taught(state.memory, weights, images)
         return replace(state, memory=memory, optimizer_state=self.outer_optimizer.init(memory))
@@ -176,11 +174,14 @@ class EpisodicMemories:
     ) -> tuple[Params, Params]:
         """The memory that is queried by images and the one that is queried by labels, from these training images.
 
-        `classify()` is the network that a start makes the extractor of. The images of a start are made before it, so
-        that one that can't be made costs no training.
+        `classify()` is the network that a start makes the extractor of. The start's images are made before that network
+        is trained, so that a start that can't be made costs no training.
         """
         device, key = session.device, session.key("outer")
-        images = self.images_of_start(rows, session.key("start"))
+        images = None
+        if self.start is not None:
+            made = partial(self.images_of_start, self.start, rows, session.key("start"))
+            images = series.once("start", lambda: {"images": made()})["images"]
 
         def by_images(episode: Episode, classes: tuple[int, ...]) -> Asked:
             return Asked(self.parameterization, episode.support.images.unflatten(0, (self.ways, -1)))
