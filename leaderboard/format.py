@@ -116,12 +116,12 @@ def dataset(name: str) -> str:
 
 
 def scale(row: Row) -> str:
-    """'cpu, 200 of 50,000 iterations'."""
+    """'cpu, 200 of 50,000 iterations'; 'paper, reduced' where it is reduced by something else."""
     if row.conditions is None:
         return NONE
     done, whole = row.conditions.iterations, row.conditions.paper_iterations
     iterations = f", {done:,} of {whole:,} iterations" if done is not None and whole is not None else ""
-    return row.conditions.label + iterations
+    return row.conditions.label + (iterations or ", reduced" * row.reduced)
 
 
 def costs(row: Row, key: str) -> list[float]:

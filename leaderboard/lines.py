@@ -219,7 +219,7 @@ def _differences(rows: Sequence[Row]) -> list[str]:
             settings = [dict(_settings(rows[i].first["config"], "")) for i in same]
             names = dict.fromkeys(name for one in settings for name in one)
             apart = [name for name in names if len({one.get(name, "") for one in settings}) > 1]
-            apart.sort(key=lambda name: (name != "iterations", name.count(".")))
+            apart.sort(key=lambda name: (name != "iterations", name != "start", name.count(".")))
             for i, one in zip(same, settings, strict=True):
                 told[i] = _told([(name, one[name]) for name in apart if name in one])
     files = [rows[i].first["name"] for i in range(len(rows))]
@@ -231,8 +231,8 @@ def _differences(rows: Sequence[Row]) -> list[str]:
 
 
 def _told(settings: Sequence[tuple[str, str]]) -> str:
-    """'iterations 380, lr 0.1'; of many, the first, and how many others there are."""
-    shown = settings[: MOST_DIFFERENCES if len(settings) <= MOST_DIFFERENCES else 1]
+    """'iterations 380, lr 0.1'; of many, the first two, and how many others there are."""
+    shown = settings[: MOST_DIFFERENCES if len(settings) <= MOST_DIFFERENCES else 2]
     texts = [f"{name.rpartition('.')[2].replace('_', ' ')} {value}" for name, value in shown]
     more = len(settings) - len(shown)
     return ", ".join(texts) + (f" and {more} other settings" if more > 0 else "")

@@ -440,6 +440,13 @@ def test_three_lines_train_a_network(tmp_path: Path, data_dir: Path, monkeypatch
     assert images.shape[1:] == (1, 8, 8)
 
 
+def test_the_lines_of_the_readme_read_a_memory_of_the_gallery() -> None:
+    space: dict[str, Any] = {}
+    exec(example('memory = suite.load("digits-1ipc-full")\nloader'), space)
+    images, labels = next(iter(space["loader"]))
+    assert images.shape[1:] == (1, 8, 8) and len(images) == len(labels)
+
+
 @pytest.mark.slow
 def test_the_lines_in_python_distil_and_evaluate(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As printed, at a size that takes seconds."""

@@ -450,7 +450,7 @@ def test_rows_of_one_name_say_what_differs() -> None:
     many = [record("BPTT", **{f"setting_{i}": value for i in range(5)}) for value in (1, 2)]
     (part,) = parts(table_of(many))
     assert {line.differs for line in part.lines if not line.control} == {
-        f"setting 0 {v} and 4 other settings" for v in (1, 2)
+        f"setting 0 {v}, setting 1 {v} and 3 other settings" for v in (1, 2)
     }
 
 
