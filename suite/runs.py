@@ -101,6 +101,9 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         report(f"suite.runs: {out} can't be used: {error.strerror or error}")
         return RunError.status
+    except KeyboardInterrupt:
+        report("suite.runs: stopped; give the command again")
+        return Interrupted.status
 
 
 def _selected(out: Path, words: list[str]) -> list[Path]:
@@ -320,7 +323,7 @@ def _reap(out: Path, tracker: str | None) -> int:
             if run_directory.mark_dead(directory):
                 print(printable(f"{directory.relative_to(out)} was killed; marked as KILLED, and resumable"))
                 dead += 1
-            if run_directory.state(directory) == "killed":
+            if run_directory.state(directory) == "killed" and not run_directory.ended(directory):
                 about = run_directory.about(directory)
                 uris = {*stores(directory), about["options"]["tracking_uri"] if about else "none"} - {"none"}
                 if tracker is None:

@@ -115,14 +115,23 @@ def test_seconds_become_steps_at_the_measured_pace(
         (["--only", "released"], "needs --reference CHECKOUT"),
         (["--only", "quick"], "there are paper, fast"),
         (["--steps", "3", "--seconds", "2"], "one of them"),
-        (["--only", "paper", "--set", "ITERATIONS = 0"], "its run failed, as the line above says"),
-        (["--reference", "nowhere", "--only", "released"], "is no checkout of RememberThePast"),
+        (["--only", "paper", "--set", "ITERATIONS = 0"], "the paper's recipe: "),
+        (["--reference", "nowhere"], "is no checkout of RememberThePast"),
+        (["--set", "objectives.bptt.classes_per_step = 5"], "gradient matching: --set "),
+        (["--set", "SEEDS = [7, 8]"], "--set SEEDS = [7, 8]: say it by --seeds"),
+        (["--set", "VALIDATION_POINTS=0"], "say it by --points"),
+        (["--out", "~nosuch/x"], "--out"),
     ],
 )
-def test_what_can_t_be_done_is_one_sentence(
-    words: list[str], said: str, places: list[str | Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, _, err = given([*SMALL, *words, *places], capsys)
+def test_what_can_t_be_done_is_one_sentence_before_any_run(
+    words: list[str], said: str, places: list[str | Path], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a run was started")
+
+    monkeypatch.setattr(recipes.run, "main", refuse)
+    status, _, err = given([*SMALL, *places, *words], capsys)
     assert status == 2 and said in err and "Traceback" not in err
 
 
@@ -171,6 +180,11 @@ def result(name: str, steps: list[int], values: list[tuple[float, ...]], seconds
 
 PAPER = result("paper", [0, 50, 100], [(10.0, 10.0), (60.0, 64.0), (71.0, 69.0)], 200.0)
 FAST = result("fast", [0, 10, 20], [(50.0, 50.0), (72.0, 67.9), (75.0, 80.0)], 10.0)
+
+
+def test_the_accuracy_of_a_memory_is_that_of_the_run_s_own_architecture() -> None:
+    own, other = {"method": "memory", "split": "test", "mean": 70.0}, {"network": "mlp", "mean": 60.0}
+    assert recipes.tested({"measurements": [own | other, own]}) == own
 
 
 def test_an_accuracy_is_reached_at_the_first_mean_that_has_it() -> None:

@@ -19,7 +19,7 @@ from suite.errors import RunError
 from suite.runtime import environment
 from suite.runtime import record as records
 from suite.runtime.record_schema import MeasuredRecord, Record
-from suite.storage.files import canonical_json
+from suite.storage.files import canonical_json, sha256
 from suite.types import Budget, Measurement, Outcome
 
 MEASUREMENTS = (
@@ -64,6 +64,20 @@ def test_mean_and_sample_standard_deviation(values: tuple[float, ...]) -> None:
     assert found["mean"] == pytest.approx(reference.mean(values))
     assert found["std"] == pytest.approx(reference.stdev(values))  # n - 1, not n
     assert found["n"] == len(values) and found["values"] == list(values)
+
+
+def test_a_deviation_that_another_python_rounded_otherwise_is_not_called_altered() -> None:
+    """Of ten equal values, Python 3.11 makes a deviation of 1.9e-15 where later ones make 0."""
+    text = {"config_text": "", "config_text_sha256": sha256(b"")}
+    values = [100 * 35 / 360] * 10
+    measured = {"method": "memory", "quantity": "accuracy", "network": "", "episodes": "", "values": values, "n": 10}
+    measured |= {"mean": values[0]}
+    assert [records.altered({"measurements": [measured | {"std": std}]} | text) for std in (0.0, 1.87e-15)] == [
+        None,
+        None,
+    ]
+    for std in (0.1, None):
+        assert "are not those of its values" in str(records.altered({"measurements": [measured | {"std": std}]} | text))
 
 
 def test_one_value_has_no_spread() -> None:

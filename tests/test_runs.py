@@ -261,6 +261,26 @@ def test_reap_sends_also_what_was_marked_before(data_dir: Path, tmp_path: Path, 
     assert stores(directory) == [default_uri(tmp_path)]
 
 
+def test_reap_leaves_finished_tables_alone_and_is_stopped_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished table, which has no record of its own, was called dead, and its server untold."""
+    table = Journal(tmp_path / "several" / ".table-1")
+    table.begin("several", "bptt", {}, {})
+    table.mark("RUNNING")
+    table.mark("FINISHED")
+    monkeypatch.setattr("suite.runs.stores", lambda directory: ["http://server"])
+    done = ask("reap", "--out", tmp_path)
+    assert (done.status, done.err, done.out) == (0, "", "no killed run was left unmarked\n")
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("suite.runtime.run_directory.mark_dead", interrupt)
+    stopped = ask("reap", "--out", tmp_path)
+    assert stopped.status == 75 and stopped.err == "suite.runs: stopped; give the command again\n"
+
+
 def test_one_run_that_can_not_be_resumed_does_not_stop_the_others(data_dir: Path, tmp_path: Path, stop_at: Any) -> None:
     stop_at(2)
     for seed in ("0", "1"):

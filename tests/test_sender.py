@@ -40,6 +40,21 @@ def test_a_sender_that_hangs_is_not_waited_for(
     assert "the tracking store sqlite:///x did not take everything within 0.2 s" in capsys.readouterr().err
 
 
+def test_names_that_a_full_pipe_did_not_take_are_told_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were dropped, and the command said that all had been sent."""
+    received = tmp_path / "received"
+    script = "import os, sys, time\nwhile not os.path.exists(sys.argv[1] + '.go'): time.sleep(0.01)\n"
+    script += "open(sys.argv[1], 'wb').write(sys.stdin.buffer.read())"
+    monkeypatch.setattr("suite.tracking.sender.COMMAND", [sys.executable, "-c", script, str(received)])
+    sender, names = Sender("sqlite:///x", tmp_path), {tmp_path / str(i) for i in range(5000)}
+    for name in names:
+        sender.notify(name)
+    assert sender._unheard
+    (tmp_path / "received.go").touch()
+    assert sender.close(600)
+    assert {Path(os.fsdecode(name)) for name in received.read_bytes().split(b"\0")[:-1]} == names
+
+
 def test_a_sender_that_can_not_be_started_costs_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -355,6 +355,18 @@ def test_tables_of_one_method_each_have_the_same_metrics(store: Store, out: Path
     assert [e["is"] for e in read(table.directory)[0]].count("description") == 1
 
 
+def test_a_table_that_is_done_again_has_the_figures_of_its_last_runs(store: Store, out: Path) -> None:
+    """The first means stayed, below a description of the second ones."""
+    directory = out / "again" / ".table-1"
+    Journal(directory).begin("again", "bptt", {}, {})
+    for accuracy in (60.0, 60.0, 80.0, 60.0):
+        end_table([record("bptt", seed, (accuracy,)) for seed in (0, 1)], Journal(directory))
+        store.send(directory)
+        (found,) = Seen(out).runs("again")
+        assert found.data.metrics["test_accuracy/memory"] == accuracy
+    assert len(Seen(out).history(found, "test_accuracy/memory")) == 3
+
+
 def test_a_data_set_and_a_description_are_told_once_and_hold_nothing_back(
     store: Store, out: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,9 +19,10 @@ from typing import Any
 from leaderboard.speedrun import TARGETS
 from suite.errors import UsageError, report
 from suite.runtime.record_statistics import stdev
-from suite.storage.files import make_directory, write_atomic
+from suite.storage.files import make_directory, user_path, write_atomic
 from suite.validation import Above, AtLeast, number_option
-from tools.recipes import CONTENDERS, Contender, Point, Result, result_of, tested
+from tools.recipes import CONTENDERS, Contender, Point, Result, require_runnable, result_of, tested
+from tools.reference import require_checkout
 
 COUNT = number_option(int, AtLeast(1))
 """Of steps, seeds or points."""
@@ -90,10 +91,17 @@ def _steps(word: str) -> tuple[str, int]:
 
 
 def accuracy_command(options: argparse.Namespace) -> None:
-    """Do or read back all runs; print a table or JSON, and leave both and a picture in the output directory."""
+    """Do or read back all runs; print a table or JSON, and leave both and a picture in the output directory.
+
+    Raises UsageError, before any run, for what one of them would be refused for.
+    """
     if options.steps and options.seconds:
         raise UsageError("--steps or --seconds: one of them decides how long a contender runs")
+    options.out = user_path(str(options.out), "--out")
     chosen = _chosen(options)
+    for budget in options.images_per_class:
+        for contender in chosen:
+            require_runnable(contender, budget, options)
     results = [result_of(contender, budget, options) for budget in options.images_per_class for contender in chosen]
     made = described(results, options)
     place = make_directory(options.out) / f"accuracy-{options.dataset}"
@@ -111,7 +119,10 @@ def _chosen(options: argparse.Namespace) -> list[Contender]:
     if wrong:
         hint = "it needs --reference CHECKOUT" if wrong[0] == "released" else f"there are {', '.join(known)}"
         raise UsageError(f"--only {wrong[0]}: {hint}")
-    return [contender for name, contender in known.items() if not options.only or name in options.only]
+    chosen = [contender for name, contender in known.items() if not options.only or name in options.only]
+    if any(contender.name == "released" for contender in chosen):
+        require_checkout(Path(options.reference))
+    return chosen
 
 
 # ---------------------------------------------------------------- what is printed
@@ -126,7 +137,7 @@ def described(results: list[Result], options: argparse.Namespace) -> dict[str, A
         "architecture": first["config"]["architecture"],
         "scale": first["scale"]["label"],
         "evaluation": first["scale"]["protocol"],
-        "seeds": options.seeds,
+        "seeds": len(results[0].records),
         "validation_images": first["facts"]["images"]["validation"],
         "validation_networks": first["config"]["validation_networks"],
         "networks": tested(first)["n"],

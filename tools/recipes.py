@@ -20,7 +20,9 @@ from statistics import fmean
 from typing import Any
 
 from suite import run
+from suite.config.resolve import resolve
 from suite.errors import Interrupted, RunError, SuiteError, UsageError, report
+from suite.registry import load_components, load_plugin
 from tools.reference import CHECKOUT
 
 NAME, PILOT = "accuracy", "accuracy-pilot"
@@ -128,6 +130,27 @@ def result_of(contender: Contender, budget: float, options: argparse.Namespace) 
     return Result(contender, budget, curve, tuple(records), _command(contender, words))
 
 
+OPTIONS = {"SEEDS": "--seeds", "VALIDATION_POINTS": "--points"}
+"""What has an option of the command, and so no `--set`."""
+
+
+def require_runnable(contender: Contender, budget: float, options: argparse.Namespace) -> None:
+    """Raises UsageError for settings that a contender's runs would be refused for."""
+    for binding in options.set:
+        option = OPTIONS.get(binding.partition("=")[0].strip())
+        if option:
+            raise UsageError(f"--set {binding}: say it by {option}")
+    words = _shared_words(contender, NAME, {"contender": contender.name}, budget, [], options)
+    given = run.parser().parse_args(words)
+    load_components()
+    for plugin in given.plugin:
+        load_plugin(plugin)
+    try:
+        resolve(given.gin, given.set)
+    except UsageError as error:
+        raise UsageError(f"{contender.title}: {error}") from error
+
+
 def _words(contender: Contender, budget: float, options: argparse.Namespace) -> list[str]:
     """The arguments of `suite.run` for a contender's seeds."""
     own = [steps for name, steps in options.steps if name == contender.name]
@@ -211,6 +234,7 @@ def _validations(folder: Path) -> Iterator[tuple[int, float]]:
 
 
 def tested(record: dict[str, Any]) -> dict[str, Any]:
-    """The measurement of the memory on test images."""
-    (measured,) = [m for m in record["measurements"] if (m["method"], m["split"]) == ("memory", "test")]
+    """The measurement of the memory on test images, by networks of the run's own architecture."""
+    own = [m for m in record["measurements"] if not m.get("network")]
+    (measured,) = [m for m in own if (m["method"], m["split"]) == ("memory", "test")]
     return dict(measured)

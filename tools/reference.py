@@ -78,14 +78,19 @@ def gradients(
     return loss.detach(), _gradients(gradient, memory)
 
 
+def require_checkout(folder: Path) -> None:
+    """UsageError for a folder without the released code."""
+    if not (folder / "models" / "compressor_bptt_standard.py").is_file():
+        raise UsageError(
+            f"{folder} is no checkout of RememberThePast-DatasetDistillation; clone it and name its folder"
+        )
+
+
 def _trainer(
     checkout: Path, shape: ImageShape, classes: int, memory: Params, steps: int, device: torch.device
 ) -> tuple[Any, Callable[[nn.Module], Any]]:
     """The released code's trainer of a memory, and what makes its optimizer of a network."""
-    if not (checkout / "models" / "compressor_bptt_standard.py").is_file():
-        raise UsageError(
-            f"{checkout} is no checkout of RememberThePast-DatasetDistillation; clone it and name its folder"
-        )
+    require_checkout(checkout)
     if str(checkout) not in sys.path:
         sys.path.append(str(checkout))
     bptt = importlib.import_module("models.compressor_bptt_standard")

@@ -128,8 +128,12 @@ def altered(record: Mapping[str, Any]) -> str | None:
     for measured in record["measurements"]:
         n, mean, std = _statistics(measured["values"])
         near = math.isclose(measured["mean"], mean, rel_tol=1e-9, abs_tol=1e-9) and measured["n"] == n
+        # Python sums floats otherwise from 3.12 on, so a deviation of equal values may be 0 or 1e-15.
         spread = measured["std"]
-        same = math.isclose(spread, std, rel_tol=1e-9, abs_tol=1e-9) if spread is not None and std else spread == std
+        if spread is None or std is None:
+            same = spread is std
+        else:
+            same = math.isclose(spread, std, rel_tol=1e-9, abs_tol=1e-9)
         if not (near and same):
             return f"mean, std and n of '{label(measured)}' are not those of its values"
     if sha256(record["config_text"].encode()) != record["config_text_sha256"]:

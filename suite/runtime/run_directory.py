@@ -239,6 +239,12 @@ def _last_state(entries: list[Entry]) -> State:
     return "stopped" if statuses and statuses[-1]["status"] == "KILLED" and not statuses[-1]["hard"] else "killed"
 
 
+def ended(directory: Path) -> bool:
+    """Whether the journal says that all was done, which is all that a table says."""
+    statuses = [entry["status"] for entry in read(directory)[0] if entry["is"] == "status"]
+    return statuses[-1:] == ["FINISHED"]
+
+
 def mark_dead(directory: Path, patience: float = 0.0) -> bool:
     """Mark a run (or table) whose process died as KILLED in its journal; whether it was one. Raises RunError."""
     try:

@@ -92,8 +92,8 @@ def end_run(record: Record, journal: Journal) -> None:
 
 
 def end_table(records: Sequence[Record], journal: Journal) -> None:
-    """Write what a table's runs measured, over seeds."""
-    journal.points([Point(name, value, now(), 0) for name, value in _aggregates(records).items()])
+    """Write what a table's runs measured, over seeds; of runs that were done again, in place of what was."""
+    journal.figures(_aggregates(records))
     for record in records:
         _write_dataset(record, journal)
     journal.description(_description(records))

@@ -11,7 +11,7 @@ import re
 import time
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, cast
 
@@ -172,6 +172,7 @@ class Journal:
         self.began = False
         """Whether the journal says what the run is."""
         self._known: set[tuple[str, int]] = set()
+        self._last: dict[str, tuple[int, float]] = {}
         self._said: dict[tuple[str, str], Entry] = {}
         entries, end = read(directory)
         for entry in entries:
@@ -205,6 +206,15 @@ class Journal:
         if progress is not None:
             entries.append({"is": "progress", "done": progress[0], "total": progress[1]})
         self._add(entries)
+
+    def figures(self, values: Mapping[str, float]) -> None:
+        """Write values that say what is known now: one that is another than before goes after it, and replaces it."""
+        new = []
+        for name, value in values.items():
+            iteration, before = self._last.get(name, (-1, None))
+            if value != before:
+                new.append(Point(name, value, now(), iteration + 1))
+        self.points(new)
 
     def artifacts(self, files: Iterable[Path]) -> None:
         """Write the names of files in the run's directory that belong to its record."""
@@ -244,7 +254,9 @@ class Journal:
         elif entry["is"] in ("dataset", "description"):
             self._said[entry["is"], entry.get("name", "")] = entry
         elif entry["is"] == "metrics":
-            self._known |= {(name, iteration) for name, _, _, iteration in entry["points"]}
+            for name, value, _, iteration in entry["points"]:
+                self._known.add((name, iteration))
+                self._last[name] = iteration, value
 
 
 def _line(entry: Entry) -> bytes:

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from suite.errors import report
@@ -29,6 +28,7 @@ class Sender:
         self._credentials = {} if uri is None else credentials(uri)
         self._process: subprocess.Popen[bytes] | None = None
         self._directories: set[Path] = set()
+        self._unheard: dict[Path, None] = {}  # directories that the process was too far behind to be told
         self._started_at = -RESTART_SECONDS
 
     def notify(self, directory: Path) -> None:
@@ -40,10 +40,13 @@ class Sender:
             if time.monotonic() - self._started_at >= RESTART_SECONDS:
                 self._start()
             return
-        self._write(directory)
+        self._unheard[directory] = None
+        self._tell()
 
     def close(self, patience: float) -> bool:
-        """Let the process send the rest and end; False if it failed, or was killed after `patience` seconds."""
+        """Let the process send the rest and end; False if it failed, or was killed after `patience` seconds, or if some
+        directories could not be named to it.
+        """
         if self.uri is None or not self._directories:
             return True
         if self._process is None or self._process.poll() is not None:
@@ -52,9 +55,13 @@ class Sender:
         if process is None:
             return False
         assert process.stdin is not None
+        end = time.monotonic() + patience
+        while self._unheard and process.poll() is None and time.monotonic() < end:
+            self._tell()
+            time.sleep(0.05)
         process.stdin.close()
         try:
-            return process.wait(timeout=patience) == 0
+            return process.wait(timeout=max(0.0, end - time.monotonic())) == 0 and not self._unheard
         except subprocess.TimeoutExpired:
             report(f"[tracking] the tracking store {self.uri} did not take everything within {patience:g} s")
             process.kill()
@@ -82,10 +89,15 @@ class Sender:
             return
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
-        for directory in self._directories:
-            self._write(directory)
+        self._unheard = dict.fromkeys(self._directories)
+        self._tell()
 
-    def _write(self, directory: Path) -> None:
+    def _tell(self) -> None:
+        """Name to the process the directories that it has not heard of."""
         assert self._process is not None and self._process.stdin is not None
-        with suppress(BlockingIOError, BrokenPipeError):  # it is behind, or dead: the journal keeps everything
-            os.write(self._process.stdin.fileno(), os.fsencode(directory.resolve()) + b"\0")
+        for directory in list(self._unheard):
+            try:
+                os.write(self._process.stdin.fileno(), os.fsencode(directory.resolve()) + b"\0")
+            except (BlockingIOError, BrokenPipeError):  # it is behind, or dead: the journal keeps everything
+                return  # a name is written whole or not at all
+            del self._unheard[directory]
