@@ -1,5 +1,6 @@
 """How numbers and names are written, in Markdown and on the pages alike."""
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from statistics import fmean
@@ -170,9 +171,17 @@ def peaks_mib(row: Row) -> list[float]:
 
 
 def notes(rows: Iterable[Row]) -> list[tuple[str, str]]:
-    """Title and note of every control that has a note, once."""
-    pairs = dict.fromkeys((title, control.note) for row in rows for title, control in row.controls.items())
-    return [(title[0].upper() + title[1:], note) for title, note in pairs if note]
+    """Title and note of every control that has a note, once; of several notes, with their data sets."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for row in rows:
+        for title, control in row.controls.items():
+            if control.note:
+                found.setdefault((title, control.note), {})[dataset(row.dataset)] = None
+    times = Counter(title for title, _ in found)
+    return [
+        (", ".join([title[0].upper() + title[1:], *(where if times[title] > 1 else ())]), note)
+        for (title, note), where in found.items()
+    ]
 
 
 def hardware(row: Row) -> str:

@@ -404,6 +404,17 @@ def test_what_one_run_measured_in_the_same_episodes_is_paired_by_episode() -> No
     assert several is not None and several.words == "better, 2 shared seeds"
 
 
+def test_several_notes_of_one_control_say_of_which_data_set_they_are() -> None:
+    def of(dataset: str, note: str) -> dict[str, Any]:
+        return record("BPTT", dataset=dataset, measurements=[
+            measurement("memory", "test", [60.0]), measurement("full data", "test", [90.0]) | {"note": note},
+        ])  # fmt: skip
+
+    several = table_of([of("fashion_mnist", "1 epoch"), of("digits", "30 epochs")]).measured
+    assert format.notes(several) == [("Full data, Fashion-MNIST", "1 epoch"), ("Full data, digits", "30 epochs")]
+    assert format.notes(several[:1]) == [("Full data", "1 epoch")]
+
+
 def test_a_difference_that_rounds_to_zero_has_one_sign() -> None:
     assert [format.points(value) for value in (-0.04, 0.04, -0.06, -10.04)] == ["+0.0", "+0.0", "-0.1", "-10.0"]
 
