@@ -16,7 +16,7 @@ from gin import config as gin_config
 
 from suite.config.resolve import Run
 from suite.errors import UsageError
-from suite.registry import describe, load_plugin
+from suite.registry import REGISTRIES, Entry, describe, load_plugin
 from suite.runtime.execute import directories_of
 
 QUICKSTART = "gin/quickstart.gin"
@@ -285,6 +285,51 @@ def test_a_mistake_in_an_included_file_is_placed_there(tmp_path: Path) -> None:
     assert "part.gin" in sentence and "line 3" in sentence
 
 
+def test_a_short_name_that_two_kinds_have_is_answered_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_a_plugin = Entry("adam", type(None), "An objective of the same name.", "mine.py")
+    monkeypatch.setitem(REGISTRIES["objectives"]._entries, "adam", of_a_plugin)
+    words = refusal([QUICKSTART], ["adm.lr = 1"])
+    assert words.endswith("did you mean 'inner_optimizers.adam' or 'objectives.adam'?")
+
+
+FIELDS_OF_RUN = {
+    # line: words of the sentence
+    "run.name = %WORD": "run.name must be a text in quotes, not %WORD",
+    "run.name = 5": "run.name must be a text in quotes, not 5",
+    "run.cell = %WORD": "run.cell must be {'axis': 'label', …}, where both are texts, not %WORD",
+    "run.cell = 5": "where both are texts, not 5",
+    "run.cell = {'a': 1}": "where both are texts, not {'a': 1}",
+    "run.cell = {1: 'a'}": "where both are texts, not {1: 'a'}",
+    "run.then = [1]": "run.then must be a list of bindings, such as ['ITERATIONS = 100'], not [1]",
+    "run.then = 5": "run.then must be a list of bindings",
+    "run.then = %WORD": "not %WORD",
+    "run.choose = ['a']": "run.choose must be the name of an axis in quotes, not ['a']",
+    "run.choose = %WORD": "run.choose must be the name of an axis in quotes, not %WORD",
+    "run.axes = %WORD": "run.axes must look like",
+}
+
+
+@pytest.mark.parametrize("line", FIELDS_OF_RUN)
+def test_a_field_of_run_of_another_kind_is_one_sentence(line: str, tmp_path: Path) -> None:
+    """These are read as they are written, so a macro is of another kind, too."""
+    file = tmp_path / "mine.gin"
+    file.write_text(
+        f"include '{QUICKSTART}'\nWORD = 'word'\n"
+        "run.axes = {'a': {'x': ['ITERATIONS = 3'], 'y': ['ITERATIONS = 4']}}\nrun.choose = 'a'\n"
+        f"{line}\n"
+    )
+    assert FIELDS_OF_RUN[line] in refusal([str(file)], [])
+
+
+@pytest.mark.parametrize("axes", ["%AXES", "5", "{'a': 5}", "{'a': {'x': [3]}}"])
+def test_axes_of_another_kind_may_be_replaced(axes: str, tmp_path: Path) -> None:
+    macro = "AXES = {'a': {'x': ['ITERATIONS = 3']}}\n" if axes == "%AXES" else ""
+    (tmp_path / "first.gin").write_text(f"include '{QUICKSTART}'\n{macro}run.axes = {axes}\n")
+    (tmp_path / "second.gin").write_text("run.axes = {'a': {'x': ['ITERATIONS = 4']}}\n")
+    runs = resolve([str(tmp_path / "first.gin"), str(tmp_path / "second.gin")])
+    assert [run.label for run in runs] == ["x seed 0"]
+
+
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "mine.gin").write_bytes(b"\xff\xfe\x00\x01")
     assert "mine.gin" in refusal([str(tmp_path / "mine.gin")], [])
@@ -356,6 +401,21 @@ def test_a_setting_may_serve_other_cells_than_those_that_are_picked() -> None:
 def test_a_seed_option_replaces_seeds_however_they_were_set() -> None:
     for binding in ("SEEDS = [1, 2]", "run.seeds = [1, 2]"):
         assert [run.seed for run in resolve([QUICKSTART], [binding], seed=9)] == [9]
+    again = resolve([QUICKSTART], ["MINE = [1, 2]", "run.seeds = %MINE"], seed=9)
+    assert [(run.key, run.config_text) for run in again] == [
+        (run.key, run.config_text) for run in resolve([QUICKSTART], [], seed=9)
+    ]
+
+
+@pytest.mark.parametrize("name", ["SEEDS", "run.seeds", "suite.run.seeds"])
+def test_a_seed_option_replaces_the_seeds_of_cells(name: str) -> None:
+    cells = {"a": [f"{name} = [1, 2]", "ITERATIONS = 5"], "b": ["ITERATIONS = 6"]}
+    axes = f"run.axes = {{'n': {cells!r}}}"
+    assert [run.label for run in resolve([QUICKSTART], [axes])] == ["a seed 1", "a seed 2", "b seed 0"]
+    assert [run.label for run in resolve([QUICKSTART], [axes], seed=9)] == ["a seed 9", "b seed 9"]
+    assert [run.label for run in resolve([QUICKSTART], [axes], seed=9, only=["a"])] == ["a seed 9"]
+    alone = f"run.axes = {{'n': {{'a': ['{name} = [1]'], 'b': ['{name} = [2]']}}}}"
+    assert [run.label for run in resolve([QUICKSTART], [alone], seed=9)] == ["seed 9"]
 
 
 def test_a_cell_is_what_its_own_bindings_give_alone(tmp_path: Path) -> None:
@@ -383,6 +443,41 @@ def test_a_macro_that_the_table_varies_among_other_things_is_not_to_be_set() -> 
     assert "INNER_STEPS" in words and "'steps'" in words and "--only 'steps=3'" in words
     alone = resolve([QUICKSTART], [*AXES, "INNER_STEPS = 9"])
     assert alone and all("steps" not in run.cell for run in alone)
+
+
+BASES = {"4": ["parameterizations.addressing.bases = 4"], "8": ["parameterizations.addressing.bases = 8"]}
+SHORT_BASES = {"4": ["addressing.bases = 4"], "8": ["addressing.bases = 8"]}
+
+
+@pytest.mark.parametrize("name", ["addressing.bases", "parameterizations.addressing.bases"])
+@pytest.mark.parametrize("labels", [BASES, SHORT_BASES])
+def test_a_later_file_that_binds_what_an_axis_varies_is_refused_and_a_set_replaces_the_axis(
+    labels: dict[str, list[str]], name: str, tmp_path: Path
+) -> None:
+    table, later = tmp_path / "table.gin", tmp_path / "mine.gin"
+    table.write_text(f"include '{QUICKSTART}'\nrun.axes = {{'bases': {labels!r}}}\n")
+    later.write_text(f"{name} = 7\n")
+    words = refusal([str(table), str(later)], [])
+    assert words.startswith(f"--gin {later} ") and "addressing.bases" in words and "axis 'bases'" in words
+    run = one([str(table)], [f"{name} = 7"])
+    assert not run.cell and describe(run.experiment)["parameterization"]["bases"] == 7
+
+
+def test_a_later_file_that_binds_what_a_shipped_table_varies_is_refused(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.gin"
+    mine.write_text("parameterizations.addressing.bases = 12\n")
+    words = refusal(["gin/bases.gin", str(mine)], [])
+    assert "mine.gin" in words and "--only 'bases=4'" in words
+
+
+def test_what_a_file_binds_beside_or_before_the_table_is_not_refused(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.gin", tmp_path / "second.gin"
+    first.write_text(f"include '{QUICKSTART}'\nrun.axes = {{'steps': {{'3': ['INNER_STEPS = 3']}}}}\n")
+    second.write_text(f"addressing.bases = 7\nITERATIONS = 2\nrun.axes = {{'bases': {BASES!r}}}\n")
+    files = [str(first), str(second)]
+    assert [run.label for run in resolve(files)] == ["4 seed 0", "8 seed 0"]
+    runs = resolve(files, ["run.axes = {'iterations': {'3': ['ITERATIONS = 3'], '4': ['ITERATIONS = 4']}}"])
+    assert [run.label for run in runs] == ["3 seed 0", "4 seed 0"]
 
 
 # ---------------------------------------------------------------- what is written down

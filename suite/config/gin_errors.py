@@ -72,9 +72,10 @@ def _unknown_selector(selector: str) -> str:
     if kind in REGISTRIES:
         return REGISTRIES[kind].unknown(name)
     every = ["run", "protocol", *(f"{kind}.{entry.name}" for kind, r in REGISTRIES.items() for entry in r)]
-    by_name = {known.rpartition(".")[2]: known for known in every}
-    near = [] if kind else difflib.get_close_matches(name, by_name, n=1)
-    hint = f"did you mean '{by_name[near[0]]}'?" if near else suggestion(selector, every)
+    names = {known.rpartition(".")[2] for known in every}
+    near = [] if kind else difflib.get_close_matches(name, names, n=1)
+    meant = " or ".join(f"'{known}'" for known in every if known.rpartition(".")[2] in near)  # of several kinds
+    hint = f"did you mean {meant}?" if near else suggestion(selector, every)
     return f"nothing is called '{selector}'; {hint}"
 
 

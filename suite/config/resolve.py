@@ -15,14 +15,20 @@ import itertools
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from suite.config.gin_state import Binding, Parsed, build, build_with_texts, parse_bindings, parse_files
 from suite.config.unused import (
     Axes,
+    are_axes,
+    are_texts,
+    binding_of,
     bindings_for_all,
+    name_of,
     refuse_idle_recipes,
     refuse_idle_sets,
     refuse_unused,
@@ -32,6 +38,7 @@ from suite.config.unused import (
 from suite.errors import UsageError
 from suite.registry import fingerprint, suggestion
 from suite.storage.files import json_sha256
+from suite.storage.plain_files import shown
 from suite.types import Experiment
 
 Cell = dict[str, str]
@@ -89,18 +96,16 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
     _require_files(files)
     states = parse_files(files)
     whole = parse_bindings(states[-1], bindings)
-    given = bindings
-    if seed is not None:
-        bindings = [*bindings, _seed_binding(whole, seed)]
-        whole = parse_bindings(whole, bindings[-1:])
-    table = _table(files, states, whole, bindings)
+    replaced = [] if seed is None else [_seeds_name(whole), "run.seeds"]
+    whole = parse_bindings(whole, [f"{name} = [{seed}]" for name in replaced[:1]])
+    table = _table(files, states, whole, bindings, replaced)
     _refuse_many(table.size, f"the {table.size:,} cells of run.axes")
     picked = table.pick(only or [])
     used_by_runs: set[Binding] = set()
     runs: list[Run] = []
     for cell in table.cells:  # all of them, since a binding may serve a cell that was not picked
         try:
-            of_cell, used_by_cell = _cell_runs(whole, table, cell)
+            of_cell, used_by_cell = _cell_runs(whole, table, cell, seed)
         except UsageError as error:
             if cell not in picked:
                 used_by_runs |= whole.bindings  # it is unknown what this cell uses
@@ -112,7 +117,7 @@ def resolve(files: list[str], bindings: list[str], seed: int | None = None, only
     used = used_by_runs | used_by_any([*states, whole, *replaced_axes(states, _axes(whole))])
     every = parse_bindings(whole, [*table.then, *table.lines])
     refuse_unused(every.bindings - bindings_for_all(files, bindings), used)
-    refuse_idle_sets(given, every, used_by_runs, [run.operative_text for run in runs])
+    refuse_idle_sets(bindings, every, used_by_runs, [run.operative_text for run in runs])
     refuse_idle_recipes(files, used)
     _refuse_equal(runs)
     return runs
@@ -123,9 +128,10 @@ def _require_files(files: list[str]) -> None:
         raise UsageError("name a configuration: --gin gin/quickstart.gin (files are in the folder gin/)")
 
 
-def _seed_binding(whole: Parsed, seed: int) -> str:
-    by_macro = ("SEEDS", "gin.macro") in whole.tables and not isinstance(whole.bound("seeds"), list)
-    return f"SEEDS = [{seed}]" if by_macro else f"run.seeds = [{seed}]"
+def _seeds_name(whole: Parsed) -> str:
+    """What binds the seeds: the macro that they are taken from, as a rule SEEDS, or `run.seeds` itself."""
+    macro = re.fullmatch(r"%([\w/]+)", repr(whole.bound("seeds")))
+    return macro[1] if macro and (macro[1], "gin.macro") in whole.tables else "run.seeds"
 
 
 def _refuse_many(runs: int, which: str) -> None:
@@ -142,16 +148,17 @@ def _refuse_equal(runs: list[Run]) -> None:
         raise UsageError(f"these cells or seeds describe the same run: {', '.join(equal)}; make them differ")
 
 
-def _cell_runs(whole: Parsed, table: "_Table", cell: Cell) -> tuple[list[Run], set[Binding]]:
-    """The runs of one cell, one for each seed, and the bindings that they use."""
+def _cell_runs(whole: Parsed, table: "_Table", cell: Cell, only: int | None) -> tuple[list[Run], set[Binding]]:
+    """The runs of one cell, one for each of its seeds or for the seed `only`, and the bindings that they use."""
     labels = table.labels | cell
     lines = [line for axis, label in cell.items() for line in table.axes[axis][label]]
     alone = [f"run.name = {table.name!r}", "run.axes = None", "run.choose = None", "run.then = None"]
     start = parse_bindings(whole, [*lines, *alone])
     runs: list[Run] = []
     root, used = build(start)
-    _refuse_many(len(root.seeds) * table.size, f"the {len(root.seeds):,} seeds of {table.size:,} cells")
-    for seed in root.seeds:
+    seeds = root.seeds if only is None else [only]
+    _refuse_many(len(seeds) * table.size, f"the {len(seeds):,} seeds of {table.size:,} cells")
+    for seed in seeds:
         seed_lines = [f"run.cell = {labels!r}", f"run.seeds = [{seed}]"]
         run, used_by_run = _run(start, seed_lines, table.name, labels, seed)
         used |= used_by_run
@@ -229,29 +236,43 @@ class _Table:
         return cells
 
 
-def _table(files: list[str], states: list[Parsed], whole: Parsed, bindings: list[str]) -> _Table:
-    """The table that the files and bindings describe. Raises UsageError."""
+def _table(files: list[str], states: list[Parsed], whole: Parsed, bindings: list[str], replaced: list[str]) -> _Table:
+    """The table that the files and bindings describe; `replaced` names what `--seed` does. Raises UsageError."""
+    name, cell, choose, then = (_field(whole, field) for field in ("name", "cell", "choose", "then"))
     every_axis = _axes(whole)
-    axes = _free_axes(files, states, bindings, every_axis)
-    choose, then = whole.bound("choose"), whole.bound("then") or []
+    axes = _free_axes(files, states, bindings, replaced, every_axis)
     if choose is not None and choose not in axes:
         if choose not in every_axis:
-            raise UsageError(f"run.choose: no axis is called '{choose}'; {suggestion(str(choose), list(axes))}")
+            raise UsageError(f"run.choose: no axis is called '{choose}'; {suggestion(choose, list(axes))}")
         choose, then = None, []  # a --set fixed the axis, so there is nothing to choose
-    name = whole.bound("name") or re.sub(r"[^\w.-]+", "-", Path(files[0]).stem).lstrip("-.") or "run"
-    return _Table(name, whole.bound("cell") or {}, axes, choose, then)
+    name = name or re.sub(r"[^\w.-]+", "-", Path(files[0]).stem).lstrip("-.") or "run"
+    return _Table(name, cell or {}, axes, choose, then or [])
+
+
+FIELDS = {
+    "name": "a text in quotes",
+    "cell": "{'axis': 'label', …}, where both are texts",
+    "choose": "the name of an axis in quotes",
+    "then": "a list of bindings, such as ['ITERATIONS = 100']",
+}
+"""What those fields of `run` must be, or None, that are read as they are written: before macros have values."""
+
+
+def _field(whole: Parsed, name: str) -> Any:
+    """One of FIELDS, or None where nothing binds it. Raises UsageError."""
+    value = whole.bound(name)
+    if name == "cell":
+        fits = isinstance(value, dict) and are_texts([*value, *value.values()])
+    else:
+        fits = are_texts(value) if name == "then" else isinstance(value, str)
+    if value is not None and not fits:
+        raise UsageError(f"run.{name} must be {FIELDS[name]}, not {shown(value, 200)}")
+    return value
 
 
 def _axes(whole: Parsed) -> Axes:
     axes = whole.bound("axes") or {}
-    well_formed = isinstance(axes, dict) and all(
-        isinstance(axis, str)
-        and isinstance(labels, dict)
-        and labels
-        and all(isinstance(label, str) and _are_texts(lines) for label, lines in labels.items())
-        for axis, labels in axes.items()
-    )
-    if not well_formed:
+    if not are_axes(axes):
         raise UsageError(
             "run.axes must look like {'axis': {'label': ['binding', …], …}, …}, where axes, labels and bindings are "
             "texts: '10', not 10"
@@ -259,42 +280,54 @@ def _axes(whole: Parsed) -> Axes:
     return axes
 
 
-def _are_texts(lines: object) -> bool:
-    return isinstance(lines, list) and all(isinstance(line, str) for line in lines)
-
-
-def _free_axes(files: list[str], states: list[Parsed], bindings: list[str], axes: Axes) -> Axes:
-    """The axes that nothing fixes: a `--set` of the only thing that an axis varies takes the axis's place.
+def _free_axes(files: list[str], states: list[Parsed], bindings: list[str], replaced: list[str], axes: Axes) -> Axes:
+    """The axes that nothing fixes: a `--set`, or `--seed`, of the only thing that an axis varies takes its place.
 
     A later file that binds what an axis varies, or a `--set` of one of several things that it varies, would have no
-    effect in any cell; it is refused.
+    effect in any cell; it is refused. `--seed` has one: it replaces the seeds of cells, too.
     """
-    varied = {axis: {_bound_name(line) for lines in labels.values() for line in lines} for axis, labels in axes.items()}
-    given = {_bound_name(binding) for binding in bindings}
-    # 'addressing.bases' is 'parameterizations.addressing.bases' by a shorter name.
-    given |= {name for names in varied.values() for name in names for short in given if name.endswith(f".{short}")}
-    free = {axis: labels for axis, labels in axes.items() if not (len(varied[axis]) == 1 and varied[axis] <= given)}
-    fixed = dict.fromkeys(given, "--set") | _macros_of_later_files(files, states)
+    varied = {axis: {_bound(line) for lines in labels.values() for line in lines} for axis, labels in axes.items()}
+    given = dict.fromkeys(map(_bound, bindings), "--set")
+    fixing = {*given, *map(_bound, replaced)}
+    free = {
+        axis: labels for axis, labels in axes.items() if len(varied[axis]) != 1 or not _shared(varied[axis], fixing)
+    }
+    options = given | _of_later_files(files, states, axes)
     for axis, labels in free.items():
-        for name in sorted(varied[axis] & set(fixed)):
+        for binding, fixed in _shared(varied[axis], options):
             raise UsageError(
-                f"{fixed[name]} {name}: the table varies it along its axis '{axis}'; pick cells with "
+                f"{options[fixed]} {name_of(binding)}: the table varies it along its axis '{axis}'; pick cells with "
                 f"--only '{axis}={next(iter(labels))}', or set run.axes"
             )
     return free
 
 
-def _bound_name(line: str) -> str:
-    return line.split("=")[0].strip()
+def _bound(line: str) -> Binding:
+    return binding_of(line.split("=")[0].strip())
 
 
-def _macros_of_later_files(files: list[str], states: list[Parsed]) -> dict[str, str]:
-    """Macro -> the file, named as an option, that changes it after an earlier file bound the axes."""
-    changed: dict[str, str] = {}
-    before: dict[str, str] | None = None
-    for file, state in zip(files, states, strict=True):
-        macros = {scope: repr(v["value"]) for (scope, selector), v in state.tables.items() if selector == "gin.macro"}
-        if before is not None:
-            changed |= {name: f"--gin {file}" for name, value in macros.items() if before.get(name) != value}
-        before = macros if before is not None or state.bound("axes") else None
+def _shared(some: Iterable[Binding], others: Iterable[Binding]) -> list[tuple[Binding, Binding]]:
+    """The pairs that are one binding: 'addressing.bases' is 'parameterizations.addressing.bases' by a shorter name."""
+    return [pair for pair in itertools.product(sorted(some), sorted(others)) if _are_one(*pair)]
+
+
+def _are_one(one: Binding, other: Binding) -> bool:
+    (scope, selector, parameter), (other_scope, other_selector, other_parameter) = one, other
+    longer, shorter = sorted([f".{selector}", f".{other_selector}"], key=len, reverse=True)
+    return (scope, parameter) == (other_scope, other_parameter) and longer.endswith(shorter)
+
+
+def _of_later_files(files: list[str], states: list[Parsed], axes: Axes) -> dict[Binding, str]:
+    """Binding -> the file, named as an option, that changes it after an earlier file bound these axes."""
+    changed: dict[Binding, str] = {}
+    for file, before, state in zip(files[1:], states, states[1:], strict=False):
+        if before.bound("axes") == state.bound("axes") == axes:
+            changed |= {binding: f"--gin {file}" for binding, _ in _values(state) - _values(before)}
+        else:
+            changed = {}  # the table is this file's own, or another
     return changed
+
+
+def _values(state: Parsed) -> set[tuple[Binding, str]]:
+    """Every binding with its value, as gin writes it."""
+    return {((*where, name), repr(value)) for where, table in state.tables.items() for name, value in table.items()}

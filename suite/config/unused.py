@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeGuard
 
 from suite.config.gin_state import Binding, Parsed, build, parse_bindings
 from suite.errors import UsageError
@@ -32,12 +33,28 @@ def used_by_any(states: Iterable[Parsed]) -> set[Binding]:
     return used
 
 
+def are_axes(value: object) -> TypeGuard[Axes]:
+    """Whether a value is axes of labels, each with a list of bindings, and all of them texts."""
+    return isinstance(value, dict) and all(
+        isinstance(axis, str)
+        and isinstance(labels, dict)
+        and labels
+        and all(isinstance(label, str) and are_texts(lines) for label, lines in labels.items())
+        for axis, labels in value.items()
+    )
+
+
+def are_texts(value: object) -> bool:
+    """Whether a value is a list of texts."""
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
 def replaced_axes(states: Iterable[Parsed], axes: Axes) -> list[Parsed]:
     """Each state whose table a later file replaced by `axes`, under each label of the replaced table."""
     replaced: list[Parsed] = []
     for state in states:
-        table = state.bound("axes") or {}
-        if table != axes:
+        table = state.bound("axes")
+        if are_axes(table) and table != axes:
             replaced += [parse_bindings(state, lines) for labels in table.values() for lines in labels.values()]
     return replaced
 
@@ -53,7 +70,7 @@ def bindings_for_all(files: list[str], bindings: list[str]) -> set[Binding]:
     names = {name for path in paths for name in re.findall(r"^([\w./]+) *=", path.read_text(), re.MULTILINE)}
     for path in (ROOT / "gin" / "shared").glob("*.gin"):
         names |= {*re.findall(r"^([\w./]+\.[\w.]+) *=", path.read_text(), re.MULTILINE)}
-    return {_binding(name) for name in names - {binding.split("=")[0].strip() for binding in bindings}}
+    return {binding_of(name) for name in names - {binding.split("=")[0].strip() for binding in bindings}}
 
 
 def refuse_idle_recipes(files: list[str], used: set[Binding]) -> None:
@@ -62,11 +79,11 @@ def refuse_idle_recipes(files: list[str], used: set[Binding]) -> None:
         path = find(file) if Path(file).parent.name == "recipe" else None
         if path is not None:
             names = re.findall(r"^([\w./]+) *=", path.read_text(), re.MULTILINE)
-            if not {_binding(name) for name in names} & used:
+            if not {binding_of(name) for name in names} & used:
                 raise UsageError(f"--gin {file}: this experiment uses none of its settings; leave it out")
 
 
-def _binding(name: str) -> Binding:
+def binding_of(name: str) -> Binding:
     """'outer/inner_optimizers.adam.lr', or a macro's name, as gin keeps it."""
     scope, _, rest = name.rpartition("/")
     selector, _, parameter = rest.rpartition(".")
@@ -81,7 +98,7 @@ def refuse_unused(bound: set[Binding], used: set[Binding]) -> None:
             near = difflib.get_close_matches(scope, macros, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(macros)}"
             raise UsageError(f"nothing uses the macro {scope}; {hint}")
-        name = _name((scope, selector, parameter))
+        name = name_of((scope, selector, parameter))
         raise UsageError(f"nothing uses the binding {name}, since this run has no such component; remove it")
 
 
@@ -96,17 +113,18 @@ def refuse_idle_sets(given: list[str], whole: Parsed, used: set[Binding], texts:
     for scope, selector, parameter in sorted(parse_bindings(Parsed(), plain).bindings - used - READ_BY_THE_SUITE):
         if selector != "gin.macro":
             idle = (scope, selector, parameter)
-            raise UsageError(f"--set {_name(idle)}: no run uses it; {_instead([idle], whole, texts)}")
+            raise UsageError(f"--set {name_of(idle)}: no run uses it; {_instead([idle], whole, texts)}")
         reference = re.compile(rf"%{re.escape(scope)}(?![\w/])")
         values = ((where, name, value) for where, table in whole.tables.items() for name, value in table.items())
         set_by_it = [(*where, name) for where, name, value in values if reference.search(repr(value))]
         if not set_by_it:
             raise UsageError(f"--set {scope}: no run uses it, since another binding takes its place; leave it out")
-        names = ", ".join(sorted(_name(binding) for binding in set_by_it))
+        names = ", ".join(sorted(name_of(binding) for binding in set_by_it))
         raise UsageError(f"--set {scope}: sets {names}, which no run uses; {_instead(set_by_it, whole, texts)}")
 
 
-def _name(binding: Binding) -> str:
+def name_of(binding: Binding) -> str:
+    """As `--set` takes it: 'outer/inner_optimizers.adam.lr', or a macro's name."""
     scope, selector, parameter = binding
     if selector == "gin.macro":
         return scope
