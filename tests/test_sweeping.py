@@ -23,7 +23,7 @@ from suite.storage.locks import locked
 from suite.sweep.__main__ import _processes, main, parser
 from suite.sweep.local import Processes
 from suite.sweep.pool import MOST_DEATHS, Pool
-from suite.sweep.slurm import write_array
+from suite.sweep.slurm import check_options, write_array
 from suite.sweep.units import LEFT, Unit, longest_first, shared_words, table
 
 # ---------------------------------------------------------------- the pool, with processes that do what they are told
@@ -401,17 +401,72 @@ def test_options_that_are_none_are_refused(made: Made, option: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("--array 1-3", "the sweep sets that itself"),
+        ("--signal TERM@10", "the sweep sets that itself"),
+        ("--arr=1-3", "the sweep sets that itself"),  # sbatch takes a name's beginning for it
+        ("--time 02:00:00", "it must be an option of sbatch such as --time=02:00:00"),
+        ("--time =1", "it must be an option of sbatch"),
+        ("--time=1 --array=1-3", "it must be an option of sbatch"),
+        ("--comment='a", "it must be an option of sbatch"),
+    ],
+)
+def test_no_option_overrides_the_sweep_s_own_by_a_blank(option: str, why: str) -> None:
+    with pytest.raises(UsageError, match=f"--slurm .*: {why}"):
+        check_options([option])
+    check_options(["--time=02:00:00", "--exclusive", "--comment='a -b'", "--constraint=a&b"])
+
+
+@pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["--fresh"], "--fresh: a sweep goes on with what there is"),
         (["--together", "2"], "--together: it is for --on slurm; --workers says how many are at work"),
         (["--slurm=--time=1"], "--slurm: options of sbatch are for --on slurm and --on submitit"),
         (["--only", "middling"], "middling"),
+        (["--data-dir", ""], "--data-dir: it is empty; name a folder"),
+        (["--data-dir", "~nosuch/x"], "--data-dir: there is no home for ~nosuch/x"),
+        (["--data-dir", "", "--status"], "--data-dir: it is empty; name a folder"),
+        (["--data-dir", "~nosuch/x", "--cancel"], "--data-dir: there is no home for ~nosuch/x"),
+        (["--data-dir", "", "--on", "slurm"], "--data-dir: it is empty; name a folder"),
     ],
 )
 def test_what_a_sweep_does_not_do_is_said(sweep: Sweep, words: list[str], sentence: str) -> None:
     done = said(main, [*sweep.words, *words])
     assert done.status == 2 and sentence in done.err and "Traceback" not in done.err
+    assert not list(sweep.out.glob("*"))
+
+
+def test_a_gpu_that_is_named_has_one_run_at_a_time_and_no_number_is_all_gpus(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    def engine(device: str, *words: str) -> Processes:
+        options = parser().parse_args([*sweep.words, "--device", device, *words])
+        return _processes(options, torch.device(device))
+
+    assert engine("cuda:1").workers == 1 and engine("cuda:1", "--workers", "3").workers == 3
+    assert engine("cuda:1").words_of_worker(0) == ()  # it is in the unit's command
+    assert engine("cuda").workers == 2 and engine("cuda").words_of_worker(1) == ("--device=cuda:1",)
+
+
+def test_a_unit_s_file_follows_what_the_table_says_now(sweep: Sweep) -> None:
+    """Labels are no part of a key, so the run and its file keep their names."""
+
+    def file_of(label: str) -> Path:
+        done = said(main, [*sweep.words, "--on", "slurm", "--only", label, "--seed", "0"])
+        assert done.status == 0, done.err
+        (file,) = sweep.out.glob("of_a_test/.sweep-*/*.gin")
+        return file
+
+    file = file_of("slow")
+    (sweep.out / "of_a_test" / file.stem).mkdir()  # as of a run that began
+    sweep.gin.write_text(TABLE.replace("'slow'", "'sluggish'") + "\nSCALE = 'mine'\n")
+    assert file_of("sluggish") == file
+    text = file.read_text()
+    assert "'sluggish'" in text and "'mine'" in text and "'slow'" not in text
 
 
 def test_two_sweeps_of_one_table_are_refused(sweep: Sweep) -> None:

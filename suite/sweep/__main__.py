@@ -87,6 +87,8 @@ def _main(options: argparse.Namespace) -> int:
     _refuse_options_of_another_engine(options)
     load_components()
     options.plugin = [load_plugin(plugin) for plugin in options.plugin]
+    if options.data_dir is not None:
+        options.data_dir = str(user_path(options.data_dir, "--data-dir").absolute())
     runs = resolve(options.gin, options.set, options.seed, options.only)
     out = make_directory(user_path(options.out, "--out"))
     if options.status or options.dry_run:
@@ -255,21 +257,21 @@ def _one_thread() -> dict[str, str]:
 
 
 def _processes(options: argparse.Namespace, device: "torch.device") -> "Processes":
-    """A worker for each GPU, or for each core."""
+    """A worker for each GPU, for the one that the command names, or for each core."""
     import torch
 
     from suite.sweep.local import Processes
     from suite.tracking.uri import credentials, whole_uri
 
-    spread = device.type == "cuda" and options.device is None
-    gpus = torch.cuda.device_count() if spread else 0
+    on_gpus = device.type == "cuda"
+    gpus = torch.cuda.device_count() if on_gpus and device.index is None else 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     uri = options.tracking_uri
     secret = {} if uri in (None, "none") else credentials(whole_uri(uri))
     return Processes(
-        options.workers or gpus or cores,
+        options.workers or gpus or (1 if on_gpus else cores),
         lambda worker: (f"--device=cuda:{worker % gpus}",) if gpus else (),
-        ({} if device.type == "cuda" else _one_thread()) | secret,
+        ({} if on_gpus else _one_thread()) | secret,
     )
 
 

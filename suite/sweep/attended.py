@@ -30,6 +30,10 @@ PRCTL = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" els
 """Looked up here: between a fork and the new program, nothing may be loaded."""
 
 
+ATTENDED = "SUITE_SWEEP_ATTENDED"
+"""Set for a process that a worker attends."""
+
+
 def begun(
     command: Sequence[str], environment: Mapping[str, str], log: Path, attended: bool = False
 ) -> "subprocess.Popen[bytes]":
@@ -37,11 +41,20 @@ def begun(
 
     `attended`: it is stopped at its next checkpoint when the process that began it dies. Raises OSError.
     """
+    given = os.environ | dict(environment) | ({ATTENDED: "1"} if attended else {})
     with log.open("ab") as file:
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=os.environ | dict(environment),
-            start_new_session=True, preexec_fn=_as_attended if attended else None,
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=given, start_new_session=True,
+            preexec_fn=_as_attended if attended else None,
         )  # fmt: skip
+
+
+def is_attended(process: int) -> bool:
+    """Whether a worker attends a process of this machine, as Linux tells."""
+    try:
+        return f"{ATTENDED}=1".encode() in Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _as_attended() -> None:

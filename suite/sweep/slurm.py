@@ -69,12 +69,23 @@ def largest_array() -> int | None:
 
 
 def check_options(options: Sequence[str]) -> None:
-    """Raise UsageError unless each is an option of sbatch in its long form, and none that the sweep sets itself."""
+    """Raise UsageError unless each is one option of sbatch in its long form, and none that the sweep sets itself."""
     for option in options:
-        own = option.removeprefix("--").partition("=")[0] in OWN
-        if not option.startswith("--") or "\n" in option or own:
+        name = re.split(r"[=\s]", option.removeprefix("--"), maxsplit=1)[0]
+        own = name != "" and any(each.startswith(name) for each in OWN)  # sbatch takes the beginning of a name
+        if own or not _is_one_option(option):
             why = "the sweep sets that itself" if own else "it must be an option of sbatch such as --time=02:00:00"
             raise UsageError(f"--slurm {option!r}: {why}")
+
+
+def _is_one_option(option: str) -> bool:
+    """Whether sbatch would read it as one, and not find another behind a blank."""
+    if re.fullmatch(r"--[a-z][a-z0-9-]*(=.*)?", option) is None:
+        return False
+    try:
+        return not any(word.startswith("-") for word in shlex.split(option)[1:])
+    except ValueError:  # a quotation without an end
+        return False
 
 
 CANCELLED = "cancelled"

@@ -14,6 +14,7 @@ from suite.runtime import run_directory
 from suite.runtime.durations import short_duration
 from suite.runtime.execute import directories_of, name_of_run
 from suite.storage.files import json_sha256, make_directory, write_atomic
+from suite.storage.plain_files import read_plain
 from suite.tracking.uri import plain_uri, whole_uri
 
 State = Literal["finished", "running", "stopped", "killed", "failed", "not begun"]
@@ -58,9 +59,16 @@ class Unit:
             return "failed"
 
     def write(self) -> None:
-        """Write the configuration, unless it is there. Raises RunError."""
-        if self.config is not None and not self.config.is_file():
-            write_atomic(make_directory(self.config.parent) / self.config.name, self.text.encode())
+        """Write the configuration, unless it is there as it is now: labels are no part of a key. Raises RunError."""
+        if self.config is None:
+            return
+        text = self.text.encode()
+        try:
+            there = read_plain(self.config, len(text))
+        except (FileNotFoundError, RunError):  # it is longer, or no file
+            there = None
+        if there != text:
+            write_atomic(make_directory(self.config.parent) / self.config.name, text)
 
 
 def units_of(
@@ -72,7 +80,7 @@ def units_of(
     shared = shared_words(options, out)
     units = []
     for run, directory, expected in zip(runs, directories, seconds, strict=True):
-        config = folder / f"{directory.name}.gin"  # the name ends in the run's key, so one name has one content
+        config = folder / f"{directory.name}.gin"  # the name ends in the run's key, so one name has one run
         command = (sys.executable, "-m", "suite.run", f"--gin={config}", *shared)
         units.append(Unit(name_of_run(run), run.key, directory, command, expected, config, run.config_text))
     return units
@@ -93,7 +101,7 @@ def shared_words(options: argparse.Namespace, out: Path) -> tuple[str, ...]:
     words: dict[str, Any] = {"out": out.absolute(), "checkpoint-seconds": options.checkpoint_seconds}
     words |= {} if options.device is None else {"device": options.device}
     if options.data_dir is not None:
-        words["data-dir"] = Path(options.data_dir).expanduser().absolute()
+        words["data-dir"] = Path(options.data_dir).absolute()
     given = "none" if options.tracking_uri is None and options.on != "local" else options.tracking_uri
     if given is not None:
         words["tracking-uri"] = given if given == "none" else plain_uri(whole_uri(given))
