@@ -292,7 +292,7 @@ def apart(line: Line, other: Line) -> Apart | None:
     """
     if not line.means or not other.means:
         return None
-    for run in line.episodes.keys() & other.episodes.keys():
+    for run in [run for run in line.episodes if run in other.episodes]:
         within = paired({0: other.episodes[run]}, {0: line.episodes[run]}, by_episode=True)
         if within is not None and within.episodes:
             return Apart(within.mean, within.interval, 1, within.episodes)
