@@ -570,7 +570,7 @@ def test_a_query_of_the_wrong_size_is_refused_in_one_sentence() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("line", "steps"), [(EXTRAPOLATION, (5, 17)), (IMAGE_RECALL, (3, 6)), (STARTED, (0, 1, 3, 6))])
+@pytest.mark.parametrize(("line", "steps"), [(EXTRAPOLATION, (5, 17)), (IMAGE_RECALL, (3, 6)), (STARTED, (0, 3))])
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(
     line: list[str], steps: tuple[int, int], data_dir: Path, tmp_path: Path
 ) -> None:
